@@ -1,0 +1,39 @@
+// Put in front of every stage: how work is cut, and who owns which element.
+//
+// A dispatch covers a table of chunks. A chunk is a contiguous range of one tensor, and one
+// workgroup owns it: invocation i handles elements i, i + WORKGROUP, ... of the chunk, alone, in
+// every buffer. No element is touched by two invocations, and none outside a chunk is touched.
+//
+// Tensor buffers are bound read_write even where a stage only reads them: allocators place many
+// tensors in one buffer, and a buffer bound both read and read_write in one dispatch is an error.
+
+const WORKGROUP: u32 = 256u;
+
+// One row of the chunk table. Offsets count f32 elements from the start of the binding.
+struct Chunk {
+    len: u32,
+    weight: u32,
+    grad: u32,
+    grad_perturbed: u32,
+    // The second weight buffer: receives w + e_w, or holds the anchor.
+    partner: u32,
+    state_0: u32,
+    state_1: u32,
+    state_2: u32,
+}
+
+// Global norms of one step, written by norm_finish.
+struct Norms {
+    // ||g||, what max_norm clips.
+    gradient: f32,
+    // What e_w is divided by: ||g||, or || |w| g || if adaptive.
+    perturbation: f32,
+    // ||g~||.
+    perturbed: f32,
+    padding: f32,
+}
+
+// Dispatches are two-dimensional, because one dimension ends at 65,535 workgroups.
+fn chunk_index(workgroup: vec3<u32>, grid_width: u32) -> u32 {
+    return workgroup.y * grid_width + workgroup.x;
+}

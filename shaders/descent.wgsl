@@ -1,0 +1,125 @@
+// descent: restore w, blend the two gradients, and take the base optimizer's step.
+//
+//     w   from the anchor if ANCHORED, otherwise from weight itself; never by subtraction
+//     g   <- g  min(1, max_norm / (||g||  + 1e-6))
+//     g~  <- g~ min(1, max_norm_perturbed / (||g~|| + 1e-6))
+//     h   = a g + b g~
+//     d   = h + weight_decay w                                         the L2 term of SGD and Adam
+//     m   = keep_1 m + add_1 d                                         STATES >= 1
+//     u   = mix_m m + mix_d d                                          (u = d without states)
+//     v   = keep_2 v + add_2 d^2,  u <- u / (sqrt(v inverse_bias_2) + epsilon)     STATES >= 2
+//     x   = max(x, v), taking v's place under the root                 STATES == 3: AMSGrad
+//     w   <- decay w - lr u - lr sharpness (g~ - g)
+//
+//                     keep_1    add_1            mix_m          mix_d          decay
+//     SGD             -         -                -              -              1
+//     SGD, momentum   momentum  1 - dampening    1              0              1
+//     SGD, Nesterov   momentum  1 - dampening    momentum       1              1
+//     Adam            beta_1    1 - beta_1       1/(1-beta_1^t) 0              1
+//     AdamW           beta_1    1 - beta_1       1/(1-beta_1^t) 0              1 - lr weight_decay
+//
+// In the first step the state's old content is ignored (it may be uninitialised memory); SGD's
+// momentum then starts at d undampened: the host sets add_1 = 1.
+// Reads anchor, grad, grad_perturbed; reads and writes weight and the states.
+// One invocation owns an element in all buffers (see common.wgsl).
+
+override STATES: u32 = 0u;
+override ANCHORED: bool = false;
+
+struct DescentUniforms {
+    chunk_count: u32,
+    grid_width: u32,
+    first: u32,
+    lr: f32,
+    decay: f32,
+    weight_decay: f32,
+    epsilon: f32,
+    inverse_bias_2: f32,
+    keep_1: f32,
+    add_1: f32,
+    keep_2: f32,
+    add_2: f32,
+    mix_m: f32,
+    mix_d: f32,
+    max_norm: f32,
+    max_norm_perturbed: f32,
+}
+
+struct BlendUniforms {
+    a: f32,
+    b: f32,
+    sharpness: f32,
+    padding: f32,
+}
+
+@group(0) @binding(0) var<uniform> descent_uniforms: DescentUniforms;
+@group(0) @binding(1) var<storage, read> descent_chunks: array<Chunk>;
+@group(0) @binding(2) var<uniform> descent_norms: Norms;
+@group(0) @binding(3) var<uniform> descent_blend: BlendUniforms;
+@group(0) @binding(4) var<storage, read_write> descent_anchor: array<f32>;
+@group(0) @binding(5) var<storage, read_write> descent_weight: array<f32>;
+@group(0) @binding(6) var<storage, read_write> descent_grad: array<f32>;
+@group(0) @binding(7) var<storage, read_write> descent_grad_perturbed: array<f32>;
+@group(0) @binding(8) var<storage, read_write> descent_state_0: array<f32>;
+@group(0) @binding(9) var<storage, read_write> descent_state_1: array<f32>;
+@group(0) @binding(10) var<storage, read_write> descent_state_2: array<f32>;
+
+// PyTorch's guard in clip_grad_norm_.
+const CLIP_EPSILON: f32 = 1e-6;
+
+fn clip(norm: f32, max_norm: f32) -> f32 {
+    return min(1.0, max_norm / (norm + CLIP_EPSILON));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn descent(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = chunk_index(workgroup, descent_uniforms.grid_width);
+    if index >= descent_uniforms.chunk_count {
+        return;
+    }
+    let chunk = descent_chunks[index];
+    let hyper = descent_uniforms;
+    let blend = descent_blend;
+    let first = hyper.first != 0u;
+    let clip_g = clip(descent_norms.gradient, hyper.max_norm);
+    let clip_perturbed = clip(descent_norms.perturbed, hyper.max_norm_perturbed);
+
+    for (var i = lane; i < chunk.len; i += WORKGROUP) {
+        var w: f32;
+        if ANCHORED {
+            w = descent_anchor[chunk.partner + i];
+        } else {
+            w = descent_weight[chunk.weight + i];
+        }
+        let g = clip_g * descent_grad[chunk.grad + i];
+        let g_perturbed = clip_perturbed * descent_grad_perturbed[chunk.grad_perturbed + i];
+        let h = blend.a * g + blend.b * g_perturbed;
+        let d = h + hyper.weight_decay * w;
+
+        var u = d;
+        if STATES >= 1u {
+            let old = select(descent_state_0[chunk.state_0 + i], 0.0, first);
+            let m = hyper.keep_1 * old + hyper.add_1 * d;
+            descent_state_0[chunk.state_0 + i] = m;
+            u = hyper.mix_m * m + hyper.mix_d * d;
+        }
+        if STATES >= 2u {
+            let old = select(descent_state_1[chunk.state_1 + i], 0.0, first);
+            let v = hyper.keep_2 * old + hyper.add_2 * (d * d);
+            descent_state_1[chunk.state_1 + i] = v;
+            var second = v;
+            if STATES == 3u {
+                second = max(select(descent_state_2[chunk.state_2 + i], 0.0, first), v);
+                descent_state_2[chunk.state_2 + i] = second;
+            }
+            u = u / (sqrt(second * hyper.inverse_bias_2) + hyper.epsilon);
+        }
+
+        let sharpness = g_perturbed - g;
+        descent_weight[chunk.weight + i] =
+            hyper.decay * w - hyper.lr * u - (hyper.lr * blend.sharpness) * sharpness;
+    }
+}

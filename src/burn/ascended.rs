@@ -1,0 +1,88 @@
+//! The model between the two halves of a step.
+
+use super::optimizer::Climb;
+use super::slots::Slot;
+use burn::module::Module;
+use std::convert::Infallible;
+use std::ops::Deref;
+
+/// A model at its perturbed weights `w + e_w`, between [`Wsam::ascend`](crate::Wsam::ascend) and
+/// [`Wsam::descend`](crate::Wsam::descend).
+///
+/// Dereferences to the perturbed model, for the second forward pass. Nothing else can be done with
+/// it by mistake: it is not a module, so it cannot be saved or stepped, and the methods that
+/// would copy the perturbed model out of it do not exist here.
+///
+/// ```compile_fail
+/// # use burn::{module::Module, nn::Linear, optim::GradientsParams};
+/// fn stepped_twice(
+///     optim: &mut burn_wsam::Wsam,
+///     ascended: burn_wsam::Ascended<Linear>,
+///     grads: GradientsParams,
+/// ) {
+///     let _ = optim.ascend(ascended, grads); // not a module
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use burn::{module::Module, nn::Linear};
+/// fn validated(ascended: burn_wsam::Ascended<Linear>) -> Linear {
+///     ascended.valid() // not available between the two halves
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use burn::{module::Module, nn::Linear};
+/// fn saved(ascended: burn_wsam::Ascended<Linear>) {
+///     let _ = ascended.save_file("model.bpk"); // cannot be moved out
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use burn::{module::Module, nn::Linear};
+/// fn copied(ascended: burn_wsam::Ascended<Linear>) -> Linear {
+///     ascended.clone() // not available between the two halves
+/// }
+/// ```
+#[must_use = "the step is half done; hand this to Wsam::descend, or take the model back with restore"]
+pub struct Ascended<M> {
+    pub(crate) perturbed: M,
+    pub(crate) anchor: M,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) climb: Climb,
+    pub(crate) optimizer: u64,
+}
+
+impl<M: Module> Ascended<M> {
+    /// Gives the model back as it was before the ascent, bit for bit.
+    pub fn restore(self) -> M {
+        self.anchor
+    }
+
+    /// Not available: the perturbed model is not the trained one. Use [`restore`](Self::restore).
+    #[doc(hidden)]
+    pub fn valid(&self, never: Infallible) -> M {
+        match never {}
+    }
+
+    /// Not available: the perturbed model is not the trained one. Use [`restore`](Self::restore).
+    #[doc(hidden)]
+    #[allow(clippy::should_implement_trait)]
+    pub fn clone(&self, never: Infallible) -> M {
+        match never {}
+    }
+}
+
+impl<M> Deref for Ascended<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.perturbed
+    }
+}
+
+impl<M> std::fmt::Debug for Ascended<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ascended").field("parameters", &self.slots.len()).finish_non_exhaustive()
+    }
+}

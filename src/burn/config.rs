@@ -1,0 +1,213 @@
+//! Serialisable configuration, in the shape of Burn's own optimizer configurations.
+
+use super::error::WsamError;
+use super::optimizer::Wsam;
+use crate::method::{
+    Base, Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Moments, Momentum,
+};
+use burn::config::Config;
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::tensor::Device;
+
+/// SGD as the base optimizer; fields and defaults of [`burn::optim::SgdConfig`].
+#[derive(Config, Debug)]
+pub struct SgdBaseConfig {
+    /// L2 penalty, if any.
+    pub weight_decay: Option<WeightDecayConfig>,
+    /// Momentum, if any. Mind that Burn's default dampening is 0.1.
+    pub momentum: Option<MomentumConfig>,
+}
+
+/// Adam as the base optimizer; fields and defaults of [`burn::optim::AdamConfig`].
+#[derive(Config, Debug)]
+pub struct AdamBaseConfig {
+    /// Decay of the first moment.
+    #[config(default = 0.9)]
+    pub beta_1: f64,
+    /// Decay of the second moment.
+    #[config(default = 0.999)]
+    pub beta_2: f64,
+    /// Added to the root of the second moment.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+    /// Divide by the largest second moment seen.
+    #[config(default = false)]
+    pub amsgrad: bool,
+    /// L2 penalty, if any.
+    pub weight_decay: Option<WeightDecayConfig>,
+}
+
+/// AdamW as the base optimizer; fields and defaults of [`burn::optim::AdamWConfig`], without its
+/// cautious weight decay.
+#[derive(Config, Debug)]
+pub struct AdamWBaseConfig {
+    /// Decay of the first moment.
+    #[config(default = 0.9)]
+    pub beta_1: f64,
+    /// Decay of the second moment.
+    #[config(default = 0.999)]
+    pub beta_2: f64,
+    /// Added to the root of the second moment.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    #[config(default = 1e-4)]
+    pub weight_decay: f64,
+    /// Divide by the largest second moment seen.
+    #[config(default = false)]
+    pub amsgrad: bool,
+}
+
+/// The base optimizer of a [`WsamConfig`].
+#[derive(Config, Debug)]
+pub enum BaseConfig {
+    /// Stochastic gradient descent.
+    Sgd(SgdBaseConfig),
+    /// Adam with an L2 penalty.
+    Adam(AdamBaseConfig),
+    /// AdamW.
+    AdamW(AdamWBaseConfig),
+}
+
+impl From<SgdBaseConfig> for BaseConfig {
+    fn from(config: SgdBaseConfig) -> Self {
+        Self::Sgd(config)
+    }
+}
+
+impl From<AdamBaseConfig> for BaseConfig {
+    fn from(config: AdamBaseConfig) -> Self {
+        Self::Adam(config)
+    }
+}
+
+impl From<AdamWBaseConfig> for BaseConfig {
+    fn from(config: AdamWBaseConfig) -> Self {
+        Self::AdamW(config)
+    }
+}
+
+impl BaseConfig {
+    fn base(&self) -> Base {
+        let penalty =
+            |decay: &Option<WeightDecayConfig>| decay.as_ref().map_or(0.0, |d| d.penalty.into());
+        match self {
+            Self::Sgd(config) => Base::Sgd {
+                momentum: config.momentum.as_ref().map(|m| Momentum {
+                    momentum: m.momentum,
+                    dampening: m.dampening,
+                    nesterov: m.nesterov,
+                }),
+                weight_decay: penalty(&config.weight_decay),
+            },
+            Self::Adam(config) => Base::Adam(Moments {
+                beta_1: config.beta_1,
+                beta_2: config.beta_2,
+                epsilon: config.epsilon,
+                weight_decay: penalty(&config.weight_decay),
+                amsgrad: config.amsgrad,
+            }),
+            Self::AdamW(config) => Base::AdamW(Moments {
+                beta_1: config.beta_1,
+                beta_2: config.beta_2,
+                epsilon: config.epsilon,
+                weight_decay: config.weight_decay,
+                amsgrad: config.amsgrad,
+            }),
+        }
+    }
+}
+
+/// Which way the steps may run.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum RoutePolicy {
+    /// Fused where the device allows it, tensor operations elsewhere.
+    /// [`Wsam::route`](crate::Wsam::route) says which, and why.
+    Auto,
+    /// Fused, or an error from [`WsamConfig::init`].
+    Fused,
+    /// Tensor operations.
+    TensorOps,
+}
+
+/// Configuration of [`Wsam`], with the authors' defaults.
+///
+/// ```
+/// use burn_wsam::{AdamWBaseConfig, WsamConfig};
+/// use burn::tensor::Device;
+///
+/// # fn main() -> Result<(), burn_wsam::WsamError> {
+/// let config = WsamConfig::new(AdamWBaseConfig::new().into()).with_rho(0.1).with_gamma(0.8);
+/// let optim = config.init(&Device::flex())?;
+/// println!("{}", optim.route());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Config, Debug)]
+pub struct WsamConfig {
+    /// The base optimizer.
+    pub base: BaseConfig,
+    /// Radius of the perturbation, at least 0.
+    #[config(default = 0.05)]
+    pub rho: f64,
+    /// Weight of the sharpness, in `[0, 1)`: 0 is the base optimizer, coupled 1/2 is SAM.
+    #[config(default = 0.9)]
+    pub gamma: f64,
+    /// Guard of the division by the gradient norm, above 0.
+    #[config(default = 1e-12)]
+    pub epsilon: f64,
+    /// Perturb in proportion to the squared weights (ASAM).
+    #[config(default = false)]
+    pub adaptive: bool,
+    /// Keep the sharpness out of the base optimizer: the paper's default.
+    #[config(default = true)]
+    pub decouple: bool,
+    /// Clip by global norm, if set. Burn's own `GradientClipping` works per tensor.
+    pub max_norm: Option<f64>,
+    /// Clip only `g~`, where the authors clip `g` as well.
+    #[config(default = false)]
+    pub clip_perturbed_only: bool,
+    /// Compute both gradient norms every step, for [`StepReport`](crate::StepReport): up to 8
+    /// bytes more a parameter.
+    #[config(default = false)]
+    pub track_norms: bool,
+    /// Which way the steps may run.
+    #[config(default = "RoutePolicy::Auto")]
+    pub route: RoutePolicy,
+}
+
+impl WsamConfig {
+    /// The method's hyperparameters, checked.
+    ///
+    /// # Errors
+    ///
+    /// The first one outside its domain, with its value.
+    pub fn hyperparameters(&self) -> Result<Hyperparameters, InvalidHyperparameter> {
+        let scope =
+            if self.clip_perturbed_only { ClipScope::PerturbedOnly } else { ClipScope::Both };
+        let hyper = Hyperparameters {
+            base: self.base.base(),
+            rho: self.rho,
+            gamma: self.gamma,
+            epsilon: self.epsilon,
+            adaptive: self.adaptive,
+            coupling: if self.decouple { Coupling::Decoupled } else { Coupling::Coupled },
+            clip: self.max_norm.map(|max_norm| Clip { max_norm, scope }),
+        };
+        hyper.validate()?;
+        Ok(hyper)
+    }
+
+    /// Makes the optimizer for models on `device`.
+    ///
+    /// The route is decided here, once: see [`RoutePolicy`] and [`Wsam::route`].
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::NotFused`] if
+    /// the policy demands the fused route and the device does not allow it.
+    pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
+        Wsam::new(self.hyperparameters()?, self.route, self.track_norms, device)
+    }
+}

@@ -1,0 +1,113 @@
+//! What the optimizer refuses, and how the model comes back.
+
+use crate::method::InvalidHyperparameter;
+use burn::tensor::{DType, Device, Shape};
+
+/// Why a step, or the making of an optimizer, was refused. Parameters are named by their path in
+/// the module.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WsamError {
+    /// A hyperparameter or learning rate is outside its domain.
+    #[error(transparent)]
+    Hyperparameter(#[from] InvalidHyperparameter),
+    /// The policy demands the fused route, and the device does not allow it.
+    #[error("the fused route is not possible: {reason}")]
+    NotFused {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// None of the model's parameters has a gradient: most likely another model's gradients.
+    #[error("none of the model's parameters has a gradient among the {gradients} handed in")]
+    NoGradients {
+        /// Gradients handed in.
+        gradients: usize,
+    },
+    /// A parameter had a gradient in the first pass and has none in the second.
+    #[error("{param} had a gradient in the first pass, but has none in the second")]
+    MissingGradient {
+        /// The parameter's path.
+        param: String,
+    },
+    /// A gradient has another shape than its parameter.
+    #[error("{param} has shape {weight:?}, but its gradient has shape {grad:?}")]
+    Shape {
+        /// The parameter's path.
+        param: String,
+        /// The parameter's shape.
+        weight: Shape,
+        /// The gradient's shape.
+        grad: Shape,
+    },
+    /// The parameter's shape changed since the optimizer last saw it.
+    #[error("{param} has {found} elements, but its optimizer state has {state}")]
+    State {
+        /// The parameter's path.
+        param: String,
+        /// Elements the parameter has now.
+        found: usize,
+        /// Elements of its state.
+        state: usize,
+    },
+    /// A parameter or gradient is on another device than the optimizer.
+    #[error("{param} is on {found:?}, but the optimizer was made for {expected:?}")]
+    Device {
+        /// The parameter's path.
+        param: String,
+        /// Where it is.
+        found: Device,
+        /// The optimizer's device.
+        expected: Device,
+    },
+    /// A parameter or gradient has an element type that this route does not take.
+    #[error("{param} is {found:?}, but the {route} route takes {expected}")]
+    DType {
+        /// The parameter's path.
+        param: String,
+        /// Its element type.
+        found: DType,
+        /// What the route takes.
+        expected: &'static str,
+        /// The route.
+        route: &'static str,
+    },
+    /// The descent was handed an ascent of another optimizer.
+    #[error("this ascent belongs to another optimizer")]
+    ForeignAscent,
+    /// The engine refused, or failed.
+    #[cfg(feature = "fused-wsam")]
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
+    /// Burn could not give access to a tensor's buffer, or run what was pending.
+    #[error("Burn's backend failed: {reason}")]
+    Backend {
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// A refused step: the model as it was before the step, and why.
+///
+/// `?` in a function that returns [`WsamError`] keeps the reason and drops the model; a caller who
+/// wants to go on takes [`model`](Rejected::model).
+#[derive(thiserror::Error)]
+#[error("{error}")]
+pub struct Rejected<M> {
+    /// The model, unharmed.
+    pub model: M,
+    /// Why the step was refused.
+    #[source]
+    pub error: WsamError,
+}
+
+impl<M> std::fmt::Debug for Rejected<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rejected").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<M> From<Rejected<M>> for WsamError {
+    fn from(rejected: Rejected<M>) -> Self {
+        rejected.error
+    }
+}

@@ -1,0 +1,212 @@
+//! The step through the engine: which buffers go where.
+//!
+//! Burn's tensors are never written. The ascent writes `w + e_w` and the descent the new weights
+//! into memory of their own, so `w` is its own anchor: restoring it is exact and free, and a clone
+//! of the model that the user keeps never changes. State lives in memory only this optimizer has.
+
+use super::bridge::Bridge;
+use super::device::Shared;
+use super::error::WsamError;
+use super::slots::Slot;
+use super::state::OptimizerState;
+use crate::engine::{
+    Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, Placement, StepStats,
+};
+use crate::method::{Base, Hyperparameters};
+use burn::cubecl::server::Handle;
+use burn::module::ParamId;
+use burn::tensor::Tensor;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The fused route of one optimizer.
+#[derive(Debug)]
+pub(crate) struct Fused {
+    engine: Arc<Engine>,
+    states: HashMap<ParamId, State>,
+    last_step: Option<StepStats>,
+}
+
+#[derive(Debug)]
+struct State {
+    step: u64,
+    len: u64,
+    /// In the order of [`Base::state_names`].
+    handles: Vec<Handle>,
+    /// A tensor on the same device, the way back to it for [`Fused::state`].
+    device: Tensor<1>,
+}
+
+/// An ascent that was submitted.
+#[derive(Debug)]
+pub(crate) struct FusedClimb {
+    engine: Arc<Engine>,
+    ascent: Ascent,
+    has_gradient_norm: bool,
+    has_perturbed_norm: bool,
+}
+
+impl FusedClimb {
+    pub(crate) fn gradient_norm(&self) -> Result<Option<f64>, WsamError> {
+        let read = || Ok(f64::from(self.engine.read_norms(&self.ascent)?.gradient));
+        self.has_gradient_norm.then(read).transpose()
+    }
+
+    pub(crate) fn perturbed_gradient_norm(&self) -> Result<Option<f64>, WsamError> {
+        let read = || Ok(f64::from(self.engine.read_norms(&self.ascent)?.perturbed));
+        self.has_perturbed_norm.then(read).transpose()
+    }
+}
+
+impl Fused {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self { engine: shared.engine, states: HashMap::new(), last_step: None }
+    }
+
+    pub(crate) fn last_step(&self) -> Option<StepStats> {
+        self.last_step
+    }
+
+    pub(crate) fn ascend(
+        &self,
+        hyper: &Hyperparameters,
+        track_norms: bool,
+        slots: &[Slot],
+    ) -> Result<(Vec<Tensor<1>>, FusedClimb), WsamError> {
+        let lens = lens(slots);
+        let mut bridge = bridge(slots)?;
+        let perturbed = bridge.allocate(lens.iter().copied());
+        let mut tensors = Vec::with_capacity(slots.len());
+        for ((slot, len), handle) in slots.iter().zip(&lens).zip(&perturbed) {
+            tensors.push(AscentTensor {
+                weight: bridge.resolve(slot.weight.clone())?,
+                grad: bridge.resolve(slot.grad.clone())?,
+                partner: bridge.slice(handle.clone(), *len)?,
+            });
+        }
+        bridge.flush()?;
+        let mut encoder = self.encoder();
+        let options = AscentOptions { placement: Placement::OutOfPlace, track_norms };
+        let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
+        self.engine.queue().submit([encoder.finish()]);
+
+        let clips_g = hyper.clip.is_some_and(|clip| clip.scope == crate::method::ClipScope::Both);
+        let climb = FusedClimb {
+            engine: self.engine.clone(),
+            ascent,
+            has_gradient_norm: !hyper.adaptive || clips_g || track_norms,
+            has_perturbed_norm: hyper.clip.is_some() || track_norms,
+        };
+        Ok((bridge.tensors(perturbed, &lens), climb))
+    }
+
+    pub(crate) fn descend(
+        &mut self,
+        hyper: &Hyperparameters,
+        lr: f64,
+        slots: &[Slot],
+        grads_perturbed: Vec<Tensor<1>>,
+        climb: FusedClimb,
+    ) -> Result<(Vec<Tensor<1>>, FusedClimb), WsamError> {
+        let lens = lens(slots);
+        let mut bridge = bridge(slots)?;
+        let updated = bridge.allocate(lens.iter().copied());
+        let mut fresh = self.fresh_states(&hyper.base, &bridge, slots, &lens);
+        let mut tensors = Vec::with_capacity(slots.len());
+        let inputs = slots.iter().zip(&lens).zip(&updated).zip(grads_perturbed);
+        for (((slot, len), handle), grad_perturbed) in inputs {
+            let (step, handles) = match (self.states.get(&slot.id), fresh.get(&slot.id)) {
+                (Some(state), _) => (state.step + 1, &state.handles),
+                (None, Some(handles)) => (1, handles),
+                (None, None) => (1, const { &Vec::new() }),
+            };
+            let state: Result<_, _> =
+                handles.iter().map(|handle| bridge.slice(handle.clone(), *len)).collect();
+            tensors.push(DescentTensor {
+                weight: bridge.slice(handle.clone(), *len)?,
+                anchor: Some(bridge.resolve(slot.weight.clone())?),
+                grad: bridge.resolve(slot.grad.clone())?,
+                grad_perturbed: bridge.resolve(grad_perturbed)?,
+                state: state?,
+                step,
+            });
+        }
+        bridge.flush()?;
+        let mut encoder = self.encoder();
+        let (ascent, blend) = (&climb.ascent, BlendSource::Method);
+        let stats = self.engine.descent(&mut encoder, hyper, lr, blend, ascent, &tensors)?;
+        self.engine.queue().submit([encoder.finish()]);
+
+        // Nothing can fail any more: the step is taken.
+        for (slot, tensor) in slots.iter().zip(&tensors) {
+            let handles = fresh.remove(&slot.id).unwrap_or_default();
+            let state = self.states.entry(slot.id).or_insert_with(|| State {
+                step: 0,
+                len: tensor.weight.len,
+                handles,
+                device: Tensor::empty([1], &slot.weight.device()),
+            });
+            state.step = tensor.step;
+        }
+        let mut step = climb.ascent.stats();
+        step += stats;
+        step.submissions += 2;
+        self.last_step = Some(step);
+        Ok((bridge.tensors(updated, &lens), climb))
+    }
+
+    /// Memory for the state of parameters that take their first step. The descent ignores what is
+    /// in it.
+    fn fresh_states(
+        &self,
+        base: &Base,
+        bridge: &Bridge,
+        slots: &[Slot],
+        lens: &[u64],
+    ) -> HashMap<ParamId, Vec<Handle>> {
+        let names = base.state_names().len();
+        let new = || slots.iter().zip(lens).filter(|(slot, _)| !self.states.contains_key(&slot.id));
+        // All first states, then all second ones: neighbours in a dispatch, neighbours in memory.
+        let planes: Vec<_> =
+            (0..names).map(|_| bridge.allocate(new().map(|(_, len)| *len))).collect();
+        new()
+            .enumerate()
+            .map(|(i, (slot, _))| (slot.id, planes.iter().map(|plane| plane[i].clone()).collect()))
+            .collect()
+    }
+
+    fn encoder(&self) -> wgpu::CommandEncoder {
+        let label = Some("wsam");
+        self.engine.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label })
+    }
+
+    /// Elements of a parameter's state, if it has any.
+    pub(crate) fn state_len(&self, id: ParamId) -> Option<usize> {
+        self.states.get(&id).map(|state| state.len as usize)
+    }
+
+    /// A parameter's state, read back.
+    pub(crate) fn state(
+        &self,
+        base: &Base,
+        id: ParamId,
+    ) -> Result<Option<OptimizerState>, WsamError> {
+        let Some(state) = self.states.get(&id) else { return Ok(None) };
+        let bridge = Bridge::new(state.device.clone())?;
+        let lens = vec![state.len; state.handles.len()];
+        let tensors = bridge.tensors(state.handles.clone(), &lens);
+        let data = tensors.into_iter().map(Tensor::into_data);
+        let tensors = base.state_names().iter().copied().zip(data).collect();
+        Ok(Some(OptimizerState { step: state.step, tensors }))
+    }
+}
+
+fn lens(slots: &[Slot]) -> Vec<u64> {
+    slots.iter().map(|slot| slot.weight.dims()[0] as u64).collect()
+}
+
+fn bridge(slots: &[Slot]) -> Result<Bridge, WsamError> {
+    // A step without parameters was refused before.
+    let first = slots.first().ok_or(WsamError::NoGradients { gradients: 0 })?;
+    Bridge::new(first.weight.clone())
+}

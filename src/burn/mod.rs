@@ -1,0 +1,31 @@
+//! The Burn integration: a module's parameters in, a module's parameters out.
+
+mod ascended;
+mod config;
+mod error;
+mod optimizer;
+mod report;
+mod route;
+mod slots;
+mod state;
+mod tensor_ops;
+
+#[cfg(feature = "fused-wsam")]
+mod bridge;
+#[cfg(feature = "fused-wsam")]
+mod device;
+#[cfg(feature = "fused-wsam")]
+mod fused;
+
+pub use ascended::Ascended;
+pub use config::{
+    AdamBaseConfig, AdamWBaseConfig, BaseConfig, RoutePolicy, SgdBaseConfig, WsamConfig,
+};
+pub use error::{Rejected, WsamError};
+pub use optimizer::Wsam;
+pub use report::StepReport;
+pub use route::{Route, TensorOpsReason};
+pub use state::OptimizerState;
+
+#[cfg(feature = "fused-wsam")]
+pub use device::{device, device_with, share};

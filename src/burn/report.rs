@@ -1,0 +1,55 @@
+//! What a step can tell about itself.
+
+use super::error::WsamError;
+use super::optimizer::Climb;
+use burn::tensor::Tensor;
+
+/// Report of one step. Nothing is read from the device until it is asked for; each question waits
+/// for the device.
+#[derive(Debug)]
+pub struct StepReport {
+    pub(crate) loss: Tensor<1>,
+    pub(crate) perturbed_loss: Tensor<1>,
+    pub(crate) climb: Climb,
+}
+
+impl StepReport {
+    /// `L(w)`, the loss before the step, still on the device.
+    pub fn loss(&self) -> Tensor<1> {
+        self.loss.clone()
+    }
+
+    /// `L(w + e_w)`, still on the device.
+    pub fn perturbed_loss(&self) -> Tensor<1> {
+        self.perturbed_loss.clone()
+    }
+
+    /// The sharpness `L(w + e_w) - L(w)`, still on the device.
+    pub fn sharpness(&self) -> Tensor<1> {
+        self.perturbed_loss() - self.loss()
+    }
+
+    /// `||g||`, unclipped. Waits for the device.
+    ///
+    /// `None` if the step had no use for it (adaptive, unclipped) and
+    /// [`track_norms`](crate::WsamConfig::track_norms) is off.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError`] if the device was lost.
+    pub fn gradient_norm(&self) -> Result<Option<f64>, WsamError> {
+        self.climb.gradient_norm()
+    }
+
+    /// `||g~||`, unclipped. Waits for the device.
+    ///
+    /// `None` if the step does not clip and [`track_norms`](crate::WsamConfig::track_norms) is
+    /// off.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError`] if the device was lost.
+    pub fn perturbed_gradient_norm(&self) -> Result<Option<f64>, WsamError> {
+        self.climb.perturbed_gradient_norm()
+    }
+}

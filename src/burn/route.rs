@@ -1,0 +1,60 @@
+//! Which way the steps run, and why.
+
+use std::fmt;
+
+/// The way an optimizer's steps run. Decided when the optimizer is made, never changed silently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Through the WGSL kernels.
+    Fused {
+        /// Name of the adapter.
+        adapter: String,
+        /// Graphics API it is reached through.
+        backend: String,
+    },
+    /// In Burn's tensor operations.
+    TensorOps(TensorOpsReason),
+}
+
+impl Route {
+    /// Whether steps run through the WGSL kernels.
+    pub fn is_fused(&self) -> bool {
+        matches!(self, Route::Fused { .. })
+    }
+}
+
+/// Why steps run in tensor operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorOpsReason {
+    /// The configuration asks for it.
+    Requested,
+    /// The crate was built without the feature `fused-wsam`.
+    FeatureOff,
+    /// The device does not run on wgpu.
+    NotWgpu,
+    /// The device runs on wgpu, but its handles were not shared with this crate.
+    NotShared,
+}
+
+impl fmt::Display for TensorOpsReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TensorOpsReason::Requested => "the configuration asks for it",
+            TensorOpsReason::FeatureOff => "built without the feature fused-wsam",
+            TensorOpsReason::NotWgpu => "the device does not run on wgpu",
+            TensorOpsReason::NotShared => {
+                "the wgpu device is not shared with the kernels; \
+                 make it with burn_wsam::device(), or call burn_wsam::share(&device, &setup)"
+            }
+        })
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Route::Fused { adapter, backend } => write!(f, "fused on {adapter} ({backend})"),
+            Route::TensorOps(reason) => write!(f, "tensor operations ({reason})"),
+        }
+    }
+}

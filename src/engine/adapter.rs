@@ -1,0 +1,54 @@
+//! Convenience: an engine without a device at hand.
+
+use super::{Engine, EngineError};
+
+impl Engine {
+    /// Finds an adapter, opens a device on it, and says which adapter it took.
+    ///
+    /// The fastest adapter wins; `WGPU_ADAPTER_NAME` (part of a name) and `WGPU_BACKEND` choose
+    /// another, as in wgpu's own examples. Blocks until the device is there.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoAdapter`] if there is none, and the errors of [`Engine::new`].
+    pub fn on_any_adapter() -> Result<(Self, wgpu::AdapterInfo), EngineError> {
+        let no_adapter =
+            |reason: &dyn std::fmt::Display| EngineError::NoAdapter { reason: reason.to_string() };
+        let instance =
+            wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+        let wanted = std::env::var("WGPU_ADAPTER_NAME").ok().map(|name| name.to_lowercase());
+        let adapter = pollster::block_on(async {
+            let Some(wanted) = wanted else {
+                let options = wgpu::RequestAdapterOptions {
+                    power_preference: wgpu::PowerPreference::HighPerformance,
+                    ..Default::default()
+                };
+                return instance.request_adapter(&options).await.map_err(|e| no_adapter(&e));
+            };
+            let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+            let fits =
+                |adapter: &wgpu::Adapter| adapter.get_info().name.to_lowercase().contains(&wanted);
+            let none = || no_adapter(&format!("none has {wanted:?} in its name"));
+            adapters.into_iter().find(fits).ok_or_else(none)
+        })?;
+        Self::on_adapter(&adapter)
+    }
+
+    /// Opens a device with all of the adapter's limits and makes an engine on it. Blocks until the
+    /// device is there.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoAdapter`] if the adapter grants no device, and the errors of
+    /// [`Engine::new`].
+    pub fn on_adapter(adapter: &wgpu::Adapter) -> Result<(Self, wgpu::AdapterInfo), EngineError> {
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("wsam"),
+            required_limits: adapter.limits(),
+            ..Default::default()
+        });
+        let (device, queue) = pollster::block_on(request)
+            .map_err(|error| EngineError::NoAdapter { reason: error.to_string() })?;
+        Ok((Self::new(&device, &queue)?, adapter.get_info()))
+    }
+}

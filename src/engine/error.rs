@@ -1,0 +1,170 @@
+//! What the engine refuses, and why.
+
+use crate::method::InvalidHyperparameter;
+
+/// What a slice is to its tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The weights `w`.
+    Weight,
+    /// The gradient `g`.
+    Grad,
+    /// The perturbed gradient `g~`.
+    GradPerturbed,
+    /// The second weight buffer of an ascent: `w + e_w`, or the anchor to be saved.
+    Partner,
+    /// The saved weights a descent restores from.
+    Anchor,
+    /// A state tensor of the base optimizer, by its place in `Base::state_names`.
+    State(u32),
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Role::Weight => f.write_str("weight"),
+            Role::Grad => f.write_str("grad"),
+            Role::GradPerturbed => f.write_str("grad_perturbed"),
+            Role::Partner => f.write_str("partner"),
+            Role::Anchor => f.write_str("anchor"),
+            Role::State(index) => write!(f, "state {index}"),
+        }
+    }
+}
+
+/// Why the engine could not be made, or refused to record a step.
+///
+/// A refused step recorded nothing: the encoder and all buffers are as they were. Tensors are
+/// named by their place in the list that was handed in.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A hyperparameter is outside its domain.
+    #[error(transparent)]
+    Hyperparameter(#[from] InvalidHyperparameter),
+    /// The lengths of a tensor's slices differ.
+    #[error("tensor {tensor}: {role} has {len} elements, but weight has {weight_len}")]
+    Length {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// The slice.
+        role: Role,
+        /// Its length in elements.
+        len: u64,
+        /// The weight's length in elements.
+        weight_len: u64,
+    },
+    /// A slice does not start on an element.
+    #[error("tensor {tensor}: {role} starts at byte {offset}, which is not a multiple of 4")]
+    Misaligned {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// The slice.
+        role: Role,
+        /// Its offset in bytes.
+        offset: u64,
+    },
+    /// A slice reaches past its buffer.
+    #[error("tensor {tensor}: {role} ends at byte {end}, but its buffer has {size} bytes")]
+    OutOfBounds {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// The slice.
+        role: Role,
+        /// Where it would end, in bytes.
+        end: u64,
+        /// The buffer's size in bytes.
+        size: u64,
+    },
+    /// A slice lies in a buffer that was created without `STORAGE`.
+    #[error("tensor {tensor}: {role} is in a buffer without BufferUsages::STORAGE ({usage:?})")]
+    NotStorage {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// The slice.
+        role: Role,
+        /// The usages the buffer has.
+        usage: wgpu::BufferUsages,
+    },
+    /// Two slices overlap and at least one of them is written.
+    #[error(
+        "tensor {tensor}: {role} overlaps the {other_role} of tensor {other_tensor}, \
+         and one of them is written"
+    )]
+    Overlap {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// The slice.
+        role: Role,
+        /// The other tensor's place in the list.
+        other_tensor: usize,
+        /// The other slice.
+        other_role: Role,
+    },
+    /// A tensor has the wrong number of state slices.
+    #[error("tensor {tensor} has {found} state slices, but the base optimizer keeps {expected}")]
+    StateCount {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// State slices handed in.
+        found: usize,
+        /// State tensors of the base optimizer.
+        expected: usize,
+    },
+    /// Steps count from 1.
+    #[error("tensor {tensor}: step is 0, but the first step is 1")]
+    StepZero {
+        /// The tensor's place in the list.
+        tensor: usize,
+    },
+    /// The descent was given another number of tensors than its ascent.
+    #[error("the descent has {descent} tensors, but its ascent had {ascent}")]
+    TensorCount {
+        /// Tensors of the ascent.
+        ascent: usize,
+        /// Tensors of the descent.
+        descent: usize,
+    },
+    /// The blend buffer cannot be bound.
+    #[error(
+        "the blend buffer needs BufferUsages::UNIFORM and {need} bytes, but has {usage:?} and {size}"
+    )]
+    BlendBuffer {
+        /// Usages it has.
+        usage: wgpu::BufferUsages,
+        /// Bytes it has.
+        size: u64,
+        /// Bytes needed.
+        need: u64,
+    },
+    /// The device grants less than the kernels need.
+    #[error("the device limit {name} is {granted}, but the kernels need {needed}")]
+    Limit {
+        /// The limit's name in `wgpu::Limits`.
+        name: &'static str,
+        /// What the device grants.
+        granted: u64,
+        /// What the kernels need.
+        needed: u64,
+    },
+    /// No adapter, or none that grants a device.
+    #[error("no usable GPU adapter: {reason}")]
+    NoAdapter {
+        /// What wgpu said.
+        reason: String,
+    },
+    /// A kernel could not be compiled on this device.
+    #[error("the kernel {kernel} could not be created: {reason}")]
+    Pipeline {
+        /// The specialisation.
+        kernel: String,
+        /// What wgpu said.
+        reason: String,
+    },
+    /// Norms could not be read back.
+    #[error("the norms could not be read back: {reason}")]
+    Readback {
+        /// What wgpu said.
+        reason: String,
+    },
+}

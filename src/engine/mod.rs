@@ -1,0 +1,171 @@
+//! The WGSL engine: one WSAM step on raw `wgpu` buffers. Knows nothing of Burn.
+//!
+//! ```no_run
+//! use burn_wsam::engine::{AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, Slice};
+//! use burn_wsam::method::{Base, Hyperparameters};
+//!
+//! # fn gradient(_: &mut wgpu::CommandEncoder) {}
+//! # fn main() -> Result<(), burn_wsam::engine::EngineError> {
+//! let (engine, adapter) = Engine::on_any_adapter()?;
+//! println!("running on {}", adapter.name);
+//! let buffer = |_: &str| engine.device().create_buffer(&wgpu::BufferDescriptor {
+//!     label: None,
+//!     size: 4 * 1000,
+//!     usage: wgpu::BufferUsages::STORAGE,
+//!     mapped_at_creation: false,
+//! });
+//! let [weight, grad, perturbed, grad_perturbed] =
+//!     ["w", "g", "w + e_w", "g~"].map(|name| Slice::new(&buffer(name), 1000));
+//! let hyper = Hyperparameters::new(Base::Sgd { momentum: None, weight_decay: 0.0 });
+//!
+//! let mut encoder = engine.device().create_command_encoder(&Default::default());
+//! gradient(&mut encoder); // the caller's own work: grad at weight
+//! let ascent = engine.ascent(&mut encoder, &hyper, AscentOptions::default(), &[AscentTensor {
+//!     weight: weight.clone(),
+//!     grad: grad.clone(),
+//!     partner: perturbed,
+//! }])?;
+//! gradient(&mut encoder); // grad_perturbed at perturbed
+//! engine.descent(&mut encoder, &hyper, 0.1, BlendSource::Method, &ascent, &[DescentTensor {
+//!     weight,
+//!     anchor: None,
+//!     grad,
+//!     grad_perturbed,
+//!     state: vec![],
+//!     step: 1,
+//! }])?;
+//! engine.queue().submit([encoder.finish()]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod adapter;
+mod error;
+mod pipelines;
+mod plan;
+mod readback;
+mod record;
+mod slices;
+mod stats;
+mod step;
+
+pub use error::{EngineError, Role};
+pub use slices::{AscentTensor, DescentTensor, Placement, Slice};
+pub use stats::StepStats;
+pub use step::{Ascent, AscentOptions, BlendSource};
+
+use pipelines::Pipelines;
+use plan::WindowLimits;
+use std::sync::Mutex;
+
+/// Records WSAM steps into command encoders.
+///
+/// Holds compiled pipelines and a scratch buffer, and no state of any model: one engine serves
+/// any number of models on its device, from any thread. Recording never submits, reads back or
+/// blocks.
+pub struct Engine {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    pipelines: Pipelines,
+    window_limits: WindowLimits,
+    max_grid: u32,
+    /// Bound where a specialisation has no use for a binding; a range of its own for each.
+    unused: wgpu::Buffer,
+    /// Partial sums of the norms. Steps may share it, for the queue runs them one after another
+    /// and each writes before it reads.
+    partials: Mutex<wgpu::Buffer>,
+}
+
+/// Bytes between the starts of two bindings in one buffer: WebGPU's largest alignment.
+const ALIGNMENT: u64 = 256;
+
+impl Engine {
+    /// Makes an engine on a device and its queue.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Limit`] if the device was created with less than WebGPU's default limits for
+    /// compute, [`EngineError::Pipeline`] if it does not take the shaders.
+    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self, EngineError> {
+        let limits = device.limits();
+        check_limits(&limits)?;
+        let buffer = |label, size| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        };
+        Ok(Self {
+            device: device.clone(),
+            queue: queue.clone(),
+            pipelines: Pipelines::new(device)?,
+            window_limits: WindowLimits {
+                max_binding: limits.max_storage_buffer_binding_size,
+                alignment: ALIGNMENT,
+            },
+            max_grid: limits.max_compute_workgroups_per_dimension,
+            unused: buffer("wsam.unused", slices::COLUMNS as u64 * ALIGNMENT),
+            partials: Mutex::new(buffer("wsam.partials", 1 << 16)),
+        })
+    }
+
+    /// The device this engine records for.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// The queue that belongs to the device.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+fn check_limits(limits: &wgpu::Limits) -> Result<(), EngineError> {
+    let workgroup = crate::layout::WORKGROUP;
+    let needs = [
+        (
+            "max_storage_buffers_per_shader_stage",
+            u64::from(limits.max_storage_buffers_per_shader_stage),
+            8,
+        ),
+        (
+            "max_uniform_buffers_per_shader_stage",
+            u64::from(limits.max_uniform_buffers_per_shader_stage),
+            3,
+        ),
+        ("max_bindings_per_bind_group", u64::from(limits.max_bindings_per_bind_group), 11),
+        (
+            "max_compute_invocations_per_workgroup",
+            u64::from(limits.max_compute_invocations_per_workgroup),
+            u64::from(workgroup),
+        ),
+        (
+            "max_compute_workgroup_size_x",
+            u64::from(limits.max_compute_workgroup_size_x),
+            u64::from(workgroup),
+        ),
+        (
+            "max_compute_workgroup_storage_size",
+            u64::from(limits.max_compute_workgroup_storage_size),
+            16 * u64::from(workgroup),
+        ),
+        ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size, ALIGNMENT),
+        (
+            "max_compute_workgroups_per_dimension",
+            u64::from(limits.max_compute_workgroups_per_dimension),
+            1,
+        ),
+    ];
+    match needs.into_iter().find(|(_, granted, needed)| granted < needed) {
+        Some((name, granted, needed)) => Err(EngineError::Limit { name, granted, needed }),
+        None => Ok(()),
+    }
+}

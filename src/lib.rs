@@ -1,0 +1,29 @@
+//! Weighted Sharpness-Aware Minimization (WSAM) for [Burn](https://burn.dev), fused into a few
+//! WGSL kernels on any GPU that wgpu reaches.
+//!
+//! WSAM (Yue et al., KDD 2023, <https://arxiv.org/abs/2305.15817>) trains towards flat minima: each
+//! step climbs to `w + e_w`, takes a second gradient there, and lets a base optimizer descend with
+//! a weighted blend of the two. This crate does all of a step that is not a gradient:
+//!
+//! - [`Wsam`] is the optimizer for Burn modules, made by [`WsamConfig`]. On a device from
+//!   [`device()`] its steps run through the kernels, elsewhere in Burn's tensor operations;
+//!   [`Wsam::route`] says which, and why.
+//! - [`engine`] is the same step on raw `wgpu` buffers, without Burn.
+//! - [`reference`](mod@reference) is an `f64` oracle, to test against.
+//!
+//! # Features
+//!
+//! - `burn` (default): the optimizer for Burn.
+//! - `fused-wsam` (default): the WGSL engine, and with `burn` the fused route.
+
+#[cfg(feature = "burn")]
+mod burn;
+#[cfg(feature = "fused-wsam")]
+pub mod engine;
+#[cfg(feature = "fused-wsam")]
+pub mod layout;
+pub mod method;
+pub mod reference;
+
+#[cfg(feature = "burn")]
+pub use crate::burn::*;

@@ -1,0 +1,255 @@
+//! The method's hyperparameters, independent of any GPU or framework.
+//!
+//! WSAM (Yue et al., KDD 2023, <https://arxiv.org/abs/2305.15817>) minimises
+//! `L(w) + alpha * (max L(w + e) - L(w))`, the loss plus a weighted sharpness. One step is an
+//! *ascent* to `w + e_w`, a second gradient there, and a *descent* by a base optimizer. Every room
+//! of this crate (kernels, tensor operations, oracle) reads its constants from
+//! [`Hyperparameters`].
+
+/// One hyperparameter is outside its domain.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{name} is {value}, but it must be {expected}")]
+pub struct InvalidHyperparameter {
+    /// The hyperparameter's name, as written in the configuration.
+    pub name: &'static str,
+    /// The value that was given.
+    pub value: f64,
+    /// The domain, in words that follow "must be".
+    pub expected: &'static str,
+}
+
+/// Classical momentum of SGD, as in PyTorch and Burn: `m <- momentum * m + (1 - dampening) * h`.
+///
+/// The first step sets `m <- h`, undampened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Momentum {
+    /// Decay of the momentum buffer, in `[0, 1)`.
+    pub momentum: f64,
+    /// Share of the gradient that is held back, in `[0, 1]`.
+    pub dampening: f64,
+    /// Nesterov momentum: the update is `h + momentum * m` in place of `m`.
+    pub nesterov: bool,
+}
+
+/// Constants of Adam and AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moments {
+    /// Decay of the first moment, in `[0, 1)`.
+    pub beta_1: f64,
+    /// Decay of the second moment, in `[0, 1)`.
+    pub beta_2: f64,
+    /// Added to the root of the corrected second moment.
+    pub epsilon: f64,
+    /// Weight decay: an L2 term in the gradient for Adam, a decay of the weight for AdamW.
+    pub weight_decay: f64,
+    /// AMSGrad: divide by the largest second moment seen (Reddi et al. 2018).
+    pub amsgrad: bool,
+}
+
+/// The base optimizer that WSAM wraps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Base {
+    /// Stochastic gradient descent.
+    Sgd {
+        /// Momentum, if any.
+        momentum: Option<Momentum>,
+        /// L2 penalty, added to the gradient before the momentum.
+        weight_decay: f64,
+    },
+    /// Adam, with weight decay as an L2 term.
+    Adam(Moments),
+    /// AdamW: decoupled weight decay.
+    AdamW(Moments),
+}
+
+impl Base {
+    /// Names of the state tensors a parameter carries, in the order every API of this crate uses.
+    ///
+    /// The names are PyTorch's; each tensor has the shape of its parameter.
+    pub fn state_names(&self) -> &'static [&'static str] {
+        match self {
+            Base::Sgd { momentum: None, .. } => &[],
+            Base::Sgd { momentum: Some(_), .. } => &["momentum_buffer"],
+            Base::Adam(m) | Base::AdamW(m) if m.amsgrad => {
+                &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"]
+            }
+            Base::Adam(_) | Base::AdamW(_) => &["exp_avg", "exp_avg_sq"],
+        }
+    }
+
+    /// Name of the optimizer, for reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Base::Sgd { .. } => "SGD",
+            Base::Adam(_) => "Adam",
+            Base::AdamW(_) => "AdamW",
+        }
+    }
+}
+
+/// How the sharpness enters the update.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coupling {
+    /// `h = (1 - alpha) g + alpha g~` goes through the base optimizer.
+    Coupled,
+    /// The base optimizer sees `g` alone; `w <- w - lr * alpha * (g~ - g)` follows. The paper's
+    /// default: the sharpness never enters momentum or moments.
+    #[default]
+    Decoupled,
+}
+
+/// Which gradients `max_norm` clips.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClipScope {
+    /// `g` and `g~`, each by its own global norm, after the perturbation was taken from the
+    /// unclipped `g`. The authors' behaviour.
+    #[default]
+    Both,
+    /// `g~` alone, as a second published implementation does.
+    PerturbedOnly,
+}
+
+/// Clipping by global norm: a gradient is scaled by `min(1, max_norm / (norm + 1e-6))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clip {
+    /// The largest global norm that passes unchanged.
+    pub max_norm: f64,
+    /// Which gradients are clipped.
+    pub scope: ClipScope,
+}
+
+/// Guard of the division in [`Clip`], PyTorch's `clip_grad_norm_` constant.
+pub const CLIP_EPSILON: f64 = 1e-6;
+
+/// Everything a WSAM step needs to know besides the learning rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hyperparameters {
+    /// The base optimizer.
+    pub base: Base,
+    /// Radius of the perturbation, `>= 0`.
+    pub rho: f64,
+    /// Weight of the sharpness, in `[0, 1)`: 0 is the base optimizer, coupled 1/2 is SAM.
+    pub gamma: f64,
+    /// Guard of the division by the gradient norm, `> 0`.
+    pub epsilon: f64,
+    /// Adaptive perturbation (ASAM): `e_w = rho w^2 g / (|| |w| g || + epsilon)`.
+    pub adaptive: bool,
+    /// How the sharpness enters the update.
+    pub coupling: Coupling,
+    /// Clipping by global norm, if any.
+    pub clip: Option<Clip>,
+}
+
+impl Hyperparameters {
+    /// The authors' defaults around `base`: rho 0.05, gamma 0.9, eps 1e-12, decoupled, not
+    /// adaptive, no clipping.
+    pub fn new(base: Base) -> Self {
+        Self {
+            base,
+            rho: 0.05,
+            gamma: 0.9,
+            epsilon: 1e-12,
+            adaptive: false,
+            coupling: Coupling::Decoupled,
+            clip: None,
+        }
+    }
+
+    /// The weight of the sharpness: `alpha = gamma / (1 - gamma)`.
+    pub fn alpha(&self) -> f64 {
+        self.gamma / (1.0 - self.gamma)
+    }
+
+    /// The blend of the two gradients that this configuration asks for.
+    pub fn blend(&self) -> Blend {
+        let alpha = self.alpha();
+        match self.coupling {
+            Coupling::Coupled => Blend { a: 1.0 - alpha, b: alpha, sharpness: 0.0 },
+            Coupling::Decoupled => Blend { a: 1.0, b: 0.0, sharpness: alpha },
+        }
+    }
+
+    /// Checks every constant against its domain.
+    ///
+    /// # Errors
+    ///
+    /// The first constant outside its domain, with its value. Constants must also survive the
+    /// kernels' 32-bit arithmetic: a guard that rounds to zero in `f32` is refused.
+    pub fn validate(&self) -> Result<(), InvalidHyperparameter> {
+        non_negative("rho", self.rho)?;
+        below_one("gamma", self.gamma)?;
+        positive("epsilon", self.epsilon)?;
+        if let Some(clip) = self.clip {
+            positive("max_norm", clip.max_norm)?;
+        }
+        match self.base {
+            Base::Sgd { momentum, weight_decay } => {
+                non_negative("weight_decay", weight_decay)?;
+                if let Some(m) = momentum {
+                    below_one("momentum", m.momentum)?;
+                    check("dampening", m.dampening, "finite and in [0, 1]", |v| {
+                        (0.0..=1.0).contains(&v)
+                    })?;
+                }
+            }
+            Base::Adam(m) | Base::AdamW(m) => {
+                below_one("beta_1", m.beta_1)?;
+                below_one("beta_2", m.beta_2)?;
+                positive("base epsilon", m.epsilon)?;
+                non_negative("weight_decay", m.weight_decay)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks a learning rate: any finite `f32`.
+///
+/// # Errors
+///
+/// The value, if it is NaN, infinite or beyond `f32`.
+pub fn validate_lr(lr: f64) -> Result<(), InvalidHyperparameter> {
+    check("lr", lr, "finite", |_| true)
+}
+
+/// Weights of the two gradients in one step: the base optimizer receives `a g + b g~`, and
+/// `lr * sharpness * (g~ - g)` is subtracted beside it.
+///
+/// The kernels read these three numbers from a small device buffer, so another member of the SAM
+/// family is another blend and not another kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Blend {
+    /// Weight of the gradient `g` in the base step.
+    pub a: f64,
+    /// Weight of the perturbed gradient `g~` in the base step.
+    pub b: f64,
+    /// Weight of the sharpness `g~ - g` beside the base step.
+    pub sharpness: f64,
+}
+
+fn check(
+    name: &'static str,
+    value: f64,
+    expected: &'static str,
+    inside: impl Fn(f64) -> bool,
+) -> Result<(), InvalidHyperparameter> {
+    if (value as f32).is_finite() && inside(value) {
+        Ok(())
+    } else {
+        Err(InvalidHyperparameter { name, value, expected })
+    }
+}
+
+fn non_negative(name: &'static str, value: f64) -> Result<(), InvalidHyperparameter> {
+    check(name, value, "finite and at least 0", |v| v >= 0.0)
+}
+
+fn below_one(name: &'static str, value: f64) -> Result<(), InvalidHyperparameter> {
+    check(name, value, "at least 0 and below 1", |v| (0.0..1.0).contains(&v))
+}
+
+fn positive(name: &'static str, value: f64) -> Result<(), InvalidHyperparameter> {
+    check(name, value, "finite, above 0 and not below f32's smallest normal number", |v| {
+        v as f32 >= f32::MIN_POSITIVE
+    })
+}

@@ -1,0 +1,270 @@
+//! A sequential `f64` oracle of the WSAM step, to judge the other implementations by.
+//!
+//! It is written from the papers and from PyTorch's definitions, whole tensors at a time and one
+//! operation after the other, and shares nothing with the kernels but [`Hyperparameters`]. It is
+//! slow on purpose: nothing on the hot path calls it.
+//!
+//! Letters: `w` weights (also the anchor), `g` gradient at `w`, `g~` (`p` in the code) gradient at
+//! `w + e_w`, `h` what the base optimizer receives, `m` momentum or first moment, `v` second
+//! moment.
+//!
+//! | Formula | Source |
+//! | --- | --- |
+//! | `e_w = rho g / (\|\|g\|\| + eps)` | Foret et al. 2021 (SAM), eq. 2 at p = 2; the guard `eps` is from the WSAM authors' code |
+//! | `e_w = rho w^2 g / (\|\| \|w\| g \|\| + eps)` | Kwon et al. 2021 (ASAM), element-wise operator |
+//! | blend of `g` and `g~` | Yue et al. 2023 (WSAM), the coupled and the decoupled algorithm |
+//! | `min(1, max_norm / (norm + 1e-6))` | PyTorch, `clip_grad_norm_` |
+//! | SGD with momentum | PyTorch, `torch.optim.SGD` |
+//! | Adam, AdamW, AMSGrad | PyTorch, `torch.optim.Adam`, `AdamW` (Kingma & Ba 2015, Loshchilov & Hutter 2019, Reddi et al. 2018) |
+
+use crate::method::{Base, CLIP_EPSILON, ClipScope, Coupling, Hyperparameters, Moments, Momentum};
+
+/// The oracle was called with tensors that do not fit, or out of turn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// The gradients are not as many as the weights.
+    #[error("{actual} gradient tensors were given for {expected} weight tensors")]
+    TensorCount {
+        /// Number of weight tensors.
+        expected: usize,
+        /// Number of gradient tensors.
+        actual: usize,
+    },
+    /// One gradient does not have the length of its weight.
+    #[error("gradient tensor {tensor} has {actual} elements, but its weight has {expected}")]
+    TensorLength {
+        /// Index of the tensor.
+        tensor: usize,
+        /// Elements of the weight.
+        expected: usize,
+        /// Elements of the gradient.
+        actual: usize,
+    },
+    /// A descent needs the gradient of an ascent, and each ascent serves one descent.
+    #[error("descent was called without an ascent before it")]
+    DescentBeforeAscent,
+}
+
+/// Global norms seen by the last step, before any clipping.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Norms {
+    /// Norm of `g`, set by [`Oracle::ascent`]. Plain `||g||`, also when the perturbation is
+    /// adaptive.
+    pub gradient: f64,
+    /// Norm of `g~`, set by [`Oracle::descent`].
+    pub perturbed: f64,
+}
+
+/// The state of one training run under the oracle.
+#[derive(Clone, Debug)]
+pub struct Oracle {
+    hyper: Hyperparameters,
+    weights: Vec<Vec<f64>>,
+    /// `g` of an ascent that no descent has used yet.
+    pending: Option<Vec<Vec<f64>>>,
+    /// Outer index: `base.state_names()`; inner index: tensor.
+    state: Vec<Vec<Vec<f64>>>,
+    step: i32,
+    norms: Norms,
+}
+
+impl Oracle {
+    /// Starts from `weights`, one flat vector a tensor.
+    ///
+    /// The hyperparameters are taken as they are; [`Hyperparameters::validate`] judges them.
+    pub fn new(hyper: Hyperparameters, weights: Vec<Vec<f64>>) -> Self {
+        let zeros: Vec<Vec<f64>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
+        let state = hyper.base.state_names().iter().map(|_| zeros.clone()).collect();
+        Self { hyper, weights, pending: None, state, step: 0, norms: Norms::default() }
+    }
+
+    /// Returns `w + e_w` for the gradient `g` at `w`. The weights stay: they are the anchor.
+    ///
+    /// A second ascent before the descent replaces the first.
+    ///
+    /// # Errors
+    ///
+    /// The number or a length of the gradients differs from the weights'; nothing has changed then.
+    #[doc(alias = "first_step")]
+    pub fn ascent(&mut self, grads: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, ReferenceError> {
+        self.check(grads)?;
+        self.norms.gradient = norm(grads);
+        let radius = if self.hyper.adaptive {
+            norm(&zip_tensors(&self.weights, grads, |w, g| w.abs() * g))
+        } else {
+            self.norms.gradient
+        };
+        let scale = self.hyper.rho / (radius + self.hyper.epsilon);
+        let perturbed = if self.hyper.adaptive {
+            zip_tensors(&self.weights, grads, |w, g| w + w * w * g * scale)
+        } else {
+            zip_tensors(&self.weights, grads, |w, g| w + g * scale)
+        };
+        self.pending = Some(grads.to_vec());
+        Ok(perturbed)
+    }
+
+    /// Updates the weights and the state, given the gradient `g~` at `w + e_w`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ascent`](Self::ascent), and if no ascent came before; nothing has changed then.
+    #[doc(alias = "second_step")]
+    pub fn descent(&mut self, lr: f64, grads_perturbed: &[Vec<f64>]) -> Result<(), ReferenceError> {
+        self.check(grads_perturbed)?;
+        let g = self.pending.take().ok_or(ReferenceError::DescentBeforeAscent)?;
+        self.norms.perturbed = norm(grads_perturbed);
+        self.step = self.step.saturating_add(1);
+
+        let (g, p) = self.clip(g, grads_perturbed.to_vec());
+        let alpha = self.hyper.alpha();
+        match self.hyper.coupling {
+            Coupling::Coupled => {
+                let h = zip_tensors(&g, &p, |g, p| (1.0 - alpha) * g + alpha * p);
+                self.base_step(lr, &h);
+            }
+            Coupling::Decoupled => {
+                self.base_step(lr, &g);
+                let sharpness = zip_tensors(&p, &g, |p, g| p - g);
+                self.weights = zip_tensors(&self.weights, &sharpness, |w, s| w - lr * alpha * s);
+            }
+        }
+        Ok(())
+    }
+
+    /// The weights, without any perturbation.
+    pub fn weights(&self) -> &[Vec<f64>] {
+        &self.weights
+    }
+
+    /// The state of the base optimizer, zeros before the first step. The outer index follows
+    /// [`Base::state_names`], the inner one the tensors.
+    pub fn state(&self) -> &[Vec<Vec<f64>>] {
+        &self.state
+    }
+
+    /// Norms of the last step, zero before the first.
+    pub fn norms(&self) -> Norms {
+        self.norms
+    }
+
+    fn check(&self, grads: &[Vec<f64>]) -> Result<(), ReferenceError> {
+        if grads.len() != self.weights.len() {
+            return Err(ReferenceError::TensorCount {
+                expected: self.weights.len(),
+                actual: grads.len(),
+            });
+        }
+        for (tensor, (w, g)) in self.weights.iter().zip(grads).enumerate() {
+            if g.len() != w.len() {
+                return Err(ReferenceError::TensorLength {
+                    tensor,
+                    expected: w.len(),
+                    actual: g.len(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Each gradient is clipped by its own global norm.
+    fn clip(&self, g: Vec<Vec<f64>>, p: Vec<Vec<f64>>) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
+        let Some(clip) = self.hyper.clip else {
+            return (g, p);
+        };
+        let p = scaled(&p, clip_coefficient(clip.max_norm, self.norms.perturbed));
+        let g = match clip.scope {
+            ClipScope::Both => scaled(&g, clip_coefficient(clip.max_norm, self.norms.gradient)),
+            ClipScope::PerturbedOnly => g,
+        };
+        (g, p)
+    }
+
+    fn base_step(&mut self, lr: f64, h: &[Vec<f64>]) {
+        match self.hyper.base {
+            Base::Sgd { momentum, weight_decay } => {
+                let h = zip_tensors(h, &self.weights, |h, w| h + weight_decay * w);
+                let update = match momentum {
+                    None => h,
+                    Some(momentum) => self.momentum(momentum, &h),
+                };
+                self.weights = zip_tensors(&self.weights, &update, |w, u| w - lr * u);
+            }
+            Base::Adam(moments) => {
+                let h = zip_tensors(h, &self.weights, |h, w| h + moments.weight_decay * w);
+                self.adam(moments, lr, &h);
+            }
+            Base::AdamW(moments) => {
+                self.weights = scaled(&self.weights, 1.0 - lr * moments.weight_decay);
+                self.adam(moments, lr, h);
+            }
+        }
+    }
+
+    /// `torch.optim.SGD`: the first buffer is the gradient itself, undampened.
+    fn momentum(&mut self, constants: Momentum, h: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let mu = constants.momentum;
+        let share = 1.0 - constants.dampening;
+        let m = if self.step == 1 {
+            h.to_vec()
+        } else {
+            zip_tensors(&self.state[0], h, |m, h| mu * m + share * h)
+        };
+        self.state[0] = m.clone();
+        if constants.nesterov { zip_tensors(h, &m, |h, m| h + mu * m) } else { m }
+    }
+
+    /// `torch.optim.Adam`, its weight decay already applied: both moments are corrected for their
+    /// start at zero, and AMSGrad takes the largest *uncorrected* second moment.
+    fn adam(&mut self, constants: Moments, lr: f64, h: &[Vec<f64>]) {
+        let (b1, b2) = (constants.beta_1, constants.beta_2);
+        let m = zip_tensors(&self.state[0], h, |m, h| b1 * m + (1.0 - b1) * h);
+        let mut v = zip_tensors(&self.state[1], h, |v, h| b2 * v + (1.0 - b2) * h * h);
+        self.state[0] = m.clone();
+        self.state[1] = v.clone();
+        if constants.amsgrad {
+            // Not `f64::max`, which would hide a NaN.
+            v = zip_tensors(&self.state[2], &v, |old, v| if old >= v { old } else { v });
+            self.state[2] = v.clone();
+        }
+
+        let m_hat = scaled(&m, 1.0 / (1.0 - b1.powi(self.step)));
+        let v_hat = scaled(&v, 1.0 / (1.0 - b2.powi(self.step)));
+        let direction = zip_tensors(&m_hat, &v_hat, |m, v| m / (v.sqrt() + constants.epsilon));
+        self.weights = zip_tensors(&self.weights, &direction, |w, d| w - lr * d);
+    }
+}
+
+/// The Euclidean norm over all elements of all tensors.
+///
+/// Elements are divided by the largest magnitude first, so that no square over- or underflows. A
+/// NaN anywhere gives NaN, else an infinity gives infinity; no elements give zero.
+pub fn norm(tensors: &[Vec<f64>]) -> f64 {
+    // Once it holds a NaN, the comparison is never true again and the NaN stays.
+    let largest = tensors.iter().flatten().fold(0.0_f64, |largest, x| {
+        if x.is_nan() || x.abs() > largest { x.abs() } else { largest }
+    });
+    if largest == 0.0 || !largest.is_finite() {
+        return largest;
+    }
+    let sum: f64 = tensors.iter().flatten().map(|x| (x / largest).powi(2)).sum();
+    largest * sum.sqrt()
+}
+
+fn clip_coefficient(max_norm: f64, norm: f64) -> f64 {
+    let ratio = max_norm / (norm + CLIP_EPSILON);
+    // Not `f64::min`, which would hide a NaN.
+    if ratio > 1.0 { 1.0 } else { ratio }
+}
+
+fn scaled(tensors: &[Vec<f64>], factor: f64) -> Vec<Vec<f64>> {
+    tensors.iter().map(|tensor| tensor.iter().map(|x| x * factor).collect()).collect()
+}
+
+fn zip_tensors(
+    left: &[Vec<f64>],
+    right: &[Vec<f64>],
+    f: impl Fn(f64, f64) -> f64,
+) -> Vec<Vec<f64>> {
+    left.iter().zip(right).map(|(l, r)| l.iter().zip(r).map(|(l, r)| f(*l, *r)).collect()).collect()
+}

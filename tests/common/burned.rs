@@ -1,0 +1,235 @@
+//! The Burn optimizer as a route, on any device.
+
+use super::golden::{Golden, Tensors};
+use super::gpu::Gpu;
+use super::raw::{narrow, widen};
+use super::replay::Route;
+use burn::module::{Module, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_wsam::method::{Base, ClipScope, Coupling, Hyperparameters, Moments};
+use burn_wsam::{
+    AdamBaseConfig, AdamWBaseConfig, Ascended, BaseConfig, RoutePolicy, SgdBaseConfig, Wsam,
+    WsamConfig,
+};
+
+/// A Burn device on the test's adapter, shared with the kernels.
+#[cfg(feature = "fused-wsam")]
+pub fn device(gpu: &Gpu) -> Result<Device, String> {
+    use burn::backend::wgpu::WgpuSetup;
+    let (adapter, fail) = (gpu.adapter.clone(), |error: &dyn std::fmt::Display| error.to_string());
+    let request = adapter.request_device(&wgpu::DeviceDescriptor {
+        // Burn uses what the adapter has, less what wgpu calls experimental.
+        required_features: adapter
+            .features()
+            .difference(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS)
+            .difference(wgpu::Features::all_experimental_mask()),
+        required_limits: adapter.limits(),
+        ..Default::default()
+    });
+    let (device, queue) = pollster::block_on(request).map_err(|error| fail(&error))?;
+    let backend = adapter.get_info().backend;
+    let setup = WgpuSetup { instance: gpu.instance.clone(), adapter, device, queue, backend };
+    let device =
+        Device::wgpu_options().setup(setup.clone()).init().map_err(|error| fail(&error))?;
+    burn_wsam::share(&device, &setup).map_err(|error| fail(&error))?;
+    Ok(device)
+}
+
+/// The configuration that means these hyperparameters.
+pub fn config(hyper: &Hyperparameters) -> WsamConfig {
+    let penalty = |decay: f64| (decay != 0.0).then(|| WeightDecayConfig { penalty: decay as f32 });
+    let base: BaseConfig = match hyper.base {
+        Base::Sgd { momentum, weight_decay } => SgdBaseConfig::new()
+            .with_weight_decay(penalty(weight_decay))
+            .with_momentum(momentum.map(|m| MomentumConfig {
+                momentum: m.momentum,
+                dampening: m.dampening,
+                nesterov: m.nesterov,
+            }))
+            .into(),
+        Base::Adam(Moments { beta_1, beta_2, epsilon, weight_decay, amsgrad }) => {
+            AdamBaseConfig::new()
+                .with_beta_1(beta_1)
+                .with_beta_2(beta_2)
+                .with_epsilon(epsilon)
+                .with_amsgrad(amsgrad)
+                .with_weight_decay(penalty(weight_decay))
+                .into()
+        }
+        Base::AdamW(Moments { beta_1, beta_2, epsilon, weight_decay, amsgrad }) => {
+            AdamWBaseConfig::new()
+                .with_beta_1(beta_1)
+                .with_beta_2(beta_2)
+                .with_epsilon(epsilon)
+                .with_amsgrad(amsgrad)
+                .with_weight_decay(weight_decay)
+                .into()
+        }
+    };
+    WsamConfig::new(base)
+        .with_rho(hyper.rho)
+        .with_gamma(hyper.gamma)
+        .with_epsilon(hyper.epsilon)
+        .with_adaptive(hyper.adaptive)
+        .with_decouple(hyper.coupling == Coupling::Decoupled)
+        .with_max_norm(hyper.clip.map(|clip| clip.max_norm))
+        .with_clip_perturbed_only(
+            hyper.clip.is_some_and(|clip| clip.scope == ClipScope::PerturbedOnly),
+        )
+}
+
+/// A parameter of the rank a golden file names.
+#[derive(Module, Debug)]
+pub enum Weight {
+    R1(Param<Tensor<1>>),
+    R2(Param<Tensor<2>>),
+    R3(Param<Tensor<3>>),
+    R4(Param<Tensor<4>>),
+}
+
+/// The same code for each rank.
+macro_rules! each_rank {
+    ($weight:expr, $param:ident => $body:expr) => {
+        match $weight {
+            Weight::R1($param) => $body,
+            Weight::R2($param) => $body,
+            Weight::R3($param) => $body,
+            Weight::R4($param) => $body,
+        }
+    };
+}
+
+impl Weight {
+    fn new(values: &[f64], shape: &[usize], device: &Device) -> Self {
+        // Ranks beyond four are flattened: the step does not look at shapes.
+        let shape =
+            if (1..=4).contains(&shape.len()) { shape.to_vec() } else { vec![values.len()] };
+        let data = TensorData::new(narrow(values), shape.clone());
+        match shape.len() {
+            1 => Self::R1(Param::from_data(data, device)),
+            2 => Self::R2(Param::from_data(data, device)),
+            3 => Self::R3(Param::from_data(data, device)),
+            _ => Self::R4(Param::from_data(data, device)),
+        }
+    }
+
+    fn id(&self) -> ParamId {
+        each_rank!(self, param => param.id)
+    }
+
+    fn values(&self) -> Vec<f64> {
+        each_rank!(self, param => values(param.val().into_data()))
+    }
+
+    fn register(&self, grads: &mut GradientsParams, values: &[f64], device: &Device) {
+        each_rank!(self, param => {
+            let shape = param.val().shape();
+            let data = TensorData::new(narrow(values), shape);
+            grads.register(param.id, like(param, data, device));
+        });
+    }
+}
+
+/// A tensor of the parameter's rank.
+fn like<const D: usize>(_: &Param<Tensor<D>>, data: TensorData, device: &Device) -> Tensor<D> {
+    Tensor::from_data(data, device)
+}
+
+fn values(data: TensorData) -> Vec<f64> {
+    widen(&data.try_to_vec::<f32>().expect("models here are f32"))
+}
+
+#[derive(Module, Debug)]
+pub struct Model {
+    pub weights: Vec<Weight>,
+}
+
+/// The Burn optimizer holding a model.
+pub struct BurnRoute {
+    optim: Wsam,
+    device: Device,
+    model: Option<Model>,
+    ascended: Option<Ascended<Model>>,
+    ids: Vec<ParamId>,
+}
+
+impl BurnRoute {
+    pub fn new(golden: &Golden, device: &Device, policy: RoutePolicy) -> Result<Self, String> {
+        let autodiff = device.clone().autodiff();
+        let optim = config(&golden.hyper)
+            .with_route(policy)
+            .init(&autodiff)
+            .map_err(|error| error.to_string())?;
+        let weights: Vec<_> = golden
+            .weight
+            .iter()
+            .zip(&golden.shapes)
+            .map(|(values, shape)| Weight::new(values, shape, &autodiff))
+            .collect();
+        let ids = weights.iter().map(Weight::id).collect();
+        let model = Some(Model { weights });
+        Ok(Self { optim, device: device.clone(), model, ascended: None, ids })
+    }
+
+    fn grads(&self, model: &Model, grad: &[Vec<f64>]) -> GradientsParams {
+        let mut grads = GradientsParams::new();
+        for (weight, values) in model.weights.iter().zip(grad) {
+            weight.register(&mut grads, values, &self.device);
+        }
+        grads
+    }
+}
+
+fn weights(model: &Model) -> Tensors {
+    model.weights.iter().map(Weight::values).collect()
+}
+
+impl Route for BurnRoute {
+    fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
+        let model = self.model.take().ok_or("no model")?;
+        let grads = self.grads(&model, grad);
+        let before = weights(&model);
+        let ascended = self.optim.ascend(model, grads).map_err(|error| error.to_string())?;
+        let perturbed = weights(&ascended);
+        // The way back is exact: take it, and climb again.
+        let model = ascended.restore();
+        if weights(&model) != before {
+            return Err("restore changed the weights".to_owned());
+        }
+        let grads = self.grads(&model, grad);
+        let ascended = self.optim.ascend(model, grads).map_err(|error| error.to_string())?;
+        if weights(&ascended) != perturbed {
+            return Err("the second climb went elsewhere".to_owned());
+        }
+        self.ascended = Some(ascended);
+        Ok(perturbed)
+    }
+
+    fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
+        let ascended = self.ascended.take().ok_or("no ascent")?;
+        let grads = self.grads(&ascended, grad_perturbed);
+        let model = self.optim.descend(lr, ascended, grads).map_err(|error| error.to_string())?;
+        let values = weights(&model);
+        self.model = Some(model);
+        Ok(values)
+    }
+
+    fn state(&mut self) -> Result<Vec<Tensors>, String> {
+        let names = self.optim.hyperparameters().base.state_names();
+        let mut planes = vec![Vec::new(); names.len()];
+        for id in &self.ids {
+            let state = self.optim.state(*id).map_err(|error| error.to_string())?;
+            let state = state.ok_or("a parameter without state")?;
+            for ((plane, name), (found, data)) in planes.iter_mut().zip(names).zip(state.tensors) {
+                if found != *name {
+                    return Err(format!("state {found} where {name} should be"));
+                }
+                plane.push(values(data));
+            }
+        }
+        Ok(planes)
+    }
+}

@@ -1,0 +1,62 @@
+//! Adapters to test on, and tests that show as ignored where there is none.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A test on one adapter.
+pub type Test = fn(&Gpu) -> Result<(), String>;
+
+/// An adapter, with a name short enough for a test's name.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    pub name: String,
+    pub instance: wgpu::Instance,
+    pub adapter: wgpu::Adapter,
+}
+
+/// Every adapter of the platform's first-class APIs (Vulkan, Metal, DX12).
+pub fn adapters() -> Vec<Gpu> {
+    let backends = wgpu::Backends::PRIMARY;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    pollster::block_on(instance.enumerate_adapters(backends))
+        .into_iter()
+        .map(|adapter| {
+            let info = adapter.get_info();
+            let word = info.name.split_whitespace().next().unwrap_or("unnamed").to_owned();
+            Gpu { name: word, instance: instance.clone(), adapter }
+        })
+        .collect()
+}
+
+/// One trial for each test and adapter. Where no adapter is found, each test stands once: ignored,
+/// or failing under `CI`, where a driver must be there.
+pub fn trials(tests: &[(&str, Test)]) -> Vec<Trial> {
+    let adapters = adapters();
+    if adapters.is_empty() {
+        let in_ci = std::env::var_os("CI").is_some();
+        let missing = || Err(Failed::from("no GPU adapter; scripts/test.sh installs one"));
+        return tests
+            .iter()
+            .map(|(name, _)| {
+                Trial::test(format!("{name} [no adapter]"), missing).with_ignored_flag(!in_ci)
+            })
+            .collect();
+    }
+    let trial = |gpu: &Gpu, name: &str, test: Test| {
+        let (title, gpu) = (format!("{name} [{}]", gpu.name), gpu.clone());
+        Trial::test(title, move || test(&gpu).map_err(Failed::from))
+    };
+    adapters
+        .iter()
+        .flat_map(|gpu| tests.iter().map(move |(name, test)| trial(gpu, name, *test)))
+        .collect()
+}
+
+/// Runs trials as `cargo test` would: one at a time, for they share devices and cores.
+pub fn run(trials: Vec<Trial>) -> ! {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    libtest_mimic::run(&arguments, trials).exit()
+}

@@ -1,0 +1,13 @@
+//! Shared by the integration tests; each of them uses a part.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod golden;
+pub mod replay;
+pub mod toy;
+
+pub mod gpu;
+#[cfg(feature = "fused-wsam")]
+pub mod raw;
+
+#[cfg(feature = "burn")]
+pub mod burned;

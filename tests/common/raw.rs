@@ -1,0 +1,154 @@
+//! The engine as a route, and buffers to feed it.
+
+use super::golden::Tensors;
+use super::gpu::Gpu;
+use super::replay::Route;
+use burn_wsam::engine::{
+    Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError,
+    Placement, Slice,
+};
+use burn_wsam::method::Hyperparameters;
+use std::sync::Arc;
+use wgpu::util::DeviceExt;
+
+/// An engine on a test's adapter.
+pub fn engine(gpu: &Gpu) -> Result<Arc<Engine>, String> {
+    let (engine, _) = Engine::on_adapter(&gpu.adapter).map_err(|error| error.to_string())?;
+    Ok(Arc::new(engine))
+}
+
+/// A storage buffer with this content.
+pub fn buffer(engine: &Engine, values: &[f32]) -> wgpu::Buffer {
+    engine.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: None,
+        contents: bytemuck::cast_slice(if values.is_empty() { &[0.0] } else { values }),
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+    })
+}
+
+/// A slice over a buffer of its own.
+pub fn slice(engine: &Engine, values: &[f32]) -> Slice {
+    Slice::new(&buffer(engine, values), values.len() as u64)
+}
+
+/// The slice's content.
+pub fn read(engine: &Engine, slice: &Slice) -> Result<Vec<f32>, EngineError> {
+    let bytes = engine.read_buffer(&slice.buffer)?;
+    let start = slice.offset as usize;
+    let end = start + 4 * slice.len as usize;
+    Ok(bytemuck::pod_collect_to_vec(&bytes[start..end]))
+}
+
+/// The engine holding a model, in either placement.
+pub struct EngineRoute {
+    engine: Arc<Engine>,
+    hyper: Hyperparameters,
+    placement: Placement,
+    weight: Vec<Slice>,
+    partner: Vec<Slice>,
+    state: Vec<Vec<Slice>>,
+    pending: Option<(Ascent, Vec<Slice>)>,
+    step: u64,
+}
+
+impl EngineRoute {
+    pub fn new(
+        engine: &Arc<Engine>,
+        hyper: Hyperparameters,
+        placement: Placement,
+        weight: &[Vec<f64>],
+    ) -> Self {
+        let upload = |tensor: &Vec<f64>| slice(engine, &narrow(tensor));
+        // Garbage: the first step must not look at it.
+        let garbage = |tensor: &Vec<f64>| slice(engine, &vec![f32::NAN; tensor.len()]);
+        Self {
+            engine: engine.clone(),
+            hyper,
+            placement,
+            weight: weight.iter().map(upload).collect(),
+            partner: weight.iter().map(garbage).collect(),
+            state: hyper
+                .base
+                .state_names()
+                .iter()
+                .map(|_| weight.iter().map(garbage).collect())
+                .collect(),
+            pending: None,
+            step: 0,
+        }
+    }
+
+    fn read_all(&self, slices: &[Slice]) -> Result<Tensors, String> {
+        let wide = |slice| read(&self.engine, slice).map(|values| widen(&values));
+        slices.iter().map(|slice| wide(slice).map_err(|error| error.to_string())).collect()
+    }
+
+    fn encoder(&self) -> wgpu::CommandEncoder {
+        self.engine.device().create_command_encoder(&Default::default())
+    }
+}
+
+impl Route for EngineRoute {
+    fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
+        let grad: Vec<_> = grad.iter().map(|g| slice(&self.engine, &narrow(g))).collect();
+        let tensors: Vec<_> = self
+            .weight
+            .iter()
+            .zip(&self.partner)
+            .zip(&grad)
+            .map(|((weight, partner), grad)| AscentTensor {
+                weight: weight.clone(),
+                grad: grad.clone(),
+                partner: partner.clone(),
+            })
+            .collect();
+        let mut encoder = self.encoder();
+        let options = AscentOptions { placement: self.placement, track_norms: true };
+        let ascent = self
+            .engine
+            .ascent(&mut encoder, &self.hyper, options, &tensors)
+            .map_err(|error| error.to_string())?;
+        self.engine.queue().submit([encoder.finish()]);
+        self.pending = Some((ascent, grad));
+        match self.placement {
+            Placement::InPlace => self.read_all(&self.weight),
+            Placement::OutOfPlace => self.read_all(&self.partner),
+        }
+    }
+
+    fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
+        let (ascent, grad) = self.pending.take().ok_or("no ascent")?;
+        self.step += 1;
+        let tensors: Vec<_> = (0..self.weight.len())
+            .map(|i| DescentTensor {
+                weight: self.weight[i].clone(),
+                anchor: match self.placement {
+                    Placement::InPlace => Some(self.partner[i].clone()),
+                    Placement::OutOfPlace => None,
+                },
+                grad: grad[i].clone(),
+                grad_perturbed: slice(&self.engine, &narrow(&grad_perturbed[i])),
+                state: self.state.iter().map(|plane| plane[i].clone()).collect(),
+                step: self.step,
+            })
+            .collect();
+        let mut encoder = self.encoder();
+        self.engine
+            .descent(&mut encoder, &self.hyper, lr, BlendSource::Method, &ascent, &tensors)
+            .map_err(|error| error.to_string())?;
+        self.engine.queue().submit([encoder.finish()]);
+        self.read_all(&self.weight)
+    }
+
+    fn state(&mut self) -> Result<Vec<Tensors>, String> {
+        self.state.iter().map(|plane| self.read_all(plane)).collect()
+    }
+}
+
+pub fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|value| *value as f32).collect()
+}
+
+pub fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value)).collect()
+}

@@ -1,0 +1,163 @@
+//! Drives an implementation of the step over a golden file and compares every number.
+
+use std::fmt;
+
+use burn_wsam::method::Hyperparameters;
+use burn_wsam::reference::Oracle;
+
+use super::golden::{Golden, Tensors};
+
+/// One implementation of the step, holding its weights and state.
+pub trait Route {
+    /// Takes `g`, returns `w + e_w`.
+    fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String>;
+    /// Takes `g~`, returns the new weights.
+    fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String>;
+    /// The state tensors, outer index in the order of `base.state_names()`.
+    fn state(&mut self) -> Result<Vec<Tensors>, String>;
+}
+
+/// The oracle as a route.
+pub struct OracleRoute(pub Oracle);
+
+impl OracleRoute {
+    pub fn new(hyper: Hyperparameters, weights: Tensors) -> Self {
+        Self(Oracle::new(hyper, weights))
+    }
+}
+
+impl Route for OracleRoute {
+    fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
+        self.0.ascent(grad).map_err(|e| e.to_string())
+    }
+
+    fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
+        self.0.descent(lr, grad_perturbed).map_err(|e| e.to_string())?;
+        Ok(self.0.weights().to_vec())
+    }
+
+    fn state(&mut self) -> Result<Vec<Tensors>, String> {
+        Ok(self.0.state().to_vec())
+    }
+}
+
+/// An element passes if `|got - want| <= floor + rtol * |want|`, which no NaN does.
+///
+/// `floor` is `min(atol, share * largest |want|)`, over the tensors of the compared quantity at
+/// that step: a fixed floor would accept any momentum of a tiny gradient and any second moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    pub rtol: f64,
+    pub atol: f64,
+    pub share: f64,
+}
+
+/// One compared element.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub step: usize,
+    /// `perturbed`, `weight` or the name of a state.
+    pub what: &'static str,
+    pub tensor: usize,
+    pub element: usize,
+    pub got: f64,
+    pub want: f64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, what, tensor, element, got, want } = self;
+        write!(f, "step {step}, {what}, tensor {tensor}, element {element}: {got:e} for {want:e}")
+    }
+}
+
+/// The largest error among the elements that passed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Worst {
+    /// Error as a share of what the tolerance allows.
+    pub score: f64,
+    /// Error over `|want|`.
+    pub relative: f64,
+    /// Where `score` was seen; none if every element was equal.
+    pub place: Option<Place>,
+}
+
+/// Replays every step through `route`, which must hold `golden.weight`.
+///
+/// # Errors
+///
+/// The first element out of tolerance, a count that differs, or the route's own error.
+pub fn replay(
+    golden: &Golden,
+    route: &mut dyn Route,
+    tolerance: Tolerance,
+) -> Result<Worst, String> {
+    let mut worst = Worst::default();
+    replay_steps(golden, route, tolerance, &mut worst)
+        .map_err(|error| format!("{}: {error}", golden.file))?;
+    Ok(worst)
+}
+
+fn replay_steps(
+    golden: &Golden,
+    route: &mut dyn Route,
+    tolerance: Tolerance,
+    worst: &mut Worst,
+) -> Result<(), String> {
+    let names = golden.hyper.base.state_names();
+    for (step, want) in golden.expected.iter().enumerate() {
+        let at_step = |error| format!("step {step}: {error}");
+        let mut compare = |what, got: &[Vec<f64>], want: &[Vec<f64>]| {
+            compare(step, what, got, want, tolerance, worst)
+        };
+        let perturbed = route.ascend(&golden.grad[step]).map_err(at_step)?;
+        compare("perturbed", &perturbed, &want.perturbed)?;
+        let weight = route.descend(golden.lr, &golden.grad_perturbed[step]).map_err(at_step)?;
+        compare("weight", &weight, &want.weight)?;
+        let state = route.state().map_err(at_step)?;
+        if state.len() != names.len() {
+            return Err(at_step(format!("{} states for {names:?}", state.len())));
+        }
+        for ((name, got), want) in names.iter().zip(&state).zip(&want.state) {
+            compare(name, got, want)?;
+        }
+    }
+    Ok(())
+}
+
+fn compare(
+    step: usize,
+    what: &'static str,
+    got: &[Vec<f64>],
+    want: &[Vec<f64>],
+    tolerance: Tolerance,
+    worst: &mut Worst,
+) -> Result<(), String> {
+    let lens = |tensors: &[Vec<f64>]| tensors.iter().map(Vec::len).collect::<Vec<_>>();
+    if lens(got) != lens(want) {
+        let (got, want) = (lens(got), lens(want));
+        return Err(format!("step {step}, {what}: lengths {got:?} for {want:?}"));
+    }
+    let largest = want.iter().flatten().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    let floor = tolerance.atol.min(tolerance.share * largest);
+    for (tensor, (got, want)) in got.iter().zip(want).enumerate() {
+        for (element, (&got, &want)) in got.iter().zip(want).enumerate() {
+            let place = Place { step, what, tensor, element, got, want };
+            let error = (got - want).abs();
+            let allowed = floor + tolerance.rtol * want.abs();
+            // Written so that a NaN on either side fails.
+            let passes = error <= allowed;
+            if !passes {
+                return Err(format!("{place} (error {error:e}, allowed {allowed:e})"));
+            }
+            if error > 0.0 {
+                worst.relative = worst.relative.max(error / want.abs());
+                if error / allowed > worst.score {
+                    worst.score = error / allowed;
+                    worst.place = Some(place);
+                }
+            }
+        }
+    }
+    Ok(())
+}

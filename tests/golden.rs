@@ -1,0 +1,172 @@
+//! Every golden trajectory on every route. See tests/README.md.
+
+mod common;
+
+use common::golden::{self, Golden, Toy};
+use common::replay::{OracleRoute, Route, Tolerance, replay};
+use libtest_mimic::{Failed, Trial};
+
+/// The oracle against the authors' f64 code.
+const EXACT: Tolerance = Tolerance { rtol: 1e-12, atol: 1e-15, share: 1e-15 };
+
+/// f32 against f64. The share is what rounding leaves where `(1 - alpha) g + alpha g~` cancels.
+const SINGLE: Tolerance = Tolerance { rtol: 2e-5, atol: 1e-7, share: 4e-6 };
+
+type MakeRoute = Box<dyn Fn(&Golden) -> Result<Box<dyn Route>, String> + Send>;
+
+fn main() {
+    let (goldens, toys) = match golden::load() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            // A folder that cannot be read is a failure, not an empty suite.
+            let trial = Trial::test("golden files", move || Err(Failed::from(error)));
+            libtest_mimic::run(&libtest_mimic::Arguments::from_args(), vec![trial]).exit()
+        }
+    };
+    println!("golden files from {}", golden::folder().display());
+    let mut trials = Vec::new();
+    trials.extend(goldens.iter().map(|golden| {
+        let make: MakeRoute =
+            Box::new(|golden| Ok(Box::new(OracleRoute::new(golden.hyper, golden.weight.clone()))));
+        trial(golden, "oracle", EXACT, make)
+    }));
+    #[cfg(feature = "fused-wsam")]
+    trials.extend(on_adapters(&goldens, &toys));
+    #[cfg(feature = "burn")]
+    trials.extend(goldens.iter().map(|golden| {
+        let make: MakeRoute = Box::new(|golden| {
+            let device = burn::tensor::Device::flex();
+            burn_route(golden, &device, burn_wsam::RoutePolicy::TensorOps)
+        });
+        trial(golden, "burn, tensor operations, flex", SINGLE, make)
+    }));
+    let _ = &toys;
+    trials.push(Trial::test("at least one trajectory", move || {
+        if goldens.is_empty() { Err("no trajectory in the folder".into()) } else { Ok(()) }
+    }));
+    common::gpu::run(trials);
+}
+
+/// One file on one route; prints the worst error.
+fn trial(golden: &Golden, route: &str, tolerance: Tolerance, make: MakeRoute) -> Trial {
+    let (golden, name) = (golden.clone(), format!("{} on {route}", golden.file));
+    let title = name.clone();
+    Trial::test(name, move || {
+        let mut route = make(&golden)?;
+        let worst = replay(&golden, route.as_mut(), tolerance)?;
+        let place = worst.place.map_or_else(|| "bit-equal".to_owned(), |place| place.to_string());
+        println!(
+            "\n    {title}: worst error {:.0} % of the tolerance, relative {:.1e} ({place})",
+            100.0 * worst.score,
+            worst.relative,
+        );
+        Ok(())
+    })
+}
+
+#[cfg(feature = "burn")]
+fn burn_route(
+    golden: &Golden,
+    device: &burn::tensor::Device,
+    policy: burn_wsam::RoutePolicy,
+) -> Result<Box<dyn Route>, String> {
+    Ok(Box::new(common::burned::BurnRoute::new(golden, device, policy)?))
+}
+
+/// Engine in both placements, Burn in both routes, and the toy example, on each adapter.
+#[cfg(feature = "fused-wsam")]
+fn on_adapters(goldens: &[Golden], toys: &[Toy]) -> Vec<Trial> {
+    use burn_wsam::engine::Placement;
+    use common::{gpu, raw};
+
+    let adapters = gpu::adapters();
+    if adapters.is_empty() {
+        return gpu::trials(&[("golden files on the GPU", |_| unreachable!())]);
+    }
+    let mut trials = Vec::new();
+    for gpu in &adapters {
+        let engine = match raw::engine(gpu) {
+            Ok(engine) => engine,
+            Err(error) => {
+                trials.push(Trial::test(format!("engine [{}]", gpu.name), || Err(error.into())));
+                continue;
+            }
+        };
+        for (placement, label) in
+            [(Placement::OutOfPlace, "out of place"), (Placement::InPlace, "in place")]
+        {
+            for golden in goldens {
+                let engine = engine.clone();
+                let make: MakeRoute = Box::new(move |golden| {
+                    let (hyper, weight) = (golden.hyper, &golden.weight);
+                    Ok(Box::new(raw::EngineRoute::new(&engine, hyper, placement, weight)))
+                });
+                let route = format!("engine, {label} [{}]", gpu.name);
+                trials.push(trial(golden, &route, SINGLE, make));
+            }
+        }
+        trials.extend(toys.iter().flat_map(|toy| toy_trials(toy, gpu, &engine)));
+        #[cfg(feature = "burn")]
+        trials.extend(burn_on(gpu, goldens));
+    }
+    trials
+}
+
+#[cfg(all(feature = "fused-wsam", feature = "burn"))]
+fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
+    use burn_wsam::RoutePolicy;
+    let device = match common::burned::device(gpu) {
+        Ok(device) => device,
+        Err(error) => {
+            return vec![Trial::test(format!("burn [{}]", gpu.name), || Err(error.into()))];
+        }
+    };
+    let routes = [(RoutePolicy::Fused, "fused"), (RoutePolicy::TensorOps, "tensor operations")];
+    let mut trials = Vec::new();
+    for (policy, label) in routes {
+        for golden in goldens {
+            let device = device.clone();
+            let make: MakeRoute = Box::new(move |golden| burn_route(golden, &device, policy));
+            let route = format!("burn, {label} [{}]", gpu.name);
+            trials.push(trial(golden, &route, SINGLE, make));
+        }
+    }
+    trials
+}
+
+/// The engine must end each run of the paper's example where the authors' code ends it. The paths
+/// themselves are chaotic near a minimum, in f32 sooner than in f64.
+#[cfg(feature = "fused-wsam")]
+fn toy_trials(
+    toy: &Toy,
+    gpu: &common::gpu::Gpu,
+    engine: &std::sync::Arc<burn_wsam::engine::Engine>,
+) -> Vec<Trial> {
+    use burn_wsam::engine::Placement;
+    use common::{raw, toy as example};
+    let basin = |point| {
+        let nearer =
+            example::distance(point, example::FLAT) < example::distance(point, example::SHARP);
+        if nearer { "flat" } else { "sharp" }
+    };
+    let trial = |run: &golden::ToyRun| {
+        let (toy, run, engine) = (toy.clone(), run.clone(), engine.clone());
+        let name = format!("{} gamma {} {:?} [{}]", toy.file, run.gamma, run.coupling, gpu.name);
+        let title = name.clone();
+        Trial::test(name, move || {
+            let steps = run.path.len() - 1;
+            let start = vec![toy.start.to_vec()];
+            let mut route =
+                raw::EngineRoute::new(&engine, toy.hyper(&run), Placement::OutOfPlace, &start);
+            let path = example::toy_path(&toy, steps, &mut route)?;
+            let (end, want) = (path[steps], run.path[steps]);
+            println!("\n    {title}: {end:?}, authors {want:?}: {} basin", basin(want));
+            if basin(end) == basin(want) {
+                Ok(())
+            } else {
+                Err(format!("ends in the {} basin, {end:?} for {want:?}", basin(end)).into())
+            }
+        })
+    };
+    toy.runs.iter().map(trial).collect()
+}

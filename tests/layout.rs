@@ -1,0 +1,149 @@
+//! Uniform structs and binding numbers against naga's reflection of the shaders.
+#![cfg(feature = "fused-wsam")]
+
+use burn_wsam::layout::{
+    Access, AscentUniforms, BlendUniforms, Chunk, DescentUniforms, NormFinishUniforms,
+    NormUniforms, Norms, Specialisation, Stage, WORKGROUP, bindings, source,
+};
+use std::collections::HashSet;
+use std::mem::offset_of;
+
+fn module(stage: Stage) -> naga::Module {
+    naga::front::wgsl::parse_str(source(stage)).expect("build.rs has validated it")
+}
+
+/// Name, size and field offsets of a struct, as naga lays it out.
+fn reflect(module: &naga::Module, name: &str) -> (u32, Vec<(String, u32)>) {
+    let found = module.types.iter().find_map(|(_, ty)| match &ty.inner {
+        naga::TypeInner::Struct { members, span } if ty.name.as_deref() == Some(name) => {
+            let fields = members.iter().map(|m| (m.name.clone().unwrap_or_default(), m.offset));
+            Some((*span, fields.collect()))
+        }
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("no struct {name}"))
+}
+
+/// The Rust struct's fields must be the WGSL struct's, at the same offsets.
+macro_rules! same_layout {
+    ($stage:expr, $ty:ident { $($field:ident),* $(,)? }) => {{
+        let (size, fields) = reflect(&module($stage), stringify!($ty));
+        assert_eq!(size as usize, size_of::<$ty>(), "size of {}", stringify!($ty));
+        let ours = vec![$((stringify!($field).to_owned(), offset_of!($ty, $field) as u32)),*];
+        assert_eq!(fields, ours, "fields of {}", stringify!($ty));
+    }};
+}
+
+#[test]
+fn structs_match_the_shaders() {
+    same_layout!(
+        Stage::Norm,
+        Chunk { len, weight, grad, grad_perturbed, partner, state_0, state_1, state_2 }
+    );
+    same_layout!(Stage::Ascent, Norms { gradient, perturbation, perturbed, padding });
+    same_layout!(Stage::Norm, NormUniforms { chunk_count, grid_width, first_partial, padding });
+    same_layout!(Stage::Ascent, AscentUniforms { chunk_count, grid_width, rho, epsilon });
+    same_layout!(Stage::Descent, BlendUniforms { a, b, sharpness, padding });
+    same_layout!(
+        Stage::Descent,
+        DescentUniforms {
+            chunk_count,
+            grid_width,
+            first,
+            lr,
+            decay,
+            weight_decay,
+            epsilon,
+            inverse_bias_2,
+            keep_1,
+            add_1,
+            keep_2,
+            add_2,
+            mix_m,
+            mix_d,
+            max_norm,
+            max_norm_perturbed,
+        }
+    );
+    // Its padding is an array here and two fields there.
+    let (size, fields) = reflect(&module(Stage::NormFinish), "NormFinishUniforms");
+    assert_eq!(size as usize, size_of::<NormFinishUniforms>());
+    assert_eq!(fields[0], ("partial_count".to_owned(), 0));
+    assert_eq!(fields[1].1 as usize, offset_of!(NormFinishUniforms, slots));
+}
+
+#[test]
+fn bindings_match_the_shaders() {
+    for stage in Stage::ALL {
+        let module = module(stage);
+        let mut validator = naga::valid::Validator::new(
+            naga::valid::ValidationFlags::all(),
+            naga::valid::Capabilities::default(),
+        );
+        let info = validator.validate(&module).expect("build.rs has validated it");
+        let entry = module
+            .entry_points
+            .iter()
+            .position(|entry| entry.name == stage.entry_point())
+            .expect("the entry point has its stage's name");
+        assert_eq!(module.entry_points[entry].workgroup_size[0], WORKGROUP);
+        let used = info.get_entry_point(entry);
+        let mut reflected = Vec::new();
+        for (handle, variable) in module.global_variables.iter() {
+            let Some(binding) = &variable.binding else { continue };
+            if used[handle].is_empty() {
+                continue;
+            }
+            let name = variable.name.clone().unwrap_or_default();
+            reflected.push((binding.group, binding.binding, name, variable.space));
+        }
+        reflected.sort_by_key(|entry| entry.1);
+        let ours: Vec<_> = bindings(stage)
+            .iter()
+            .map(|binding| {
+                let space = match binding.access {
+                    Access::Uniform(_) => naga::AddressSpace::Uniform,
+                    Access::Table => {
+                        naga::AddressSpace::Storage { access: naga::StorageAccess::LOAD }
+                    }
+                    Access::Tensor => naga::AddressSpace::Storage {
+                        access: naga::StorageAccess::LOAD | naga::StorageAccess::STORE,
+                    },
+                };
+                (0, binding.number, binding.name.to_owned(), space)
+            })
+            .collect();
+        assert_eq!(reflected, ours, "{stage:?}");
+    }
+}
+
+#[test]
+fn webgpu_limits_suffice() {
+    for stage in Stage::ALL {
+        let storage =
+            bindings(stage).iter().filter(|b| !matches!(b.access, Access::Uniform(_))).count();
+        assert!(storage <= 8, "{stage:?} binds {storage} storage buffers; WebGPU promises 8");
+    }
+}
+
+/// The cache key is the whole list of compile inputs: two keys, two pipelines.
+#[test]
+fn keys_name_every_compile_input() {
+    let all = Specialisation::all();
+    let keys: HashSet<_> = all.iter().collect();
+    assert_eq!(keys.len(), all.len());
+    let inputs: HashSet<_> =
+        all.iter().map(|s| format!("{:?} {:?}", s.stage(), s.constants())).collect();
+    assert_eq!(inputs.len(), all.len(), "two specialisations compile to the same thing");
+    for stage in Stage::ALL {
+        let module = module(stage);
+        let named: HashSet<_> =
+            module.overrides.iter().filter_map(|(_, o)| o.name.clone()).collect();
+        for specialisation in all.iter().filter(|s| s.stage() == stage) {
+            let set: HashSet<_> =
+                specialisation.constants().iter().map(|(name, _)| (*name).to_owned()).collect();
+            // norm.wgsl holds two entry points, and norm_finish has no overrides.
+            assert!(set == named || stage == Stage::NormFinish, "{specialisation:?}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The reading and the comparison, against faults planted on purpose.
+
+use std::path::PathBuf;
+
+use burn_wsam::method::{Base, Hyperparameters};
+
+use crate::common::golden::{self, Expected, Golden, Tensors};
+use crate::common::replay::{OracleRoute, Route, Tolerance, replay};
+use crate::{EXACT, MOMENTUM};
+
+/// The oracle with one number of its answers replaced.
+struct Faulty {
+    inner: OracleRoute,
+    what: &'static str,
+    fault: fn(f64) -> f64,
+}
+
+impl Faulty {
+    fn spoil(&self, what: &str, tensors: &mut [Vec<f64>]) {
+        if what == self.what
+            && let Some(x) = tensors.iter_mut().flatten().last()
+        {
+            *x = (self.fault)(*x);
+        }
+    }
+}
+
+impl Route for Faulty {
+    fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
+        let mut perturbed = self.inner.ascend(grad)?;
+        self.spoil("perturbed", &mut perturbed);
+        Ok(perturbed)
+    }
+
+    fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
+        let mut weight = self.inner.descend(lr, grad_perturbed)?;
+        self.spoil("weight", &mut weight);
+        Ok(weight)
+    }
+
+    fn state(&mut self) -> Result<Vec<Tensors>, String> {
+        let mut state = self.inner.state()?;
+        if let Some(last) = state.last_mut() {
+            self.spoil("state", last);
+        }
+        Ok(state)
+    }
+}
+
+#[test]
+fn replay_sees_a_fault_in_any_quantity_of_any_file() {
+    let (goldens, _) = golden::load().unwrap();
+    let faults: [fn(f64) -> f64; 3] = [|_| f64::NAN, |_| f64::INFINITY, |x| x + x.signum() * 1e-6];
+    for golden in &goldens {
+        let stateless = golden.hyper.base.state_names().is_empty();
+        for what in ["perturbed", "weight", "state"] {
+            for fault in faults {
+                let inner = OracleRoute::new(golden.hyper, golden.weight.clone());
+                let result = replay(golden, &mut Faulty { inner, what, fault }, EXACT);
+                if what == "state" && stateless {
+                    result.unwrap();
+                    continue;
+                }
+                let error = result.unwrap_err();
+                assert!(error.starts_with(&golden.file), "{error}");
+                assert!(error.contains("step 0") && error.contains("element"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn replay_sees_a_corrupted_file() {
+    let (goldens, _) = golden::load().unwrap();
+    for golden in &goldens {
+        let check = |golden: &Golden| {
+            let mut route = OracleRoute::new(golden.hyper, golden.weight.clone());
+            replay(golden, &mut route, EXACT)
+        };
+        for quantity in 0..2 + golden.hyper.base.state_names().len() {
+            let mut golden = golden.clone();
+            let last = golden.expected.last_mut().unwrap();
+            let tensors = match quantity {
+                0 => &mut last.perturbed,
+                1 => &mut last.weight,
+                state => &mut last.state[state - 2],
+            };
+            let x = tensors.iter_mut().flatten().next().unwrap();
+            *x += x.signum() * (1e-6 + 1e-3 * x.abs());
+            assert!(check(&golden).is_err(), "{}: {quantity}", golden.file);
+        }
+        let mut shorter = golden.clone();
+        shorter.expected[0].weight[0].pop();
+        assert!(check(&shorter).unwrap_err().contains("lengths"));
+    }
+}
+
+#[test]
+fn replay_sees_a_wrong_momentum_of_a_tiny_gradient() {
+    let tiny = vec![vec![3e-12, -4e-12]];
+    let base = Base::Sgd { momentum: Some(MOMENTUM), weight_decay: 0.0 };
+    let mut golden = Golden {
+        file: "tiny".into(),
+        hyper: Hyperparameters { rho: 0.0, gamma: 0.0, ..Hyperparameters::new(base) },
+        lr: 0.1,
+        shapes: vec![vec![2]],
+        weight: vec![vec![1.0, 2.0]],
+        grad: vec![tiny.clone()],
+        grad_perturbed: vec![tiny.clone()],
+        expected: vec![Expected {
+            perturbed: vec![vec![1.0, 2.0]],
+            weight: vec![vec![1.0 - 0.1 * 1.9 * 3e-12, 2.0 + 0.1 * 1.9 * 4e-12]],
+            state: vec![tiny],
+        }],
+    };
+    let check = |golden: &Golden, tolerance| {
+        let mut route = OracleRoute::new(golden.hyper, golden.weight.clone());
+        replay(golden, &mut route, tolerance)
+    };
+    check(&golden, EXACT).unwrap();
+    golden.expected[0].state[0][0][1] *= 1.001;
+    // The tolerances of a 32-bit route, whose floor is far above the momentum itself.
+    let loose = Tolerance { rtol: 1e-5, atol: 1e-6, share: 1e-6 };
+    let error = check(&golden, loose).unwrap_err();
+    assert!(error.contains("momentum_buffer, tensor 0, element 1"), "{error}");
+}
+
+#[test]
+fn unreadable_folders_and_files_are_named() {
+    let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("golden-errors");
+    let error_of = |name: &str, text: Option<&str>| {
+        let folder = root.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        if let Some(text) = text {
+            std::fs::write(folder.join("case.json"), text).unwrap();
+        }
+        golden::load_from(&folder).unwrap_err()
+    };
+    assert!(golden::load_from(&root.join("missing")).unwrap_err().contains("missing"));
+    assert!(error_of("empty", None).contains("no *.json file"));
+
+    let good = r#"{"config": {"base": {"kind": "sgd", "lr": 0.1}, "rho": 0.1, "gamma": 0.5,
+        "eps": 1e-12, "adaptive": false, "decouple": true, "max_norm": null}, "shapes": [[2]],
+        "weight": [[1, 2]], "grad": [[[1, 1]]], "grad_perturbed": [[[1, 1]]],
+        "expected": [{"perturbed": [[1, 2]], "weight": [[1, 2]], "state": {}}]}"#;
+    std::fs::create_dir_all(root.join("good")).unwrap();
+    std::fs::write(root.join("good/case.json"), good).unwrap();
+    let (goldens, _) = golden::load_from(&root.join("good")).unwrap();
+    assert_eq!(goldens[0].hyper.base, Base::Sgd { momentum: None, weight_decay: 0.0 });
+
+    let cases = [
+        ("syntax", "{", "", "EOF"),
+        ("nan", "\"rho\": 0.1", "\"rho\": NaN", "expected value"),
+        ("kind", "\"sgd\"", "\"lion\"", "kind"),
+        ("no-lr", "\"lr\": 0.1", "\"momentum\": 0", "lr: missing"),
+        ("length", "\"weight\": [[1, 2]], \"grad\"", "\"weight\": [[1]], \"grad\"", "weight: len"),
+        ("steps", "\"grad\": [[[1, 1]]]", "\"grad\": []", "0 grad"),
+        ("state", "\"state\": {}", "\"state\": {\"exp_avg\": [[0, 0]]}", "no state"),
+        ("no-state", "\"lr\": 0.1", "\"lr\": 0.1, \"momentum\": 0.9", "momentum_buffer: missing"),
+        ("scope", "\"max_norm\": null", "\"max_norm\": 1, \"clip_scope\": \"g\"", "clip_scope"),
+    ];
+    for (name, from, to, want) in cases {
+        let text = if to.is_empty() { from.to_string() } else { good.replacen(from, to, 1) };
+        let error = error_of(name, Some(&text));
+        assert!(error.contains("case.json") && error.contains(want), "{name}: {error}");
+    }
+}
