@@ -125,7 +125,12 @@ fn replay_steps(
     Ok(())
 }
 
-fn compare(
+/// Compares one quantity of one step, and remembers the worst element.
+///
+/// # Errors
+///
+/// The first element out of tolerance, or lengths that differ.
+pub fn compare(
     step: usize,
     what: &'static str,
     got: &[Vec<f64>],

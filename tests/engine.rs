@@ -1,0 +1,125 @@
+//! The engine on every adapter: against the oracle on awkward shapes, against itself bit for bit,
+//! and against callers' mistakes.
+
+mod common;
+
+#[path = "engine/layouts.rs"]
+mod layouts;
+#[path = "engine/limits.rs"]
+mod limits;
+#[path = "engine/refusals.rs"]
+mod refusals;
+#[path = "engine/shapes.rs"]
+mod shapes;
+#[path = "engine/stats.rs"]
+mod stats;
+
+use burn_wsam::engine::{Engine, Placement};
+use burn_wsam::method::{Base, Coupling, Hyperparameters, Moments, Momentum};
+use common::gpu::{Test, run, trials};
+use common::raw::EngineRoute;
+use common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
+use std::sync::Arc;
+
+fn main() {
+    let tests: &[(&str, Test)] = &[
+        ("lengths", shapes::lengths),
+        ("a long tensor", shapes::long_tensor),
+        ("many tensors", shapes::many_tensors),
+        ("nothing to do", shapes::nothing_to_do),
+        ("zero gradients", shapes::zero_gradients),
+        ("extreme gradients", shapes::extreme_gradients),
+        ("a non-finite gradient shows", shapes::non_finite_gradients_show),
+        ("one buffer, any offset, tails untouched", layouts::one_buffer),
+        ("own buffers, tails untouched", layouts::own_buffers),
+        ("placements agree bit for bit", layouts::placements_agree),
+        ("a step repeats bit for bit", layouts::repeats),
+        ("anchor restores exactly", layouts::anchor_is_exact),
+        ("windows over large buffers", limits::windows),
+        ("two-dimensional grids", limits::grids),
+        ("WebGPU's default limits", limits::webgpu_defaults),
+        ("a device that grants too little", limits::too_little),
+        ("refused slices", refusals::slices),
+        ("refused numbers", refusals::numbers),
+        ("refused blends", refusals::blends),
+        ("a blend from the device", refusals::device_blend),
+        ("counts", stats::counts),
+    ];
+    run(trials(tests));
+}
+
+/// f32 against f64. Gradients here are of order 1 and `(1 - alpha) g + alpha g~` may cancel, which
+/// leaves the rounding of numbers ten times as large.
+const SINGLE: Tolerance = Tolerance { rtol: 2e-5, atol: 1e-6, share: 4e-6 };
+
+const MOMENTS: Moments =
+    Moments { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.01, amsgrad: false };
+
+fn sgd() -> Hyperparameters {
+    Hyperparameters::new(Base::Sgd { momentum: None, weight_decay: 0.0 })
+}
+
+fn sgd_momentum() -> Hyperparameters {
+    let momentum = Momentum { momentum: 0.9, dampening: 0.1, nesterov: true };
+    Hyperparameters::new(Base::Sgd { momentum: Some(momentum), weight_decay: 1e-3 })
+}
+
+fn adamw() -> Hyperparameters {
+    Hyperparameters::new(Base::AdamW(MOMENTS))
+}
+
+fn amsgrad() -> Hyperparameters {
+    Hyperparameters {
+        adaptive: true,
+        coupling: Coupling::Coupled,
+        ..Hyperparameters::new(Base::Adam(Moments { amsgrad: true, ..MOMENTS }))
+    }
+}
+
+/// Repeatable noise in [-1, 1), exact in f32.
+fn noise(seed: u64, len: usize) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            f64::from((state >> 40) as u32) / f64::from(1 << 23) - 1.0
+        })
+        .collect()
+}
+
+fn model(seed: u64, lens: &[usize]) -> Vec<Vec<f64>> {
+    lens.iter().zip(0..).map(|(len, i)| noise(seed + 1000 * i, *len)).collect()
+}
+
+/// Drives engine and oracle side by side.
+fn against_oracle(
+    engine: &Arc<Engine>,
+    hyper: Hyperparameters,
+    placement: Placement,
+    lens: &[usize],
+    steps: u64,
+) -> Result<(), String> {
+    let weight = model(1, lens);
+    let mut route = EngineRoute::new(engine, hyper, placement, &weight);
+    let mut oracle = OracleRoute::new(hyper, weight);
+    let mut worst = Worst::default();
+    for step in 0..steps {
+        let place = |error: String| format!("{:?}, {lens:?}: {error}", hyper.base);
+        let mut check = |what, got: &[Vec<f64>], want: &[Vec<f64>]| {
+            compare(step as usize, what, got, want, SINGLE, &mut worst).map_err(place)
+        };
+        let (grad, grad_perturbed) = (model(100 + step, lens), model(200 + step, lens));
+        check("perturbed", &route.ascend(&grad)?, &oracle.ascend(&grad)?)?;
+        check(
+            "weight",
+            &route.descend(0.01, &grad_perturbed)?,
+            &oracle.descend(0.01, &grad_perturbed)?,
+        )?;
+        for (got, want) in route.state()?.iter().zip(&oracle.state()?) {
+            check("state", got, want)?;
+        }
+    }
+    Ok(())
+}

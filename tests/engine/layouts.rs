@@ -1,0 +1,205 @@
+//! Where tensors lie: offsets, neighbours, placements; all bit for bit.
+
+use super::*;
+use crate::common::gpu::Gpu;
+use crate::common::raw::{engine, narrow, slice};
+use burn_wsam::engine::{AscentOptions, AscentTensor, BlendSource, DescentTensor, Slice};
+
+/// What no kernel may touch: a NaN with a message.
+const POISON: f32 = f32::from_bits(0x7fc0_dead);
+
+/// Buffers with poison between the tensors, and the way to see that it is still there.
+struct Poisoned {
+    memory: Vec<f32>,
+    taken: Vec<(usize, usize)>,
+}
+
+impl Poisoned {
+    fn new() -> Self {
+        Self { memory: vec![POISON; 5], taken: Vec::new() }
+    }
+
+    /// Places a tensor after a gap of its own length, and returns where.
+    fn place(&mut self, values: &[f64]) -> (u64, u64) {
+        let start = self.memory.len();
+        self.memory.extend(narrow(values));
+        self.taken.push((start, self.memory.len()));
+        let gap = 1 + start % 7;
+        self.memory.extend(std::iter::repeat_n(POISON, gap));
+        (4 * start as u64, values.len() as u64)
+    }
+
+    fn check(&self, found: &[f32]) -> Result<(), String> {
+        let owned = |i: usize| self.taken.iter().any(|(start, end)| (*start..*end).contains(&i));
+        match found.iter().enumerate().find(|(i, x)| !owned(*i) && x.to_bits() != POISON.to_bits())
+        {
+            Some((i, x)) => Err(format!("element {i}, outside every tensor, became {x}")),
+            None => Ok(()),
+        }
+    }
+}
+
+const LENS: [usize; 6] = [1, 255, 0, 257, 4097, 10_001];
+
+/// Everything of a model in one buffer, at offsets of any multiple of 4 bytes.
+pub(crate) fn one_buffer(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let roles = ["w", "g", "partner", "g~", "exp_avg", "exp_avg_sq"];
+    let mut memory = Poisoned::new();
+    let places: Vec<Vec<_>> = roles
+        .iter()
+        .zip(0..)
+        .map(|(_, role)| model(10 * role, &LENS).iter().map(|t| memory.place(t)).collect())
+        .collect();
+    let buffer = common::raw::buffer(&engine, &memory.memory);
+    let at = |role: usize, i: usize| {
+        let (offset, len) = places[role][i];
+        Slice { buffer: buffer.clone(), offset, len }
+    };
+    step(&engine, adamw(), Placement::OutOfPlace, at)?;
+    let bytes = engine.read_buffer(&buffer).map_err(|error| error.to_string())?;
+    let found: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+    memory.check(&found)?;
+    // The same step with every tensor at the start of a buffer of its own.
+    let alone: Vec<Vec<Slice>> = (0..roles.len() as u64)
+        .map(|role| model(10 * role, &LENS).iter().map(|t| slice(&engine, &narrow(t))).collect())
+        .collect();
+    step(&engine, adamw(), Placement::OutOfPlace, |role, i| alone[role][i].clone())?;
+    for (role, tensors) in alone.iter().enumerate() {
+        for (i, tensor) in tensors.iter().enumerate() {
+            let want = bits(&engine, tensor)?;
+            let got = bits(&engine, &at(role, i))?;
+            if got != want {
+                return Err(format!("{} of tensor {i} depends on where it lies", roles[role]));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each role in a buffer of its own, in place.
+pub(crate) fn own_buffers(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let mut memories = Vec::new();
+    let mut slices = Vec::new();
+    for role in 0..6 {
+        let mut memory = Poisoned::new();
+        let places: Vec<_> = model(10 * role, &LENS).iter().map(|t| memory.place(t)).collect();
+        let buffer = common::raw::buffer(&engine, &memory.memory);
+        slices.push(
+            places
+                .into_iter()
+                .map(|(offset, len)| Slice { buffer: buffer.clone(), offset, len })
+                .collect::<Vec<_>>(),
+        );
+        memories.push((memory, buffer));
+    }
+    step(&engine, adamw(), Placement::InPlace, |role, i| slices[role][i].clone())?;
+    for (memory, buffer) in &memories {
+        let bytes = engine.read_buffer(buffer).map_err(|error| error.to_string())?;
+        memory.check(&bytemuck::pod_collect_to_vec::<u8, f32>(&bytes))?;
+    }
+    Ok(())
+}
+
+/// One step; `at` gives the slices of w, g, partner, g~ and two states.
+fn step(
+    engine: &Arc<Engine>,
+    hyper: Hyperparameters,
+    placement: Placement,
+    at: impl Fn(usize, usize) -> Slice,
+) -> Result<(), String> {
+    let ascents: Vec<_> = (0..LENS.len())
+        .map(|i| AscentTensor { weight: at(0, i), grad: at(1, i), partner: at(2, i) })
+        .collect();
+    let descents: Vec<_> = (0..LENS.len())
+        .map(|i| DescentTensor {
+            weight: at(0, i),
+            anchor: (placement == Placement::InPlace).then(|| at(2, i)),
+            grad: at(1, i),
+            grad_perturbed: at(3, i),
+            state: vec![at(4, i), at(5, i)],
+            step: 3,
+        })
+        .collect();
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    let options = AscentOptions { placement, track_norms: true };
+    // Both halves in one encoder: nothing between them needs the host.
+    let ascent = engine
+        .ascent(&mut encoder, &hyper, options, &ascents)
+        .map_err(|error| error.to_string())?;
+    engine
+        .descent(&mut encoder, &hyper, 0.01, BlendSource::Method, &ascent, &descents)
+        .map_err(|error| error.to_string())?;
+    engine.queue().submit([encoder.finish()]);
+    Ok(())
+}
+
+fn bits(engine: &Engine, slice: &Slice) -> Result<Vec<u32>, String> {
+    let values = common::raw::read(engine, slice).map_err(|error| error.to_string())?;
+    Ok(values.iter().map(|x| x.to_bits()).collect())
+}
+
+/// Five steps; weights and state as bits.
+fn trajectory(
+    engine: &Arc<Engine>,
+    hyper: Hyperparameters,
+    placement: Placement,
+) -> Result<Vec<u64>, String> {
+    let lens = [1000, 4097, 1, 70_001];
+    let mut route = EngineRoute::new(engine, hyper, placement, &model(3, &lens));
+    let mut bits = Vec::new();
+    let mut keep = |tensors: &[Vec<f64>]| bits.extend(tensors.iter().flatten().map(|x| x.to_bits()));
+    for step in 0..5 {
+        keep(&route.ascend(&model(50 + step, &lens))?);
+        keep(&route.descend(0.02, &model(60 + step, &lens))?);
+        route.state()?.iter().for_each(|plane| keep(plane));
+    }
+    Ok(bits)
+}
+
+pub(crate) fn placements_agree(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
+        let out = trajectory(&engine, hyper, Placement::OutOfPlace)?;
+        if out != trajectory(&engine, hyper, Placement::InPlace)? {
+            return Err(format!("{:?} differs between the placements", hyper.base));
+        }
+    }
+    Ok(())
+}
+
+/// On one engine and on another of the same adapter.
+pub(crate) fn repeats(gpu: &Gpu) -> Result<(), String> {
+    let (first, second) = (engine(gpu)?, engine(gpu)?);
+    for hyper in [sgd_momentum(), adamw(), amsgrad()] {
+        let once = trajectory(&first, hyper, Placement::OutOfPlace)?;
+        for engine in [&first, &second] {
+            if trajectory(engine, hyper, Placement::OutOfPlace)? != once {
+                return Err(format!("{:?} does not repeat", hyper.base));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A perturbation far above the weights would cost their bits if they were restored by
+/// subtraction. With lr = 0 and no decay the descent is the restoration alone.
+pub(crate) fn anchor_is_exact(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let hyper = Hyperparameters { rho: 1e6, ..sgd() };
+    let lens = [10_001];
+    let weight: Vec<Vec<f64>> = vec![
+        noise(5, lens[0]).into_iter().map(|x| f64::from((x * 1e-6) as f32)).collect(),
+    ];
+    for placement in [Placement::InPlace, Placement::OutOfPlace] {
+        let mut route = EngineRoute::new(&engine, hyper, placement, &weight);
+        if route.ascend(&model(6, &lens))? == weight {
+            return Err("the ascent moved nothing".to_owned());
+        }
+        if route.descend(0.0, &model(7, &lens))? != weight {
+            return Err(format!("{placement:?}: the weights came back changed"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Lengths and values.
+
+use super::*;
+use crate::common::gpu::Gpu;
+use crate::common::raw::{engine, read, slice};
+use burn_wsam::engine::{AscentOptions, AscentTensor};
+
+pub(crate) fn lengths(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let lens = [0, 1, 3, 255, 256, 257, 4095, 4096, 4097, 65_537, 1_000_003];
+    for hyper in [sgd_momentum(), adamw()] {
+        for len in lens {
+            against_oracle(&engine, hyper, Placement::OutOfPlace, &[len], 2)?;
+        }
+        against_oracle(&engine, hyper, Placement::InPlace, &lens, 2)?;
+    }
+    against_oracle(&engine, amsgrad(), Placement::OutOfPlace, &lens, 3)?;
+    against_oracle(&engine, sgd(), Placement::InPlace, &lens, 3)
+}
+
+pub(crate) fn long_tensor(gpu: &Gpu) -> Result<(), String> {
+    against_oracle(&engine(gpu)?, sgd_momentum(), Placement::OutOfPlace, &[16_777_217], 1)
+}
+
+pub(crate) fn many_tensors(gpu: &Gpu) -> Result<(), String> {
+    let lens: Vec<usize> = (0..500).map(|i| i % 37).collect();
+    against_oracle(&engine(gpu)?, adamw(), Placement::OutOfPlace, &lens, 2)
+}
+
+pub(crate) fn nothing_to_do(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    against_oracle(&engine, adamw(), Placement::OutOfPlace, &[], 2)?;
+    against_oracle(&engine, adamw(), Placement::InPlace, &[0, 0, 0], 2)
+}
+
+/// `g = 0` must not divide zero by zero: the weights stay put.
+pub(crate) fn zero_gradients(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    for (adaptive, placement) in
+        [(false, Placement::OutOfPlace), (true, Placement::OutOfPlace), (false, Placement::InPlace)]
+    {
+        let hyper = Hyperparameters { adaptive, rho: 5.0, ..sgd() };
+        let weight = model(1, &[1000, 3]);
+        let zeros = vec![vec![0.0; 1000], vec![0.0; 3]];
+        let mut route = EngineRoute::new(&engine, hyper, placement, &weight);
+        if route.ascend(&zeros)? != weight || route.descend(0.1, &zeros)? != weight {
+            return Err(format!("weights moved under a zero gradient, adaptive {adaptive}"));
+        }
+    }
+    Ok(())
+}
+
+/// Squares of these leave the range of f32 on either side.
+pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    for scales in
+        [[1e-30, 1e-30], [1e30, 1e30], [1e-30, 1e30], [1e-20, 1e-12], [1e15, 1.0], [1e-18, 1.0]]
+    {
+        let grad: Vec<Vec<f64>> = scales
+            .iter()
+            .zip([5000, 37])
+            .map(|(scale, len)| {
+                let scaled = noise(7, len).into_iter().map(|x| f64::from((x * scale) as f32));
+                scaled.collect()
+            })
+            .collect();
+        let want = burn_wsam::reference::norm(&grad);
+        let tensors: Vec<_> = grad
+            .iter()
+            .map(|g| AscentTensor {
+                weight: slice(&engine, &vec![1.0; g.len()]),
+                grad: slice(&engine, &common::raw::narrow(g)),
+                partner: slice(&engine, &vec![0.0; g.len()]),
+            })
+            .collect();
+        let hyper = Hyperparameters { epsilon: 1e-37, ..sgd() };
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        let ascent = engine
+            .ascent(&mut encoder, &hyper, AscentOptions::default(), &tensors)
+            .map_err(|error| error.to_string())?;
+        engine.queue().submit([encoder.finish()]);
+        let got = engine.read_norms(&ascent).map_err(|error| error.to_string())?;
+        let error = (f64::from(got.gradient) / want - 1.0).abs();
+        let right = error <= 1e-6;
+        if !right {
+            return Err(format!("{scales:?}: norm {} for {want}", got.gradient));
+        }
+        for (tensor, g) in tensors.iter().zip(&grad) {
+            let perturbed = read(&engine, &tensor.partner).map_err(|error| error.to_string())?;
+            for (p, g) in perturbed.iter().zip(g) {
+                let want = 1.0 + 0.05 * g / want;
+                let right = (f64::from(*p) - want).abs() <= 1e-6;
+                if !right {
+                    return Err(format!("{scales:?}: w + e_w is {p} for {want}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A NaN or an infinity must not end as a clean-looking norm.
+pub(crate) fn non_finite_gradients_show(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    for bad in [f64::NAN, f64::INFINITY] {
+        for place in [0, 4999] {
+            let mut grad = vec![vec![0.0; 5000]];
+            grad[0][place] = bad;
+            let hyper = sgd();
+            let mut route =
+                EngineRoute::new(&engine, hyper, Placement::OutOfPlace, &model(1, &[5000]));
+            let perturbed = route.ascend(&grad)?;
+            if perturbed[0][place].is_finite() {
+                return Err(format!("{bad} at {place} gave {}", perturbed[0][place]));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Counted costs: dispatches do not grow with tensors, bytes are the design's.
+
+use super::*;
+use crate::common::gpu::Gpu;
+use crate::common::raw::{buffer, engine};
+use burn_wsam::engine::{
+    AscentOptions, AscentTensor, BlendSource, DescentTensor, EngineError, Slice, StepStats,
+};
+use burn_wsam::method::{Clip, ClipScope};
+
+pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let clip = Some(Clip { max_norm: 1.0, scope: ClipScope::Both });
+    let cases = [
+        ("SGD", sgd(), 4, 32),
+        ("SGD + momentum", sgd_momentum(), 4, 40),
+        ("AdamW", adamw(), 4, 48),
+        ("SGD, clipped", Hyperparameters { clip, ..sgd() }, 6, 36),
+        ("AdamW, adaptive", Hyperparameters { adaptive: true, ..adamw() }, 4, 52),
+        ("AdamW, adaptive, clipped", Hyperparameters { adaptive: true, clip, ..adamw() }, 8, 60),
+    ];
+    for (name, hyper, dispatches, bytes) in cases {
+        for tensors in [1, 3, 200] {
+            let len = 4096;
+            let stats = step(&engine, hyper, tensors, len).map_err(|error| error.to_string())?;
+            let parameters = (tensors * len) as u64;
+            if stats.dispatches != dispatches {
+                return Err(format!("{name}, {tensors} tensors: {} dispatches", stats.dispatches));
+            }
+            if stats.bytes() != bytes * parameters {
+                let each = stats.bytes() as f64 / parameters as f64;
+                return Err(format!("{name}: {each} bytes a parameter, not {bytes}"));
+            }
+            if tensors == 200 && stats.overhead_bytes * 100 > stats.bytes() {
+                return Err(format!("{name}: {} bytes of overhead", stats.overhead_bytes));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A step whose tensors lie side by side, one buffer a role.
+fn step(
+    engine: &Engine,
+    hyper: Hyperparameters,
+    tensors: usize,
+    len: usize,
+) -> Result<StepStats, EngineError> {
+    let states = hyper.base.state_names().len();
+    let buffers: Vec<_> =
+        (0..4 + states).map(|_| buffer(engine, &vec![1.0; tensors * len])).collect();
+    let at = |role: usize, i: usize| Slice {
+        buffer: buffers[role].clone(),
+        offset: (4 * len * i) as u64,
+        len: len as u64,
+    };
+    let ascents: Vec<_> = (0..tensors)
+        .map(|i| AscentTensor { weight: at(0, i), grad: at(1, i), partner: at(2, i) })
+        .collect();
+    let descents: Vec<_> = (0..tensors)
+        .map(|i| DescentTensor {
+            weight: at(0, i),
+            anchor: None,
+            grad: at(1, i),
+            grad_perturbed: at(3, i),
+            state: (0..states).map(|s| at(4 + s, i)).collect(),
+            step: 1,
+        })
+        .collect();
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    let ascent = engine.ascent(&mut encoder, &hyper, AscentOptions::default(), &ascents)?;
+    let mut stats = ascent.stats();
+    let blend = BlendSource::Method;
+    stats += engine.descent(&mut encoder, &hyper, 0.1, blend, &ascent, &descents)?;
+    engine.queue().submit([encoder.finish()]);
+    Ok(stats)
+}
