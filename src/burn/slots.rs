@@ -115,7 +115,7 @@ impl ModuleVisitor for Collector<'_> {
         if self.error.is_some() {
             return;
         }
-        // Asked before the value is: a parameter without a gradient stays lazy.
+        // Asked before the value is, which a lazy parameter would have to compute.
         let Some(grad) = self.grads.remove::<D>(param.id) else { return };
         match self.slot(param, grad) {
             Ok(slot) => self.slots.push(slot),

@@ -149,7 +149,8 @@ fn trajectory(
     let lens = [1000, 4097, 1, 70_001];
     let mut route = EngineRoute::new(engine, hyper, placement, &model(3, &lens));
     let mut bits = Vec::new();
-    let mut keep = |tensors: &[Vec<f64>]| bits.extend(tensors.iter().flatten().map(|x| x.to_bits()));
+    let mut keep =
+        |tensors: &[Vec<f64>]| bits.extend(tensors.iter().flatten().map(|x| x.to_bits()));
     for step in 0..5 {
         keep(&route.ascend(&model(50 + step, &lens))?);
         keep(&route.descend(0.02, &model(60 + step, &lens))?);
@@ -189,9 +190,8 @@ pub(crate) fn anchor_is_exact(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let hyper = Hyperparameters { rho: 1e6, ..sgd() };
     let lens = [10_001];
-    let weight: Vec<Vec<f64>> = vec![
-        noise(5, lens[0]).into_iter().map(|x| f64::from((x * 1e-6) as f32)).collect(),
-    ];
+    let weight: Vec<Vec<f64>> =
+        vec![noise(5, lens[0]).into_iter().map(|x| f64::from((x * 1e-6) as f32)).collect()];
     for placement in [Placement::InPlace, Placement::OutOfPlace] {
         let mut route = EngineRoute::new(&engine, hyper, placement, &weight);
         if route.ascend(&model(6, &lens))? == weight {

@@ -17,10 +17,7 @@ fn limited(
     Ok(Engine::new(&device, &queue).map(Arc::new))
 }
 
-fn granted(
-    gpu: &Gpu,
-    restrict: impl Fn(&mut wgpu::Limits),
-) -> Result<Arc<Engine>, String> {
+fn granted(gpu: &Gpu, restrict: impl Fn(&mut wgpu::Limits)) -> Result<Arc<Engine>, String> {
     limited(gpu, restrict)?.map_err(|error| error.to_string())
 }
 

@@ -120,21 +120,23 @@ pub(crate) fn numbers(gpu: &Gpu) -> Result<(), String> {
         *e == EngineError::TensorCount { ascent: 1, descent: 2 }
     })?;
     for lr in [f64::NAN, f64::INFINITY, 1e300] {
-        expect("a wild lr", descend(&hyper, lr, &[good()]), |e| {
-            matches!(e, EngineError::Hyperparameter(h) if h.name == "lr")
-        })?;
+        expect(
+            "a wild lr",
+            descend(&hyper, lr, &[good()]),
+            |e| matches!(e, EngineError::Hyperparameter(h) if h.name == "lr"),
+        )?;
     }
     let wild = Hyperparameters { gamma: 1.0, ..hyper };
-    expect("gamma 1", descend(&wild, 0.1, &[good()]), |e| {
-        matches!(e, EngineError::Hyperparameter(h) if h.name == "gamma" && h.value == 1.0)
-    })
+    expect(
+        "gamma 1",
+        descend(&wild, 0.1, &[good()]),
+        |e| matches!(e, EngineError::Hyperparameter(h) if h.name == "gamma" && h.value == 1.0),
+    )
 }
 
 pub(crate) fn blends(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
-    for (usage, size) in
-        [(wgpu::BufferUsages::STORAGE, 16), (wgpu::BufferUsages::UNIFORM, 8)]
-    {
+    for (usage, size) in [(wgpu::BufferUsages::STORAGE, 16), (wgpu::BufferUsages::UNIFORM, 8)] {
         let buffer = engine.device().create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
@@ -176,8 +178,7 @@ fn blended(engine: &Engine, source: BlendSource<'_>) -> Result<Vec<f32>, EngineE
     let [weight, grad, partner, grad_perturbed] =
         [1.0, 2.0, 0.0, 4.0].map(|value| slice(engine, &[value; 8]));
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let tensors =
-        [AscentTensor { weight: weight.clone(), grad: grad.clone(), partner }];
+    let tensors = [AscentTensor { weight: weight.clone(), grad: grad.clone(), partner }];
     let ascent = engine.ascent(&mut encoder, &sgd(), AscentOptions::default(), &tensors)?;
     let tensors = [DescentTensor {
         weight: weight.clone(),

@@ -1,0 +1,143 @@
+//! What must be equal bit for bit.
+
+use super::Target;
+use super::nets::{ConvNet, Mlp, config, data, fork, grads, parameters, same};
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use burn_wsam::{AdamWBaseConfig, Wsam, WsamConfig};
+
+fn adamw() -> WsamConfig {
+    WsamConfig::new(AdamWBaseConfig::new().into())
+}
+
+fn two_calls(optim: &mut Wsam, model: Mlp, batch: u64) -> Result<Mlp, String> {
+    let first = grads(&model.loss(batch), &model);
+    let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
+    let second = grads(&ascended.loss(batch), &*ascended);
+    optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
+}
+
+pub(crate) fn closure_and_calls(target: &Target) -> Result<(), String> {
+    let (mut by_closure, mut by_calls) = (target.init(&adamw())?, target.init(&adamw())?);
+    let mut one = Mlp::new(&target.device);
+    let mut other = one.clone();
+    for batch in 0..3 {
+        let step = by_closure.step(0.01, one, |model| model.loss(batch));
+        (one, _) = step.map_err(|error| error.to_string())?;
+        other = two_calls(&mut by_calls, other, batch)?;
+        same("by calls", &other, &parameters(&one))?;
+    }
+    Ok(())
+}
+
+/// The same gradients, twice: the optimizer's part of a step has no noise of its own.
+pub(crate) fn repeats(target: &Target) -> Result<(), String> {
+    let model = ConvNet::new(&target.device);
+    let run = || -> Result<ConvNet, String> {
+        let mut optim = target.init(&adamw())?;
+        let mut model = fork(&model);
+        for seed in 0..3 {
+            let ascended = optim
+                .ascend(model.clone(), made_up(&model, seed))
+                .map_err(|error| error.to_string())?;
+            let second = made_up(&ascended, seed + 10);
+            model = optim.descend(0.01, ascended, second).map_err(|error| error.to_string())?;
+        }
+        Ok(model)
+    };
+    same("again", &run()?, &parameters(&run()?))
+}
+
+/// Gradients that no backward pass made.
+fn made_up(model: &ConvNet, seed: u64) -> GradientsParams {
+    let device = model.linear.weight.device().inner();
+    let mut grads = GradientsParams::new();
+    let dims = model.conv.weight.dims();
+    grads.register(model.conv.weight.id, data(dims, seed, &device));
+    let dims = model.linear.weight.dims();
+    grads.register(model.linear.weight.id, data(dims, seed + 1, &device));
+    grads.register(model.norm.gamma.id, data(model.norm.gamma.dims(), seed + 2, &device));
+    grads
+}
+
+pub(crate) fn restores(target: &Target) -> Result<(), String> {
+    // A perturbation far above the weights: subtracting it would cost their bits.
+    let mut optim = target.init(&config().with_rho(1e6))?;
+    let mut model = ConvNet::new(&target.device);
+    let first = grads(&model.loss(0), &model);
+    // Settles the running statistics of the pass just made, which Burn puts off.
+    let _ = model.valid();
+    let before = parameters(&model);
+    let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
+    if parameters(&*ascended) == before {
+        return Err("the ascent moved nothing".to_owned());
+    }
+    let _ = ascended.loss(0).backward();
+    model = ascended.restore();
+    same("restored", &model, &before)?;
+    // It is a model like any other.
+    let step = optim.step(0.01, model, |model| model.loss(1)).map_err(|error| error.to_string())?;
+    if parameters(&step.0) == before { Err("the step moved nothing".to_owned()) } else { Ok(()) }
+}
+
+pub(crate) fn clones_keep(target: &Target) -> Result<(), String> {
+    let mut optim = target.init(&adamw())?;
+    let mut model = Mlp::new(&target.device);
+    let mut kept: Vec<(Mlp, _)> = Vec::new();
+    for batch in 0..4 {
+        kept.push((model.clone(), parameters(&model)));
+        let first = grads(&model.loss(batch), &model);
+        let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
+        for (clone, before) in &kept {
+            same("a clone after the ascent", clone, before)?;
+        }
+        let second = grads(&ascended.loss(batch), &*ascended);
+        model = optim.descend(0.01, ascended, second).map_err(|error| error.to_string())?;
+        for (clone, before) in &kept {
+            same("a clone after the descent", clone, before)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn zero_gradients(target: &Target) -> Result<(), String> {
+    for adaptive in [false, true] {
+        let mut optim = target.init(&config().with_rho(5.0).with_adaptive(adaptive))?;
+        let model = Mlp::new(&target.device);
+        let before = parameters(&model);
+        let nothing = |model: &Mlp| model.loss(0) * 0.0;
+        let step = optim.step(0.1, model, nothing).map_err(|error| error.to_string())?;
+        same("after a zero gradient", &step.0, &before)?;
+    }
+    Ok(())
+}
+
+/// Burn keeps a stream for each thread. A model and its gradients from one thread may be stepped
+/// on another, and used on a third.
+pub(crate) fn threads(target: &Target) -> Result<(), String> {
+    let mut here = target.init(&adamw())?;
+    let mut elsewhere = target.init(&adamw())?;
+    let mut model = Mlp::new(&target.device);
+    let mut travelled = model.clone();
+    let gone = |_| "a thread panicked".to_owned();
+    for batch in 0..3 {
+        model = two_calls(&mut here, model, batch)?;
+
+        let first = grads(&travelled.loss(batch), &travelled);
+        let ascended = std::thread::scope(|scope| {
+            scope.spawn(|| elsewhere.ascend(travelled, first)).join().map_err(gone)
+        })?
+        .map_err(|error| error.to_string())?;
+        let second = std::thread::scope(|scope| {
+            scope.spawn(|| grads(&ascended.loss(batch), &*ascended)).join().map_err(gone)
+        })?;
+        travelled = std::thread::scope(|scope| {
+            scope.spawn(|| elsewhere.descend(0.01, ascended, second)).join().map_err(gone)
+        })?
+        .map_err(|error| error.to_string())?;
+        same("after travelling", &travelled, &parameters(&model))?;
+    }
+    let loss: Tensor<1> = travelled.valid().loss(9);
+    if loss.into_scalar::<f32>().is_finite() { Ok(()) } else { Err("a NaN travelled".to_owned()) }
+}

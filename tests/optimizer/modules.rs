@@ -1,0 +1,156 @@
+//! Parts of modules that need care.
+
+use super::Target;
+use super::nets::{ConvNet, Mlp, close, config, data, fork, grads, parameters, same};
+use burn::module::{Module, Param};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::tensor::{Device, Tensor};
+
+/// After a step the statistics are those of one pass over the unperturbed model.
+pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
+    let mut optim = target.init(&config().with_rho(3.0))?;
+    let mut model = ConvNet::new(&target.device);
+    let alone = fork(&model);
+    let first = alone.norm.running_mean.value_sync();
+    for batch in 0..3 {
+        // One pass over the same weights, with statistics of its own.
+        let twin = fork(&model);
+        let _ = twin.loss(batch);
+        let want = statistics(&twin);
+        let step = optim.step(0.05, model, |model| model.loss(batch));
+        (model, _) = step.map_err(|error| error.to_string())?;
+        if statistics(&model) != want {
+            return Err(format!("statistics {:?} for {want:?}", statistics(&model)));
+        }
+    }
+    let moved = model.norm.running_mean.value_sync().into_data() != first.into_data();
+    if moved { Ok(()) } else { Err("the statistics never moved".to_owned()) }
+}
+
+fn statistics(model: &ConvNet) -> [Vec<f32>; 2] {
+    [&model.norm.running_mean, &model.norm.running_var].map(|state| {
+        state.value_sync().into_data().try_to_vec::<f32>().expect("statistics are f32")
+    })
+}
+
+pub(crate) fn frozen(target: &Target) -> Result<(), String> {
+    let mut optim = target.init(&config())?;
+    let mut model = Mlp::new(&target.device);
+    model.a = model.a.no_grad();
+    let before = parameters(&model.a);
+    let moving = parameters(&model.b);
+    for batch in 0..2 {
+        let step = optim.step(0.1, model, |model| model.loss(batch));
+        (model, _) = step.map_err(|error| error.to_string())?;
+    }
+    same("the frozen layer", &model.a, &before)?;
+    if model.a.weight.val().is_require_grad() {
+        return Err("the frozen layer thawed".to_owned());
+    }
+    if parameters(&model.b) == moving { Err("the other layer stood".to_owned()) } else { Ok(()) }
+}
+
+#[derive(Module, Debug)]
+struct Spare {
+    used: Linear,
+    unused: Linear,
+}
+
+pub(crate) fn without_gradient(target: &Target) -> Result<(), String> {
+    let mut optim = target.init(&config())?;
+    let model = Spare {
+        used: LinearConfig::new(5, 3).init(&target.device),
+        unused: LinearConfig::new(5, 3).init(&target.device),
+    };
+    let before = parameters(&model.unused);
+    let loss = |model: &Spare| {
+        model.used.forward(data([4, 5], 1, &model.used.weight.device())).powi_scalar(2).mean()
+    };
+    let (model, _) = optim.step(0.1, model, loss).map_err(|error| error.to_string())?;
+    same("the unused layer", &model.unused, &before)
+}
+
+/// A parameter that stands in two places of the module.
+#[derive(Module, Debug)]
+struct Tied {
+    one: Param<Tensor<2>>,
+    two: Param<Tensor<2>>,
+}
+
+impl Tied {
+    fn loss(&self, batch: u64) -> Tensor<1> {
+        let x = data([4, 6], batch, &self.one.device());
+        x.matmul(self.one.val()).matmul(self.two.val()).powi_scalar(2).mean()
+    }
+}
+
+pub(crate) fn tied(target: &Target) -> Result<(), String> {
+    let weight = Param::from_tensor(data([6, 6], 3, &target.device));
+    let mut ours = Tied { one: weight.clone(), two: weight };
+    let mut theirs = ours.clone();
+    let mut optim = target.init(&config().with_gamma(0.0))?;
+    let mut burn = SgdConfig::new().init();
+    for batch in 0..3 {
+        let step = optim.step(0.1, ours, |model| model.loss(batch));
+        (ours, _) = step.map_err(|error| error.to_string())?;
+        let first = grads(&theirs.loss(batch), &theirs);
+        theirs = burn.step(0.1, theirs, first);
+    }
+    close("tied", &ours, &theirs)?;
+
+    // One parameter used twice, the usual way to tie, is one parameter.
+    let shared = Mlp::new(&target.device);
+    let twice = |model: &Mlp| model.loss(1) + model.loss(2);
+    let mut optim = target.init(&config())?;
+    let first = grads(&twice(&shared), &shared);
+    let ascended = optim.ascend(shared, first).map_err(|error| error.to_string())?;
+    let second = grads(&twice(&ascended), &*ascended);
+    optim.descend(0.1, ascended, second).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Gradients whose memory is not laid out like their shape.
+pub(crate) fn odd_gradients(target: &Target) -> Result<(), String> {
+    let device: Device = target.device.clone().inner();
+    let model = LinearConfig::new(6, 4).with_bias(true).init(&target.device);
+    let bias = model.bias.as_ref().map(|bias| bias.id).ok_or("no bias")?;
+    let run = |odd: bool| -> Result<Linear, String> {
+        let mut optim = target.init(&config())?;
+        let made = |seed| {
+            let transposed = data([4, 6], seed, &device).transpose();
+            let broadcast = data([1], seed + 1, &device).expand([4]);
+            let mut grads = GradientsParams::new();
+            if odd {
+                grads.register(model.weight.id, transposed);
+                grads.register(bias, broadcast);
+            } else {
+                let plain = Tensor::<2>::from_data(transposed.into_data(), &device);
+                grads.register(model.weight.id, plain);
+                grads.register(bias, Tensor::<1>::from_data(broadcast.into_data(), &device));
+            }
+            grads
+        };
+        let ascended = optim.ascend(model.clone(), made(1)).map_err(|error| error.to_string())?;
+        optim.descend(0.1, ascended, made(2)).map_err(|error| error.to_string())
+    };
+    same("odd layouts", &run(true)?, &parameters(&run(false)?))
+}
+
+pub(crate) fn checkpointing(target: &Target) -> Result<(), String> {
+    let device = target.device.clone().gradient_checkpointing();
+    let mut optim = target.init(&config())?;
+    let mut model = ConvNet::new(&device);
+    for batch in 0..2 {
+        let step = optim.step(0.05, model, |model| {
+            let x = data([6, 1, 6, 6], batch, &device);
+            model.norm.forward(model.conv.forward(x)).powi_scalar(2).mean()
+        });
+        (model, _) = step.map_err(|error| error.to_string())?;
+    }
+    let kept = model.conv.weight.val().gradient_checkpointing_strategy();
+    if kept == device.gradient_checkpointing_strategy() {
+        Ok(())
+    } else {
+        Err(format!("the strategy became {kept:?}"))
+    }
+}

@@ -1,0 +1,145 @@
+//! Models and helpers.
+
+use super::Target;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor, TensorData, activation::relu};
+use burn_wsam::{BaseConfig, SgdBaseConfig, Wsam, WsamConfig};
+
+/// Two layers.
+#[derive(Module, Debug)]
+pub(crate) struct Mlp {
+    pub(crate) a: Linear,
+    pub(crate) b: Linear,
+}
+
+impl Mlp {
+    pub(crate) fn new(device: &Device) -> Self {
+        Self { a: LinearConfig::new(5, 19).init(device), b: LinearConfig::new(19, 3).init(device) }
+    }
+
+    pub(crate) fn loss(&self, batch: u64) -> Tensor<1> {
+        let device = self.a.weight.device();
+        let x = data([7, 5], batch, &device);
+        let y = data([7, 3], batch + 1000, &device);
+        (self.b.forward(relu(self.a.forward(x))) - y).powi_scalar(2).mean()
+    }
+}
+
+/// Convolution and batch normalisation.
+#[derive(Module, Debug)]
+pub(crate) struct ConvNet {
+    pub(crate) conv: Conv2d,
+    pub(crate) norm: BatchNorm,
+    pub(crate) linear: Linear,
+}
+
+impl ConvNet {
+    pub(crate) fn new(device: &Device) -> Self {
+        Self {
+            conv: Conv2dConfig::new([1, 4], [3, 3]).init(device),
+            norm: BatchNormConfig::new(4).init(device),
+            linear: LinearConfig::new(4 * 4 * 4, 3).init(device),
+        }
+    }
+
+    pub(crate) fn loss(&self, batch: u64) -> Tensor<1> {
+        let device = self.linear.weight.device();
+        let x = data([6, 1, 6, 6], batch, &device);
+        let y = data([6, 3], batch + 1000, &device);
+        let hidden: Tensor<2> = relu(self.norm.forward(self.conv.forward(x))).flatten(1, 3);
+        (self.linear.forward(hidden) - y).powi_scalar(2).mean()
+    }
+}
+
+/// Repeatable data.
+pub(crate) fn data<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+    let len = shape.iter().product();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let values: Vec<f32> = (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+pub(crate) fn grads<M: Module>(loss: &Tensor<1>, model: &M) -> GradientsParams {
+    GradientsParams::from_grads(loss.backward(), model)
+}
+
+pub(crate) fn config() -> WsamConfig {
+    WsamConfig::new(BaseConfig::Sgd(SgdBaseConfig::new()))
+}
+
+impl Target {
+    pub(crate) fn init(&self, config: &WsamConfig) -> Result<Wsam, String> {
+        let config = config.clone().with_route(self.policy);
+        config.init(&self.device).map_err(|error| error.to_string())
+    }
+}
+
+/// A copy with parameters' ids and values, and running statistics of its own.
+pub(crate) fn fork<M: Module>(model: &M) -> M {
+    model.clone().valid().train()
+}
+
+/// Path and values of every float parameter and running statistic.
+pub(crate) fn parameters<M: Module>(model: &M) -> Vec<(String, Vec<f32>)> {
+    struct Read {
+        path: Vec<String>,
+        found: Vec<(String, Vec<f32>)>,
+    }
+    impl ModuleVisitor for Read {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let values = param.val().into_data().convert::<f32>().try_to_vec::<f32>();
+            self.found.push((self.path.join("."), values.expect("converted to f32")));
+        }
+    }
+    let mut read = Read { path: Vec::new(), found: Vec::new() };
+    model.visit(&mut read);
+    read.found
+}
+
+/// Equal bit for bit.
+pub(crate) fn same<M: Module>(
+    what: &str,
+    got: &M,
+    want: &[(String, Vec<f32>)],
+) -> Result<(), String> {
+    let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    for ((path, got), (_, want)) in parameters(got).iter().zip(want) {
+        if bits(got) != bits(want) {
+            return Err(format!("{what}: {path} is {got:?} for {want:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Equal within f32's rounding over some steps. A NaN fails.
+pub(crate) fn close<M: Module, N: Module>(what: &str, got: &M, want: &N) -> Result<(), String> {
+    let (got, want) = (parameters(got), parameters(want));
+    if got.len() != want.len() {
+        return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
+    }
+    for ((path, got), (_, want)) in got.iter().zip(&want) {
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            let right = (got - want).abs() <= 2e-6 + 2e-5 * want.abs();
+            if !right {
+                return Err(format!("{what}: {path}[{i}] is {got} for {want}"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! What a step tells about itself.
+
+use super::Target;
+use super::nets::{ConvNet, Mlp, config, fork, grads};
+use burn::tensor::Tensor;
+use burn_wsam::{AdamWBaseConfig, WsamConfig};
+
+fn number(tensor: Tensor<1>) -> f64 {
+    tensor.into_scalar::<f64>()
+}
+
+fn near(what: &str, got: f64, want: f64) -> Result<(), String> {
+    let right = (got - want).abs() <= 1e-6 + 1e-5 * want.abs();
+    if right { Ok(()) } else { Err(format!("{what} is {got} for {want}")) }
+}
+
+pub(crate) fn report(target: &Target) -> Result<(), String> {
+    let mut optim = target.init(&config().with_rho(0.5))?;
+    let model = Mlp::new(&target.device);
+    let first = grads(&model.loss(0), &model);
+    let ascended = optim.ascend(model.clone(), first).map_err(|error| error.to_string())?;
+    let (at_anchor, at_perturbed) = (number(model.loss(0)), number(ascended.loss(0)));
+    let model = ascended.restore();
+    let (_, report) =
+        optim.step(0.1, model, |model| model.loss(0)).map_err(|error| error.to_string())?;
+    near("the loss", number(report.loss()), at_anchor)?;
+    near("the perturbed loss", number(report.perturbed_loss()), at_perturbed)?;
+    near("the sharpness", number(report.sharpness()), at_perturbed - at_anchor)?;
+    if number(report.sharpness()) > 0.0 { Ok(()) } else { Err("climbing went down".to_owned()) }
+}
+
+pub(crate) fn norms(target: &Target) -> Result<(), String> {
+    let text = |error: burn_wsam::WsamError| error.to_string();
+    let step = |config: &WsamConfig| -> Result<(Option<f64>, Option<f64>), String> {
+        let mut optim = target.init(config)?;
+        let model = ConvNet::new(&target.device);
+        let (_, report) =
+            optim.step(0.1, model, |model| model.loss(0)).map_err(|error| error.to_string())?;
+        let norms = (report.gradient_norm().map_err(text)?, report.perturbed_gradient_norm());
+        Ok((norms.0, norms.1.map_err(text)?))
+    };
+    match step(&config())? {
+        (Some(g), None) if g > 0.0 => {}
+        other => return Err(format!("{other:?} where only ||g|| was computed")),
+    }
+    match step(&config().with_adaptive(true))? {
+        (None, None) => {}
+        other => return Err(format!("{other:?} where no plain norm was computed")),
+    }
+    match step(&config().with_adaptive(true).with_track_norms(true))? {
+        (Some(g), Some(g_perturbed)) if g > 0.0 && g_perturbed > 0.0 => {}
+        other => return Err(format!("{other:?} where both norms were wanted")),
+    }
+
+    // Against the gradients themselves.
+    let mut optim = target.init(&config().with_track_norms(true))?;
+    let model = Mlp::new(&target.device);
+    let square = |t: Option<Tensor<1>>| t.map_or(0.0, |t| number(t.powi_scalar(2).sum()));
+    let first = grads(&model.loss(0), &model);
+    let want: f64 = [&model.a, &model.b]
+        .into_iter()
+        .map(|layer| {
+            let weight = first.get::<2>(layer.weight.id).map(|g| g.flatten::<1>(0, 1));
+            let bias = layer.bias.as_ref().and_then(|bias| first.get::<1>(bias.id));
+            square(weight) + square(bias)
+        })
+        .sum();
+    let (_, report) =
+        optim.step(0.1, model, |model| model.loss(0)).map_err(|error| error.to_string())?;
+    near("||g||", report.gradient_norm().map_err(text)?.ok_or("no norm")?, want.sqrt())
+}
+
+pub(crate) fn loss_falls(target: &Target) -> Result<(), String> {
+    for base in [config(), WsamConfig::new(AdamWBaseConfig::new().into())] {
+        let mut optim = target.init(&base)?;
+        let mut model = fork(&ConvNet::new(&target.device));
+        let before = number(model.loss(0));
+        for _ in 0..30 {
+            let step = optim.step(0.01, model, |model| model.loss(0));
+            (model, _) = step.map_err(|error| error.to_string())?;
+        }
+        let after = number(model.loss(0));
+        let fell = after < 0.7 * before;
+        if !fell {
+            return Err(format!("{base}: the loss went from {before} to {after}"));
+        }
+    }
+    Ok(())
+}
+
+/// One submission a half, and the design's bytes, whatever the number of tensors.
+#[cfg(feature = "fused-wsam")]
+pub(crate) fn counted(device: &burn::tensor::Device) -> Result<(), String> {
+    use burn::module::Module;
+    use burn_wsam::RoutePolicy;
+    let target = Target { device: device.clone(), policy: RoutePolicy::Fused };
+    let mut optim = target.init(&WsamConfig::new(AdamWBaseConfig::new().into()))?;
+    if optim.last_step().is_some() {
+        return Err("counted a step that was not taken".to_owned());
+    }
+    let model = Mlp::new(device);
+    let parameters = model.num_params() as u64;
+    let (_, _) =
+        optim.step(0.1, model, |model| model.loss(0)).map_err(|error| error.to_string())?;
+    let stats = optim.last_step().ok_or("no counts after a step")?;
+    if stats.submissions == 2 && stats.bytes() == 48 * parameters {
+        Ok(())
+    } else {
+        Err(format!("{stats:?} for {parameters} parameters"))
+    }
+}
