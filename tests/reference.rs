@@ -1,9 +1,14 @@
 //! The oracle against the golden files, against hand-written limits, and against itself; and the
 //! comparison that all other implementations are judged by, against faults planted on purpose.
 
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 // One test binary, several rooms: each binary links the whole of Burn.
+#[path = "reference/authors.rs"]
+mod authors;
 #[path = "reference/base.rs"]
 mod base;
 #[path = "reference/limits.rs"]

@@ -1,7 +1,7 @@
 //! What the optimizer refuses, and how the model comes back.
 
 use crate::method::InvalidHyperparameter;
-use burn::tensor::{DType, Device, Shape};
+use burn::tensor::{DType, Device};
 
 /// Why a step, or the making of an optimizer, was refused. Parameters are named by their path in
 /// the module.
@@ -35,9 +35,9 @@ pub enum WsamError {
         /// The parameter's path.
         param: String,
         /// The parameter's shape.
-        weight: Shape,
+        weight: Vec<usize>,
         /// The gradient's shape.
-        grad: Shape,
+        grad: Vec<usize>,
     },
     /// The parameter's shape changed since the optimizer last saw it.
     #[error("{param} has {found} elements, but its optimizer state has {state}")]
@@ -55,9 +55,9 @@ pub enum WsamError {
         /// The parameter's path.
         param: String,
         /// Where it is.
-        found: Device,
+        found: Box<Device>,
         /// The optimizer's device.
-        expected: Device,
+        expected: Box<Device>,
     },
     /// A parameter or gradient has an element type that this route does not take.
     #[error("{param} is {found:?}, but the {route} route takes {expected}")]

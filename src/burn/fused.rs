@@ -106,8 +106,8 @@ impl Fused {
         lr: f64,
         slots: &[Slot],
         grads_perturbed: Vec<Tensor<1>>,
-        climb: FusedClimb,
-    ) -> Result<(Vec<Tensor<1>>, FusedClimb), WsamError> {
+        climb: &FusedClimb,
+    ) -> Result<Vec<Tensor<1>>, WsamError> {
         let lens = lens(slots);
         let mut bridge = bridge(slots)?;
         let updated = bridge.allocate(lens.iter().copied());
@@ -152,7 +152,7 @@ impl Fused {
         step += stats;
         step.submissions += 2;
         self.last_step = Some(step);
-        Ok((bridge.tensors(updated, &lens), climb))
+        Ok(bridge.tensors(updated, &lens))
     }
 
     /// Memory for the state of parameters that take their first step. The descent ignores what is

@@ -73,9 +73,9 @@ enum Runner {
 /// What an ascent leaves for its descent and for the report.
 #[derive(Debug)]
 pub(crate) enum Climb {
-    TensorOps(TensorNorms),
+    TensorOps(Box<TensorNorms>),
     #[cfg(feature = "fused-wsam")]
-    Fused(FusedClimb),
+    Fused(Box<FusedClimb>),
 }
 
 impl Climb {
@@ -245,12 +245,12 @@ impl Wsam {
         let (perturbed, climb) = match &self.runner {
             Runner::TensorOps(_) => {
                 let (perturbed, norms) = TensorOps::ascend(&self.hyper, self.track_norms, &slots);
-                (perturbed, Climb::TensorOps(norms))
+                (perturbed, Climb::TensorOps(Box::new(norms)))
             }
             #[cfg(feature = "fused-wsam")]
             Runner::Fused(fused) => {
                 let (perturbed, climb) = fused.ascend(&self.hyper, self.track_norms, &slots)?;
-                (perturbed, Climb::Fused(climb))
+                (perturbed, Climb::Fused(Box::new(climb)))
             }
         };
         Ok((slots, perturbed, climb))
@@ -320,7 +320,7 @@ impl Wsam {
             }
             #[cfg(feature = "fused-wsam")]
             (Runner::Fused(fused), Climb::Fused(climb)) => {
-                let (updated, climb) = fused.descend(hyper, lr, slots, grads_perturbed, climb)?;
+                let updated = fused.descend(hyper, lr, slots, grads_perturbed, &climb)?;
                 Ok((updated, Climb::Fused(climb)))
             }
             // An optimizer's route never changes, and the ascent is this optimizer's own.

@@ -78,12 +78,12 @@ impl Collector<'_> {
         let grad = grad.without_autodiff();
         for found in [weight.device(), grad.device()] {
             if found != *self.device {
-                let expected = self.device.clone();
+                let (found, expected) = (Box::new(found), Box::new(self.device.clone()));
                 return Err(WsamError::Device { param: path(), found, expected });
             }
         }
         if weight.shape() != grad.shape() {
-            let (weight, grad) = (weight.shape(), grad.shape());
+            let (weight, grad) = (weight.dims().to_vec(), grad.dims().to_vec());
             return Err(WsamError::Shape { param: path(), weight, grad });
         }
         if weight.dtype() != grad.dtype() {

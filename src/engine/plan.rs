@@ -56,6 +56,8 @@ impl WindowLimits {
 
 /// Cuts `tensors` into groups, in the order in which their windows first appear. Within a group,
 /// chunks follow the order of the tensors.
+// wgpu hashes and compares a buffer by its identity, which nothing mutates.
+#[allow(clippy::mutable_key_type)]
 pub(crate) fn cut<'a, V: Copy + Eq + std::hash::Hash>(
     tensors: impl Iterator<Item = (V, u64, Columns<'a>)>,
     limits: WindowLimits,

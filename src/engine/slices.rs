@@ -162,6 +162,8 @@ struct Range {
     role: Role,
 }
 
+// wgpu hashes and compares a buffer by its identity, which nothing mutates.
+#[allow(clippy::mutable_key_type)]
 fn check<'a, R>(tensors: impl Iterator<Item = (u64, R)>) -> Result<(), EngineError>
 where
     R: Iterator<Item = (Role, &'a Slice, bool)>,

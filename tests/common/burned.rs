@@ -40,7 +40,8 @@ pub fn device(gpu: &Gpu) -> Result<Device, String> {
 
 /// The configuration that means these hyperparameters.
 pub fn config(hyper: &Hyperparameters) -> WsamConfig {
-    let penalty = |decay: f64| (decay != 0.0).then(|| WeightDecayConfig { penalty: decay as f32 });
+    let penalty =
+        |decay: f64| (decay != 0.0).then_some(WeightDecayConfig { penalty: decay as f32 });
     let base: BaseConfig = match hyper.base {
         Base::Sgd { momentum, weight_decay } => SgdBaseConfig::new()
             .with_weight_decay(penalty(weight_decay))

@@ -1,0 +1,116 @@
+#!/bin/sh
+# The whole test suite: formatting, lints, and all tests on the three feature sets.
+#
+#   sh scripts/test.sh            run everything
+#   sh scripts/test.sh drivers    only see to the software Vulkan drivers
+#
+# GPU tests run on every adapter that Vulkan, Metal or DX12 show. On Debian and Ubuntu, software
+# drivers (Mesa's lavapipe, and SwiftShader from chromium-common) are installed if they are missing.
+# WSAM_NO_DRIVERS=1 leaves the machine as it is; GPU tests then show as ignored where there is no
+# adapter, or fail if CI is set.
+set -eu
+cd "$(dirname "$0")/.."
+
+lavapipe=/usr/share/vulkan/icd.d/lvp_icd.$(uname -m).json
+swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
+
+say() { printf '\n== %s\n' "$1"; }
+
+# Installs a Debian package if its file is missing; says so where it cannot.
+need() {
+    [ -e "$2" ] && return 0
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "$2 is missing, and there is no apt-get to install $1: get a Vulkan driver for your system"
+        return 0
+    fi
+    root=
+    [ "$(id -u)" -eq 0 ] || root=sudo
+    [ -z "$root" ] || command -v sudo >/dev/null 2>&1 || {
+        echo "$2 is missing: run 'apt-get install $1' as root"
+        return 0
+    }
+    echo "installing $1"
+    if ! DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends "$1" >/dev/null 2>&1; then
+        $root apt-get update -qq || true
+        DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends "$1" >/dev/null ||
+            echo "could not install $1"
+    fi
+}
+
+drivers() {
+    say "Vulkan drivers"
+    if [ "$(uname -s)" != Linux ]; then
+        echo "not Linux: the system's own GPU is used"
+        return 0
+    fi
+    # A driver that somebody chose is left alone, and so is a real GPU.
+    if [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ]; then
+        echo "as chosen: ${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}"
+        return 0
+    fi
+    if [ -e /dev/dri/renderD128 ] || [ -e /dev/nvidia0 ]; then
+        echo "a GPU is there: its own drivers are used"
+        return 0
+    fi
+    if [ -z "${WSAM_NO_DRIVERS:-}" ]; then
+        need libvulkan1 "$(find /usr/lib -name 'libvulkan.so.1' 2>/dev/null | head -n 1 | grep . || echo libvulkan.so.1)"
+        need mesa-vulkan-drivers "$lavapipe"
+        need chromium-common "$swiftshader"
+    fi
+    files=
+    for file in "$lavapipe" "$swiftshader"; do
+        [ -e "$file" ] && files=${files:+$files:}$file
+    done
+    if [ -n "$files" ]; then
+        export VK_DRIVER_FILES="$files"
+        echo "$files"
+    else
+        echo "none: GPU tests will not run"
+    fi
+}
+
+# Dev-dependencies give Burn the same features in all three sets, so that it is built once.
+burn_only="--no-default-features --features burn"
+fused_only="--no-default-features --features fused-wsam"
+
+drivers
+[ "${1:-}" = drivers ] && exit 0
+
+say "formatting"
+cargo fmt --all --check
+
+say "tests, default features"
+cargo test --release
+say "tests, Burn alone (tensor operations)"
+# shellcheck disable=SC2086
+cargo test --release $burn_only
+say "tests, engine alone (raw wgpu)"
+# shellcheck disable=SC2086
+cargo test --release $fused_only
+
+say "lints"
+cargo clippy --release --all-targets -- -D warnings
+# shellcheck disable=SC2086
+cargo clippy --release --all-targets $burn_only -- -D warnings
+# shellcheck disable=SC2086
+cargo clippy --release --all-targets $fused_only -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+
+say "what a user of one feature compiles"
+# Without dev-dependencies: tensor operations must not need wgpu, nor the engine Burn.
+# shellcheck disable=SC2086
+cargo check --release --lib $burn_only
+# shellcheck disable=SC2086
+cargo check --release --lib $fused_only
+# shellcheck disable=SC2086
+if cargo tree -e normal $fused_only | grep -i '\bburn-core\b\|\bcubecl\b'; then
+    echo "the engine's dependencies contain Burn"
+    exit 1
+fi
+# shellcheck disable=SC2086
+if cargo tree -e normal $burn_only | grep -w 'wgpu\|naga'; then
+    echo "the tensor operations' dependencies contain wgpu"
+    exit 1
+fi
+
+say "all passed"
