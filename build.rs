@@ -3,11 +3,9 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    #[cfg(feature = "fused-wsam")]
     shaders::validate();
 }
 
-#[cfg(feature = "fused-wsam")]
 mod shaders {
     #[path = "../src/layout/specialisations.rs"]
     #[allow(dead_code, unreachable_pub)]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::golden::{self, Golden, Toy};
+use common::golden::{self, Golden};
 use common::replay::{OracleRoute, Route, Tolerance, replay};
 use libtest_mimic::{Failed, Trial};
 
@@ -75,7 +75,7 @@ fn burn_route(
 
 /// Engine in both placements, Burn in both routes, and the toy example, on each adapter.
 #[cfg(feature = "fused-wsam")]
-fn on_adapters(goldens: &[Golden], toys: &[Toy]) -> Vec<Trial> {
+fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
     use burn_wsam::engine::Placement;
     use common::{gpu, raw};
 
@@ -138,7 +138,7 @@ fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
 /// themselves are chaotic near a minimum, in f32 sooner than in f64.
 #[cfg(feature = "fused-wsam")]
 fn toy_trials(
-    toy: &Toy,
+    toy: &golden::Toy,
     gpu: &common::gpu::Gpu,
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
 ) -> Vec<Trial> {

@@ -1,5 +1,4 @@
 //! Uniform structs and binding numbers against naga's reflection of the shaders.
-#![cfg(feature = "fused-wsam")]
 
 use burn_wsam::layout::{
     Access, AscentUniforms, BlendUniforms, Chunk, DescentUniforms, NormFinishUniforms,

@@ -93,11 +93,17 @@ pub enum WsamError {
 #[derive(thiserror::Error)]
 #[error("{error}")]
 pub struct Rejected<M> {
-    /// The model, unharmed.
-    pub model: M,
+    /// The model, unharmed. Boxed, so that a result stays small.
+    pub model: Box<M>,
     /// Why the step was refused.
     #[source]
     pub error: WsamError,
+}
+
+impl<M> Rejected<M> {
+    pub(crate) fn new(model: M, error: WsamError) -> Self {
+        Self { model: Box::new(model), error }
+    }
 }
 
 impl<M> std::fmt::Debug for Rejected<M> {

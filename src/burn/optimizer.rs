@@ -176,7 +176,7 @@ impl Wsam {
                     optimizer: self.identity,
                 })
             }
-            Err(error) => Err(Rejected { model, error }),
+            Err(error) => Err(Rejected::new(model, error)),
         }
     }
 
@@ -217,7 +217,7 @@ impl Wsam {
     {
         // Before the two expensive passes, not after them.
         if let Err(error) = validate_lr(lr) {
-            return Err(Rejected { model, error: error.into() });
+            return Err(Rejected::new(model, error.into()));
         }
         let at_anchor = loss(&model);
         let grads = GradientsParams::from_grads(at_anchor.backward(), &model);
@@ -300,7 +300,7 @@ impl Wsam {
                 let values = slots.iter().map(|slot| slot.id).zip(updated).collect();
                 Ok((assign(anchor, values), climb))
             }
-            Err(error) => Err(Rejected { model: anchor, error }),
+            Err(error) => Err(Rejected::new(anchor, error)),
         }
     }
 

@@ -9,6 +9,16 @@ use serde_json::Value;
 /// Tensors as flat lists.
 pub type Tensors = Vec<Vec<f64>>;
 
+/// As the kernels take it.
+pub fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|value| *value as f32).collect()
+}
+
+/// As the oracle takes it.
+pub fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value)).collect()
+}
+
 /// One recorded run.
 #[derive(Clone, Debug)]
 pub struct Golden {

@@ -1,6 +1,6 @@
 //! The engine as a route, and buffers to feed it.
 
-use super::golden::Tensors;
+use super::golden::{Tensors, narrow, widen};
 use super::gpu::Gpu;
 use super::replay::Route;
 use burn_wsam::engine::{
@@ -143,12 +143,4 @@ impl Route for EngineRoute {
     fn state(&mut self) -> Result<Vec<Tensors>, String> {
         self.state.iter().map(|plane| self.read_all(plane)).collect()
     }
-}
-
-pub fn narrow(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|value| *value as f32).collect()
-}
-
-pub fn widen(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|value| f64::from(*value)).collect()
 }

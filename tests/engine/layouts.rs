@@ -1,8 +1,9 @@
 //! Where tensors lie: offsets, neighbours, placements; all bit for bit.
 
 use super::*;
+use crate::common::golden::narrow;
 use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, narrow, slice};
+use crate::common::raw::{engine, slice};
 use burn_wsam::engine::{AscentOptions, AscentTensor, BlendSource, DescentTensor, Slice};
 
 /// What no kernel may touch: a NaN with a message.

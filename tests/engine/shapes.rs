@@ -69,7 +69,7 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
             .iter()
             .map(|g| AscentTensor {
                 weight: slice(&engine, &vec![1.0; g.len()]),
-                grad: slice(&engine, &common::raw::narrow(g)),
+                grad: slice(&engine, &common::golden::narrow(g)),
                 partner: slice(&engine, &vec![0.0; g.len()]),
             })
             .collect();

@@ -2,8 +2,8 @@
 
 use super::Target;
 #[cfg(feature = "fused-wsam")]
-use super::nets::ConvNet;
-use super::nets::{Mlp, close, config, fork, grads};
+use super::nets::{ConvNet, config};
+use super::nets::{Mlp, close, fork, grads};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;

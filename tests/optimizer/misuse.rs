@@ -22,8 +22,8 @@ fn refused<T, M: Module>(
     match got {
         Ok(_) => Err(format!("{what} was accepted")),
         Err(Rejected { model, error }) if right(&error) => {
-            same(what, &model, before)?;
-            Ok(model)
+            same(what, &*model, before)?;
+            Ok(*model)
         }
         Err(rejected) => Err(format!("{what}: {rejected:?}")),
     }
