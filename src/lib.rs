@@ -27,3 +27,8 @@ pub mod reference;
 
 #[cfg(feature = "burn")]
 pub use crate::burn::*;
+
+/// Compiles the README's examples.
+#[cfg(all(doctest, feature = "burn", feature = "fused-wsam"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

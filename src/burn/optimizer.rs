@@ -292,9 +292,12 @@ impl Wsam {
         } else {
             Err(WsamError::ForeignAscent)
         };
-        let descended = checked
-            .and_then(|()| collect_perturbed(&perturbed, grads, &self.device, &slots))
-            .and_then(|grads_perturbed| self.fall(lr, &slots, grads_perturbed, climb));
+        let collected =
+            checked.and_then(|()| collect_perturbed(&perturbed, grads, &self.device, &slots));
+        // Before the new weights are allocated: w + e_w has done its work.
+        drop(perturbed);
+        let descended =
+            collected.and_then(|grads_perturbed| self.fall(lr, &slots, grads_perturbed, climb));
         match descended {
             Ok((updated, climb)) => {
                 let values = slots.iter().map(|slot| slot.id).zip(updated).collect();

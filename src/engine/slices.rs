@@ -51,7 +51,8 @@ pub struct DescentTensor {
     /// Written with the new weights. Read as `w` if there is no anchor.
     pub weight: Slice,
     /// Where `w` is read from: the anchor of an in-place ascent, or the old weights if the new
-    /// ones go to a buffer of their own.
+    /// ones go to a buffer of their own. `None` if `weight` itself still holds `w`, as it does after
+    /// an ascent out of place.
     pub anchor: Option<Slice>,
     /// The gradient `g`, unclipped. Read.
     pub grad: Slice,
