@@ -7,6 +7,8 @@ mod common;
 mod layouts;
 #[path = "engine/limits.rs"]
 mod limits;
+#[path = "engine/properties.rs"]
+mod properties;
 #[path = "engine/refusals.rs"]
 mod refusals;
 #[path = "engine/shapes.rs"]
@@ -30,6 +32,7 @@ fn main() {
         ("zero gradients", shapes::zero_gradients),
         ("extreme gradients", shapes::extreme_gradients),
         ("a non-finite gradient shows", shapes::non_finite_gradients_show),
+        ("any step", properties::any_step),
         ("one buffer, any offset, tails untouched", layouts::one_buffer),
         ("own buffers, tails untouched", layouts::own_buffers),
         ("placements agree bit for bit", layouts::placements_agree),
