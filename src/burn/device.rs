@@ -6,7 +6,7 @@ use super::error::WsamError;
 use super::route::{Route, TensorOpsReason};
 use crate::engine::Engine;
 use burn::backend::DispatchDevice;
-use burn::backend::wgpu::WgpuSetup;
+use burn::backend::wgpu::{WgpuInitError, WgpuSetup};
 use burn::tensor::Device;
 use burn::tensor::wgpu::WgpuOptions;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,8 +39,9 @@ static DEFAULT: Mutex<Option<Device>> = Mutex::new(None);
 ///
 /// # Errors
 ///
-/// [`WsamError::Backend`] if there is no adapter, or if Burn's default wgpu device was already in
-/// use; [`WsamError::Engine`] if the device does not take the kernels.
+/// [`WsamError::NoAdapter`] if there is no adapter; [`WsamError::Backend`] if the device could not
+/// be made, for one because it was already in use; [`WsamError::Engine`] if it does not take the
+/// kernels.
 pub fn device() -> Result<Device, WsamError> {
     let mut default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(device) = default.as_ref() {
@@ -57,10 +58,15 @@ pub fn device() -> Result<Device, WsamError> {
 ///
 /// As [`device`].
 pub fn device_with(options: WgpuOptions) -> Result<Device, WsamError> {
-    let failed = |error: burn::backend::wgpu::WgpuInitError| WsamError::Backend {
-        reason: error.to_string(),
-    };
-    let (device, setup) = options.init_with_setup().map_err(failed)?;
+    let (device, setup) = options.init_with_setup().map_err(|error| match error {
+        WgpuInitError::AdapterUnavailable { message: reason, .. } => {
+            WsamError::NoAdapter { reason }
+        }
+        WgpuInitError::Registration { message } => WsamError::Backend {
+            reason: format!("{message} (was the device used before it was made here?)"),
+        },
+        other => WsamError::Backend { reason: other.to_string() },
+    })?;
     share(&device, &setup)?;
     Ok(device)
 }

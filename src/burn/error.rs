@@ -17,6 +17,12 @@ pub enum WsamError {
         /// Why, and what to do.
         reason: String,
     },
+    /// There is no GPU adapter, or not the one that was asked for.
+    #[error("no GPU adapter: {reason}")]
+    NoAdapter {
+        /// What wgpu said.
+        reason: String,
+    },
     /// None of the model's parameters has a gradient: most likely another model's gradients.
     #[error("none of the model's parameters has a gradient among the {gradients} handed in")]
     NoGradients {

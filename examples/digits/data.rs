@@ -1,0 +1,108 @@
+//! The UCI handwritten digits: 1,797 images of 8x8 pixels, split and shuffled the same way on
+//! every machine.
+//!
+//! "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, 1998, UCI Machine
+//! Learning Repository, CC BY 4.0: its test part, as shipped in scikit-learn, stored as bytes.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Rows of 64 pixels (row major, 0 to 16) and the label.
+static ROWS: &[u8] = include_bytes!("../data/digits.u8");
+
+const SIDE: usize = 8;
+const PIXELS: usize = SIDE * SIDE;
+const ROW: usize = PIXELS + 1;
+const BRIGHTEST: f32 = 16.0;
+
+const _: () = assert!(ROWS.len() == 1797 * ROW, "digits.u8 is not 1,797 rows of 65 bytes");
+
+/// Images held out for the test, of 1,797.
+const TEST_IMAGES: usize = 360;
+
+/// Decides which images are held out. Apart from `--seed`, so that all runs share one test set.
+const SPLIT_SEED: u64 = 1998;
+
+/// Images with their labels, on a device.
+#[derive(Clone)]
+pub(crate) struct Batch {
+    /// `[images, 1, 8, 8]`, from 0 to 1.
+    pub(crate) images: Tensor<4>,
+    pub(crate) labels: Tensor<1, Int>,
+}
+
+/// Indices of some images.
+pub(crate) struct Digits {
+    indices: Vec<usize>,
+}
+
+impl Digits {
+    /// The training and the test set.
+    pub(crate) fn split() -> (Self, Self) {
+        let mut train: Vec<usize> = (0..ROWS.len() / ROW).collect();
+        Shuffle::new(SPLIT_SEED).shuffle(&mut train);
+        let test = train.split_off(train.len() - TEST_IMAGES);
+        (Self { indices: train }, Self { indices: test })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// All images at once.
+    pub(crate) fn all(&self, device: &Device) -> Batch {
+        batch(&self.indices, device)
+    }
+
+    /// One epoch of whole batches in an order of its own. The images left over at the end, fewer
+    /// than a batch, sit this epoch out.
+    pub(crate) fn epoch(
+        &self,
+        batch_size: usize,
+        shuffle: &mut Shuffle,
+        device: &Device,
+    ) -> impl Iterator<Item = Batch> {
+        let mut order = self.indices.clone();
+        shuffle.shuffle(&mut order);
+        let batches: Vec<_> = order.chunks_exact(batch_size).map(<[_]>::to_vec).collect();
+        batches.into_iter().map(move |indices| batch(&indices, device))
+    }
+}
+
+fn batch(indices: &[usize], device: &Device) -> Batch {
+    let rows = || indices.iter().map(|index| &ROWS[index * ROW..][..ROW]);
+    let pixels: Vec<f32> =
+        rows().flat_map(|row| &row[..PIXELS]).map(|pixel| f32::from(*pixel) / BRIGHTEST).collect();
+    let labels: Vec<i32> = rows().map(|row| i32::from(row[PIXELS])).collect();
+    let images = TensorData::new(pixels, [indices.len(), 1, SIDE, SIDE]);
+    Batch {
+        images: Tensor::from_data(images, device),
+        labels: Tensor::from_data(TensorData::new(labels, [indices.len()]), device),
+    }
+}
+
+/// A generator of its own (SplitMix64), for an order that no library's next version changes.
+pub(crate) struct Shuffle {
+    state: u64,
+}
+
+impl Shuffle {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn shuffle(&mut self, indices: &mut [usize]) {
+        for last in (1..indices.len()).rev() {
+            // The bias of the remainder is about 1,797 in 2^64.
+            let other = (self.next() % (last as u64 + 1)) as usize;
+            indices.swap(last, other);
+        }
+    }
+}
