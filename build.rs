@@ -13,31 +13,35 @@ mod shaders {
 
     use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
-    use specialisations::{Specialisation, Stage};
+    use specialisations::{Specialisation, Stage, WORKGROUPS, Width};
     use std::{fs, process::exit};
 
-    const COMMON: &str = "shaders/common.wgsl";
+    const COMMON: &str = "common.wgsl";
 
     pub(super) fn validate() {
         println!("cargo::rerun-if-changed=shaders");
         println!("cargo::rerun-if-changed=src/layout/specialisations.rs");
         for stage in Stage::ALL {
-            validate_stage(stage);
+            for width in Width::ALL {
+                validate_stage(stage, width);
+            }
         }
     }
 
-    fn validate_stage(stage: Stage) {
-        let file = format!("shaders/{}", stage.file());
-        let common = read(COMMON);
-        let source = common.clone() + &read(&file);
+    fn validate_stage(stage: Stage, width: Width) {
+        let files = [COMMON, width.file(), stage.file()].map(|file| format!("shaders/{file}"));
+        let texts = [read(&files[0]), read(&files[1]), read(&files[2])];
+        let source = texts.concat();
         let place = |span: Option<naga::SourceLocation>| {
-            let line = span.map_or(1, |at| at.line_number as usize);
-            let head = common.lines().count();
-            if line <= head {
-                format!("{COMMON}:{line}")
-            } else {
-                format!("{file}:{}", line - head)
+            let mut line = span.map_or(1, |at| at.line_number as usize);
+            for (file, text) in files.iter().zip(&texts) {
+                let lines = text.lines().count();
+                if line <= lines {
+                    return format!("{file}:{line}");
+                }
+                line -= lines;
             }
+            files[2].clone()
         };
 
         let module = naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| {
@@ -48,18 +52,20 @@ mod shaders {
             fail(&place(error.location(&source)), &error.emit_to_string(&source))
         });
         for specialisation in Specialisation::all() {
-            if specialisation.stage() != stage {
+            if (specialisation.stage(), specialisation.width()) != (stage, width) {
                 continue;
             }
-            let constants: PipelineConstants = specialisation
-                .constants()
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect();
             let entry = Some((naga::ShaderStage::Compute, stage.entry_point()));
-            // Processing the overrides validates the module that results.
-            if let Err(error) = process_overrides(&module, &info, entry, &constants) {
-                fail(&place(None), &format!("{specialisation:?}: {error}"));
+            for workgroup in WORKGROUPS {
+                let constants: PipelineConstants = specialisation
+                    .constants(workgroup)
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect();
+                // Processing the overrides validates the module that results.
+                if let Err(error) = process_overrides(&module, &info, entry, &constants) {
+                    fail(&place(None), &format!("{specialisation:?} of {workgroup}: {error}"));
+                }
             }
         }
     }

@@ -17,11 +17,7 @@ struct AscentUniforms {
 }
 
 @group(0) @binding(0) var<uniform> ascent_uniforms: AscentUniforms;
-@group(0) @binding(1) var<storage, read> ascent_chunks: array<Chunk>;
 @group(0) @binding(2) var<uniform> ascent_norms: Norms;
-@group(0) @binding(3) var<storage, read_write> ascent_weight: array<f32>;
-@group(0) @binding(4) var<storage, read_write> ascent_grad: array<f32>;
-@group(0) @binding(5) var<storage, read_write> ascent_partner: array<f32>;
 
 @compute @workgroup_size(WORKGROUP)
 fn ascent(
@@ -32,21 +28,22 @@ fn ascent(
     if index >= ascent_uniforms.chunk_count {
         return;
     }
-    let chunk = ascent_chunks[index];
-    let divisor = ascent_norms.perturbation + ascent_uniforms.epsilon;
+    let chunk = chunks[index];
+    let scale = 1.0 / (ascent_norms.perturbation + ascent_uniforms.epsilon);
 
-    for (var i = lane; i < chunk.len; i += WORKGROUP) {
-        let w = ascent_weight[chunk.weight + i];
-        // Divided first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
-        var e = ascent_uniforms.rho * (ascent_grad[chunk.grad + i] / divisor);
+    for (var i = 4u * lane; i < chunk.len; i += 4u * WORKGROUP) {
+        let count = chunk.len - i;
+        let w = load_weight(chunk.weight + i);
+        // Scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
+        var e = ascent_uniforms.rho * (load_grad(chunk.grad + i) * scale);
         if ADAPTIVE {
             e *= w * w;
         }
         if IN_PLACE {
-            ascent_partner[chunk.partner + i] = w;
-            ascent_weight[chunk.weight + i] = w + e;
+            store_partner(chunk.partner + i, w, count);
+            store_weight(chunk.weight + i, w + e, count);
         } else {
-            ascent_partner[chunk.partner + i] = w + e;
+            store_partner(chunk.partner + i, w + e, count);
         }
     }
 }

@@ -1,13 +1,12 @@
-// Put in front of every stage: how work is cut, and who owns which element.
+// Put in front of every stage: how work is cut, who owns which element, and what is bound.
 //
 // A dispatch covers a table of chunks. A chunk is a contiguous range of one tensor, and one
-// workgroup owns it: invocation i handles elements i, i + WORKGROUP, ... of the chunk, alone, in
-// every buffer. No element is touched by two invocations, and none outside a chunk is touched.
-//
-// Tensor buffers are bound read_write even where a stage only reads them: allocators place many
-// tensors in one buffer, and a buffer bound both read and read_write in one dispatch is an error.
+// workgroup owns it: invocation i handles the elements 4 i .. 4 i + 3 of the chunk, then those
+// 4 WORKGROUP further on, alone, in every buffer. No element is touched by two invocations, and
+// none outside a chunk is written.
 
-const WORKGROUP: u32 = 256u;
+// Chosen by the engine for the adapter; at least FIRST_LEVEL in norm.wgsl.
+override WORKGROUP: u32 = 256u;
 
 // One row of the chunk table. Offsets count f32 elements from the start of the binding.
 struct Chunk {
@@ -32,6 +31,8 @@ struct Norms {
     perturbed: f32,
     padding: f32,
 }
+
+@group(0) @binding(1) var<storage, read> chunks: array<Chunk>;
 
 // Dispatches are two-dimensional, because one dimension ends at 65,535 workgroups.
 fn chunk_index(workgroup: vec3<u32>, grid_width: u32) -> u32 {

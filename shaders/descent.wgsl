@@ -53,16 +53,8 @@ struct BlendUniforms {
 }
 
 @group(0) @binding(0) var<uniform> descent_uniforms: DescentUniforms;
-@group(0) @binding(1) var<storage, read> descent_chunks: array<Chunk>;
 @group(0) @binding(2) var<uniform> descent_norms: Norms;
 @group(0) @binding(3) var<uniform> descent_blend: BlendUniforms;
-@group(0) @binding(4) var<storage, read_write> descent_anchor: array<f32>;
-@group(0) @binding(5) var<storage, read_write> descent_weight: array<f32>;
-@group(0) @binding(6) var<storage, read_write> descent_grad: array<f32>;
-@group(0) @binding(7) var<storage, read_write> descent_grad_perturbed: array<f32>;
-@group(0) @binding(8) var<storage, read_write> descent_state_0: array<f32>;
-@group(0) @binding(9) var<storage, read_write> descent_state_1: array<f32>;
-@group(0) @binding(10) var<storage, read_write> descent_state_2: array<f32>;
 
 // PyTorch's guard in clip_grad_norm_.
 const CLIP_EPSILON: f32 = 1e-6;
@@ -80,46 +72,48 @@ fn descent(
     if index >= descent_uniforms.chunk_count {
         return;
     }
-    let chunk = descent_chunks[index];
+    let chunk = chunks[index];
     let hyper = descent_uniforms;
     let blend = descent_blend;
     let first = hyper.first != 0u;
     let clip_g = clip(descent_norms.gradient, hyper.max_norm);
     let clip_perturbed = clip(descent_norms.perturbed, hyper.max_norm_perturbed);
 
-    for (var i = lane; i < chunk.len; i += WORKGROUP) {
-        var w: f32;
+    for (var i = 4u * lane; i < chunk.len; i += 4u * WORKGROUP) {
+        let count = chunk.len - i;
+        var w: vec4<f32>;
         if ANCHORED {
-            w = descent_anchor[chunk.partner + i];
+            w = load_partner(chunk.partner + i);
         } else {
-            w = descent_weight[chunk.weight + i];
+            w = load_weight(chunk.weight + i);
         }
-        let g = clip_g * descent_grad[chunk.grad + i];
-        let g_perturbed = clip_perturbed * descent_grad_perturbed[chunk.grad_perturbed + i];
+        let g = clip_g * load_grad(chunk.grad + i);
+        let g_perturbed = clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
         let h = blend.a * g + blend.b * g_perturbed;
         let d = h + hyper.weight_decay * w;
 
         var u = d;
         if STATES >= 1u {
-            let old = select(descent_state_0[chunk.state_0 + i], 0.0, first);
+            let old = select(load_state_0(chunk.state_0 + i), vec4<f32>(), first);
             let m = hyper.keep_1 * old + hyper.add_1 * d;
-            descent_state_0[chunk.state_0 + i] = m;
+            store_state_0(chunk.state_0 + i, m, count);
             u = hyper.mix_m * m + hyper.mix_d * d;
         }
         if STATES >= 2u {
-            let old = select(descent_state_1[chunk.state_1 + i], 0.0, first);
+            let old = select(load_state_1(chunk.state_1 + i), vec4<f32>(), first);
             let v = hyper.keep_2 * old + hyper.add_2 * (d * d);
-            descent_state_1[chunk.state_1 + i] = v;
+            store_state_1(chunk.state_1 + i, v, count);
             var second = v;
             if STATES == 3u {
-                second = max(select(descent_state_2[chunk.state_2 + i], 0.0, first), v);
-                descent_state_2[chunk.state_2 + i] = second;
+                let largest = select(load_state_2(chunk.state_2 + i), vec4<f32>(), first);
+                second = max(largest, v);
+                store_state_2(chunk.state_2 + i, second, count);
             }
             u = u / (sqrt(second * hyper.inverse_bias_2) + hyper.epsilon);
         }
 
         let sharpness = g_perturbed - g;
-        descent_weight[chunk.weight + i] =
-            hyper.decay * w - hyper.lr * u - (hyper.lr * blend.sharpness) * sharpness;
+        let updated = hyper.decay * w - hyper.lr * u - (hyper.lr * blend.sharpness) * sharpness;
+        store_weight(chunk.weight + i, updated, count);
     }
 }

@@ -6,9 +6,10 @@
 // with x = g, or x = |w| g if ADAPTIVE. Reads weight (if ADAPTIVE) and grad, writes partials.
 // Every sum runs in a fixed order, so the norm is the same bits every time.
 //
-// x^2 leaves the range of f32 for |x| above 1e19 or below 1e-19. After J. L. Blue (ACM TOMS 4,
-// 1978), large, middling and small magnitudes are summed apart, the outer two scaled by powers of
-// two, so that gradients from 1e-37 to 1e+37, and 2^33 of them, give the right norm in one pass.
+// x^2 leaves the range of f32 for |x| above 1e19 or below 1e-19. Where a plain sum of squares is
+// not safely inside, it is taken again after J. L. Blue (ACM TOMS 4, 1978): large, middling and
+// small magnitudes are summed apart, the outer two scaled by powers of two, so that gradients from
+// 1e-37 to 1e+37, and 2^33 of them, give the right norm.
 
 override ADAPTIVE: bool = false;
 
@@ -28,31 +29,53 @@ struct NormFinishUniforms {
 }
 
 @group(0) @binding(0) var<uniform> norm_uniforms: NormUniforms;
-@group(0) @binding(1) var<storage, read> norm_chunks: array<Chunk>;
-@group(0) @binding(2) var<storage, read_write> norm_weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> norm_grad: array<f32>;
-@group(0) @binding(4) var<storage, read_write> partials: array<vec4<f32>>;
-@group(0) @binding(5) var<uniform> norm_finish_uniforms: NormFinishUniforms;
-@group(0) @binding(6) var<storage, read_write> norms: array<f32, 4>;
+@group(0) @binding(11) var<storage, read_write> partials: array<vec4<f32>>;
+@group(0) @binding(12) var<uniform> norm_finish_uniforms: NormFinishUniforms;
+@group(0) @binding(13) var<storage, read_write> norms: array<f32, 4>;
 
 const LARGE: f32 = 0x1p+47f;
 const LARGE_SCALE: f32 = 0x1p-85f;
 const SMALL: f32 = 0x1p-58f;
 const SMALL_SCALE: f32 = 0x1p+70f;
+// A plain sum between these has neither overflowed nor lost anything that counts.
+const SAFE_BELOW: f32 = 0x1p-80f;
+const SAFE_ABOVE: f32 = 0x1p+90f;
 
-// x: scaled large squares, y: middling squares, z: scaled small squares.
-fn squares(x: f32) -> vec4<f32> {
+// Squares of four elements, apart by magnitude; the outer two scaled.
+struct Squares {
+    large: vec4<f32>,
+    middling: vec4<f32>,
+    small: vec4<f32>,
+}
+
+fn add_squares(sums: Squares, x: vec4<f32>) -> Squares {
     let magnitude = abs(x);
-    let large = magnitude > LARGE;
-    let small = magnitude < SMALL;
-    let scaled = magnitude * select(select(1.0, SMALL_SCALE, small), LARGE_SCALE, large);
+    let large = magnitude > vec4<f32>(LARGE);
+    let small = magnitude < vec4<f32>(SMALL);
+    let zero = vec4<f32>();
+    var scale = select(vec4<f32>(1.0), vec4<f32>(SMALL_SCALE), small);
+    scale = select(scale, vec4<f32>(LARGE_SCALE), large);
+    let scaled = magnitude * scale;
     let square = scaled * scaled;
-    return vec4<f32>(
-        select(0.0, square, large),
-        select(square, 0.0, large || small),
-        select(0.0, square, small),
-        0.0,
+    return Squares(
+        sums.large + select(zero, square, large),
+        sums.middling + select(square, zero, large | small),
+        sums.small + select(zero, square, small),
     );
+}
+
+// What is squared: four elements from element i of a chunk on.
+fn element(weight_start: u32, grad_start: u32, i: u32, len: u32) -> vec4<f32> {
+    var x = load_grad(grad_start + i);
+    if ADAPTIVE {
+        x *= load_weight(weight_start + i);
+    }
+    // Past the end of the chunk lies somebody else's.
+    return select(vec4<f32>(), x, vec4<u32>(i) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(len));
+}
+
+fn total(x: vec4<f32>) -> f32 {
+    return (x.x + x.y) + (x.z + x.w);
 }
 
 // Each part is rooted before it is brought back to scale, and the three are joined by ratios: a
@@ -71,28 +94,26 @@ fn root(sum: vec4<f32>) -> f32 {
 }
 
 const FIRST_LEVEL: u32 = 16u;
-var<workgroup> shared_sums: array<vec4<f32>, WORKGROUP>;
+var<workgroup> lane_sums: array<vec4<f32>, WORKGROUP>;
+var<workgroup> level_sums: array<vec4<f32>, FIRST_LEVEL>;
 
 // Two levels in place of a tree of eight: barriers cost more than the short serial sums. The
 // result is valid in invocation 0 alone.
 fn workgroup_sum(lane: u32, value: vec4<f32>) -> vec4<f32> {
-    shared_sums[lane] = value;
+    lane_sums[lane] = value;
     workgroupBarrier();
-    var sum = vec4<f32>();
     if lane < FIRST_LEVEL {
+        var sum = vec4<f32>();
         for (var i = 0u; i < WORKGROUP / FIRST_LEVEL; i += 1u) {
-            sum += shared_sums[lane + i * FIRST_LEVEL];
+            sum += lane_sums[lane + i * FIRST_LEVEL];
         }
-    }
-    workgroupBarrier();
-    if lane < FIRST_LEVEL {
-        shared_sums[lane] = sum;
+        level_sums[lane] = sum;
     }
     workgroupBarrier();
     var total = vec4<f32>();
     if lane == 0u {
         for (var i = 0u; i < FIRST_LEVEL; i += 1u) {
-            total += shared_sums[i];
+            total += level_sums[i];
         }
     }
     return total;
@@ -109,23 +130,31 @@ fn norm(
     var weight_start = 0u;
     var grad_start = 0u;
     if inside {
-        let chunk = norm_chunks[index];
+        let chunk = chunks[index];
         len = chunk.len;
         weight_start = chunk.weight;
         grad_start = chunk.grad;
     }
 
     var sum = vec4<f32>();
-    for (var i = lane; i < len; i += WORKGROUP) {
-        var x = norm_grad[grad_start + i];
-        if ADAPTIVE {
-            x *= norm_weight[weight_start + i];
+    var largest = vec4<f32>();
+    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
+        let x = element(weight_start, grad_start, i, len);
+        sum += x * x;
+        largest = max(largest, abs(x));
+    }
+    var by_size = vec4<f32>(0.0, total(sum), 0.0, 0.0);
+    // Squares that left the range, or that may have lost their smallest parts: sort them by size.
+    if by_size.y > SAFE_ABOVE || (by_size.y < SAFE_BELOW && any(largest > vec4<f32>())) {
+        var sums = Squares();
+        for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
+            sums = add_squares(sums, element(weight_start, grad_start, i, len));
         }
-        sum += squares(x);
+        by_size = vec4<f32>(total(sums.large), total(sums.middling), total(sums.small), 0.0);
     }
 
     // Outside the branch: a barrier must be reached by the whole workgroup.
-    let total = workgroup_sum(lane, sum);
+    let total = workgroup_sum(lane, by_size);
     if inside && lane == 0u {
         partials[norm_uniforms.first_partial + index] = total;
     }

@@ -42,6 +42,7 @@ fn main() {
         ("two-dimensional grids", limits::grids),
         ("WebGPU's default limits", limits::webgpu_defaults),
         ("a device that grants too little", limits::too_little),
+        ("tunings", limits::tunings),
         ("refused slices", refusals::slices),
         ("refused numbers", refusals::numbers),
         ("refused blends", refusals::blends),

@@ -2,13 +2,17 @@
 
 use burn_wsam::layout::{
     Access, AscentUniforms, BlendUniforms, Chunk, DescentUniforms, NormFinishUniforms,
-    NormUniforms, Norms, Specialisation, Stage, WORKGROUP, bindings, source,
+    NormUniforms, Norms, Specialisation, Stage, Width, bindings, source,
 };
 use std::collections::HashSet;
 use std::mem::offset_of;
 
 fn module(stage: Stage) -> naga::Module {
-    naga::front::wgsl::parse_str(source(stage)).expect("build.rs has validated it")
+    module_of(stage, Width::Wide)
+}
+
+fn module_of(stage: Stage, width: Width) -> naga::Module {
+    naga::front::wgsl::parse_str(source(stage, width)).expect("build.rs has validated it")
 }
 
 /// Name, size and field offsets of a struct, as naga lays it out.
@@ -73,8 +77,8 @@ fn structs_match_the_shaders() {
 
 #[test]
 fn bindings_match_the_shaders() {
-    for stage in Stage::ALL {
-        let module = module(stage);
+    for (stage, width) in Stage::ALL.into_iter().flat_map(|s| Width::ALL.map(|w| (s, w))) {
+        let module = module_of(stage, width);
         let mut validator = naga::valid::Validator::new(
             naga::valid::ValidationFlags::all(),
             naga::valid::Capabilities::default(),
@@ -85,7 +89,6 @@ fn bindings_match_the_shaders() {
             .iter()
             .position(|entry| entry.name == stage.entry_point())
             .expect("the entry point has its stage's name");
-        assert_eq!(module.entry_points[entry].workgroup_size[0], WORKGROUP);
         let used = info.get_entry_point(entry);
         let mut reflected = Vec::new();
         for (handle, variable) in module.global_variables.iter() {
@@ -131,8 +134,10 @@ fn keys_name_every_compile_input() {
     let all = Specialisation::all();
     let keys: HashSet<_> = all.iter().collect();
     assert_eq!(keys.len(), all.len());
-    let inputs: HashSet<_> =
-        all.iter().map(|s| format!("{:?} {:?}", s.stage(), s.constants())).collect();
+    let inputs: HashSet<_> = all
+        .iter()
+        .map(|s| format!("{:?} {:?} {:?}", s.stage(), s.width(), s.constants(256)))
+        .collect();
     assert_eq!(inputs.len(), all.len(), "two specialisations compile to the same thing");
     for stage in Stage::ALL {
         let module = module(stage);
@@ -140,8 +145,8 @@ fn keys_name_every_compile_input() {
             module.overrides.iter().filter_map(|(_, o)| o.name.clone()).collect();
         for specialisation in all.iter().filter(|s| s.stage() == stage) {
             let set: HashSet<_> =
-                specialisation.constants().iter().map(|(name, _)| (*name).to_owned()).collect();
-            // norm.wgsl holds two entry points, and norm_finish has no overrides.
+                specialisation.constants(256).iter().map(|(name, _)| (*name).to_owned()).collect();
+            // norm.wgsl holds two entry points, and norm_finish is not adaptive.
             assert!(set == named || stage == Stage::NormFinish, "{specialisation:?}");
         }
     }

@@ -137,6 +137,16 @@ pub enum EngineError {
         /// Bytes needed.
         need: u64,
     },
+    /// A tuning is outside its domain.
+    #[error("the tuning's {name} is {value}, but it must be {expected}")]
+    Tuning {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// The domain, in words that follow "must be".
+        expected: &'static str,
+    },
     /// The device grants less than the kernels need.
     #[error("the device limit {name} is {granted}, but the kernels need {needed}")]
     Limit {

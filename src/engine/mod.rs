@@ -40,6 +40,7 @@
 //! ```
 
 mod adapter;
+mod constants;
 mod error;
 mod pipelines;
 mod plan;
@@ -48,11 +49,13 @@ mod record;
 mod slices;
 mod stats;
 mod step;
+mod tuning;
 
 pub use error::{EngineError, Role};
 pub use slices::{AscentTensor, DescentTensor, Placement, Slice};
 pub use stats::StepStats;
 pub use step::{Ascent, AscentOptions, BlendSource};
+pub use tuning::Tuning;
 
 use pipelines::Pipelines;
 use plan::WindowLimits;
@@ -67,6 +70,7 @@ pub struct Engine {
     device: wgpu::Device,
     queue: wgpu::Queue,
     pipelines: Pipelines,
+    tuning: Tuning,
     window_limits: WindowLimits,
     max_grid: u32,
     /// Bound where a specialisation has no use for a binding; a range of its own for each.
@@ -80,15 +84,29 @@ pub struct Engine {
 const ALIGNMENT: u64 = 256;
 
 impl Engine {
-    /// Makes an engine on a device and its queue.
+    /// Makes an engine on a device and its queue, with the [`Tuning`] that suits its adapter.
     ///
     /// # Errors
     ///
     /// [`EngineError::Limit`] if the device was created with less than WebGPU's default limits for
     /// compute, [`EngineError::Pipeline`] if it does not take the shaders.
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self, EngineError> {
+        Self::with_tuning(device, queue, Tuning::for_adapter(&device.adapter_info()))
+    }
+
+    /// Makes an engine with another tuning.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and [`EngineError::Tuning`] for a number outside its domain.
+    pub fn with_tuning(
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        tuning: Tuning,
+    ) -> Result<Self, EngineError> {
+        tuning.check()?;
         let limits = device.limits();
-        check_limits(&limits)?;
+        check_limits(&limits, tuning.workgroup)?;
         let buffer = |label, size| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
@@ -100,7 +118,8 @@ impl Engine {
         Ok(Self {
             device: device.clone(),
             queue: queue.clone(),
-            pipelines: Pipelines::new(device)?,
+            pipelines: Pipelines::new(device, tuning.workgroup)?,
+            tuning,
             window_limits: WindowLimits {
                 max_binding: limits.max_storage_buffer_binding_size,
                 alignment: ALIGNMENT,
@@ -116,6 +135,11 @@ impl Engine {
         &self.device
     }
 
+    /// How work is cut.
+    pub fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
     /// The queue that belongs to the device.
     pub fn queue(&self) -> &wgpu::Queue {
         &self.queue
@@ -128,8 +152,7 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-fn check_limits(limits: &wgpu::Limits) -> Result<(), EngineError> {
-    let workgroup = crate::layout::WORKGROUP;
+fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError> {
     let needs = [
         (
             "max_storage_buffers_per_shader_stage",
@@ -155,7 +178,8 @@ fn check_limits(limits: &wgpu::Limits) -> Result<(), EngineError> {
         (
             "max_compute_workgroup_storage_size",
             u64::from(limits.max_compute_workgroup_storage_size),
-            16 * u64::from(workgroup),
+            // The norm's two levels of sums.
+            16 * (u64::from(workgroup) + 16),
         ),
         ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size, ALIGNMENT),
         (

@@ -1,30 +1,32 @@
 //! Compute pipelines: one per [`Specialisation`], compiled at first use and kept.
 
 use super::error::EngineError;
-use crate::layout::{self, Access, Specialisation, Stage};
+use crate::layout::{self, Access, Specialisation, Stage, Width};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 struct StageObjects {
-    module: wgpu::ShaderModule,
+    /// By [`Width::ALL`].
+    modules: [wgpu::ShaderModule; 2],
     bind_group_layout: wgpu::BindGroupLayout,
     pipeline_layout: wgpu::PipelineLayout,
 }
 
 pub(crate) struct Pipelines {
     device: wgpu::Device,
+    workgroup: u32,
     stages: HashMap<Stage, StageObjects>,
     compiled: Mutex<HashMap<Specialisation, wgpu::ComputePipeline>>,
 }
 
 impl Pipelines {
-    pub(crate) fn new(device: &wgpu::Device) -> Result<Self, EngineError> {
+    pub(crate) fn new(device: &wgpu::Device, workgroup: u32) -> Result<Self, EngineError> {
         let mut stages = HashMap::new();
         for stage in Stage::ALL {
             let objects = scoped(device, stage.entry_point(), || stage_objects(device, stage))?;
             stages.insert(stage, objects);
         }
-        Ok(Self { device: device.clone(), stages, compiled: Mutex::default() })
+        Ok(Self { device: device.clone(), workgroup, stages, compiled: Mutex::default() })
     }
 
     pub(crate) fn bind_group_layout(&self, stage: Stage) -> &wgpu::BindGroupLayout {
@@ -47,10 +49,10 @@ impl Pipelines {
             self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(&label),
                 layout: Some(&objects.pipeline_layout),
-                module: &objects.module,
+                module: &objects.modules[specialisation.width() as usize],
                 entry_point: Some(stage.entry_point()),
                 compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &specialisation.constants(),
+                    constants: &specialisation.constants(self.workgroup),
                     // Every element of the reduction's array is written before it is read.
                     zero_initialize_workgroup_memory: false,
                 },
@@ -64,9 +66,11 @@ impl Pipelines {
 
 fn stage_objects(device: &wgpu::Device, stage: Stage) -> StageObjects {
     let label = format!("wsam.{}", stage.entry_point());
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some(&label),
-        source: wgpu::ShaderSource::Wgsl(layout::source(stage).into()),
+    let modules = Width::ALL.map(|width| {
+        device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(&label),
+            source: wgpu::ShaderSource::Wgsl(layout::source(stage, width).into()),
+        })
     });
     let entries: Vec<_> = layout::bindings(stage)
         .iter()
@@ -94,7 +98,7 @@ fn stage_objects(device: &wgpu::Device, stage: Stage) -> StageObjects {
         bind_group_layouts: &[Some(&bind_group_layout)],
         immediate_size: 0,
     });
-    StageObjects { module, bind_group_layout, pipeline_layout }
+    StageObjects { modules, bind_group_layout, pipeline_layout }
 }
 
 /// Turns a validation error of `create` into a value; wgpu would otherwise panic.

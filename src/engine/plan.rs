@@ -4,12 +4,8 @@
 //! windows share it, so the number of dispatches grows with distinct buffers, not with tensors.
 
 use super::slices::{COLUMNS, Columns, Slice, chunk};
-use crate::layout::Chunk;
+use crate::layout::{Chunk, Width};
 use std::collections::HashMap;
-
-/// Elements of a tensor that one workgroup owns. Large enough to keep tables under 1 % of the
-/// tensors, small enough that a small model still fills a GPU.
-pub(crate) const CHUNK_LEN: u64 = 4096;
 
 /// A range of a buffer that a dispatch binds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +20,7 @@ pub(crate) struct Window {
 pub(crate) struct Group<V> {
     /// What distinguishes this group's pipeline or uniforms.
     pub(crate) variant: V,
+    pub(crate) width: Width,
     pub(crate) windows: [Option<Window>; COLUMNS],
     pub(crate) chunks: Vec<Chunk>,
 }
@@ -61,37 +58,58 @@ impl WindowLimits {
 pub(crate) fn cut<'a, V: Copy + Eq + std::hash::Hash>(
     tensors: impl Iterator<Item = (V, u64, Columns<'a>)>,
     limits: WindowLimits,
+    chunk_len: u64,
 ) -> Vec<Group<V>> {
     let mut groups: Vec<Group<V>> = Vec::new();
-    let mut places: HashMap<(V, [Option<Window>; COLUMNS]), usize> = HashMap::new();
+    let mut places: HashMap<(V, Width, [Option<Window>; COLUMNS]), usize> = HashMap::new();
     for (variant, len, columns) in tensors {
         let mut position = 0;
         while position < len {
             let windows = columns.map(|slice| slice.map(|slice| limits.window(slice, position)));
-            let mut offsets = [0; COLUMNS];
-            let mut piece = len - position;
-            for ((slice, window), offset) in columns.iter().zip(&windows).zip(&mut offsets) {
-                if let (Some(slice), Some(window)) = (slice, window) {
-                    let start = slice.offset + 4 * position - window.offset;
-                    piece = piece.min((window.size - start) / 4);
-                    *offset = start / 4;
-                }
-            }
-            let place = *places.entry((variant, windows)).or_insert_with_key(|(_, windows)| {
-                groups.push(Group { variant, windows: windows.clone(), chunks: Vec::new() });
+            let (offsets, piece, width) = piece(&columns, &windows, position, len);
+            let key = (variant, width, windows);
+            let place = *places.entry(key).or_insert_with_key(|(_, _, windows)| {
+                let (windows, chunks) = (windows.clone(), Vec::new());
+                groups.push(Group { variant, width, windows, chunks });
                 groups.len() - 1
             });
-            push_chunks(&mut groups[place].chunks, piece, offsets);
+            push_chunks(&mut groups[place].chunks, piece, offsets, chunk_len);
             position += piece;
         }
     }
     groups
 }
 
-fn push_chunks(chunks: &mut Vec<Chunk>, piece: u64, offsets: [u64; COLUMNS]) {
+/// Offsets in the windows, and how many elements from `position` on can be taken at which width.
+fn piece(
+    columns: &Columns<'_>,
+    windows: &[Option<Window>; COLUMNS],
+    position: u64,
+    len: u64,
+) -> ([u64; COLUMNS], u64, Width) {
+    let mut offsets = [0; COLUMNS];
+    let mut in_windows = len - position;
+    // Elements that whole vectors cover: a binding's last vector may be cut short by its end.
+    let mut in_vectors = u64::MAX;
+    for ((slice, window), offset) in columns.iter().zip(windows).zip(&mut offsets) {
+        if let (Some(slice), Some(window)) = (slice, window) {
+            *offset = (slice.offset + 4 * position - window.offset) / 4;
+            in_windows = in_windows.min(window.size / 4 - *offset);
+            in_vectors = in_vectors.min((window.size / 16 * 4).saturating_sub(*offset));
+        }
+    }
+    let aligned = offsets.iter().all(|offset| offset.is_multiple_of(4));
+    if aligned && in_vectors > 0 {
+        (offsets, in_windows.min(in_vectors), Width::Wide)
+    } else {
+        (offsets, in_windows, Width::Narrow)
+    }
+}
+
+fn push_chunks(chunks: &mut Vec<Chunk>, piece: u64, offsets: [u64; COLUMNS], chunk_len: u64) {
     let mut done = 0;
     while done < piece {
-        let len = CHUNK_LEN.min(piece - done);
+        let len = chunk_len.min(piece - done);
         // Both fit: a window is at most u32::MAX bytes.
         chunks.push(chunk(len as u32, offsets.map(|offset| (offset + done) as u32)));
         done += len;

@@ -1,6 +1,7 @@
 //! The two halves of a step: which dispatches they need, with which constants.
 
 use super::Engine;
+use super::constants::descent_constants;
 use super::error::EngineError;
 use super::plan::{Group, cut};
 use super::record::{Bound, Planned};
@@ -12,7 +13,7 @@ use crate::layout::{
     AscentUniforms, BlendUniforms, DescentUniforms, NormFinishUniforms, NormUniforms, Norms,
     Specialisation,
 };
-use crate::method::{Base, Blend, ClipScope, Hyperparameters, validate_lr};
+use crate::method::{Blend, ClipScope, Hyperparameters, validate_lr};
 use bytemuck::bytes_of;
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -89,6 +90,8 @@ impl Engine {
         } else {
             (Norms::PERTURBATION | Norms::GRADIENT, 0)
         };
+        let elements = tensors.iter().map(|tensor| tensor.weight.len).sum::<u64>();
+        let norm_len = self.tuning.norm_chunk_len(elements);
         let columns = |adaptive: bool| {
             tensors.iter().map(move |tensor| {
                 let mut columns = [None; COLUMNS];
@@ -99,14 +102,18 @@ impl Engine {
                 ((), tensor.weight.len, columns)
             })
         };
-        let mut norm_groups: Vec<NormGroups> =
-            vec![(cut(columns(hyper.adaptive), self.window_limits), scaled, hyper.adaptive)];
+        let mut norm_groups: Vec<NormGroups> = vec![(
+            cut(columns(hyper.adaptive), self.window_limits, norm_len),
+            scaled,
+            hyper.adaptive,
+        )];
         if plain != 0 {
-            norm_groups.push((cut(columns(false), self.window_limits), plain, false));
+            norm_groups.push((cut(columns(false), self.window_limits, norm_len), plain, false));
         }
         let groups = cut(
             tensors.iter().map(|tensor| ((), tensor.weight.len, tensor.columns())),
             self.window_limits,
+            u64::from(self.tuning.chunk_len),
         );
 
         let norms = self.norms_buffer();
@@ -122,7 +129,11 @@ impl Engine {
                 epsilon: hyper.epsilon as f32,
             };
             planned.push(Planned {
-                specialisation: Specialisation::Ascent { adaptive: hyper.adaptive, in_place },
+                specialisation: Specialisation::Ascent {
+                    width: group.width,
+                    adaptive: hyper.adaptive,
+                    in_place,
+                },
                 grid,
                 uniforms: bytes_of(&uniforms).to_vec(),
                 chunks: &group.chunks,
@@ -137,7 +148,7 @@ impl Engine {
             });
         }
         let mut stats = self.record(encoder, "wsam.ascent", &planned)?;
-        let bytes = 4 * tensors.iter().map(|tensor| tensor.weight.len).sum::<u64>();
+        let bytes = 4 * elements;
         let norm_reads = 1 + u64::from(hyper.adaptive) + u64::from(plain != 0);
         stats.bytes_read = bytes * (norm_reads + 2);
         stats.bytes_written = bytes * (1 + u64::from(in_place));
@@ -174,6 +185,8 @@ impl Engine {
         check_descent(tensors, states)?;
         let blend = self.blend_buffer(hyper, blend)?;
 
+        let elements = tensors.iter().map(|tensor| tensor.weight.len).sum::<u64>();
+        let norm_len = self.tuning.norm_chunk_len(elements);
         let mut norm_groups: Vec<NormGroups> = Vec::new();
         if hyper.clip.is_some() || ascent.track_norms {
             let columns = tensors.iter().map(|tensor| {
@@ -181,7 +194,7 @@ impl Engine {
                 columns[column::GRAD] = Some(&tensor.grad_perturbed);
                 ((), tensor.weight.len, columns)
             });
-            norm_groups.push((cut(columns, self.window_limits), Norms::PERTURBED, false));
+            norm_groups.push((cut(columns, self.window_limits, norm_len), Norms::PERTURBED, false));
         }
         let groups = cut(
             tensors.iter().map(|tensor| {
@@ -189,6 +202,7 @@ impl Engine {
                 (variant, tensor.weight.len, tensor.columns())
             }),
             self.window_limits,
+            u64::from(self.tuning.chunk_len),
         );
 
         let partials = self.partials_for(&norm_groups);
@@ -206,14 +220,18 @@ impl Engine {
                 Bound::Chunks,
                 Bound::Whole(&ascent.norms),
                 Bound::Whole(&blend),
-                bound(group, column::PARTNER),
                 bound(group, column::WEIGHT),
                 bound(group, column::GRAD),
                 bound(group, column::GRAD_PERTURBED),
+                bound(group, column::PARTNER),
             ];
             bindings.extend((column::STATE..COLUMNS).map(|column| bound(group, column)));
             planned.push(Planned {
-                specialisation: Specialisation::Descent { states: states as u32, anchored },
+                specialisation: Specialisation::Descent {
+                    width: group.width,
+                    states: states as u32,
+                    anchored,
+                },
                 grid,
                 uniforms: bytes_of(&uniforms).to_vec(),
                 chunks: &group.chunks,
@@ -221,7 +239,7 @@ impl Engine {
             });
         }
         let mut stats = self.record(encoder, "wsam.descent", &planned)?;
-        let bytes = 4 * tensors.iter().map(|tensor| tensor.weight.len).sum::<u64>();
+        let bytes = 4 * elements;
         let (states, norms) = (states as u64, norm_groups.len() as u64);
         stats.bytes_read = bytes * (3 + states + norms);
         stats.bytes_written = bytes * (1 + states);
@@ -248,7 +266,10 @@ impl Engine {
                 };
                 first_partial += group.chunks.len() as u32;
                 planned.push(Planned {
-                    specialisation: Specialisation::Norm { adaptive: *adaptive },
+                    specialisation: Specialisation::Norm {
+                        width: group.width,
+                        adaptive: *adaptive,
+                    },
                     grid,
                     uniforms: bytes_of(&uniforms).to_vec(),
                     chunks: &group.chunks,
@@ -338,55 +359,4 @@ impl Engine {
 
 fn bound<V>(group: &Group<V>, column: usize) -> Bound<'_> {
     Bound::Column(column, group.windows[column].as_ref())
-}
-
-/// The table at the top of `descent.wgsl`, computed in f64 and rounded once.
-fn descent_constants(hyper: &Hyperparameters, lr: f64, step: u64) -> DescentUniforms {
-    // Unclipped: the largest norm there is.
-    let (max_norm, max_norm_perturbed) = match hyper.clip {
-        None => (f32::MAX, f32::MAX),
-        Some(clip) => match clip.scope {
-            ClipScope::Both => (clip.max_norm as f32, clip.max_norm as f32),
-            ClipScope::PerturbedOnly => (f32::MAX, clip.max_norm as f32),
-        },
-    };
-    let first = step == 1;
-    let common = DescentUniforms {
-        first: u32::from(first),
-        lr: lr as f32,
-        decay: 1.0,
-        max_norm,
-        max_norm_perturbed,
-        ..Default::default()
-    };
-    match hyper.base {
-        Base::Sgd { momentum, weight_decay } => {
-            let common = DescentUniforms { weight_decay: weight_decay as f32, ..common };
-            let Some(m) = momentum else { return common };
-            DescentUniforms {
-                keep_1: m.momentum as f32,
-                add_1: if first { 1.0 } else { (1.0 - m.dampening) as f32 },
-                mix_m: if m.nesterov { m.momentum as f32 } else { 1.0 },
-                mix_d: if m.nesterov { 1.0 } else { 0.0 },
-                ..common
-            }
-        }
-        Base::Adam(m) | Base::AdamW(m) => {
-            let t = step as f64;
-            let decoupled = matches!(hyper.base, Base::AdamW(_));
-            DescentUniforms {
-                decay: if decoupled { (1.0 - lr * m.weight_decay) as f32 } else { 1.0 },
-                weight_decay: if decoupled { 0.0 } else { m.weight_decay as f32 },
-                epsilon: m.epsilon as f32,
-                inverse_bias_2: (1.0 / (1.0 - m.beta_2.powf(t))) as f32,
-                keep_1: m.beta_1 as f32,
-                add_1: (1.0 - m.beta_1) as f32,
-                keep_2: m.beta_2 as f32,
-                add_2: (1.0 - m.beta_2) as f32,
-                mix_m: (1.0 / (1.0 - m.beta_1.powf(t))) as f32,
-                mix_d: 0.0,
-                ..common
-            }
-        }
-    }
 }

@@ -6,37 +6,36 @@
 
 mod specialisations;
 
-pub use specialisations::{Specialisation, Stage};
+pub use specialisations::{Specialisation, Stage, WORKGROUPS, Width};
 
 use bytemuck::{Pod, Zeroable};
 use std::mem::{offset_of, size_of};
 
-/// WGSL source of a stage, `common.wgsl` in front.
-pub const fn source(stage: Stage) -> &'static str {
+/// WGSL source of a stage: `common.wgsl`, the accessors, the stage.
+pub const fn source(stage: Stage, width: Width) -> &'static str {
+    /// The files, for both widths.
+    macro_rules! sources {
+        ($stage:literal) => {
+            match width {
+                Width::Wide => concat!(
+                    include_str!("../../shaders/common.wgsl"),
+                    include_str!("../../shaders/tensors_wide.wgsl"),
+                    include_str!(concat!("../../shaders/", $stage)),
+                ),
+                Width::Narrow => concat!(
+                    include_str!("../../shaders/common.wgsl"),
+                    include_str!("../../shaders/tensors_narrow.wgsl"),
+                    include_str!(concat!("../../shaders/", $stage)),
+                ),
+            }
+        };
+    }
     match stage {
-        Stage::Norm | Stage::NormFinish => {
-            concat!(
-                include_str!("../../shaders/common.wgsl"),
-                include_str!("../../shaders/norm.wgsl")
-            )
-        }
-        Stage::Ascent => {
-            concat!(
-                include_str!("../../shaders/common.wgsl"),
-                include_str!("../../shaders/ascent.wgsl")
-            )
-        }
-        Stage::Descent => {
-            concat!(
-                include_str!("../../shaders/common.wgsl"),
-                include_str!("../../shaders/descent.wgsl")
-            )
-        }
+        Stage::Norm | Stage::NormFinish => sources!("norm.wgsl"),
+        Stage::Ascent => sources!("ascent.wgsl"),
+        Stage::Descent => sources!("descent.wgsl"),
     }
 }
-
-/// Invocations in a workgroup, as `WORKGROUP` in `common.wgsl`.
-pub const WORKGROUP: u32 = 256;
 
 /// How a binding is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +44,7 @@ pub enum Access {
     Uniform(u64),
     /// A storage buffer that the stage only reads.
     Table,
-    /// A storage buffer of tensors, bound read_write (see `common.wgsl` for why).
+    /// A storage buffer of tensors, bound read_write (see `tensors_wide.wgsl` for why).
     Tensor,
 }
 
@@ -72,41 +71,41 @@ const fn tensor(number: u32, name: &'static str) -> Binding {
     Binding { number, name, access: Access::Tensor }
 }
 
-const NORM: &[Binding] = &[
-    uniform::<NormUniforms>(0, "norm_uniforms"),
-    table(1, "norm_chunks"),
-    tensor(2, "norm_weight"),
-    tensor(3, "norm_grad"),
-    tensor(4, "partials"),
-];
+const CHUNKS: Binding = table(1, "chunks");
+const WEIGHT: Binding = tensor(4, "weight");
+const GRAD: Binding = tensor(5, "grad");
+const PARTNER: Binding = tensor(7, "partner");
+
+const NORM: &[Binding] =
+    &[uniform::<NormUniforms>(0, "norm_uniforms"), CHUNKS, WEIGHT, GRAD, tensor(11, "partials")];
 
 const NORM_FINISH: &[Binding] = &[
-    tensor(4, "partials"),
-    uniform::<NormFinishUniforms>(5, "norm_finish_uniforms"),
-    tensor(6, "norms"),
+    tensor(11, "partials"),
+    uniform::<NormFinishUniforms>(12, "norm_finish_uniforms"),
+    tensor(13, "norms"),
 ];
 
 const ASCENT: &[Binding] = &[
     uniform::<AscentUniforms>(0, "ascent_uniforms"),
-    table(1, "ascent_chunks"),
+    CHUNKS,
     uniform::<Norms>(2, "ascent_norms"),
-    tensor(3, "ascent_weight"),
-    tensor(4, "ascent_grad"),
-    tensor(5, "ascent_partner"),
+    WEIGHT,
+    GRAD,
+    PARTNER,
 ];
 
 const DESCENT: &[Binding] = &[
     uniform::<DescentUniforms>(0, "descent_uniforms"),
-    table(1, "descent_chunks"),
+    CHUNKS,
     uniform::<Norms>(2, "descent_norms"),
     uniform::<BlendUniforms>(3, "descent_blend"),
-    tensor(4, "descent_anchor"),
-    tensor(5, "descent_weight"),
-    tensor(6, "descent_grad"),
-    tensor(7, "descent_grad_perturbed"),
-    tensor(8, "descent_state_0"),
-    tensor(9, "descent_state_1"),
-    tensor(10, "descent_state_2"),
+    WEIGHT,
+    GRAD,
+    tensor(6, "grad_perturbed"),
+    PARTNER,
+    tensor(8, "state_0"),
+    tensor(9, "state_1"),
+    tensor(10, "state_2"),
 ];
 
 /// Bindings of a stage, in the order the engine fills them.

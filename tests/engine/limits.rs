@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::common::gpu::Gpu;
-use burn_wsam::engine::EngineError;
+use crate::common::raw::engine;
+use burn_wsam::engine::{EngineError, Tuning};
 
 /// An engine on a device with limits of the test's choice.
 fn limited(
@@ -37,7 +38,7 @@ pub(crate) fn grids(gpu: &Gpu) -> Result<(), String> {
     for len in [4096, 3 * 4096, 3 * 4096 + 1, 7 * 4096 + 5, 9 * 4096] {
         against_oracle(&engine, sgd_momentum(), Placement::OutOfPlace, &[len], 2)?;
     }
-    match against_oracle(&engine, sgd(), Placement::OutOfPlace, &[9 * 4096 + 1], 1) {
+    match against_oracle(&engine, sgd(), Placement::OutOfPlace, &[10 * 4096], 1) {
         Err(error) if error.contains("max_compute_workgroups_per_dimension") => Ok(()),
         other => Err(format!("{other:?} for a grid that does not fit")),
     }
@@ -63,4 +64,34 @@ pub(crate) fn too_little(gpu: &Gpu) -> Result<(), String> {
         }) => Ok(()),
         other => Err(format!("{other:?} on a device with 7 storage buffers")),
     }
+}
+
+/// Every tuning is right; only its speed differs.
+pub(crate) fn tunings(gpu: &Gpu) -> Result<(), String> {
+    let opened = engine(gpu)?;
+    let (device, queue) = (opened.device(), opened.queue());
+    for workgroup in burn_wsam::layout::WORKGROUPS {
+        for (chunk_len, max_norm_chunk_len) in [(4, 8), (1024, 1024), (16_384, 65_536)] {
+            let tuning = Tuning { workgroup, chunk_len, max_norm_chunk_len };
+            let engine = Engine::with_tuning(device, queue, tuning)
+                .map_err(|error| format!("{tuning:?}: {error}"))?;
+            let lens = [65_537, 1, 1023];
+            against_oracle(&Arc::new(engine), adamw(), Placement::OutOfPlace, &lens, 2)
+                .map_err(|error| format!("{tuning:?}: {error}"))?;
+        }
+    }
+    let good = Tuning { workgroup: 64, chunk_len: 4096, max_norm_chunk_len: 4096 };
+    for (name, tuning) in [
+        ("workgroup", Tuning { workgroup: 48, ..good }),
+        ("workgroup", Tuning { workgroup: 8, ..good }),
+        ("chunk_len", Tuning { chunk_len: 0, ..good }),
+        ("chunk_len", Tuning { chunk_len: 6, ..good }),
+        ("max_norm_chunk_len", Tuning { max_norm_chunk_len: 5000, ..good }),
+    ] {
+        match Engine::with_tuning(device, queue, tuning) {
+            Err(EngineError::Tuning { name: found, .. }) if found == name => {}
+            other => return Err(format!("{tuning:?}: {other:?}")),
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,71 @@
+// Tensors whose chunks start anywhere, element by element: tensors_wide.wgsl for the rest.
+//
+// Bound read_write for the reason given there.
+
+@group(0) @binding(4) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(5) var<storage, read_write> grad: array<f32>;
+@group(0) @binding(6) var<storage, read_write> grad_perturbed: array<f32>;
+@group(0) @binding(7) var<storage, read_write> partner: array<f32>;
+@group(0) @binding(8) var<storage, read_write> state_0: array<f32>;
+@group(0) @binding(9) var<storage, read_write> state_1: array<f32>;
+@group(0) @binding(10) var<storage, read_write> state_2: array<f32>;
+
+// Four elements from element i on; what lies past the end of a chunk is the caller's to ignore.
+fn load_weight(i: u32) -> vec4<f32> {
+    return vec4<f32>(weight[i], weight[i + 1u], weight[i + 2u], weight[i + 3u]);
+}
+
+fn load_grad(i: u32) -> vec4<f32> {
+    return vec4<f32>(grad[i], grad[i + 1u], grad[i + 2u], grad[i + 3u]);
+}
+
+fn load_grad_perturbed(i: u32) -> vec4<f32> {
+    return vec4<f32>(grad_perturbed[i], grad_perturbed[i + 1u], grad_perturbed[i + 2u], grad_perturbed[i + 3u]);
+}
+
+fn load_partner(i: u32) -> vec4<f32> {
+    return vec4<f32>(partner[i], partner[i + 1u], partner[i + 2u], partner[i + 3u]);
+}
+
+fn load_state_0(i: u32) -> vec4<f32> {
+    return vec4<f32>(state_0[i], state_0[i + 1u], state_0[i + 2u], state_0[i + 3u]);
+}
+
+fn load_state_1(i: u32) -> vec4<f32> {
+    return vec4<f32>(state_1[i], state_1[i + 1u], state_1[i + 2u], state_1[i + 3u]);
+}
+
+fn load_state_2(i: u32) -> vec4<f32> {
+    return vec4<f32>(state_2[i], state_2[i + 1u], state_2[i + 2u], state_2[i + 3u]);
+}
+
+// The first `count` of four elements, to element i on.
+fn store_weight(i: u32, value: vec4<f32>, count: u32) {
+    for (var c = 0u; c < min(count, 4u); c += 1u) {
+        weight[i + c] = value[c];
+    }
+}
+
+fn store_partner(i: u32, value: vec4<f32>, count: u32) {
+    for (var c = 0u; c < min(count, 4u); c += 1u) {
+        partner[i + c] = value[c];
+    }
+}
+
+fn store_state_0(i: u32, value: vec4<f32>, count: u32) {
+    for (var c = 0u; c < min(count, 4u); c += 1u) {
+        state_0[i + c] = value[c];
+    }
+}
+
+fn store_state_1(i: u32, value: vec4<f32>, count: u32) {
+    for (var c = 0u; c < min(count, 4u); c += 1u) {
+        state_1[i + c] = value[c];
+    }
+}
+
+fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
+    for (var c = 0u; c < min(count, 4u); c += 1u) {
+        state_2[i + c] = value[c];
+    }
+}

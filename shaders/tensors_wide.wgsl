@@ -1,0 +1,96 @@
+// Tensors whose chunks start on multiples of four elements, as vectors of four.
+//
+// Tensor buffers are bound read_write even where a stage only reads them: allocators place many
+// tensors in one buffer, and a buffer bound both read and read_write in one dispatch is an error.
+//
+// The last elements of a tensor may share a vector with the next tensor. They are written one by
+// one; and the next tensor, which then starts inside a vector, goes through tensors_narrow.wgsl in
+// a dispatch of its own, so that no two invocations of one dispatch ever touch one vector.
+
+@group(0) @binding(4) var<storage, read_write> weight: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> grad: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> grad_perturbed: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> partner: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> state_0: array<vec4<f32>>;
+@group(0) @binding(9) var<storage, read_write> state_1: array<vec4<f32>>;
+@group(0) @binding(10) var<storage, read_write> state_2: array<vec4<f32>>;
+
+// Four elements from element i on; what lies past the end of a chunk is the caller's to ignore.
+fn load_weight(i: u32) -> vec4<f32> {
+    return weight[i / 4u];
+}
+
+fn load_grad(i: u32) -> vec4<f32> {
+    return grad[i / 4u];
+}
+
+fn load_grad_perturbed(i: u32) -> vec4<f32> {
+    return grad_perturbed[i / 4u];
+}
+
+fn load_partner(i: u32) -> vec4<f32> {
+    return partner[i / 4u];
+}
+
+fn load_state_0(i: u32) -> vec4<f32> {
+    return state_0[i / 4u];
+}
+
+fn load_state_1(i: u32) -> vec4<f32> {
+    return state_1[i / 4u];
+}
+
+fn load_state_2(i: u32) -> vec4<f32> {
+    return state_2[i / 4u];
+}
+
+// The first `count` of four elements, to element i on.
+fn store_weight(i: u32, value: vec4<f32>, count: u32) {
+    if count >= 4u {
+        weight[i / 4u] = value;
+    } else {
+        for (var c = 0u; c < count; c += 1u) {
+            weight[i / 4u][c] = value[c];
+        }
+    }
+}
+
+fn store_partner(i: u32, value: vec4<f32>, count: u32) {
+    if count >= 4u {
+        partner[i / 4u] = value;
+    } else {
+        for (var c = 0u; c < count; c += 1u) {
+            partner[i / 4u][c] = value[c];
+        }
+    }
+}
+
+fn store_state_0(i: u32, value: vec4<f32>, count: u32) {
+    if count >= 4u {
+        state_0[i / 4u] = value;
+    } else {
+        for (var c = 0u; c < count; c += 1u) {
+            state_0[i / 4u][c] = value[c];
+        }
+    }
+}
+
+fn store_state_1(i: u32, value: vec4<f32>, count: u32) {
+    if count >= 4u {
+        state_1[i / 4u] = value;
+    } else {
+        for (var c = 0u; c < count; c += 1u) {
+            state_1[i / 4u][c] = value[c];
+        }
+    }
+}
+
+fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
+    if count >= 4u {
+        state_2[i / 4u] = value;
+    } else {
+        for (var c = 0u; c < count; c += 1u) {
+            state_2[i / 4u][c] = value[c];
+        }
+    }
+}

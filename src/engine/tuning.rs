@@ -1,0 +1,57 @@
+//! How work is cut: the numbers that depend on the adapter, in one place.
+
+use super::error::EngineError;
+use crate::layout::WORKGROUPS;
+
+/// Sizes of workgroups and chunks. They change speed, not results beyond the order of the norm's
+/// sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Invocations in a workgroup: one of [`WORKGROUPS`].
+    pub workgroup: u32,
+    /// Elements that one workgroup of an ascent or descent owns, a multiple of 4. Large enough to
+    /// keep chunk tables small beside the tensors, small enough that a small model fills the
+    /// adapter.
+    pub chunk_len: u32,
+    /// The most elements that one workgroup of a norm owns, a multiple of `chunk_len`. It owns as
+    /// many as leave about a thousand workgroups.
+    pub max_norm_chunk_len: u32,
+}
+
+impl Tuning {
+    /// What suits an adapter.
+    ///
+    /// On a CPU a workgroup runs as a loop over SIMD vectors, so a small one streams through memory
+    /// and pays for its prologue once. Measured with lavapipe on two cores: `benches/README.md`.
+    pub fn for_adapter(info: &wgpu::AdapterInfo) -> Self {
+        match info.device_type {
+            wgpu::DeviceType::Cpu => {
+                Self { workgroup: 16, chunk_len: 4096, max_norm_chunk_len: 4096 }
+            }
+            _ => Self { workgroup: 256, chunk_len: 4096, max_norm_chunk_len: 1 << 16 },
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let wrong = |name, value: u32, expected| {
+            Err(EngineError::Tuning { name, value: u64::from(value), expected })
+        };
+        if !WORKGROUPS.contains(&self.workgroup) {
+            return wrong("workgroup", self.workgroup, "one of layout::WORKGROUPS");
+        }
+        if self.chunk_len == 0 || !self.chunk_len.is_multiple_of(4) {
+            return wrong("chunk_len", self.chunk_len, "a positive multiple of 4");
+        }
+        if self.max_norm_chunk_len == 0 || !self.max_norm_chunk_len.is_multiple_of(self.chunk_len) {
+            let expected = "a positive multiple of chunk_len";
+            return wrong("max_norm_chunk_len", self.max_norm_chunk_len, expected);
+        }
+        Ok(())
+    }
+
+    /// Elements that one workgroup of a norm over so many elements owns.
+    pub(crate) fn norm_chunk_len(&self, elements: u64) -> u64 {
+        let least = u64::from(self.chunk_len);
+        (elements / 1024).next_multiple_of(least).clamp(least, u64::from(self.max_norm_chunk_len))
+    }
+}
