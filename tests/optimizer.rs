@@ -51,6 +51,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a loss falls", reports::loss_falls),
     ("refused gradients", misuse::gradients),
     ("refused learning rates", misuse::learning_rates),
+    ("a loss off the graph", misuse::no_autodiff),
     ("a foreign ascent", misuse::foreign_ascent),
     ("another device", misuse::another_device),
     ("another element type", misuse::element_types),

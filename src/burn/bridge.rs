@@ -10,7 +10,7 @@ use burn::cubecl::server::Handle;
 use burn::cubecl::wgpu::WgpuServer;
 use burn::tensor::{DType, Shape, Tensor};
 use std::any::Any;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 type FusionClient = GlobalFusionClient<<CubeBackend as FusionBackend>::FusionRuntime>;
 type CubeClient = burn::cubecl::client::Client;
@@ -40,34 +40,70 @@ impl Bridge {
         Ok(Self { fusion, cube, device, pins: Vec::new(), streams: vec![StreamId::current()] })
     }
 
-    /// The contiguous buffer behind a tensor. Makes Burn compute whatever the tensor waits for.
-    pub(crate) fn resolve(&mut self, tensor: Tensor<1>) -> Result<Slice, WsamError> {
-        let tensor = primitive(tensor)?;
-        let len = tensor.shape.num_elements() as u64;
-        let mut cube = self.fusion.resolve_tensor_float::<CubeBackend>(tensor);
-        if !cube.is_contiguous() {
-            // A broadcast gradient, for one. x - 0 is x for every x, and lays it out afresh.
-            cube = CubeBackend::float_sub_scalar(cube, 0.0f32.into());
-        }
-        self.slice(cube.handle, len)
-    }
-
-    /// The buffer behind a handle.
-    pub(crate) fn slice(&mut self, handle: Handle, len: u64) -> Result<Slice, WsamError> {
-        if !self.streams.contains(&handle.stream) {
-            self.streams.push(handle.stream);
-        }
-        let resource = self
-            .cube
-            .get_resource::<WgpuServer<AutoCompiler>>(handle)
-            .map_err(|error| WsamError::Backend { reason: error.to_string() })?;
-        let WgpuResource { buffer, offset, size, .. } = resource.resource().clone();
-        if size < 4 * len {
-            let reason = format!("a buffer of {size} bytes was handed out for {len} f32 elements");
+    /// The memory behind tensors. Makes Burn compute whatever they wait for, in one call to its
+    /// fusion server.
+    pub(crate) fn resolve(
+        &self,
+        tensors: impl Iterator<Item = Tensor<1>>,
+    ) -> Result<Vec<Handle>, WsamError> {
+        let inputs = tensors
+            .map(|tensor| Ok(primitive(tensor)?.into_ir()))
+            .collect::<Result<Vec<TensorIr>, WsamError>>()?;
+        let count = inputs.len();
+        let found = Arc::new(Mutex::new(Vec::with_capacity(count)));
+        let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &[]));
+        let sink = found.clone();
+        let resolve = OperationFn(move |handles: &mut FusionHandles| {
+            let cubes = inputs.iter().map(|input| handles.get_float_tensor::<CubeBackend>(input));
+            sink.lock().unwrap_or_else(PoisonError::into_inner).extend(cubes);
+            Ok(())
+        });
+        let stream = StreamId::current();
+        self.fusion.register(stream, ir, resolve);
+        let drained = self.fusion.try_sync(|| ());
+        drained.map_err(|error| WsamError::Backend { reason: format!("{error:?}") })?;
+        let cubes: Vec<CubeTensor> =
+            std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
+        if cubes.len() != count {
+            let reason = format!("{} of {count} tensors could be resolved", cubes.len());
             return Err(WsamError::Backend { reason });
         }
-        self.pins.push(Box::new(resource));
-        Ok(Slice { buffer, offset, len })
+        Ok(cubes.into_iter().map(contiguous).collect())
+    }
+
+    /// The buffers behind memory, in one call to the device's server.
+    pub(crate) fn slices(
+        &mut self,
+        memory: impl Iterator<Item = (Handle, u64)>,
+    ) -> Result<Vec<Slice>, WsamError> {
+        let (handles, lens): (Vec<Handle>, Vec<u64>) = memory.unzip();
+        for handle in &handles {
+            if !self.streams.contains(&handle.stream) {
+                self.streams.push(handle.stream);
+            }
+        }
+        let failed =
+            |error: &dyn std::fmt::Display| WsamError::Backend { reason: error.to_string() };
+        let cube = &self.cube;
+        let resources = cube
+            .exclusive(|| {
+                let get = |handle| cube.get_resource::<WgpuServer<AutoCompiler>>(handle);
+                handles.into_iter().map(get).collect::<Vec<_>>()
+            })
+            .map_err(|error| failed(&error))?;
+        let mut slices = Vec::with_capacity(lens.len());
+        for (resource, len) in resources.into_iter().zip(lens) {
+            let resource = resource.map_err(|error| failed(&error))?;
+            let WgpuResource { buffer, offset, size, .. } = resource.resource().clone();
+            if size < 4 * len {
+                let reason =
+                    format!("a buffer of {size} bytes was handed out for {len} f32 elements");
+                return Err(WsamError::Backend { reason });
+            }
+            self.pins.push(Box::new(resource));
+            slices.push(Slice { buffer, offset, len });
+        }
+        Ok(slices)
     }
 
     /// Uninitialised memory for tensors of these lengths, packed into as few allocations as the
@@ -98,7 +134,7 @@ impl Bridge {
     }
 
     /// Submits everything Burn has pending on the buffers resolved so far. Call it after the last
-    /// [`slice`](Self::slice) and before the submission that uses them.
+    /// [`slices`](Self::slices) and before the submission that uses them.
     pub(crate) fn flush(&self) -> Result<(), WsamError> {
         for stream in &self.streams {
             stream
@@ -140,6 +176,15 @@ impl Bridge {
         let tensors = self.fusion.register(StreamId::current(), ir, register);
         tensors.into_iter().map(Tensor::from_primitive::<Wgpu>).collect()
     }
+}
+
+/// The tensor's memory, laid out afresh if it is not contiguous.
+fn contiguous(cube: CubeTensor) -> Handle {
+    if cube.is_contiguous() {
+        return cube.handle;
+    }
+    // A broadcast gradient, for one. x - 0 is x for every x.
+    CubeBackend::float_sub_scalar(cube, 0.0f32.into()).handle
 }
 
 type FusionHandles = burn::backend::fusion::custom::HandleContainer<

@@ -23,6 +23,9 @@ pub enum WsamError {
         /// What wgpu said.
         reason: String,
     },
+    /// The loss is not on an autodiff graph, so it has no gradient.
+    #[error("the loss is not on an autodiff graph: make the model on device.autodiff()")]
+    NoAutodiff,
     /// None of the model's parameters has a gradient: most likely another model's gradients.
     #[error("none of the model's parameters has a gradient among the {gradients} handed in")]
     NoGradients {

@@ -76,14 +76,20 @@ impl Fused {
         let lens = lens(slots);
         let mut bridge = bridge(slots)?;
         let perturbed = bridge.allocate(lens.iter().copied());
-        let mut tensors = Vec::with_capacity(slots.len());
-        for ((slot, len), handle) in slots.iter().zip(&lens).zip(&perturbed) {
-            tensors.push(AscentTensor {
-                weight: bridge.resolve(slot.weight.clone())?,
-                grad: bridge.resolve(slot.grad.clone())?,
-                partner: bridge.slice(handle.clone(), *len)?,
-            });
-        }
+        let inputs = slots.iter().flat_map(|slot| [slot.weight.clone(), slot.grad.clone()]);
+        let inputs = bridge.resolve(inputs)?;
+        let memory = inputs.chunks(2).zip(&perturbed).zip(&lens).flat_map(|((pair, out), len)| {
+            [pair[0].clone(), pair[1].clone(), out.clone()].map(|handle| (handle, *len))
+        });
+        let slices = bridge.slices(memory)?;
+        let tensors: Vec<_> = slices
+            .chunks(3)
+            .map(|slices| AscentTensor {
+                weight: slices[0].clone(),
+                grad: slices[1].clone(),
+                partner: slices[2].clone(),
+            })
+            .collect();
         bridge.flush()?;
         let mut encoder = self.encoder();
         let options = AscentOptions { placement: Placement::OutOfPlace, track_norms };
@@ -112,25 +118,37 @@ impl Fused {
         let mut bridge = bridge(slots)?;
         let updated = bridge.allocate(lens.iter().copied());
         let mut fresh = self.fresh_states(&hyper.base, &bridge, slots, &lens);
-        let mut tensors = Vec::with_capacity(slots.len());
-        let inputs = slots.iter().zip(&lens).zip(&updated).zip(grads_perturbed);
-        for (((slot, len), handle), grad_perturbed) in inputs {
-            let (step, handles) = match (self.states.get(&slot.id), fresh.get(&slot.id)) {
-                (Some(state), _) => (state.step + 1, &state.handles),
-                (None, Some(handles)) => (1, handles),
-                (None, None) => (1, const { &Vec::new() }),
+        let inputs = slots.iter().zip(grads_perturbed).flat_map(|(slot, grad_perturbed)| {
+            [slot.weight.clone(), slot.grad.clone(), grad_perturbed]
+        });
+        let inputs = bridge.resolve(inputs)?;
+        let states = hyper.base.state_names().len();
+        let mut steps = Vec::with_capacity(slots.len());
+        let mut memory = Vec::with_capacity(slots.len() * (4 + states));
+        let rows = slots.iter().zip(&lens).zip(&updated).zip(inputs.chunks(3));
+        for (((slot, len), updated), inputs) in rows {
+            let (step, state) = match (self.states.get(&slot.id), fresh.get(&slot.id)) {
+                (Some(state), _) => (state.step + 1, state.handles.as_slice()),
+                (None, Some(handles)) => (1, handles.as_slice()),
+                (None, None) => (1, [].as_slice()),
             };
-            let state: Result<_, _> =
-                handles.iter().map(|handle| bridge.slice(handle.clone(), *len)).collect();
-            tensors.push(DescentTensor {
-                weight: bridge.slice(handle.clone(), *len)?,
-                anchor: Some(bridge.resolve(slot.weight.clone())?),
-                grad: bridge.resolve(slot.grad.clone())?,
-                grad_perturbed: bridge.resolve(grad_perturbed)?,
-                state: state?,
-                step,
-            });
+            steps.push(step);
+            let handles = [updated].into_iter().chain(inputs).chain(state);
+            memory.extend(handles.map(|handle| (handle.clone(), *len)));
         }
+        let slices = bridge.slices(memory.into_iter())?;
+        let tensors: Vec<_> = slices
+            .chunks(4 + states)
+            .zip(steps)
+            .map(|(slices, step)| DescentTensor {
+                weight: slices[0].clone(),
+                anchor: Some(slices[1].clone()),
+                grad: slices[2].clone(),
+                grad_perturbed: slices[3].clone(),
+                state: slices[4..].to_vec(),
+                step,
+            })
+            .collect();
         bridge.flush()?;
         let mut encoder = self.encoder();
         let (ascent, blend) = (&climb.ascent, BlendSource::Method);

@@ -204,7 +204,7 @@ impl Wsam {
     /// # Errors
     ///
     /// [`Rejected`] with the model unharmed, as [`ascend`](Self::ascend) and
-    /// [`descend`](Self::descend).
+    /// [`descend`](Self::descend), and if `loss` returns a tensor off the autodiff graph.
     pub fn step<M, F>(
         &mut self,
         lr: LearningRate,
@@ -220,9 +220,15 @@ impl Wsam {
             return Err(Rejected::new(model, error.into()));
         }
         let at_anchor = loss(&model);
+        if !at_anchor.is_autodiff() {
+            return Err(Rejected::new(model, WsamError::NoAutodiff));
+        }
         let grads = GradientsParams::from_grads(at_anchor.backward(), &model);
         let ascended = self.ascend(model, grads)?;
         let at_perturbed = loss(&ascended);
+        if !at_perturbed.is_autodiff() {
+            return Err(Rejected::new(ascended.restore(), WsamError::NoAutodiff));
+        }
         let grads = GradientsParams::from_grads(at_perturbed.backward(), &*ascended);
         let (model, climb) = self.descend_reported(lr, ascended, grads)?;
         let report = StepReport {

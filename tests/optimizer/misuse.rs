@@ -91,6 +91,25 @@ pub(crate) fn learning_rates(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
+pub(crate) fn no_autodiff(target: &Target) -> Result<(), String> {
+    let mut optim = target.init(&config())?;
+    let mut model = Mlp::new(&target.device);
+    let before = parameters(&model);
+    let plain = |error: &WsamError| matches!(error, WsamError::NoAutodiff);
+    let step = optim.step(0.1, model, |model| model.loss(0).inner());
+    model = refused("a loss off the graph", step, &before, plain)?;
+    // In the second pass only.
+    let mut passes = 0;
+    let step = optim.step(0.1, model, |model| {
+        passes += 1;
+        if passes == 1 { model.loss(0) } else { model.loss(0).inner() }
+    });
+    model = refused("a second loss off the graph", step, &before, plain)?;
+    // A model that was never on a graph.
+    let step = optim.step(0.1, model.valid(), |model| model.loss(0));
+    refused("a model off the graph", step, &before, plain).map(drop)
+}
+
 pub(crate) fn foreign_ascent(target: &Target) -> Result<(), String> {
     let (mut one, mut other) = (target.init(&config())?, target.init(&config())?);
     let model = Mlp::new(&target.device);
