@@ -44,6 +44,7 @@ const TESTS: &[(&str, Test)] = &[
     ("frozen parameters stay", modules::frozen),
     ("parameters without a gradient stay", modules::without_gradient),
     ("tied parameters do as in Burn", modules::tied),
+    ("parameters without elements", modules::empty_parameters),
     ("broadcast and transposed gradients", modules::odd_gradients),
     ("gradient checkpointing", modules::checkpointing),
     ("a report tells the truth", reports::report),

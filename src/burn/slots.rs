@@ -18,7 +18,7 @@ pub(crate) struct Slot {
 /// Takes every parameter that has a gradient, in module order, with its gradient.
 ///
 /// As in Burn's own optimizers, a parameter without a gradient takes no part, and of several
-/// parameters with one id the first takes the gradient.
+/// parameters with one id the first takes the gradient. Nor does a parameter without elements.
 pub(crate) fn collect<M: Module>(
     module: &M,
     mut grads: GradientsParams,
@@ -117,6 +117,10 @@ impl ModuleVisitor for Collector<'_> {
         }
         // Asked before the value is, which a lazy parameter would have to compute.
         let Some(grad) = self.grads.remove::<D>(param.id) else { return };
+        // Nothing to step; and Burn's fused kernels must not see empty tensors among others.
+        if param.lazy_shape().num_elements() == 0 && grad.shape().num_elements() == 0 {
+            return;
+        }
         match self.slot(param, grad) {
             Ok(slot) => self.slots.push(slot),
             Err(error) => self.error = Some(error),

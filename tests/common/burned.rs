@@ -154,7 +154,8 @@ pub struct BurnRoute {
     device: Device,
     model: Option<Model>,
     ascended: Option<Ascended<Model>>,
-    ids: Vec<ParamId>,
+    /// With their lengths.
+    ids: Vec<(ParamId, usize)>,
 }
 
 impl BurnRoute {
@@ -170,7 +171,8 @@ impl BurnRoute {
             .zip(&golden.shapes)
             .map(|(values, shape)| Weight::new(values, shape, &autodiff))
             .collect();
-        let ids = weights.iter().map(Weight::id).collect();
+        let lens = golden.weight.iter().map(Vec::len);
+        let ids = weights.iter().map(Weight::id).zip(lens).collect();
         let model = Some(Model { weights });
         Ok(Self { optim, device: device.clone(), model, ascended: None, ids })
     }
@@ -221,7 +223,12 @@ impl Route for BurnRoute {
     fn state(&mut self) -> Result<Vec<Tensors>, String> {
         let names = self.optim.hyperparameters().base.state_names();
         let mut planes = vec![Vec::new(); names.len()];
-        for id in &self.ids {
+        for (id, len) in &self.ids {
+            if *len == 0 {
+                // A parameter without elements has no state.
+                planes.iter_mut().for_each(|plane| plane.push(Vec::new()));
+                continue;
+            }
             let state = self.optim.state(*id).map_err(|error| error.to_string())?;
             let state = state.ok_or("a parameter without state")?;
             for ((plane, name), (found, data)) in planes.iter_mut().zip(names).zip(state.tensors) {

@@ -109,6 +109,48 @@ pub(crate) fn tied(target: &Target) -> Result<(), String> {
     optim.descend(0.1, ascended, second).map(|_| ()).map_err(|error| error.to_string())
 }
 
+#[derive(Module, Debug)]
+struct WithEmpty {
+    empty: Param<Tensor<1>>,
+    linear: Linear,
+}
+
+/// A parameter without elements changes nothing for the others.
+pub(crate) fn empty_parameters(target: &Target) -> Result<(), String> {
+    let inner = target.device.clone().inner();
+    let linear = LinearConfig::new(6, 4).init(&target.device);
+    let made = |linear: &Linear, seed| {
+        let mut grads = GradientsParams::new();
+        grads.register(linear.weight.id, data([6, 4], seed, &inner));
+        grads
+    };
+    for adaptive in [false, true] {
+        let config = config().with_adaptive(adaptive).with_max_norm(Some(0.5));
+        let mut alone = target.init(&config)?;
+        let mut beside = target.init(&config)?;
+        let mut want = linear.clone();
+        let empty = Param::from_tensor(data([0], 1, &target.device));
+        let mut model = WithEmpty { empty, linear: linear.clone() };
+        for seed in 0..3 {
+            let ascended =
+                alone.ascend(want.clone(), made(&want, seed)).map_err(|e| e.to_string())?;
+            want = alone
+                .descend(0.1, ascended, made(&want, seed + 10))
+                .map_err(|error| error.to_string())?;
+            let with_empty = |seed| {
+                let mut grads = made(&model.linear, seed);
+                grads.register(model.empty.id, data([0], 1, &inner));
+                grads
+            };
+            let (first, second) = (with_empty(seed), with_empty(seed + 10));
+            let ascended = beside.ascend(model, first).map_err(|error| error.to_string())?;
+            model = beside.descend(0.1, ascended, second).map_err(|error| error.to_string())?;
+            same("beside an empty parameter", &model.linear, &parameters(&want))?;
+        }
+    }
+    Ok(())
+}
+
 /// Gradients whose memory is not laid out like their shape.
 pub(crate) fn odd_gradients(target: &Target) -> Result<(), String> {
     let device: Device = target.device.clone().inner();
