@@ -160,6 +160,11 @@ impl Hyperparameters {
         self.gamma / (1.0 - self.gamma)
     }
 
+    /// Whether `g` is clipped, and not `g~` alone.
+    pub fn clips_gradient(&self) -> bool {
+        self.clip.is_some_and(|clip| clip.scope == ClipScope::Both)
+    }
+
     /// The blend of the two gradients that this configuration asks for.
     pub fn blend(&self) -> Blend {
         let alpha = self.alpha();

@@ -96,11 +96,10 @@ impl Fused {
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.engine.queue().submit([encoder.finish()]);
 
-        let clips_g = hyper.clip.is_some_and(|clip| clip.scope == crate::method::ClipScope::Both);
         let climb = FusedClimb {
             engine: self.engine.clone(),
             ascent,
-            has_gradient_norm: !hyper.adaptive || clips_g || track_norms,
+            has_gradient_norm: !hyper.adaptive || hyper.clips_gradient() || track_norms,
             has_perturbed_norm: hyper.clip.is_some() || track_norms,
         };
         Ok((bridge.tensors(perturbed, &lens), climb))

@@ -2,7 +2,7 @@
 
 use super::slots::Slot;
 use super::state::OptimizerState;
-use crate::method::{Base, Blend, CLIP_EPSILON, Clip, ClipScope, Hyperparameters};
+use crate::method::{Base, Blend, CLIP_EPSILON, Clip, Hyperparameters};
 use burn::module::ParamId;
 use burn::tensor::Tensor;
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ impl TensorOps {
         slots: &[Slot],
     ) -> (Vec<Tensor<1>>, TensorNorms) {
         let grads = || slots.iter().map(|slot| slot.grad.clone());
-        let clips_g = hyper.clip.is_some_and(|clip| clip.scope == ClipScope::Both);
+        let clips_g = hyper.clips_gradient();
         let (divisor, gradient) = if hyper.adaptive {
             let scaled = slots.iter().map(|slot| slot.weight.clone() * slot.grad.clone());
             (global_norm(scaled), (clips_g || track_norms).then(|| global_norm(grads())))
@@ -68,7 +68,7 @@ impl TensorOps {
         if hyper.clip.is_some() || track_norms {
             norms.perturbed = Some(global_norm(grads_perturbed.iter().cloned()));
         }
-        let clips_g = hyper.clip.filter(|clip| clip.scope == ClipScope::Both);
+        let clips_g = hyper.clip.filter(|_| hyper.clips_gradient());
         let scale_g = clip_factor(clips_g, &norms.gradient);
         let scale_perturbed = clip_factor(hyper.clip, &norms.perturbed);
         let blend = hyper.blend();

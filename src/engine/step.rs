@@ -13,7 +13,7 @@ use crate::layout::{
     AscentUniforms, BlendUniforms, DescentUniforms, NormFinishUniforms, NormUniforms, Norms,
     Specialisation,
 };
-use crate::method::{Blend, ClipScope, Hyperparameters, validate_lr};
+use crate::method::{Blend, Hyperparameters, validate_lr};
 use bytemuck::bytes_of;
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -84,7 +84,7 @@ impl Engine {
         hyper.validate()?;
         check_ascent(tensors, options.placement)?;
 
-        let clips_g = hyper.clip.is_some_and(|clip| clip.scope == ClipScope::Both);
+        let clips_g = hyper.clips_gradient();
         let (scaled, plain) = if hyper.adaptive {
             (Norms::PERTURBATION, if clips_g || options.track_norms { Norms::GRADIENT } else { 0 })
         } else {
