@@ -7,32 +7,58 @@ fn main() {
 }
 
 mod shaders {
+    #[path = "../src/layout/frames.rs"]
+    #[allow(dead_code, unreachable_pub)]
+    mod frames;
     #[path = "../src/layout/specialisations.rs"]
     #[allow(dead_code, unreachable_pub)]
     mod specialisations;
 
     use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
-    use specialisations::{Specialisation, Stage, WORKGROUPS, Width};
+    use frames::{COLUMN_NAMES, framed};
+    use specialisations::{
+        Frames, Geometry, Kernel, Specialisation, Stage, WORKGROUPS, Width, column,
+    };
     use std::{fs, process::exit};
 
-    const COMMON: &str = "common.wgsl";
+    /// One frame, whose source is the files as they stand; and of the many ways to have more, these:
+    /// every column varies, gradients alone vary, two frames and five.
+    const FRAMES: [Frames; 3] = [
+        Frames::SINGLE,
+        Frames { count: 2, varying: u8::MAX },
+        Frames { count: 5, varying: 1 << column::GRAD | 1 << column::GRAD_PERTURBED },
+    ];
 
     pub(super) fn validate() {
         println!("cargo::rerun-if-changed=shaders");
-        println!("cargo::rerun-if-changed=src/layout/specialisations.rs");
+        println!("cargo::rerun-if-changed=src/layout");
         for stage in Stage::ALL {
             for width in Width::ALL {
-                validate_stage(stage, width);
+                for frames in FRAMES {
+                    validate_stage(stage, width, frames);
+                }
             }
         }
     }
 
-    fn validate_stage(stage: Stage, width: Width) {
-        let files = [COMMON, width.file(), stage.file()].map(|file| format!("shaders/{file}"));
-        let texts = [read(&files[0]), read(&files[1]), read(&files[2])];
-        let source = texts.concat();
+    fn validate_stage(stage: Stage, width: Width, frames: Frames) {
+        let files: Vec<_> = stage
+            .files(width)
+            .iter()
+            .filter(|file| !file.is_empty())
+            .map(|file| format!("shaders/{file}"))
+            .collect();
+        let texts: Vec<_> = files.iter().map(|file| read(file)).collect();
+        let source = match frames {
+            Frames::SINGLE => texts.concat(),
+            _ => framed(&texts.concat(), frames),
+        };
         let place = |span: Option<naga::SourceLocation>| {
+            let last = files[files.len() - 1].clone();
+            if frames != Frames::SINGLE {
+                return format!("{last}, {} frames", frames.count);
+            }
             let mut line = span.map_or(1, |at| at.line_number as usize);
             for (file, text) in files.iter().zip(&texts) {
                 let lines = text.lines().count();
@@ -41,7 +67,7 @@ mod shaders {
                 }
                 line -= lines;
             }
-            files[2].clone()
+            last
         };
 
         let module = naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| {
@@ -51,21 +77,37 @@ mod shaders {
         let info = validator.validate(&module).unwrap_or_else(|error| {
             fail(&place(error.location(&source)), &error.emit_to_string(&source))
         });
-        for specialisation in Specialisation::all() {
-            if (specialisation.stage(), specialisation.width()) != (stage, width) {
-                continue;
-            }
+        check_frames(&module, frames, &place(None));
+        for kernel in Kernel::all().into_iter().filter(|kernel| kernel.stage() == stage) {
             let entry = Some((naga::ShaderStage::Compute, stage.entry_point()));
-            for workgroup in WORKGROUPS {
-                let constants: PipelineConstants = specialisation
-                    .constants(workgroup)
+            for (workgroup, partials_by_lane) in
+                WORKGROUPS.into_iter().flat_map(|size| [(size, false), (size, true)])
+            {
+                let constants: PipelineConstants = Specialisation { kernel, width, frames }
+                    .constants(Geometry { workgroup, partials_by_lane })
                     .into_iter()
                     .map(|(name, value)| (name.to_owned(), value))
                     .collect();
                 // Processing the overrides validates the module that results.
                 if let Err(error) = process_overrides(&module, &info, entry, &constants) {
-                    fail(&place(None), &format!("{specialisation:?} of {workgroup}: {error}"));
+                    fail(&place(None), &format!("{kernel:?} of {workgroup}: {error}"));
                 }
+            }
+        }
+    }
+
+    /// Each frame must have its own variable of each varying column, and of no other.
+    fn check_frames(module: &naga::Module, frames: Frames, place: &str) {
+        for (column, name) in COLUMN_NAMES.iter().enumerate() {
+            let variables = module.global_variables.iter();
+            let names = variables.filter_map(|(_, variable)| variable.name.as_deref());
+            let found = names.filter(|found| {
+                let frame = found.strip_prefix(name).and_then(|rest| rest.strip_prefix('_'));
+                found == name || frame.is_some_and(|frame| frame.parse::<u32>().is_ok())
+            });
+            let (found, want) = (found.count(), if frames.varies(column) { frames.count } else { 1 });
+            if found != want as usize {
+                fail(place, &format!("{found} variables of {name} where {want} should be"));
             }
         }
     }

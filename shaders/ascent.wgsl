@@ -16,23 +16,13 @@ struct AscentUniforms {
     epsilon: f32,
 }
 
-@group(0) @binding(0) var<uniform> ascent_uniforms: AscentUniforms;
-@group(0) @binding(2) var<uniform> ascent_norms: Norms;
+@group(1) @binding(0) var<uniform> ascent_uniforms: AscentUniforms;
+@group(1) @binding(1) var<uniform> ascent_norms: Norms;
 
-@compute @workgroup_size(WORKGROUP)
-fn ascent(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = chunk_index(workgroup, ascent_uniforms.grid_width);
-    if index >= ascent_uniforms.chunk_count {
-        return;
-    }
-    let chunk = chunks[index];
-    let scale = 1.0 / (ascent_norms.perturbation + ascent_uniforms.epsilon);
-
-    for (var i = 4u * lane; i < chunk.len; i += 4u * WORKGROUP) {
-        let count = chunk.len - i;
+// frame
+fn climb(chunk: Chunk, len: u32, lane: u32, scale: f32) {
+    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
+        let count = len - i;
         let w = load_weight(chunk.weight + i);
         // Scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
         var e = ascent_uniforms.rho * (load_grad(chunk.grad + i) * scale);
@@ -46,4 +36,19 @@ fn ascent(
             store_partner(chunk.partner + i, w + e, count);
         }
     }
+}
+// end frame
+
+@compute @workgroup_size(WORKGROUP)
+fn ascent(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = chunk_index(workgroup, ascent_uniforms.grid_width);
+    if index >= ascent_uniforms.chunk_count {
+        return;
+    }
+    let chunk = chunks[index];
+    let scale = 1.0 / (ascent_norms.perturbation + ascent_uniforms.epsilon);
+    climb(chunk, chunk.len, lane, scale); // each frame
 }

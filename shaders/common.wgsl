@@ -4,6 +4,11 @@
 // workgroup owns it: invocation i handles the elements 4 i .. 4 i + 3 of the chunk, then those
 // 4 WORKGROUP further on, alone, in every buffer. No element is touched by two invocations, and
 // none outside a chunk is written.
+//
+// A frame is one buffer for each column. What stands between `// frame` and `// end frame` is
+// repeated for each frame of a dispatch, with bindings of its own; a line that ends in
+// `// each frame` is repeated with it, and only the frame that the chunk names sees elements
+// (src/layout/frames.rs). As they stand, the files are the shader of a single frame.
 
 // Chosen by the engine for the adapter; at least FIRST_LEVEL in norm.wgsl.
 override WORKGROUP: u32 = 256u;
@@ -11,10 +16,15 @@ override WORKGROUP: u32 = 256u;
 // One row of the chunk table. Offsets count f32 elements from the start of the binding.
 struct Chunk {
     len: u32,
+    frame: u32,
+    // Its place among all chunks of the step, in the order of the tensors.
+    index: u32,
     weight: u32,
+    // Where w is read from, if not from weight.
+    anchor: u32,
     grad: u32,
     grad_perturbed: u32,
-    // The second weight buffer: receives w + e_w, or holds the anchor.
+    // The second weight buffer of an ascent: receives w + e_w, or the anchor.
     partner: u32,
     state_0: u32,
     state_1: u32,
@@ -32,7 +42,7 @@ struct Norms {
     padding: f32,
 }
 
-@group(0) @binding(1) var<storage, read> chunks: array<Chunk>;
+@group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
 
 // Dispatches are two-dimensional, because one dimension ends at 65,535 workgroups.
 fn chunk_index(workgroup: vec3<u32>, grid_width: u32) -> u32 {

@@ -3,65 +3,41 @@
 //     w   from the anchor if ANCHORED, otherwise from weight itself; never by subtraction
 //     g   <- g  min(1, max_norm / (||g||  + 1e-6))
 //     g~  <- g~ min(1, max_norm_perturbed / (||g~|| + 1e-6))
-//     h   = a g + b g~
-//     d   = h + weight_decay w                                         the L2 term of SGD and Adam
-//     m   = keep_1 m + add_1 d                                         STATES >= 1
-//     u   = mix_m m + mix_d d                                          (u = d without states)
-//     v   = keep_2 v + add_2 d^2,  u <- u / (sqrt(v inverse_bias_2) + epsilon)     STATES >= 2
-//     x   = max(x, v), taking v's place under the root                 STATES == 3: AMSGrad
-//     w   <- decay w - lr u - lr sharpness (g~ - g)
+//     w   <- base_step(w, a g + b g~) - lr sharpness (g~ - g)
 //
-//                     keep_1    add_1            mix_m          mix_d          decay
-//     SGD             -         -                -              -              1
-//     SGD, momentum   momentum  1 - dampening    1              0              1
-//     SGD, Nesterov   momentum  1 - dampening    momentum       1              1
-//     Adam            beta_1    1 - beta_1       1/(1-beta_1^t) 0              1
-//     AdamW           beta_1    1 - beta_1       1/(1-beta_1^t) 0              1 - lr weight_decay
-//
-// In the first step the state's old content is ignored (it may be uninitialised memory); SGD's
-// momentum then starts at d undampened: the host sets add_1 = 1.
 // Reads anchor, grad, grad_perturbed; reads and writes weight and the states.
 // One invocation owns an element in all buffers (see common.wgsl).
 
-override STATES: u32 = 0u;
 override ANCHORED: bool = false;
 
 struct DescentUniforms {
     chunk_count: u32,
     grid_width: u32,
-    first: u32,
-    lr: f32,
-    decay: f32,
-    weight_decay: f32,
-    epsilon: f32,
-    inverse_bias_2: f32,
-    keep_1: f32,
-    add_1: f32,
-    keep_2: f32,
-    add_2: f32,
-    mix_m: f32,
-    mix_d: f32,
-    max_norm: f32,
-    max_norm_perturbed: f32,
+    padding_0: u32,
+    padding_1: u32,
 }
 
-struct BlendUniforms {
-    a: f32,
-    b: f32,
-    sharpness: f32,
-    padding: f32,
+@group(1) @binding(0) var<uniform> descent_uniforms: DescentUniforms;
+@group(1) @binding(1) var<uniform> descent_norms: Norms;
+
+// frame
+fn descend(chunk: Chunk, len: u32, lane: u32, clip_g: f32, clip_perturbed: f32) {
+    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
+        let count = len - i;
+        var w: vec4<f32>;
+        if ANCHORED {
+            w = load_anchor(chunk.anchor + i);
+        } else {
+            w = load_weight(chunk.weight + i);
+        }
+        let g = clip_g * load_grad(chunk.grad + i);
+        let g_perturbed = clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
+        let stepped = base_step(chunk, i, count, w, blend.a * g + blend.b * g_perturbed);
+        let updated = stepped - (hyper.lr * blend.sharpness) * (g_perturbed - g);
+        store_weight(chunk.weight + i, updated, count);
+    }
 }
-
-@group(0) @binding(0) var<uniform> descent_uniforms: DescentUniforms;
-@group(0) @binding(2) var<uniform> descent_norms: Norms;
-@group(0) @binding(3) var<uniform> descent_blend: BlendUniforms;
-
-// PyTorch's guard in clip_grad_norm_.
-const CLIP_EPSILON: f32 = 1e-6;
-
-fn clip(norm: f32, max_norm: f32) -> f32 {
-    return min(1.0, max_norm / (norm + CLIP_EPSILON));
-}
+// end frame
 
 @compute @workgroup_size(WORKGROUP)
 fn descent(
@@ -73,47 +49,7 @@ fn descent(
         return;
     }
     let chunk = chunks[index];
-    let hyper = descent_uniforms;
-    let blend = descent_blend;
-    let first = hyper.first != 0u;
     let clip_g = clip(descent_norms.gradient, hyper.max_norm);
     let clip_perturbed = clip(descent_norms.perturbed, hyper.max_norm_perturbed);
-
-    for (var i = 4u * lane; i < chunk.len; i += 4u * WORKGROUP) {
-        let count = chunk.len - i;
-        var w: vec4<f32>;
-        if ANCHORED {
-            w = load_partner(chunk.partner + i);
-        } else {
-            w = load_weight(chunk.weight + i);
-        }
-        let g = clip_g * load_grad(chunk.grad + i);
-        let g_perturbed = clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
-        let h = blend.a * g + blend.b * g_perturbed;
-        let d = h + hyper.weight_decay * w;
-
-        var u = d;
-        if STATES >= 1u {
-            let old = select(load_state_0(chunk.state_0 + i), vec4<f32>(), first);
-            let m = hyper.keep_1 * old + hyper.add_1 * d;
-            store_state_0(chunk.state_0 + i, m, count);
-            u = hyper.mix_m * m + hyper.mix_d * d;
-        }
-        if STATES >= 2u {
-            let old = select(load_state_1(chunk.state_1 + i), vec4<f32>(), first);
-            let v = hyper.keep_2 * old + hyper.add_2 * (d * d);
-            store_state_1(chunk.state_1 + i, v, count);
-            var second = v;
-            if STATES == 3u {
-                let largest = select(load_state_2(chunk.state_2 + i), vec4<f32>(), first);
-                second = max(largest, v);
-                store_state_2(chunk.state_2 + i, second, count);
-            }
-            u = u / (sqrt(second * hyper.inverse_bias_2) + hyper.epsilon);
-        }
-
-        let sharpness = g_perturbed - g;
-        let updated = hyper.decay * w - hyper.lr * u - (hyper.lr * blend.sharpness) * sharpness;
-        store_weight(chunk.weight + i, updated, count);
-    }
+    descend(chunk, chunk.len, lane, clip_g, clip_perturbed); // each frame
 }

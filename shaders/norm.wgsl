@@ -1,37 +1,43 @@
 // norm: the global L2 norm over all tensors of a model, in two entry points.
 //
-//     norm         partials[first_partial + chunk] = sum of x^2 over the chunk
+//     norm         partials[..] = sums of squares over a chunk
 //     norm_finish  norms[slots] = sqrt(sum of all partials)
 //
-// with x = g, or x = |w| g if ADAPTIVE. Reads weight (if ADAPTIVE) and grad, writes partials.
+// of g if PLAIN, of |w| g if SCALED; of both in one reading if both are set, and then a plain and a
+// scaled partial stand side by side. Reads weight (if SCALED) and grad, writes partials.
 // Every sum runs in a fixed order, so the norm is the same bits every time.
 //
-// x^2 leaves the range of f32 for |x| above 1e19 or below 1e-19. Where a plain sum of squares is
-// not safely inside, it is taken again after J. L. Blue (ACM TOMS 4, 1978): large, middling and
-// small magnitudes are summed apart, the outer two scaled by powers of two, so that gradients from
-// 1e-37 to 1e+37, and 2^33 of them, give the right norm.
+// A chunk has one partial, summed over its workgroup; or, if BY_LANE, one for each invocation,
+// which spares adapters that pay for barriers.
+//
+// A square leaves the range of f32 for magnitudes above 1e19 or below 1e-19. Where a plain sum of
+// squares is not safely inside, it is taken again after J. L. Blue (ACM TOMS 4, 1978): large,
+// middling and small magnitudes are summed apart, the outer two scaled by powers of two, so that
+// gradients from 1e-37 to 1e+37, and 2^33 of them, give the right norm.
 
-override ADAPTIVE: bool = false;
+override PLAIN: bool = true;
+override SCALED: bool = false;
+override BY_LANE: bool = false;
 
 struct NormUniforms {
     chunk_count: u32,
     grid_width: u32,
-    first_partial: u32,
-    padding: u32,
+    padding_0: u32,
+    padding_1: u32,
 }
 
 struct NormFinishUniforms {
     partial_count: u32,
     // Bit i set: write field i of Norms.
-    slots: u32,
-    padding_0: u32,
-    padding_1: u32,
+    slots_plain: u32,
+    slots_scaled: u32,
+    padding: u32,
 }
 
-@group(0) @binding(0) var<uniform> norm_uniforms: NormUniforms;
-@group(0) @binding(11) var<storage, read_write> partials: array<vec4<f32>>;
-@group(0) @binding(12) var<uniform> norm_finish_uniforms: NormFinishUniforms;
-@group(0) @binding(13) var<storage, read_write> norms: array<f32, 4>;
+@group(0) @binding(9) var<storage, read_write> partials: array<vec4<f32>>;
+@group(1) @binding(0) var<uniform> norm_uniforms: NormUniforms;
+@group(1) @binding(4) var<uniform> norm_finish_uniforms: NormFinishUniforms;
+@group(1) @binding(5) var<storage, read_write> norms: array<f32, 4>;
 
 const LARGE: f32 = 0x1p+47f;
 const LARGE_SCALE: f32 = 0x1p-85f;
@@ -64,19 +70,76 @@ fn add_squares(sums: Squares, x: vec4<f32>) -> Squares {
     );
 }
 
-// What is squared: four elements from element i of a chunk on.
-fn element(weight_start: u32, grad_start: u32, i: u32, len: u32) -> vec4<f32> {
-    var x = load_grad(grad_start + i);
-    if ADAPTIVE {
-        x *= load_weight(weight_start + i);
-    }
-    // Past the end of the chunk lies somebody else's.
-    return select(vec4<f32>(), x, vec4<u32>(i) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(len));
-}
-
 fn total(x: vec4<f32>) -> f32 {
     return (x.x + x.y) + (x.z + x.w);
 }
+
+// Whether a plain sum left the range, or may have lost its smallest parts.
+fn unsafe_sum(sum: f32, largest: vec4<f32>) -> bool {
+    return sum > SAFE_ABOVE || (sum < SAFE_BELOW && any(largest > vec4<f32>()));
+}
+
+// Sums of squares: (large, middling, small, 0).
+struct Sums {
+    plain: vec4<f32>,
+    scaled: vec4<f32>,
+}
+
+fn inside(i: u32, len: u32) -> vec4<bool> {
+    return vec4<u32>(i) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(len);
+}
+
+// frame
+// Four elements of g from element i of a chunk on. Past its end lies somebody else's.
+fn masked_grad(chunk: Chunk, i: u32, len: u32) -> vec4<f32> {
+    return select(vec4<f32>(), load_grad(chunk.grad + i), inside(i, len));
+}
+
+fn masked_weight(chunk: Chunk, i: u32, len: u32) -> vec4<f32> {
+    return select(vec4<f32>(), load_weight(chunk.weight + i), inside(i, len));
+}
+
+// What one invocation sees of a chunk.
+fn sum_of(chunk: Chunk, len: u32, lane: u32) -> Sums {
+    var plain = vec4<f32>();
+    var scaled = vec4<f32>();
+    var largest_plain = vec4<f32>();
+    var largest_scaled = vec4<f32>();
+    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
+        let g = masked_grad(chunk, i, len);
+        if PLAIN {
+            plain += g * g;
+            largest_plain = max(largest_plain, abs(g));
+        }
+        if SCALED {
+            // |w| g, but for its sign.
+            let x = masked_weight(chunk, i, len) * g;
+            scaled += x * x;
+            largest_scaled = max(largest_scaled, abs(x));
+        }
+    }
+    var sums = Sums(
+        vec4<f32>(0.0, total(plain), 0.0, 0.0),
+        vec4<f32>(0.0, total(scaled), 0.0, 0.0),
+    );
+    if PLAIN && unsafe_sum(sums.plain.y, largest_plain) {
+        var apart = Squares();
+        for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
+            apart = add_squares(apart, masked_grad(chunk, i, len));
+        }
+        sums.plain = vec4<f32>(total(apart.large), total(apart.middling), total(apart.small), 0.0);
+    }
+    if SCALED && unsafe_sum(sums.scaled.y, largest_scaled) {
+        var apart = Squares();
+        for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
+            let x = masked_weight(chunk, i, len) * masked_grad(chunk, i, len);
+            apart = add_squares(apart, x);
+        }
+        sums.scaled = vec4<f32>(total(apart.large), total(apart.middling), total(apart.small), 0.0);
+    }
+    return sums;
+}
+// end frame
 
 // Each part is rooted before it is brought back to scale, and the three are joined by ratios: a
 // chain of two scalings could be folded by a driver into one constant outside the range of f32.
@@ -116,7 +179,14 @@ fn workgroup_sum(lane: u32, value: vec4<f32>) -> vec4<f32> {
             total += level_sums[i];
         }
     }
+    // Before the next sum writes lane_sums again.
+    workgroupBarrier();
     return total;
+}
+
+// How many partials stand between those of two chunks.
+fn stride() -> u32 {
+    return select(1u, 2u, PLAIN && SCALED);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -124,55 +194,77 @@ fn norm(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = chunk_index(workgroup, norm_uniforms.grid_width);
-    let inside = index < norm_uniforms.chunk_count;
-    var len = 0u;
-    var weight_start = 0u;
-    var grad_start = 0u;
-    if inside {
-        let chunk = chunks[index];
-        len = chunk.len;
-        weight_start = chunk.weight;
-        grad_start = chunk.grad;
+    let row = chunk_index(workgroup, norm_uniforms.grid_width);
+    let is_chunk = row < norm_uniforms.chunk_count;
+    var chunk = Chunk();
+    if is_chunk {
+        chunk = chunks[row];
     }
+    var sums = Sums();
+    sums = add_sums(sums, sum_of(chunk, chunk.len, lane)); // each frame
 
-    var sum = vec4<f32>();
-    var largest = vec4<f32>();
-    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-        let x = element(weight_start, grad_start, i, len);
-        sum += x * x;
-        largest = max(largest, abs(x));
-    }
-    var by_size = vec4<f32>(0.0, total(sum), 0.0, 0.0);
-    // Squares that left the range, or that may have lost their smallest parts: sort them by size.
-    if by_size.y > SAFE_ABOVE || (by_size.y < SAFE_BELOW && any(largest > vec4<f32>())) {
-        var sums = Squares();
-        for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-            sums = add_squares(sums, element(weight_start, grad_start, i, len));
+    // In the order of the tensors, wherever they lie: the finish then sums in that order too.
+    var place = chunk.index;
+    var writes = is_chunk;
+    if BY_LANE {
+        place = place * WORKGROUP + lane;
+    } else {
+        // Outside of any branch: a barrier must be reached by the whole workgroup.
+        if PLAIN {
+            sums.plain = workgroup_sum(lane, sums.plain);
         }
-        by_size = vec4<f32>(total(sums.large), total(sums.middling), total(sums.small), 0.0);
+        if SCALED {
+            sums.scaled = workgroup_sum(lane, sums.scaled);
+        }
+        writes = is_chunk && lane == 0u;
     }
+    if writes {
+        place *= stride();
+        if PLAIN {
+            partials[place] = sums.plain;
+            place += 1u;
+        }
+        if SCALED {
+            partials[place] = sums.scaled;
+        }
+    }
+}
 
-    // Outside the branch: a barrier must be reached by the whole workgroup.
-    let total = workgroup_sum(lane, by_size);
-    if inside && lane == 0u {
-        partials[norm_uniforms.first_partial + index] = total;
+fn add_sums(a: Sums, b: Sums) -> Sums {
+    return Sums(a.plain + b.plain, a.scaled + b.scaled);
+}
+
+fn write_norm(slots: u32, norm: f32) {
+    for (var slot = 0u; slot < 4u; slot += 1u) {
+        if (slots & (1u << slot)) != 0u {
+            norms[slot] = norm;
+        }
     }
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn norm_finish(@builtin(local_invocation_index) lane: u32) {
-    var sum = vec4<f32>();
+    var sums = Sums();
     for (var i = lane; i < norm_finish_uniforms.partial_count; i += WORKGROUP) {
-        sum += partials[i];
+        var place = i * stride();
+        if PLAIN {
+            sums.plain += partials[place];
+            place += 1u;
+        }
+        if SCALED {
+            sums.scaled += partials[place];
+        }
     }
-    let total = workgroup_sum(lane, sum);
-    if lane == 0u {
-        let norm = root(total);
-        for (var slot = 0u; slot < 4u; slot += 1u) {
-            if (norm_finish_uniforms.slots & (1u << slot)) != 0u {
-                norms[slot] = norm;
-            }
+    if PLAIN {
+        let sum = workgroup_sum(lane, sums.plain);
+        if lane == 0u {
+            write_norm(norm_finish_uniforms.slots_plain, root(sum));
+        }
+    }
+    if SCALED {
+        let sum = workgroup_sum(lane, sums.scaled);
+        if lane == 0u {
+            write_norm(norm_finish_uniforms.slots_scaled, root(sum));
         }
     }
 }

@@ -2,17 +2,23 @@
 //
 // Bound read_write for the reason given there.
 
-@group(0) @binding(4) var<storage, read_write> weight: array<f32>;
-@group(0) @binding(5) var<storage, read_write> grad: array<f32>;
-@group(0) @binding(6) var<storage, read_write> grad_perturbed: array<f32>;
-@group(0) @binding(7) var<storage, read_write> partner: array<f32>;
-@group(0) @binding(8) var<storage, read_write> state_0: array<f32>;
-@group(0) @binding(9) var<storage, read_write> state_1: array<f32>;
-@group(0) @binding(10) var<storage, read_write> state_2: array<f32>;
+// frame
+@group(0) @binding(1) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> anchor: array<f32>;
+@group(0) @binding(3) var<storage, read_write> grad: array<f32>;
+@group(0) @binding(4) var<storage, read_write> grad_perturbed: array<f32>;
+@group(0) @binding(5) var<storage, read_write> partner: array<f32>;
+@group(0) @binding(6) var<storage, read_write> state_0: array<f32>;
+@group(0) @binding(7) var<storage, read_write> state_1: array<f32>;
+@group(0) @binding(8) var<storage, read_write> state_2: array<f32>;
 
 // Four elements from element i on; what lies past the end of a chunk is the caller's to ignore.
 fn load_weight(i: u32) -> vec4<f32> {
     return vec4<f32>(weight[i], weight[i + 1u], weight[i + 2u], weight[i + 3u]);
+}
+
+fn load_anchor(i: u32) -> vec4<f32> {
+    return vec4<f32>(anchor[i], anchor[i + 1u], anchor[i + 2u], anchor[i + 3u]);
 }
 
 fn load_grad(i: u32) -> vec4<f32> {
@@ -69,3 +75,4 @@ fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
         state_2[i + c] = value[c];
     }
 }
+// end frame

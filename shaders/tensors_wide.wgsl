@@ -7,17 +7,23 @@
 // one; and the next tensor, which then starts inside a vector, goes through tensors_narrow.wgsl in
 // a dispatch of its own, so that no two invocations of one dispatch ever touch one vector.
 
-@group(0) @binding(4) var<storage, read_write> weight: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> grad: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> grad_perturbed: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> partner: array<vec4<f32>>;
-@group(0) @binding(8) var<storage, read_write> state_0: array<vec4<f32>>;
-@group(0) @binding(9) var<storage, read_write> state_1: array<vec4<f32>>;
-@group(0) @binding(10) var<storage, read_write> state_2: array<vec4<f32>>;
+// frame
+@group(0) @binding(1) var<storage, read_write> weight: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> anchor: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> grad: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> grad_perturbed: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> partner: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> state_0: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> state_1: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> state_2: array<vec4<f32>>;
 
 // Four elements from element i on; what lies past the end of a chunk is the caller's to ignore.
 fn load_weight(i: u32) -> vec4<f32> {
     return weight[i / 4u];
+}
+
+fn load_anchor(i: u32) -> vec4<f32> {
+    return anchor[i / 4u];
 }
 
 fn load_grad(i: u32) -> vec4<f32> {
@@ -94,3 +100,4 @@ fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
         }
     }
 }
+// end frame

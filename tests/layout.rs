@@ -1,8 +1,9 @@
 //! Uniform structs and binding numbers against naga's reflection of the shaders.
 
 use burn_wsam::layout::{
-    Access, AscentUniforms, BlendUniforms, Chunk, DescentUniforms, NormFinishUniforms,
-    NormUniforms, Norms, Specialisation, Stage, Width, bindings, source,
+    Access, AscentUniforms, BlendUniforms, Chunk, DescentUniforms, Frames, Geometry, Kernel,
+    NormFinishUniforms, NormUniforms, Norms, Specialisation, Stage, StepUniforms, Width, bindings,
+    column, framed, source, storage_buffers,
 };
 use std::collections::HashSet;
 use std::mem::offset_of;
@@ -41,17 +42,32 @@ macro_rules! same_layout {
 fn structs_match_the_shaders() {
     same_layout!(
         Stage::Norm,
-        Chunk { len, weight, grad, grad_perturbed, partner, state_0, state_1, state_2 }
+        Chunk {
+            len,
+            frame,
+            index,
+            weight,
+            anchor,
+            grad,
+            grad_perturbed,
+            partner,
+            state_0,
+            state_1,
+            state_2,
+        }
     );
     same_layout!(Stage::Ascent, Norms { gradient, perturbation, perturbed, padding });
-    same_layout!(Stage::Norm, NormUniforms { chunk_count, grid_width, first_partial, padding });
+    same_layout!(Stage::Norm, NormUniforms { chunk_count, grid_width, padding_0, padding_1 });
+    same_layout!(
+        Stage::NormFinish,
+        NormFinishUniforms { partial_count, slots_plain, slots_scaled, padding }
+    );
     same_layout!(Stage::Ascent, AscentUniforms { chunk_count, grid_width, rho, epsilon });
+    same_layout!(Stage::Descent, DescentUniforms { chunk_count, grid_width, padding_0, padding_1 });
     same_layout!(Stage::Descent, BlendUniforms { a, b, sharpness, padding });
     same_layout!(
         Stage::Descent,
-        DescentUniforms {
-            chunk_count,
-            grid_width,
+        StepUniforms {
             first,
             lr,
             decay,
@@ -68,11 +84,12 @@ fn structs_match_the_shaders() {
             max_norm_perturbed,
         }
     );
-    // Its padding is an array here and two fields there.
-    let (size, fields) = reflect(&module(Stage::NormFinish), "NormFinishUniforms");
-    assert_eq!(size as usize, size_of::<NormFinishUniforms>());
-    assert_eq!(fields[0], ("partial_count".to_owned(), 0));
-    assert_eq!(fields[1].1 as usize, offset_of!(NormFinishUniforms, slots));
+    // The lean stages have their uniforms under names of their own.
+    let fields = |stage, name| reflect(&module(stage), name);
+    let ascent = fields(Stage::Ascent, "AscentUniforms");
+    assert_eq!(fields(Stage::LeanAscent, "LeanAscentUniforms"), ascent);
+    let descent = fields(Stage::Descent, "DescentUniforms");
+    assert_eq!(fields(Stage::LeanDescent, "LeanDescentUniforms"), descent);
 }
 
 #[test]
@@ -99,7 +116,7 @@ fn bindings_match_the_shaders() {
             let name = variable.name.clone().unwrap_or_default();
             reflected.push((binding.group, binding.binding, name, variable.space));
         }
-        reflected.sort_by_key(|entry| entry.1);
+        reflected.sort_by_key(|entry| (entry.0, entry.1));
         let ours: Vec<_> = bindings(stage)
             .iter()
             .map(|binding| {
@@ -108,11 +125,11 @@ fn bindings_match_the_shaders() {
                     Access::Table => {
                         naga::AddressSpace::Storage { access: naga::StorageAccess::LOAD }
                     }
-                    Access::Tensor => naga::AddressSpace::Storage {
+                    Access::Storage => naga::AddressSpace::Storage {
                         access: naga::StorageAccess::LOAD | naga::StorageAccess::STORE,
                     },
                 };
-                (0, binding.number, binding.name.to_owned(), space)
+                (binding.group, binding.number, binding.name.to_owned(), space)
             })
             .collect();
         assert_eq!(reflected, ours, "{stage:?}");
@@ -122,8 +139,7 @@ fn bindings_match_the_shaders() {
 #[test]
 fn webgpu_limits_suffice() {
     for stage in Stage::ALL {
-        let storage =
-            bindings(stage).iter().filter(|b| !matches!(b.access, Access::Uniform(_))).count();
+        let storage = storage_buffers(stage);
         assert!(storage <= 8, "{stage:?} binds {storage} storage buffers; WebGPU promises 8");
     }
 }
@@ -131,23 +147,46 @@ fn webgpu_limits_suffice() {
 /// The cache key is the whole list of compile inputs: two keys, two pipelines.
 #[test]
 fn keys_name_every_compile_input() {
-    let all = Specialisation::all();
+    let geometry = Geometry { workgroup: 256, partials_by_lane: false };
+    let constants = |kernel| {
+        let (width, frames) = (Width::Wide, Frames::SINGLE);
+        Specialisation { kernel, width, frames }.constants(geometry)
+    };
+    let all = Kernel::all();
     let keys: HashSet<_> = all.iter().collect();
     assert_eq!(keys.len(), all.len());
-    let inputs: HashSet<_> = all
-        .iter()
-        .map(|s| format!("{:?} {:?} {:?}", s.stage(), s.width(), s.constants(256)))
-        .collect();
-    assert_eq!(inputs.len(), all.len(), "two specialisations compile to the same thing");
+    let inputs: HashSet<_> =
+        all.iter().map(|kernel| format!("{:?} {:?}", kernel.stage(), constants(*kernel))).collect();
+    assert_eq!(inputs.len(), all.len(), "two kernels compile to the same thing");
     for stage in Stage::ALL {
         let module = module(stage);
         let named: HashSet<_> =
             module.overrides.iter().filter_map(|(_, o)| o.name.clone()).collect();
-        for specialisation in all.iter().filter(|s| s.stage() == stage) {
+        for kernel in all.iter().filter(|kernel| kernel.stage() == stage) {
             let set: HashSet<_> =
-                specialisation.constants(256).iter().map(|(name, _)| (*name).to_owned()).collect();
-            // norm.wgsl holds two entry points, and norm_finish is not adaptive.
-            assert!(set == named || stage == Stage::NormFinish, "{specialisation:?}");
+                constants(*kernel).iter().map(|(name, _)| (*name).to_owned()).collect();
+            assert_eq!(set, named, "{kernel:?}");
         }
     }
+}
+
+/// Only what varies is repeated, fields that share a column's name are left alone, and only the
+/// frame that a chunk names sees elements.
+#[test]
+fn frames_repeat_what_varies() {
+    let frames = Frames { count: 3, varying: 1 << column::GRAD };
+    let text = framed(source(Stage::Ascent, Width::Wide), frames);
+    for wanted in [
+        "@group(0) @binding(21) var<storage, read_write> grad_2: array<vec4<f32>>;",
+        "    return grad_2[i / 4u];",
+        "    return weight[i / 4u];",
+        "load_grad_1(chunk.grad + i)",
+        "climb_2(chunk, select(0u, chunk.len, chunk.frame == 2u), lane, scale);",
+    ] {
+        assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
+    }
+    for unwanted in ["weight_1:", "chunk.grad_1", "grad_3", "grad_perturbed_1:"] {
+        assert!(!text.contains(unwanted), "{unwanted:?} in\n{text}");
+    }
+    naga::front::wgsl::parse_str(&text).expect("frames are WGSL");
 }

@@ -1,10 +1,10 @@
-//! What each base optimizer puts into the descent's uniforms.
+//! What each base optimizer puts into a step's uniforms.
 
-use crate::layout::DescentUniforms;
+use crate::layout::StepUniforms;
 use crate::method::{Base, ClipScope, Hyperparameters};
 
-/// The table at the top of `descent.wgsl`, computed in f64 and rounded once.
-pub(super) fn descent_constants(hyper: &Hyperparameters, lr: f64, step: u64) -> DescentUniforms {
+/// The table at the top of `step.wgsl`, computed in f64 and rounded once.
+pub(super) fn step_constants(hyper: &Hyperparameters, lr: f64, step: u64) -> StepUniforms {
     // Unclipped: the largest norm there is.
     let (max_norm, max_norm_perturbed) = match hyper.clip {
         None => (f32::MAX, f32::MAX),
@@ -14,7 +14,7 @@ pub(super) fn descent_constants(hyper: &Hyperparameters, lr: f64, step: u64) -> 
         },
     };
     let first = step == 1;
-    let common = DescentUniforms {
+    let common = StepUniforms {
         first: u32::from(first),
         lr: lr as f32,
         decay: 1.0,
@@ -24,9 +24,9 @@ pub(super) fn descent_constants(hyper: &Hyperparameters, lr: f64, step: u64) -> 
     };
     match hyper.base {
         Base::Sgd { momentum, weight_decay } => {
-            let common = DescentUniforms { weight_decay: weight_decay as f32, ..common };
+            let common = StepUniforms { weight_decay: weight_decay as f32, ..common };
             let Some(m) = momentum else { return common };
-            DescentUniforms {
+            StepUniforms {
                 keep_1: m.momentum as f32,
                 add_1: if first { 1.0 } else { (1.0 - m.dampening) as f32 },
                 mix_m: if m.nesterov { m.momentum as f32 } else { 1.0 },
@@ -37,7 +37,7 @@ pub(super) fn descent_constants(hyper: &Hyperparameters, lr: f64, step: u64) -> 
         Base::Adam(m) | Base::AdamW(m) => {
             let t = step as f64;
             let decoupled = matches!(hyper.base, Base::AdamW(_));
-            DescentUniforms {
+            StepUniforms {
                 decay: if decoupled { (1.0 - lr * m.weight_decay) as f32 } else { 1.0 },
                 weight_decay: if decoupled { 0.0 } else { m.weight_decay as f32 },
                 epsilon: m.epsilon as f32,

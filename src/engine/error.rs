@@ -125,6 +125,9 @@ pub enum EngineError {
         /// Tensors of the descent.
         descent: usize,
     },
+    /// Lean mode was asked for with the coupled form, whose base step needs `g~`.
+    #[error("lean mode takes the base step before g~ is known, so it needs the decoupled form")]
+    LeanCoupled,
     /// The blend buffer cannot be bound.
     #[error(
         "the blend buffer needs BufferUsages::UNIFORM and {need} bytes, but has {usage:?} and {size}"

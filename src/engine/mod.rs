@@ -42,34 +42,46 @@
 mod adapter;
 mod constants;
 mod error;
+mod half;
+mod lean;
 mod pipelines;
 mod plan;
 mod readback;
 mod record;
+mod schedule;
 mod slices;
 mod stats;
 mod step;
 mod tuning;
 
 pub use error::{EngineError, Role};
-pub use slices::{AscentTensor, DescentTensor, Placement, Slice};
+pub use lean::LeanAscent;
+pub use slices::{
+    AscentTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, Placement, Slice,
+};
 pub use stats::StepStats;
 pub use step::{Ascent, AscentOptions, BlendSource};
 pub use tuning::Tuning;
 
+use crate::layout::{COLUMNS, column_binding};
+use half::{Key, Plan};
 use pipelines::Pipelines;
 use plan::WindowLimits;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Records WSAM steps into command encoders.
 ///
-/// Holds compiled pipelines and a scratch buffer, and no state of any model: one engine serves
-/// any number of models on its device, from any thread. Recording never submits, reads back or
-/// blocks.
+/// Holds compiled pipelines, a scratch buffer and the plans of recent steps, and no state of any
+/// model: one engine serves any number of models on its device, from any thread. Recording never
+/// submits, reads back or blocks.
+///
+/// A plan (chunk tables, bind groups) serves every step whose tensors lie where they lay, and keeps
+/// their buffers alive until other steps displace it, [`forget_plans`](Engine::forget_plans) is
+/// called or the engine is dropped.
 pub struct Engine {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    pipelines: Pipelines,
+    pipelines: Arc<Pipelines>,
     tuning: Tuning,
     window_limits: WindowLimits,
     max_grid: u32,
@@ -78,6 +90,8 @@ pub struct Engine {
     /// Partial sums of the norms. Steps may share it, for the queue runs them one after another
     /// and each writes before it reads.
     partials: Mutex<wgpu::Buffer>,
+    /// The least recently used one first.
+    plans: Mutex<Vec<(Key, Arc<Plan>)>>,
 }
 
 /// Bytes between the starts of two bindings in one buffer: WebGPU's largest alignment.
@@ -105,8 +119,24 @@ impl Engine {
         tuning: Tuning,
     ) -> Result<Self, EngineError> {
         tuning.check()?;
+        check_limits(&device.limits(), tuning.workgroup)?;
+        let pipelines = Arc::new(Pipelines::new(device, tuning.geometry())?);
+        Ok(Self::from_parts(device, queue, pipelines, tuning))
+    }
+
+    /// Another engine on the same device: it shares the compiled pipelines, and has plans and scratch
+    /// memory of its own, which go when it goes.
+    pub fn fork(&self) -> Self {
+        Self::from_parts(&self.device, &self.queue, self.pipelines.clone(), self.tuning)
+    }
+
+    fn from_parts(
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        pipelines: Arc<Pipelines>,
+        tuning: Tuning,
+    ) -> Self {
         let limits = device.limits();
-        check_limits(&limits, tuning.workgroup)?;
         let buffer = |label, size| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
@@ -115,19 +145,20 @@ impl Engine {
                 mapped_at_creation: false,
             })
         };
-        Ok(Self {
+        Self {
             device: device.clone(),
             queue: queue.clone(),
-            pipelines: Pipelines::new(device, tuning.workgroup)?,
+            pipelines,
             tuning,
             window_limits: WindowLimits {
                 max_binding: limits.max_storage_buffer_binding_size,
                 alignment: ALIGNMENT,
             },
             max_grid: limits.max_compute_workgroups_per_dimension,
-            unused: buffer("wsam.unused", slices::COLUMNS as u64 * ALIGNMENT),
+            unused: buffer("wsam.unused", COLUMNS as u64 * ALIGNMENT),
             partials: Mutex::new(buffer("wsam.partials", 1 << 16)),
-        })
+            plans: Mutex::default(),
+        }
     }
 
     /// The device this engine records for.
@@ -162,9 +193,18 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_uniform_buffers_per_shader_stage",
             u64::from(limits.max_uniform_buffers_per_shader_stage),
-            3,
+            4,
         ),
-        ("max_bindings_per_bind_group", u64::from(limits.max_bindings_per_bind_group), 11),
+        (
+            "max_dynamic_uniform_buffers_per_pipeline_layout",
+            u64::from(limits.max_dynamic_uniform_buffers_per_pipeline_layout),
+            2,
+        ),
+        (
+            "max_bindings_per_bind_group",
+            u64::from(limits.max_bindings_per_bind_group),
+            u64::from(column_binding(COLUMNS, tuning::MOST_FRAMES)),
+        ),
         (
             "max_compute_invocations_per_workgroup",
             u64::from(limits.max_compute_invocations_per_workgroup),

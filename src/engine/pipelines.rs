@@ -1,104 +1,167 @@
 //! Compute pipelines: one per [`Specialisation`], compiled at first use and kept.
 
 use super::error::EngineError;
-use crate::layout::{self, Access, Specialisation, Stage, Width};
+use crate::layout::{
+    self, Access, Frames, Geometry, Specialisation, Stage, Width, column_binding, framed,
+};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-struct StageObjects {
-    /// By [`Width::ALL`].
-    modules: [wgpu::ShaderModule; 2],
-    bind_group_layout: wgpu::BindGroupLayout,
-    pipeline_layout: wgpu::PipelineLayout,
-}
-
 pub(crate) struct Pipelines {
     device: wgpu::Device,
-    workgroup: u32,
-    stages: HashMap<Stage, StageObjects>,
-    compiled: Mutex<HashMap<Specialisation, wgpu::ComputePipeline>>,
+    geometry: Geometry,
+    /// Group 1 of every stage but the norm's finish: what a half of a step fills in.
+    pub(crate) step_layout: wgpu::BindGroupLayout,
+    /// Group 1 of the norm's finish.
+    pub(crate) finish_layout: wgpu::BindGroupLayout,
+    compiled: Mutex<Compiled>,
+}
+
+#[derive(Default)]
+struct Compiled {
+    modules: HashMap<(Stage, Width, Frames), wgpu::ShaderModule>,
+    pipelines: HashMap<Specialisation, (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
 }
 
 impl Pipelines {
-    pub(crate) fn new(device: &wgpu::Device, workgroup: u32) -> Result<Self, EngineError> {
-        let mut stages = HashMap::new();
+    pub(crate) fn new(device: &wgpu::Device, geometry: Geometry) -> Result<Self, EngineError> {
+        let mut modules = HashMap::new();
         for stage in Stage::ALL {
-            let objects = scoped(device, stage.entry_point(), || stage_objects(device, stage))?;
-            stages.insert(stage, objects);
+            for width in Width::ALL {
+                let key = (stage, width, Frames::SINGLE);
+                let make = || module(device, key);
+                modules.insert(key, scoped(device, stage.entry_point(), make)?);
+            }
         }
-        Ok(Self { device: device.clone(), workgroup, stages, compiled: Mutex::default() })
+        let dynamic = |binding| entry(binding, wgpu::BufferBindingType::Uniform, true);
+        let fixed = |binding| entry(binding, wgpu::BufferBindingType::Uniform, false);
+        let storage = wgpu::BufferBindingType::Storage { read_only: false };
+        let layout = |label, entries: &[_]| {
+            let label = Some(label);
+            device
+                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries })
+        };
+        let step = [dynamic(0), fixed(1), fixed(2), dynamic(3)];
+        let finish = [dynamic(4), entry(layout::NORMS.number, storage, false)];
+        Ok(Self {
+            device: device.clone(),
+            geometry,
+            step_layout: layout("wsam.step", &step),
+            finish_layout: layout("wsam.norm_finish.step", &finish),
+            compiled: Mutex::new(Compiled { modules, pipelines: HashMap::new() }),
+        })
     }
 
-    pub(crate) fn bind_group_layout(&self, stage: Stage) -> &wgpu::BindGroupLayout {
-        &self.stages[&stage].bind_group_layout
-    }
-
+    /// A pipeline and the layout of its group 0.
     pub(crate) fn get(
         &self,
         specialisation: Specialisation,
-    ) -> Result<wgpu::ComputePipeline, EngineError> {
+    ) -> Result<(wgpu::ComputePipeline, wgpu::BindGroupLayout), EngineError> {
         // A panic elsewhere cannot leave a half-written map: insertion is the last thing done.
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = compiled.get(&specialisation) {
-            return Ok(pipeline.clone());
+        if let Some(found) = compiled.pipelines.get(&specialisation) {
+            return Ok(found.clone());
         }
+        let Specialisation { kernel, width, frames } = specialisation;
+        let stage = kernel.stage();
         let label = format!("wsam.{specialisation:?}");
-        let stage = specialisation.stage();
-        let objects = &self.stages[&stage];
-        let pipeline = scoped(&self.device, &label, || {
-            self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(&label),
-                layout: Some(&objects.pipeline_layout),
-                module: &objects.modules[specialisation.width() as usize],
-                entry_point: Some(stage.entry_point()),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &specialisation.constants(self.workgroup),
-                    // Every element of the reduction's array is written before it is read.
-                    zero_initialize_workgroup_memory: false,
-                },
-                cache: None,
+        let key = (stage, width, frames);
+        let module = match compiled.modules.get(&key) {
+            Some(module) => module.clone(),
+            None => {
+                let made = scoped(&self.device, &label, || module(&self.device, key))?;
+                compiled.modules.insert(key, made.clone());
+                made
+            }
+        };
+        let made = scoped(&self.device, &label, || self.pipeline(&module, specialisation, &label))?;
+        compiled.pipelines.insert(specialisation, made.clone());
+        Ok(made)
+    }
+
+    fn pipeline(
+        &self,
+        module: &wgpu::ShaderModule,
+        specialisation: Specialisation,
+        label: &str,
+    ) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
+        let stage = specialisation.kernel.stage();
+        let entries: Vec<_> = layout::bindings(stage)
+            .iter()
+            .filter(|slot| slot.group == 0)
+            .flat_map(|slot| {
+                let read_only = slot.access == Access::Table;
+                let ty = wgpu::BufferBindingType::Storage { read_only };
+                let copies = copies(slot.number, specialisation.frames);
+                copies.map(move |binding| entry(binding, ty, false))
             })
-        })?;
-        compiled.insert(specialisation, pipeline.clone());
-        Ok(pipeline)
+            .collect();
+        let group_layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(label),
+            entries: &entries,
+        });
+        let step_layout = match stage {
+            Stage::NormFinish => &self.finish_layout,
+            _ => &self.step_layout,
+        };
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(label),
+            bind_group_layouts: &[Some(&group_layout), Some(step_layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(label),
+            layout: Some(&layout),
+            module,
+            entry_point: Some(stage.entry_point()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &specialisation.constants(self.geometry),
+                // Every element of the reduction's arrays is written before it is read.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        (pipeline, group_layout)
     }
 }
 
-fn stage_objects(device: &wgpu::Device, stage: Stage) -> StageObjects {
-    let label = format!("wsam.{}", stage.entry_point());
-    let modules = Width::ALL.map(|width| {
-        device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(&label),
-            source: wgpu::ShaderSource::Wgsl(layout::source(stage, width).into()),
-        })
-    });
-    let entries: Vec<_> = layout::bindings(stage)
-        .iter()
-        .map(|binding| wgpu::BindGroupLayoutEntry {
-            binding: binding.number,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: match binding.access {
-                    Access::Uniform(_) => wgpu::BufferBindingType::Uniform,
-                    Access::Table => wgpu::BufferBindingType::Storage { read_only: true },
-                    Access::Tensor => wgpu::BufferBindingType::Storage { read_only: false },
-                },
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
-            count: None,
-        })
-        .collect();
-    let bind_group_layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some(&label),
-        entries: &entries,
-    });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(&label),
-        bind_group_layouts: &[Some(&bind_group_layout)],
-        immediate_size: 0,
-    });
-    StageObjects { modules, bind_group_layout, pipeline_layout }
+/// The bindings that a binding of a single frame becomes.
+fn copies(number: u32, frames: Frames) -> impl Iterator<Item = u32> {
+    let column = number.checked_sub(column_binding(0, 0)).map(|column| column as usize);
+    let column = column.filter(|column| *column < layout::COLUMNS);
+    let count = if column.is_some_and(|c| frames.varies(c)) { frames.count } else { 1 };
+    (0..count).map(move |frame| match column {
+        Some(column) => column_binding(column, frame),
+        None => number,
+    })
+}
+
+fn entry(
+    binding: u32,
+    ty: wgpu::BufferBindingType,
+    has_dynamic_offset: bool,
+) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
+        count: None,
+    }
+}
+
+fn module(
+    device: &wgpu::Device,
+    (stage, width, frames): (Stage, Width, Frames),
+) -> wgpu::ShaderModule {
+    let source = layout::source(stage, width);
+    let source = match frames {
+        Frames::SINGLE => source.into(),
+        frames => framed(source, frames).into(),
+    };
+    device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some(stage.entry_point()),
+        source: wgpu::ShaderSource::Wgsl(source),
+    })
 }
 
 /// Turns a validation error of `create` into a value; wgpu would otherwise panic.

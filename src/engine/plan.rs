@@ -1,10 +1,11 @@
 //! Cuts tensors into chunks and gathers the chunks that can share a dispatch.
 //!
-//! A dispatch binds one window of one buffer per column. Tensors whose slices lie in the same
-//! windows share it, so the number of dispatches grows with distinct buffers, not with tensors.
+//! A frame is one window of one buffer for each column. Tensors whose slices lie in the same windows
+//! share it, so the number of frames grows with distinct buffers, not with tensors; `schedule.rs`
+//! then puts frames together into dispatches.
 
-use super::slices::{COLUMNS, Columns, Slice, chunk};
-use crate::layout::{Chunk, Width};
+use super::slices::{Columns, Slice};
+use crate::layout::{COLUMNS, Chunk, Width};
 use std::collections::HashMap;
 
 /// A range of a buffer that a dispatch binds.
@@ -15,13 +16,16 @@ pub(crate) struct Window {
     pub(crate) size: u64,
 }
 
-/// Work of one dispatch.
+/// A window for each column that is used.
+pub(crate) type Windows = [Option<Window>; COLUMNS];
+
+/// Work of one frame.
 #[derive(Debug)]
-pub(crate) struct Group<V> {
-    /// What distinguishes this group's pipeline or uniforms.
-    pub(crate) variant: V,
+pub(crate) struct Group {
+    /// Tensors of one class share their uniforms.
+    pub(crate) class: usize,
     pub(crate) width: Width,
-    pub(crate) windows: [Option<Window>; COLUMNS],
+    pub(crate) windows: Windows,
     pub(crate) chunks: Vec<Chunk>,
 }
 
@@ -51,29 +55,40 @@ impl WindowLimits {
     }
 }
 
-/// Cuts `tensors` into groups, in the order in which their windows first appear. Within a group,
-/// chunks follow the order of the tensors.
+/// Cuts `tensors` (class, length, slices) into groups, in the order in which their windows first
+/// appear. Within a group, chunks follow the order of the tensors; they are numbered in that order
+/// over all groups.
 // wgpu hashes and compares a buffer by its identity, which nothing mutates.
 #[allow(clippy::mutable_key_type)]
-pub(crate) fn cut<'a, V: Copy + Eq + std::hash::Hash>(
-    tensors: impl Iterator<Item = (V, u64, Columns<'a>)>,
+pub(crate) fn cut<'a>(
+    tensors: impl Iterator<Item = (usize, u64, Columns<'a>)>,
     limits: WindowLimits,
     chunk_len: u64,
-) -> Vec<Group<V>> {
-    let mut groups: Vec<Group<V>> = Vec::new();
-    let mut places: HashMap<(V, Width, [Option<Window>; COLUMNS]), usize> = HashMap::new();
-    for (variant, len, columns) in tensors {
+) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut places: HashMap<(usize, Width, Windows), usize> = HashMap::new();
+    let mut count = 0;
+    for (class, len, columns) in tensors {
         let mut position = 0;
         while position < len {
             let windows = columns.map(|slice| slice.map(|slice| limits.window(slice, position)));
             let (offsets, piece, width) = piece(&columns, &windows, position, len);
-            let key = (variant, width, windows);
-            let place = *places.entry(key).or_insert_with_key(|(_, _, windows)| {
-                let (windows, chunks) = (windows.clone(), Vec::new());
-                groups.push(Group { variant, width, windows, chunks });
-                groups.len() - 1
-            });
-            push_chunks(&mut groups[place].chunks, piece, offsets, chunk_len);
+            let same = |group: &Group| {
+                (group.class, group.width) == (class, width) && group.windows == windows
+            };
+            // Neighbours mostly share their windows.
+            let place = match groups.last() {
+                Some(last) if same(last) => groups.len() - 1,
+                _ => {
+                    let next = groups.len();
+                    let place = *places.entry((class, width, windows.clone())).or_insert(next);
+                    if place == next {
+                        groups.push(Group { class, width, windows, chunks: Vec::new() });
+                    }
+                    place
+                }
+            };
+            push_chunks(&mut groups[place].chunks, piece, offsets, chunk_len, &mut count);
             position += piece;
         }
     }
@@ -83,7 +98,7 @@ pub(crate) fn cut<'a, V: Copy + Eq + std::hash::Hash>(
 /// Offsets in the windows, and how many elements from `position` on can be taken at which width.
 fn piece(
     columns: &Columns<'_>,
-    windows: &[Option<Window>; COLUMNS],
+    windows: &Windows,
     position: u64,
     len: u64,
 ) -> ([u64; COLUMNS], u64, Width) {
@@ -106,12 +121,19 @@ fn piece(
     }
 }
 
-fn push_chunks(chunks: &mut Vec<Chunk>, piece: u64, offsets: [u64; COLUMNS], chunk_len: u64) {
+fn push_chunks(
+    chunks: &mut Vec<Chunk>,
+    piece: u64,
+    offsets: [u64; COLUMNS],
+    chunk_len: u64,
+    count: &mut u32,
+) {
     let mut done = 0;
     while done < piece {
         let len = chunk_len.min(piece - done);
-        // Both fit: a window is at most u32::MAX bytes.
-        chunks.push(chunk(len as u32, offsets.map(|offset| (offset + done) as u32)));
+        // All fit: a window is at most u32::MAX bytes.
+        chunks.push(Chunk::new(len as u32, *count, offsets.map(|offset| (offset + done) as u32)));
+        *count += 1;
         done += len;
     }
 }

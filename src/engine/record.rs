@@ -1,156 +1,160 @@
-//! Turns planned dispatches into commands: one metadata buffer, one compute pass.
+//! Fills a plan with the constants of a step and records it as one compute pass.
 
 use super::error::EngineError;
-use super::plan::Window;
-use super::stats::StepStats;
+use super::half::{Plan, Ready, range};
+use super::step::BlendSource;
 use super::{ALIGNMENT, Engine};
-use crate::layout::{self, Chunk, Specialisation, Stage};
+use crate::layout::{
+    AscentUniforms, BlendUniforms, DescentUniforms, Kernel, NORMS, NormFinishUniforms,
+    NormUniforms, StepUniforms,
+};
+use crate::method::Hyperparameters;
+use bytemuck::bytes_of;
+use wgpu::util::DeviceExt;
 
-/// A dispatch that is ready but for its device objects.
-pub(crate) struct Planned<'a> {
-    pub(crate) specialisation: Specialisation,
-    pub(crate) grid: [u32; 2],
-    pub(crate) uniforms: Vec<u8>,
-    pub(crate) chunks: &'a [Chunk],
-    /// In the order of [`layout::bindings`].
-    pub(crate) bindings: Vec<Bound<'a>>,
-}
-
-/// What a binding is filled with.
-pub(crate) enum Bound<'a> {
-    Uniforms,
-    Chunks,
-    /// A column's window, or this column's range of the unused buffer.
-    Column(usize, Option<&'a Window>),
-    Whole(&'a wgpu::Buffer),
+/// What changes from step to step.
+pub(crate) struct Constants<'a> {
+    pub(crate) hyper: &'a Hyperparameters,
+    pub(crate) blend: BlendSource<'a>,
+    /// By class. A half without a base step has none.
+    pub(crate) steps: Vec<StepUniforms>,
 }
 
 impl Engine {
-    /// The 2-D grid for so many workgroups.
-    pub(crate) fn grid(&self, workgroups: usize) -> Result<[u32; 2], EngineError> {
-        let (workgroups, max) = (workgroups as u64, u64::from(self.max_grid));
-        let width = workgroups.clamp(1, max);
-        let height = workgroups.div_ceil(width);
-        if height > max {
-            return Err(EngineError::Limit {
-                name: "max_compute_workgroups_per_dimension",
-                granted: max,
-                needed: workgroups.isqrt() + 1,
-            });
-        }
-        // Both fit: max is a u32.
-        Ok([width as u32, height as u32])
-    }
-
-    /// Records `planned` as one compute pass. On an error nothing is recorded.
+    /// Records `plan`. On an error nothing is recorded.
     pub(crate) fn record(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         label: &str,
-        planned: &[Planned<'_>],
-    ) -> Result<StepStats, EngineError> {
-        let mut metadata = Vec::new();
-        let places: Vec<_> = planned
+        plan: &Plan,
+        constants: &Constants<'_>,
+        norms: &wgpu::Buffer,
+    ) -> Result<(), EngineError> {
+        let device_blend = constants.blend.device()?;
+        // The blend, the steps of the classes, the dispatches' own: each in its place.
+        let mut bytes = Vec::with_capacity(ALIGNMENT as usize * (plan.ready.len() + 3));
+        append(&mut bytes, bytes_of(&constants.blend.uniforms(constants.hyper)));
+        let none = [StepUniforms::default()];
+        let steps = if constants.steps.is_empty() { &none[..] } else { &constants.steps };
+        let steps: Vec<_> = steps.iter().map(|step| append(&mut bytes, bytes_of(step))).collect();
+        let heads: Vec<_> = plan
+            .ready
             .iter()
-            .map(|dispatch| {
-                let uniforms = append(&mut metadata, &dispatch.uniforms);
-                let chunks = append(&mut metadata, bytemuck::cast_slice(dispatch.chunks));
-                (uniforms, chunks)
-            })
+            .map(|ready| append(&mut bytes, &head(ready, plan, constants.hyper)))
             .collect();
-        let mut ready = Vec::with_capacity(planned.len());
+
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let buffer = self.metadata_buffer(&metadata);
-        for (dispatch, (uniforms, chunks)) in planned.iter().zip(places) {
-            let pipeline = self.pipelines.get(dispatch.specialisation)?;
-            let group = self.bind_group(dispatch, &buffer, uniforms, chunks);
-            ready.push((pipeline, group, dispatch.grid));
-        }
+        let uniforms = self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: Some("wsam.uniforms"),
+            contents: &bytes,
+            usage: wgpu::BufferUsages::UNIFORM,
+        });
+        let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
+        let head = || range(&uniforms, 0, size_of::<AscentUniforms>() as u64);
+        let blend_size = size_of::<BlendUniforms>() as u64;
+        let step = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(label),
+            layout: &self.pipelines.step_layout,
+            entries: &[
+                entry(0, head()),
+                entry(1, range(norms, 0, norms.size())),
+                entry(2, range(device_blend.unwrap_or(&uniforms), 0, blend_size)),
+                entry(3, range(&uniforms, 0, size_of::<StepUniforms>() as u64)),
+            ],
+        });
+        let finish = plan.norm.map(|_| {
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(label),
+                layout: &self.pipelines.finish_layout,
+                entries: &[entry(4, head()), entry(NORMS.number, range(norms, 0, norms.size()))],
+            })
+        });
         if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(EngineError::Pipeline {
-                kernel: label.to_owned(),
-                reason: error.to_string(),
-            });
+            let kernel = label.to_owned();
+            return Err(EngineError::Pipeline { kernel, reason: error.to_string() });
         }
 
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: Some(label),
             timestamp_writes: None,
         });
-        for (pipeline, group, [width, height]) in &ready {
-            pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, group, &[]);
-            pass.dispatch_workgroups(*width, *height, 1);
+        for (ready, head) in plan.ready.iter().zip(heads) {
+            pass.set_pipeline(&ready.pipeline);
+            pass.set_bind_group(0, &ready.group, &[]);
+            match (&finish, ready.kernel) {
+                (Some(finish), Kernel::NormFinish(_)) => pass.set_bind_group(1, finish, &[head]),
+                _ => {
+                    let class = ready.class.min(steps.len() - 1);
+                    pass.set_bind_group(1, &step, &[head, steps[class]]);
+                }
+            }
+            pass.dispatch_workgroups(ready.grid[0], ready.grid[1], 1);
         }
-        Ok(StepStats {
-            dispatches: ready.len() as u32,
-            overhead_bytes: planned.iter().map(overhead).sum(),
-            ..Default::default()
-        })
+        Ok(())
+    }
+}
+
+impl BlendSource<'_> {
+    /// The device's blend, if that is where it is.
+    fn device(&self) -> Result<Option<&wgpu::Buffer>, EngineError> {
+        let BlendSource::Device(buffer) = self else { return Ok(None) };
+        let (usage, size) = (buffer.usage(), buffer.size());
+        let need = size_of::<BlendUniforms>() as u64;
+        if !usage.contains(wgpu::BufferUsages::UNIFORM) || size < need {
+            return Err(EngineError::BlendBuffer { usage, size, need });
+        }
+        Ok(Some(buffer))
     }
 
-    fn metadata_buffer(&self, metadata: &[u8]) -> wgpu::Buffer {
-        use wgpu::util::DeviceExt;
-        self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-            label: Some("wsam.metadata"),
-            contents: metadata,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE,
-        })
-    }
-
-    fn bind_group(
-        &self,
-        dispatch: &Planned<'_>,
-        metadata: &wgpu::Buffer,
-        uniforms: u64,
-        chunks: u64,
-    ) -> wgpu::BindGroup {
-        let stage = dispatch.specialisation.stage();
-        let binding = |buffer, offset, size| {
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer,
-                offset,
-                size: std::num::NonZeroU64::new(size),
-            })
+    fn uniforms(&self, hyper: &Hyperparameters) -> BlendUniforms {
+        let blend = match self {
+            BlendSource::Host(blend) => *blend,
+            BlendSource::Method | BlendSource::Device(_) => hyper.blend(),
         };
-        let entries: Vec<_> = layout::bindings(stage)
-            .iter()
-            .zip(&dispatch.bindings)
-            .map(|(slot, bound)| wgpu::BindGroupEntry {
-                binding: slot.number,
-                resource: match bound {
-                    Bound::Uniforms => binding(metadata, uniforms, dispatch.uniforms.len() as u64),
-                    Bound::Chunks => binding(metadata, chunks, size_of_val(dispatch.chunks) as u64),
-                    Bound::Column(_, Some(window)) => {
-                        binding(&window.buffer, window.offset, window.size)
-                    }
-                    Bound::Column(column, None) => {
-                        binding(&self.unused, *column as u64 * ALIGNMENT, ALIGNMENT)
-                    }
-                    Bound::Whole(buffer) => binding(buffer, 0, buffer.size()),
-                },
-            })
-            .collect();
-        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(stage.entry_point()),
-            layout: self.pipelines.bind_group_layout(stage),
-            entries: &entries,
-        })
+        BlendUniforms {
+            a: blend.a as f32,
+            b: blend.b as f32,
+            sharpness: blend.sharpness as f32,
+            padding: 0.0,
+        }
     }
 }
 
-/// Appends `bytes` at the next aligned place and returns the place.
-fn append(metadata: &mut Vec<u8>, bytes: &[u8]) -> u64 {
-    let place = metadata.len().next_multiple_of(ALIGNMENT as usize);
-    metadata.resize(place, 0);
-    metadata.extend_from_slice(bytes);
-    place as u64
+/// A dispatch's own uniforms; all are of one size.
+fn head(ready: &Ready, plan: &Plan, hyper: &Hyperparameters) -> [u8; 16] {
+    let (chunk_count, grid_width) = (ready.count, ready.grid[0]);
+    match ready.kernel {
+        Kernel::Norm(_) => {
+            let rest = NormUniforms::default();
+            bytemuck::cast(NormUniforms { chunk_count, grid_width, ..rest })
+        }
+        Kernel::NormFinish(_) => {
+            let slots = plan.norm.map_or((0, 0), |norm| (norm.slots_plain, norm.slots_scaled));
+            bytemuck::cast(NormFinishUniforms {
+                partial_count: ready.count,
+                slots_plain: slots.0,
+                slots_scaled: slots.1,
+                padding: 0,
+            })
+        }
+        Kernel::Ascent { .. } | Kernel::LeanAscent { .. } => bytemuck::cast(AscentUniforms {
+            chunk_count,
+            grid_width,
+            rho: hyper.rho as f32,
+            epsilon: hyper.epsilon as f32,
+        }),
+        Kernel::Descent { .. } | Kernel::LeanDescent => {
+            let rest = DescentUniforms::default();
+            bytemuck::cast(DescentUniforms { chunk_count, grid_width, ..rest })
+        }
+    }
 }
 
-fn overhead(dispatch: &Planned<'_>) -> u64 {
-    let partials = match dispatch.specialisation.stage() {
-        Stage::Norm => 16 * dispatch.chunks.len(),
-        _ => 0,
-    };
-    (dispatch.uniforms.len() + size_of_val(dispatch.chunks) + partials) as u64
+/// Appends `part` at the next aligned place and returns the place.
+fn append(bytes: &mut Vec<u8>, part: &[u8]) -> u32 {
+    let place = bytes.len().next_multiple_of(ALIGNMENT as usize);
+    bytes.resize(place, 0);
+    bytes.extend_from_slice(part);
+    // A dispatch takes one place; there are far fewer than 2^24.
+    place as u32
 }

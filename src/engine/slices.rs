@@ -1,11 +1,11 @@
 //! Tensors as the engine sees them: ranges of `f32` elements in storage buffers.
 
 use super::error::{EngineError, Role};
-use crate::layout::Chunk;
+use crate::layout::{COLUMNS, column};
 use std::collections::HashMap;
 
 /// `len` elements of `f32` in `buffer`, starting `offset` bytes in. Cloning clones a handle.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// A buffer with `BufferUsages::STORAGE`.
     pub buffer: wgpu::Buffer,
@@ -65,60 +65,87 @@ pub struct DescentTensor {
     pub step: u64,
 }
 
-/// Slices of one tensor by their column in the chunk table.
-pub(crate) type Columns<'a> = [Option<&'a Slice>; COLUMNS];
-
-/// Columns of [`Chunk`] that hold offsets.
-pub(crate) const COLUMNS: usize = 7;
-
-/// Places of the columns, in the order of [`Chunk`]'s fields.
-pub(crate) mod column {
-    pub(crate) const WEIGHT: usize = 0;
-    pub(crate) const GRAD: usize = 1;
-    pub(crate) const GRAD_PERTURBED: usize = 2;
-    pub(crate) const PARTNER: usize = 3;
-    pub(crate) const STATE: usize = 4;
+/// One tensor of a lean ascent. All slices have the weight's length.
+#[derive(Clone, Debug)]
+pub struct LeanAscentTensor {
+    /// Written with what the descent needs: the base optimizer's step, taken, and a term in `g`.
+    /// Read as `w` if there is no anchor.
+    pub weight: Slice,
+    /// Where `w` is read from, if `weight` is a buffer of its own.
+    pub anchor: Option<Slice>,
+    /// The gradient `g`, unclipped. Read, and not needed any more afterwards.
+    pub grad: Slice,
+    /// Written with `w + e_w`.
+    pub partner: Slice,
+    /// State tensors, as in [`DescentTensor::state`].
+    pub state: Vec<Slice>,
+    /// Which step of this tensor this is, counted from 1.
+    pub step: u64,
 }
 
-pub(crate) fn chunk(len: u32, offsets: [u32; COLUMNS]) -> Chunk {
-    let [weight, grad, grad_perturbed, partner, state_0, state_1, state_2] = offsets;
-    Chunk { len, weight, grad, grad_perturbed, partner, state_0, state_1, state_2 }
+/// One tensor of a lean descent.
+#[derive(Clone, Debug)]
+pub struct LeanDescentTensor {
+    /// The lean ascent's `weight`. Read; written with the new weights.
+    pub weight: Slice,
+    /// The perturbed gradient `g~`. Read.
+    pub grad_perturbed: Slice,
+}
+
+/// Slices of one tensor by their [`column`].
+pub(crate) type Columns<'a> = [Option<&'a Slice>; COLUMNS];
+
+fn columns<'a, const N: usize>(
+    slices: [(usize, Option<&'a Slice>); N],
+    state: &'a [Slice],
+) -> Columns<'a> {
+    let mut columns = [None; COLUMNS];
+    for (place, slice) in slices {
+        columns[place] = slice;
+    }
+    for (place, slice) in columns[column::STATE..].iter_mut().zip(state) {
+        *place = Some(slice);
+    }
+    columns
+}
+
+type Roles<'a> = Vec<(Role, &'a Slice, bool)>;
+
+fn state_roles(state: &[Slice]) -> impl Iterator<Item = (Role, &Slice, bool)> {
+    state.iter().zip(0..).map(|(slice, i)| (Role::State(i), slice, true))
 }
 
 impl AscentTensor {
     pub(crate) fn columns(&self) -> Columns<'_> {
-        let mut columns = [None; COLUMNS];
-        columns[column::WEIGHT] = Some(&self.weight);
-        columns[column::GRAD] = Some(&self.grad);
-        columns[column::PARTNER] = Some(&self.partner);
-        columns
+        let slices = [
+            (column::WEIGHT, Some(&self.weight)),
+            (column::GRAD, Some(&self.grad)),
+            (column::PARTNER, Some(&self.partner)),
+        ];
+        columns(slices, &[])
     }
 
-    fn roles(&self, placement: Placement) -> impl Iterator<Item = (Role, &Slice, bool)> {
-        [
+    fn roles(&self, placement: Placement) -> Roles<'_> {
+        vec![
             (Role::Weight, &self.weight, placement == Placement::InPlace),
             (Role::Grad, &self.grad, false),
             (Role::Partner, &self.partner, true),
         ]
-        .into_iter()
     }
 }
 
 impl DescentTensor {
     pub(crate) fn columns(&self) -> Columns<'_> {
-        let mut columns = [None; COLUMNS];
-        columns[column::WEIGHT] = Some(&self.weight);
-        columns[column::GRAD] = Some(&self.grad);
-        columns[column::GRAD_PERTURBED] = Some(&self.grad_perturbed);
-        columns[column::PARTNER] = self.anchor.as_ref();
-        for (place, state) in columns[column::STATE..].iter_mut().zip(&self.state) {
-            *place = Some(state);
-        }
-        columns
+        let slices = [
+            (column::WEIGHT, Some(&self.weight)),
+            (column::ANCHOR, self.anchor.as_ref()),
+            (column::GRAD, Some(&self.grad)),
+            (column::GRAD_PERTURBED, Some(&self.grad_perturbed)),
+        ];
+        columns(slices, &self.state)
     }
 
-    fn roles(&self) -> impl Iterator<Item = (Role, &Slice, bool)> {
-        let states = self.state.iter().zip(0..).map(|(slice, i)| (Role::State(i), slice, true));
+    fn roles(&self) -> Roles<'_> {
         [(Role::Weight, &self.weight, true)]
             .into_iter()
             .chain(self.anchor.as_ref().map(|anchor| (Role::Anchor, anchor, false)))
@@ -126,11 +153,50 @@ impl DescentTensor {
                 (Role::Grad, &self.grad, false),
                 (Role::GradPerturbed, &self.grad_perturbed, false),
             ])
-            .chain(states)
+            .chain(state_roles(&self.state))
+            .collect()
     }
 }
 
-/// Checks an ascent's tensors before anything is recorded.
+impl LeanAscentTensor {
+    pub(crate) fn columns(&self) -> Columns<'_> {
+        let slices = [
+            (column::WEIGHT, Some(&self.weight)),
+            (column::ANCHOR, self.anchor.as_ref()),
+            (column::GRAD, Some(&self.grad)),
+            (column::PARTNER, Some(&self.partner)),
+        ];
+        columns(slices, &self.state)
+    }
+
+    fn roles(&self) -> Roles<'_> {
+        [(Role::Weight, &self.weight, true)]
+            .into_iter()
+            .chain(self.anchor.as_ref().map(|anchor| (Role::Anchor, anchor, false)))
+            .chain([(Role::Grad, &self.grad, false), (Role::Partner, &self.partner, true)])
+            .chain(state_roles(&self.state))
+            .collect()
+    }
+}
+
+impl LeanDescentTensor {
+    pub(crate) fn columns(&self) -> Columns<'_> {
+        let slices = [
+            (column::WEIGHT, Some(&self.weight)),
+            (column::GRAD_PERTURBED, Some(&self.grad_perturbed)),
+        ];
+        columns(slices, &[])
+    }
+
+    fn roles(&self) -> Roles<'_> {
+        vec![
+            (Role::Weight, &self.weight, true),
+            (Role::GradPerturbed, &self.grad_perturbed, false),
+        ]
+    }
+}
+
+/// Checks an ascent's slices before anything is recorded.
 pub(crate) fn check_ascent(
     tensors: &[AscentTensor],
     placement: Placement,
@@ -138,21 +204,46 @@ pub(crate) fn check_ascent(
     check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles(placement))))
 }
 
-/// Checks a descent's tensors before anything is recorded.
-pub(crate) fn check_descent(tensors: &[DescentTensor], states: usize) -> Result<(), EngineError> {
-    for (index, tensor) in tensors.iter().enumerate() {
-        if tensor.state.len() != states {
-            return Err(EngineError::StateCount {
-                tensor: index,
-                found: tensor.state.len(),
-                expected: states,
-            });
-        }
-        if tensor.step == 0 {
-            return Err(EngineError::StepZero { tensor: index });
-        }
-    }
+/// Checks a descent's slices.
+pub(crate) fn check_descent(tensors: &[DescentTensor]) -> Result<(), EngineError> {
     check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles())))
+}
+
+/// Checks a lean ascent's slices.
+pub(crate) fn check_lean_ascent(tensors: &[LeanAscentTensor]) -> Result<(), EngineError> {
+    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles())))
+}
+
+/// Checks a lean descent's slices.
+pub(crate) fn check_lean_descent(tensors: &[LeanDescentTensor]) -> Result<(), EngineError> {
+    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles())))
+}
+
+/// Sorts tensors into classes of equal step counts: the class of each, and the step of each class.
+///
+/// # Errors
+///
+/// For a tensor with the wrong number of states, or at step 0.
+pub(crate) fn classes<'a>(
+    tensors: impl Iterator<Item = (&'a [Slice], u64)>,
+    states: usize,
+) -> Result<(Vec<usize>, Vec<u64>), EngineError> {
+    let mut steps: Vec<u64> = Vec::new();
+    let mut of = Vec::with_capacity(tensors.size_hint().0);
+    for (tensor, (state, step)) in tensors.enumerate() {
+        if state.len() != states {
+            return Err(EngineError::StateCount { tensor, found: state.len(), expected: states });
+        }
+        if step == 0 {
+            return Err(EngineError::StepZero { tensor });
+        }
+        let known = steps.iter().position(|known| *known == step);
+        of.push(known.unwrap_or_else(|| {
+            steps.push(step);
+            steps.len() - 1
+        }));
+    }
+    Ok((of, steps))
 }
 
 struct Range {
@@ -165,10 +256,7 @@ struct Range {
 
 // wgpu hashes and compares a buffer by its identity, which nothing mutates.
 #[allow(clippy::mutable_key_type)]
-fn check<'a, R>(tensors: impl Iterator<Item = (u64, R)>) -> Result<(), EngineError>
-where
-    R: Iterator<Item = (Role, &'a Slice, bool)>,
-{
+fn check<'a>(tensors: impl Iterator<Item = (u64, Roles<'a>)>) -> Result<(), EngineError> {
     let mut by_buffer: HashMap<&wgpu::Buffer, Vec<Range>> = HashMap::new();
     for (tensor, (weight_len, roles)) in tensors.enumerate() {
         for (role, slice, written) in roles {

@@ -1,10 +1,13 @@
 //! How work is cut: the numbers that depend on the adapter, in one place.
 
 use super::error::EngineError;
-use crate::layout::WORKGROUPS;
+use crate::layout::{Geometry, WORKGROUPS};
 
-/// Sizes of workgroups and chunks. They change speed, not results beyond the order of the norm's
-/// sums.
+/// A shader has code for each frame, and bindings.
+pub(crate) const MOST_FRAMES: u32 = 16;
+
+/// Sizes of workgroups, chunks and dispatches. They change speed, not results beyond the order of
+/// the norm's sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// Invocations in a workgroup: one of [`WORKGROUPS`].
@@ -16,20 +19,41 @@ pub struct Tuning {
     /// The most elements that one workgroup of a norm owns, a multiple of `chunk_len`. It owns as
     /// many as leave about a thousand workgroups.
     pub max_norm_chunk_len: u32,
+    /// Norms keep a partial sum for each invocation, in place of one for each workgroup: more bytes,
+    /// no barriers.
+    pub partials_by_lane: bool,
+    /// The most frames, sets of distinct buffers, that a dispatch reaches: 1 to 16. The device's
+    /// `max_storage_buffers_per_shader_stage` may allow fewer.
+    pub max_frames: u32,
 }
 
 impl Tuning {
     /// What suits an adapter.
     ///
     /// On a CPU a workgroup runs as a loop over SIMD vectors, so a small one streams through memory
-    /// and pays for its prologue once. Measured with lavapipe on two cores: `benches/README.md`.
+    /// and pays for its prologue once; and a barrier there suspends a coroutine. Measured with
+    /// lavapipe on two cores: `benches/README.md`. The values for other adapters are unmeasured.
     pub fn for_adapter(info: &wgpu::AdapterInfo) -> Self {
         match info.device_type {
-            wgpu::DeviceType::Cpu => {
-                Self { workgroup: 16, chunk_len: 4096, max_norm_chunk_len: 4096 }
-            }
-            _ => Self { workgroup: 256, chunk_len: 4096, max_norm_chunk_len: 1 << 16 },
+            wgpu::DeviceType::Cpu => Self {
+                workgroup: 16,
+                chunk_len: 4096,
+                max_norm_chunk_len: 1 << 16,
+                partials_by_lane: true,
+                max_frames: MOST_FRAMES,
+            },
+            _ => Self {
+                workgroup: 256,
+                chunk_len: 4096,
+                max_norm_chunk_len: 1 << 16,
+                partials_by_lane: false,
+                max_frames: MOST_FRAMES,
+            },
         }
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        Geometry { workgroup: self.workgroup, partials_by_lane: self.partials_by_lane }
     }
 
     pub(crate) fn check(&self) -> Result<(), EngineError> {
@@ -45,6 +69,9 @@ impl Tuning {
         if self.max_norm_chunk_len == 0 || !self.max_norm_chunk_len.is_multiple_of(self.chunk_len) {
             let expected = "a positive multiple of chunk_len";
             return wrong("max_norm_chunk_len", self.max_norm_chunk_len, expected);
+        }
+        if !(1..=MOST_FRAMES).contains(&self.max_frames) {
+            return wrong("max_frames", self.max_frames, "in 1..=16");
         }
         Ok(())
     }

@@ -4,28 +4,32 @@
 //! assertions below at compile time, and by `tests/layout.rs` against naga's reflection of the
 //! shaders.
 
+mod frames;
 mod specialisations;
 
-pub use specialisations::{Specialisation, Stage, WORKGROUPS, Width};
+pub use frames::{COLUMN_NAMES, column_binding, framed};
+pub use specialisations::{
+    COLUMNS, Frames, Geometry, Kernel, NormOf, Specialisation, Stage, WORKGROUPS, Width, column,
+};
 
 use bytemuck::{Pod, Zeroable};
 use std::mem::{offset_of, size_of};
 
-/// WGSL source of a stage: `common.wgsl`, the accessors, the stage.
+/// WGSL source of a stage with one frame: the stage's [files](Stage::files), one after another.
+/// [`framed`] makes the source of more frames from it.
 pub const fn source(stage: Stage, width: Width) -> &'static str {
-    /// The files, for both widths.
     macro_rules! sources {
-        ($stage:literal) => {
+        ($($file:literal),+) => {
             match width {
                 Width::Wide => concat!(
                     include_str!("../../shaders/common.wgsl"),
                     include_str!("../../shaders/tensors_wide.wgsl"),
-                    include_str!(concat!("../../shaders/", $stage)),
+                    $(include_str!(concat!("../../shaders/", $file))),+
                 ),
                 Width::Narrow => concat!(
                     include_str!("../../shaders/common.wgsl"),
                     include_str!("../../shaders/tensors_narrow.wgsl"),
-                    include_str!(concat!("../../shaders/", $stage)),
+                    $(include_str!(concat!("../../shaders/", $file))),+
                 ),
             }
         };
@@ -33,7 +37,9 @@ pub const fn source(stage: Stage, width: Width) -> &'static str {
     match stage {
         Stage::Norm | Stage::NormFinish => sources!("norm.wgsl"),
         Stage::Ascent => sources!("ascent.wgsl"),
-        Stage::Descent => sources!("descent.wgsl"),
+        Stage::Descent => sources!("step.wgsl", "descent.wgsl"),
+        Stage::LeanAscent => sources!("step.wgsl", "lean_ascent.wgsl"),
+        Stage::LeanDescent => sources!("step.wgsl", "lean_descent.wgsl"),
     }
 }
 
@@ -44,13 +50,16 @@ pub enum Access {
     Uniform(u64),
     /// A storage buffer that the stage only reads.
     Table,
-    /// A storage buffer of tensors, bound read_write (see `tensors_wide.wgsl` for why).
-    Tensor,
+    /// A storage buffer that the stage writes, or might: tensors are bound read_write throughout
+    /// (see `tensors_wide.wgsl` for why).
+    Storage,
 }
 
-/// A binding of group 0.
+/// A binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
+    /// Its group: 0 stays while tensors stay where they are, 1 is made for each half of a step.
+    pub group: u32,
     /// Its number.
     pub number: u32,
     /// The WGSL variable's name.
@@ -60,62 +69,99 @@ pub struct Binding {
 }
 
 const fn uniform<T>(number: u32, name: &'static str) -> Binding {
-    Binding { number, name, access: Access::Uniform(size_of::<T>() as u64) }
+    Binding { group: 1, number, name, access: Access::Uniform(size_of::<T>() as u64) }
 }
 
-const fn table(number: u32, name: &'static str) -> Binding {
-    Binding { number, name, access: Access::Table }
+const fn tensor(column: usize) -> Binding {
+    let number = column_binding(column, 0);
+    Binding { group: 0, number, name: COLUMN_NAMES[column], access: Access::Storage }
 }
 
-const fn tensor(number: u32, name: &'static str) -> Binding {
-    Binding { number, name, access: Access::Tensor }
-}
+const CHUNKS: Binding = Binding { group: 0, number: 0, name: "chunks", access: Access::Table };
+/// Partial sums of the norm.
+pub const PARTIALS: Binding =
+    Binding { group: 0, number: 9, name: "partials", access: Access::Storage };
+/// Where `norm_finish` writes the norms.
+pub const NORMS: Binding = Binding { group: 1, number: 5, name: "norms", access: Access::Storage };
+const BLEND: Binding = uniform::<BlendUniforms>(2, "blend");
+const HYPER: Binding = uniform::<StepUniforms>(3, "hyper");
 
-const CHUNKS: Binding = table(1, "chunks");
-const WEIGHT: Binding = tensor(4, "weight");
-const GRAD: Binding = tensor(5, "grad");
-const PARTNER: Binding = tensor(7, "partner");
-
-const NORM: &[Binding] =
-    &[uniform::<NormUniforms>(0, "norm_uniforms"), CHUNKS, WEIGHT, GRAD, tensor(11, "partials")];
-
-const NORM_FINISH: &[Binding] = &[
-    tensor(11, "partials"),
-    uniform::<NormFinishUniforms>(12, "norm_finish_uniforms"),
-    tensor(13, "norms"),
+const NORM: &[Binding] = &[
+    CHUNKS,
+    tensor(column::WEIGHT),
+    tensor(column::GRAD),
+    PARTIALS,
+    uniform::<NormUniforms>(0, "norm_uniforms"),
 ];
 
+const NORM_FINISH: &[Binding] =
+    &[PARTIALS, uniform::<NormFinishUniforms>(4, "norm_finish_uniforms"), NORMS];
+
 const ASCENT: &[Binding] = &[
-    uniform::<AscentUniforms>(0, "ascent_uniforms"),
     CHUNKS,
-    uniform::<Norms>(2, "ascent_norms"),
-    WEIGHT,
-    GRAD,
-    PARTNER,
+    tensor(column::WEIGHT),
+    tensor(column::GRAD),
+    tensor(column::PARTNER),
+    uniform::<AscentUniforms>(0, "ascent_uniforms"),
+    uniform::<Norms>(1, "ascent_norms"),
 ];
 
 const DESCENT: &[Binding] = &[
-    uniform::<DescentUniforms>(0, "descent_uniforms"),
     CHUNKS,
-    uniform::<Norms>(2, "descent_norms"),
-    uniform::<BlendUniforms>(3, "descent_blend"),
-    WEIGHT,
-    GRAD,
-    tensor(6, "grad_perturbed"),
-    PARTNER,
-    tensor(8, "state_0"),
-    tensor(9, "state_1"),
-    tensor(10, "state_2"),
+    tensor(column::WEIGHT),
+    tensor(column::ANCHOR),
+    tensor(column::GRAD),
+    tensor(column::GRAD_PERTURBED),
+    tensor(column::STATE),
+    tensor(column::STATE + 1),
+    tensor(column::STATE + 2),
+    uniform::<DescentUniforms>(0, "descent_uniforms"),
+    uniform::<Norms>(1, "descent_norms"),
+    BLEND,
+    HYPER,
 ];
 
-/// Bindings of a stage, in the order the engine fills them.
+const LEAN_ASCENT: &[Binding] = &[
+    CHUNKS,
+    tensor(column::WEIGHT),
+    tensor(column::ANCHOR),
+    tensor(column::GRAD),
+    tensor(column::PARTNER),
+    tensor(column::STATE),
+    tensor(column::STATE + 1),
+    tensor(column::STATE + 2),
+    uniform::<AscentUniforms>(0, "lean_ascent_uniforms"),
+    uniform::<Norms>(1, "lean_ascent_norms"),
+    BLEND,
+    HYPER,
+];
+
+const LEAN_DESCENT: &[Binding] = &[
+    CHUNKS,
+    tensor(column::WEIGHT),
+    tensor(column::GRAD_PERTURBED),
+    uniform::<DescentUniforms>(0, "lean_descent_uniforms"),
+    uniform::<Norms>(1, "lean_descent_norms"),
+    BLEND,
+    HYPER,
+];
+
+/// Bindings of a stage with one frame, by group and number. Further frames repeat the varying
+/// columns' bindings at [`column_binding`].
 pub const fn bindings(stage: Stage) -> &'static [Binding] {
     match stage {
         Stage::Norm => NORM,
         Stage::NormFinish => NORM_FINISH,
         Stage::Ascent => ASCENT,
         Stage::Descent => DESCENT,
+        Stage::LeanAscent => LEAN_ASCENT,
+        Stage::LeanDescent => LEAN_DESCENT,
     }
+}
+
+/// Storage buffers that a stage with one frame binds.
+pub fn storage_buffers(stage: Stage) -> u32 {
+    bindings(stage).iter().filter(|b| !matches!(b.access, Access::Uniform(_))).count() as u32
 }
 
 /// One row of the chunk table; offsets count `f32` elements from the start of the binding.
@@ -124,13 +170,19 @@ pub const fn bindings(stage: Stage) -> &'static [Binding] {
 pub struct Chunk {
     /// Elements in the chunk.
     pub len: u32,
+    /// The frame whose buffers hold it.
+    pub frame: u32,
+    /// Its place among all chunks of the step, in the order of the tensors.
+    pub index: u32,
     /// Offset in the weight binding.
     pub weight: u32,
+    /// Offset in the binding that `w` is read from, if not the weight's.
+    pub anchor: u32,
     /// Offset in the gradient binding.
     pub grad: u32,
     /// Offset in the perturbed gradient binding.
     pub grad_perturbed: u32,
-    /// Offset in the second weight binding: `w + e_w`, or the anchor.
+    /// Offset in the second weight binding of an ascent.
     pub partner: u32,
     /// Offset in the first state binding.
     pub state_0: u32,
@@ -138,6 +190,26 @@ pub struct Chunk {
     pub state_1: u32,
     /// Offset in the third state binding.
     pub state_2: u32,
+}
+
+impl Chunk {
+    /// A row of frame 0, from its offsets by [`column`].
+    pub fn new(len: u32, index: u32, offsets: [u32; COLUMNS]) -> Self {
+        let [weight, anchor, grad, grad_perturbed, partner, state_0, state_1, state_2] = offsets;
+        Self {
+            len,
+            frame: 0,
+            index,
+            weight,
+            anchor,
+            grad,
+            grad_perturbed,
+            partner,
+            state_0,
+            state_1,
+            state_2,
+        }
+    }
 }
 
 /// Global norms of a step.
@@ -155,7 +227,7 @@ pub struct Norms {
 }
 
 impl Norms {
-    /// Bit of [`NormFinishUniforms::slots`] that writes `gradient`.
+    /// Bit of [`NormFinishUniforms`]'s slots that writes `gradient`.
     pub const GRADIENT: u32 = 1;
     /// Bit that writes `perturbation`.
     pub const PERTURBATION: u32 = 2;
@@ -171,25 +243,27 @@ pub struct NormUniforms {
     pub chunk_count: u32,
     /// Workgroups in the x dimension of the dispatch.
     pub grid_width: u32,
-    /// Where this dispatch's partial sums start.
-    pub first_partial: u32,
     /// Unused.
-    pub padding: u32,
+    pub padding_0: u32,
+    /// Unused.
+    pub padding_1: u32,
 }
 
 /// Uniforms of `norm_finish`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct NormFinishUniforms {
-    /// Partial sums to add up.
+    /// Partial sums to add up, of each kind.
     pub partial_count: u32,
-    /// Fields of [`Norms`] to write, as bits.
-    pub slots: u32,
+    /// Fields of [`Norms`] that take the norm of `g`, as bits.
+    pub slots_plain: u32,
+    /// Fields of [`Norms`] that take the norm of `|w| g`, as bits.
+    pub slots_scaled: u32,
     /// Unused.
-    pub padding: [u32; 2],
+    pub padding: u32,
 }
 
-/// Uniforms of `ascent`.
+/// Uniforms of `ascent` and `lean_ascent`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct AscentUniforms {
@@ -203,7 +277,7 @@ pub struct AscentUniforms {
     pub epsilon: f32,
 }
 
-/// Uniforms of `descent`; the table in `descent.wgsl` says what each base optimizer puts here.
+/// Uniforms of `descent` and `lean_descent`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct DescentUniforms {
@@ -211,6 +285,16 @@ pub struct DescentUniforms {
     pub chunk_count: u32,
     /// Workgroups in the x dimension of the dispatch.
     pub grid_width: u32,
+    /// Unused.
+    pub padding_0: u32,
+    /// Unused.
+    pub padding_1: u32,
+}
+
+/// A step's constants; the table in `step.wgsl` says what each base optimizer puts here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub struct StepUniforms {
     /// 1 in the first step of these tensors: the state's content is ignored.
     pub first: u32,
     /// Learning rate.
@@ -256,14 +340,15 @@ pub struct BlendUniforms {
 }
 
 const _: () = {
-    assert!(size_of::<Chunk>() == 32);
-    assert!(offset_of!(Chunk, partner) == 16 && offset_of!(Chunk, state_2) == 28);
+    assert!(size_of::<Chunk>() == 44);
+    assert!(offset_of!(Chunk, partner) == 28 && offset_of!(Chunk, state_2) == 40);
     assert!(size_of::<Norms>() == 16 && offset_of!(Norms, perturbed) == 8);
-    assert!(size_of::<NormUniforms>() == 16 && offset_of!(NormUniforms, first_partial) == 8);
-    assert!(size_of::<NormFinishUniforms>() == 16 && offset_of!(NormFinishUniforms, slots) == 4);
+    assert!(size_of::<NormUniforms>() == 16);
+    assert!(size_of::<NormFinishUniforms>() == 16);
     assert!(size_of::<AscentUniforms>() == 16 && offset_of!(AscentUniforms, epsilon) == 12);
-    assert!(size_of::<DescentUniforms>() == 64);
-    assert!(offset_of!(DescentUniforms, decay) == 16 && offset_of!(DescentUniforms, keep_1) == 32);
-    assert!(offset_of!(DescentUniforms, max_norm_perturbed) == 60);
+    assert!(size_of::<DescentUniforms>() == 16);
+    assert!(size_of::<StepUniforms>() == 56);
+    assert!(offset_of!(StepUniforms, decay) == 8 && offset_of!(StepUniforms, keep_1) == 24);
+    assert!(offset_of!(StepUniforms, max_norm_perturbed) == 52);
     assert!(size_of::<BlendUniforms>() == 16 && offset_of!(BlendUniforms, sharpness) == 8);
 };

@@ -1,12 +1,30 @@
 // Every way the shaders are compiled. Read by the engine, which builds these pipelines, and by
-// build.rs, which validates each of them; std only, for build.rs includes this file as it is.
+// build.rs, which validates them; std only, for build.rs includes this file as it is.
 
 /// Invocations in a workgroup that an engine may choose: powers of two, at least what the norm's
 /// second level has, at most what WebGPU promises.
 pub const WORKGROUPS: [u32; 5] = [16, 32, 64, 128, 256];
 
-/// A shader stage: one file in `shaders/`, put behind `common.wgsl` and the accessors of a
-/// [`Width`].
+/// Columns of a chunk table: the roles a tensor's slices have.
+pub const COLUMNS: usize = 8;
+
+/// Places of the columns, in the order of the chunk table's fields and of the binding numbers.
+pub mod column {
+    /// The weights.
+    pub const WEIGHT: usize = 0;
+    /// Where `w` is read from, if not from the weights.
+    pub const ANCHOR: usize = 1;
+    /// The gradient.
+    pub const GRAD: usize = 2;
+    /// The perturbed gradient.
+    pub const GRAD_PERTURBED: usize = 3;
+    /// The second weight buffer of an ascent.
+    pub const PARTNER: usize = 4;
+    /// The first of three states.
+    pub const STATE: usize = 5;
+}
+
+/// A shader stage: one entry point, put behind the files that it shares with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Partial sums of the global norm.
@@ -17,18 +35,39 @@ pub enum Stage {
     Ascent,
     /// Restoration, blend and base step.
     Descent,
+    /// The climb and the base step in one.
+    LeanAscent,
+    /// The sharpness step after a lean ascent.
+    LeanDescent,
 }
 
 impl Stage {
     /// All stages.
-    pub const ALL: [Stage; 4] = [Stage::Norm, Stage::NormFinish, Stage::Ascent, Stage::Descent];
+    pub const ALL: [Stage; 6] = [
+        Stage::Norm,
+        Stage::NormFinish,
+        Stage::Ascent,
+        Stage::Descent,
+        Stage::LeanAscent,
+        Stage::LeanDescent,
+    ];
 
-    /// The file in `shaders/` that holds the stage.
-    pub const fn file(self) -> &'static str {
-        match self {
+    /// The files in `shaders/` that make the stage up, in their order.
+    pub const fn files(self, width: Width) -> [&'static str; 4] {
+        let shared = match self {
+            Stage::Norm | Stage::NormFinish | Stage::Ascent => None,
+            Stage::Descent | Stage::LeanAscent | Stage::LeanDescent => Some("step.wgsl"),
+        };
+        let own = match self {
             Stage::Norm | Stage::NormFinish => "norm.wgsl",
             Stage::Ascent => "ascent.wgsl",
             Stage::Descent => "descent.wgsl",
+            Stage::LeanAscent => "lean_ascent.wgsl",
+            Stage::LeanDescent => "lean_descent.wgsl",
+        };
+        match shared {
+            Some(shared) => ["common.wgsl", width.file(), shared, own],
+            None => ["common.wgsl", width.file(), "", own],
         }
     }
 
@@ -39,11 +78,13 @@ impl Stage {
             Stage::NormFinish => "norm_finish",
             Stage::Ascent => "ascent",
             Stage::Descent => "descent",
+            Stage::LeanAscent => "lean_ascent",
+            Stage::LeanDescent => "lean_descent",
         }
     }
 }
 
-/// How a dispatch accesses tensors: which file is put between `common.wgsl` and the stage.
+/// How a dispatch accesses tensors: which file of accessors it is compiled with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Width {
     /// Vectors of four, for chunks that start on multiples of four elements.
@@ -65,23 +106,71 @@ impl Width {
     }
 }
 
-/// One compiled form of a stage: the pipeline cache's key, naming every compile input but the size
-/// of workgroups, which an engine never changes.
+/// Frames of a dispatch: how many sets of buffers it reaches, and which columns differ between
+/// them. The other columns are bound once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Specialisation {
-    /// Partial sums of `g^2`, or of `(|w| g)^2` if adaptive.
-    Norm {
-        /// How tensors are accessed.
-        width: Width,
-        /// Scale the gradient by the weight.
-        adaptive: bool,
-    },
-    /// The finish has one form.
-    NormFinish,
+pub struct Frames {
+    /// Frames, at least 1.
+    pub count: u32,
+    /// Bit `c` set: column `c` has a binding in each frame.
+    pub varying: u8,
+}
+
+impl Frames {
+    /// One frame.
+    pub const SINGLE: Frames = Frames { count: 1, varying: 0 };
+
+    /// Whether a column has a binding of its own in each frame.
+    pub const fn varies(self, column: usize) -> bool {
+        self.varying & (1 << column) != 0
+    }
+}
+
+/// What a norm is taken of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NormOf {
+    /// `g`.
+    Gradient,
+    /// `|w| g`.
+    Scaled,
+    /// Both, in one reading.
+    Both,
+}
+
+impl NormOf {
+    /// All.
+    pub const ALL: [NormOf; 3] = [NormOf::Gradient, NormOf::Scaled, NormOf::Both];
+
+    /// Norms it comes to.
+    pub const fn count(self) -> u64 {
+        match self {
+            NormOf::Gradient | NormOf::Scaled => 1,
+            NormOf::Both => 2,
+        }
+    }
+
+    /// Whether the weights are read.
+    pub const fn reads_weight(self) -> bool {
+        !matches!(self, NormOf::Gradient)
+    }
+
+    fn constants(self) -> [(&'static str, f64); 2] {
+        [
+            ("PLAIN", f64::from(!matches!(self, NormOf::Scaled))),
+            ("SCALED", f64::from(self.reads_weight())),
+        ]
+    }
+}
+
+/// A form of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// Partial sums of squares.
+    Norm(NormOf),
+    /// The norms from them.
+    NormFinish(NormOf),
     /// The climb.
     Ascent {
-        /// How tensors are accessed.
-        width: Width,
         /// Scale the perturbation by the squared weight.
         adaptive: bool,
         /// Write `w + e_w` over `w` and save the anchor.
@@ -89,27 +178,39 @@ pub enum Specialisation {
     },
     /// The descent.
     Descent {
-        /// How tensors are accessed.
-        width: Width,
         /// State tensors of the base optimizer, 0 to 3.
         states: u32,
         /// Take `w` from the anchor.
         anchored: bool,
     },
+    /// The climb with the base step.
+    LeanAscent {
+        /// Scale the perturbation by the squared weight.
+        adaptive: bool,
+        /// State tensors of the base optimizer, 0 to 3.
+        states: u32,
+        /// Take `w` from the anchor.
+        anchored: bool,
+    },
+    /// The sharpness step.
+    LeanDescent,
 }
 
-impl Specialisation {
-    /// Every specialisation the engine can ask for.
-    pub fn all() -> Vec<Specialisation> {
-        let mut all = vec![Specialisation::NormFinish];
-        for width in Width::ALL {
-            for flag in [false, true] {
-                all.push(Specialisation::Norm { width, adaptive: flag });
-                for in_place in [false, true] {
-                    all.push(Specialisation::Ascent { width, adaptive: flag, in_place });
-                }
-                for states in 0..=3 {
-                    all.push(Specialisation::Descent { width, states, anchored: flag });
+impl Kernel {
+    /// Every kernel the engine can ask for.
+    pub fn all() -> Vec<Kernel> {
+        let mut all = vec![Kernel::LeanDescent];
+        for of in NormOf::ALL {
+            all.extend([Kernel::Norm(of), Kernel::NormFinish(of)]);
+        }
+        for flag in [false, true] {
+            for adaptive in [false, true] {
+                all.push(Kernel::Ascent { adaptive, in_place: flag });
+            }
+            for states in 0..=3 {
+                all.push(Kernel::Descent { states, anchored: flag });
+                for adaptive in [false, true] {
+                    all.push(Kernel::LeanAscent { adaptive, states, anchored: flag });
                 }
             }
         }
@@ -119,40 +220,64 @@ impl Specialisation {
     /// The stage this is a form of.
     pub const fn stage(self) -> Stage {
         match self {
-            Specialisation::Norm { .. } => Stage::Norm,
-            Specialisation::NormFinish => Stage::NormFinish,
-            Specialisation::Ascent { .. } => Stage::Ascent,
-            Specialisation::Descent { .. } => Stage::Descent,
+            Kernel::Norm(_) => Stage::Norm,
+            Kernel::NormFinish(_) => Stage::NormFinish,
+            Kernel::Ascent { .. } => Stage::Ascent,
+            Kernel::Descent { .. } => Stage::Descent,
+            Kernel::LeanAscent { .. } => Stage::LeanAscent,
+            Kernel::LeanDescent => Stage::LeanDescent,
         }
     }
 
-    /// How it accesses tensors. The finish accesses none, and goes by the wide source.
-    pub const fn width(self) -> Width {
+    /// Values of the shader's `override` constants beside the geometry.
+    fn constants(self) -> Vec<(&'static str, f64)> {
         match self {
-            Specialisation::Norm { width, .. }
-            | Specialisation::Ascent { width, .. }
-            | Specialisation::Descent { width, .. } => width,
-            Specialisation::NormFinish => Width::Wide,
+            Kernel::Norm(of) | Kernel::NormFinish(of) => of.constants().to_vec(),
+            Kernel::Ascent { adaptive, in_place } => {
+                vec![("ADAPTIVE", f64::from(adaptive)), ("IN_PLACE", f64::from(in_place))]
+            }
+            Kernel::Descent { states, anchored } => {
+                vec![("STATES", f64::from(states)), ("ANCHORED", f64::from(anchored))]
+            }
+            Kernel::LeanAscent { adaptive, states, anchored } => vec![
+                ("ADAPTIVE", f64::from(adaptive)),
+                ("STATES", f64::from(states)),
+                ("ANCHORED", f64::from(anchored)),
+            ],
+            Kernel::LeanDescent => vec![("STATES", 0.0)],
         }
     }
+}
 
-    /// Values of the shader's `override` constants, with workgroups of this size.
-    pub fn constants(self, workgroup: u32) -> Vec<(&'static str, f64)> {
-        let mut constants = vec![("WORKGROUP", f64::from(workgroup))];
-        match self {
-            Specialisation::Norm { adaptive, .. } => {
-                constants.push(("ADAPTIVE", f64::from(adaptive)));
-            }
-            Specialisation::NormFinish => {}
-            Specialisation::Ascent { adaptive, in_place, .. } => {
-                constants.push(("ADAPTIVE", f64::from(adaptive)));
-                constants.push(("IN_PLACE", f64::from(in_place)));
-            }
-            Specialisation::Descent { states, anchored, .. } => {
-                constants.push(("STATES", f64::from(states)));
-                constants.push(("ANCHORED", f64::from(anchored)));
-            }
+/// How an engine cuts work: the compile inputs that it never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    /// Invocations in a workgroup: one of [`WORKGROUPS`].
+    pub workgroup: u32,
+    /// Norms keep a partial sum for each invocation in place of one for each workgroup.
+    pub partials_by_lane: bool,
+}
+
+/// One compiled form of a stage: the pipeline cache's key, naming every compile input but the
+/// engine's [`Geometry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Specialisation {
+    /// What it computes.
+    pub kernel: Kernel,
+    /// How it accesses tensors. The norm's finish accesses none, and goes by the wide source.
+    pub width: Width,
+    /// The sets of buffers it reaches.
+    pub frames: Frames,
+}
+
+impl Specialisation {
+    /// Values of the shader's `override` constants.
+    pub fn constants(self, geometry: Geometry) -> Vec<(&'static str, f64)> {
+        let mut constants = vec![("WORKGROUP", f64::from(geometry.workgroup))];
+        if matches!(self.kernel.stage(), Stage::Norm | Stage::NormFinish) {
+            constants.push(("BY_LANE", f64::from(geometry.partials_by_lane)));
         }
+        constants.extend(self.kernel.constants());
         constants
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
         ("AdamW", adamw(), 4, 48),
         ("SGD, clipped", Hyperparameters { clip, ..sgd() }, 6, 36),
         ("AdamW, adaptive", Hyperparameters { adaptive: true, ..adamw() }, 4, 52),
-        ("AdamW, adaptive, clipped", Hyperparameters { adaptive: true, clip, ..adamw() }, 8, 60),
+        ("AdamW, adaptive, clipped", Hyperparameters { adaptive: true, clip, ..adamw() }, 6, 56),
     ];
     for (name, hyper, dispatches, bytes) in cases {
         for tensors in [1, 3, 200] {

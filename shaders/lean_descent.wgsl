@@ -1,0 +1,41 @@
+// lean_descent: what is left of a step after lean_ascent.wgsl.
+//
+//     weight   <- weight - lr sharpness g~               g~ clipped as in descent.wgsl
+//
+// Reads grad_perturbed; reads and writes weight.
+// One invocation owns an element in both buffers (see common.wgsl).
+
+struct LeanDescentUniforms {
+    chunk_count: u32,
+    grid_width: u32,
+    padding_0: u32,
+    padding_1: u32,
+}
+
+@group(1) @binding(0) var<uniform> lean_descent_uniforms: LeanDescentUniforms;
+@group(1) @binding(1) var<uniform> lean_descent_norms: Norms;
+
+// frame
+fn descend(chunk: Chunk, len: u32, lane: u32, factor: f32) {
+    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
+        let g_perturbed = load_grad_perturbed(chunk.grad_perturbed + i);
+        let updated = load_weight(chunk.weight + i) - factor * g_perturbed;
+        store_weight(chunk.weight + i, updated, len - i);
+    }
+}
+// end frame
+
+@compute @workgroup_size(WORKGROUP)
+fn lean_descent(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = chunk_index(workgroup, lean_descent_uniforms.grid_width);
+    if index >= lean_descent_uniforms.chunk_count {
+        return;
+    }
+    let chunk = chunks[index];
+    let clip_perturbed = clip(lean_descent_norms.perturbed, hyper.max_norm_perturbed);
+    let factor = hyper.lr * blend.sharpness * clip_perturbed;
+    descend(chunk, chunk.len, lane, factor); // each frame
+}

@@ -1,0 +1,84 @@
+// What descent.wgsl, lean_ascent.wgsl and lean_descent.wgsl share: a step's constants, clipping, and
+// the base optimizer's step:
+//
+//     d   = h + weight_decay w                                         the L2 term of SGD and Adam
+//     m   = keep_1 m + add_1 d                                         STATES >= 1
+//     u   = mix_m m + mix_d d                                          (u = d without states)
+//     v   = keep_2 v + add_2 d^2,  u <- u / (sqrt(v inverse_bias_2) + epsilon)     STATES >= 2
+//     x   = max(x, v), taking v's place under the root                 STATES == 3: AMSGrad
+//     w   <- decay w - lr u
+//
+//                     keep_1    add_1            mix_m          mix_d          decay
+//     SGD             -         -                -              -              1
+//     SGD, momentum   momentum  1 - dampening    1              0              1
+//     SGD, Nesterov   momentum  1 - dampening    momentum       1              1
+//     Adam            beta_1    1 - beta_1       1/(1-beta_1^t) 0              1
+//     AdamW           beta_1    1 - beta_1       1/(1-beta_1^t) 0              1 - lr weight_decay
+//
+// In the first step the state's old content is ignored (it may be uninitialised memory); SGD's
+// momentum then starts at d undampened: the host sets add_1 = 1.
+
+override STATES: u32 = 0u;
+
+struct StepUniforms {
+    first: u32,
+    lr: f32,
+    decay: f32,
+    weight_decay: f32,
+    epsilon: f32,
+    inverse_bias_2: f32,
+    keep_1: f32,
+    add_1: f32,
+    keep_2: f32,
+    add_2: f32,
+    mix_m: f32,
+    mix_d: f32,
+    max_norm: f32,
+    max_norm_perturbed: f32,
+}
+
+struct BlendUniforms {
+    a: f32,
+    b: f32,
+    sharpness: f32,
+    padding: f32,
+}
+
+@group(1) @binding(2) var<uniform> blend: BlendUniforms;
+@group(1) @binding(3) var<uniform> hyper: StepUniforms;
+
+// PyTorch's guard in clip_grad_norm_.
+const CLIP_EPSILON: f32 = 1e-6;
+
+fn clip(norm: f32, max_norm: f32) -> f32 {
+    return min(1.0, max_norm / (norm + CLIP_EPSILON));
+}
+
+// frame
+// The stepped weights of four elements from element i of a chunk on; the states are stepped in
+// their buffers.
+fn base_step(chunk: Chunk, i: u32, count: u32, w: vec4<f32>, h: vec4<f32>) -> vec4<f32> {
+    let first = hyper.first != 0u;
+    let d = h + hyper.weight_decay * w;
+    var u = d;
+    if STATES >= 1u {
+        let old = select(load_state_0(chunk.state_0 + i), vec4<f32>(), first);
+        let m = hyper.keep_1 * old + hyper.add_1 * d;
+        store_state_0(chunk.state_0 + i, m, count);
+        u = hyper.mix_m * m + hyper.mix_d * d;
+    }
+    if STATES >= 2u {
+        let old = select(load_state_1(chunk.state_1 + i), vec4<f32>(), first);
+        let v = hyper.keep_2 * old + hyper.add_2 * (d * d);
+        store_state_1(chunk.state_1 + i, v, count);
+        var second = v;
+        if STATES == 3u {
+            let largest = select(load_state_2(chunk.state_2 + i), vec4<f32>(), first);
+            second = max(largest, v);
+            store_state_2(chunk.state_2 + i, second, count);
+        }
+        u = u / (sqrt(second * hyper.inverse_bias_2) + hyper.epsilon);
+    }
+    return hyper.decay * w - hyper.lr * u;
+}
+// end frame
