@@ -14,9 +14,9 @@ mod shaders {
     #[allow(dead_code, unreachable_pub)]
     mod specialisations;
 
+    use frames::{COLUMN_NAMES, framed};
     use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
-    use frames::{COLUMN_NAMES, framed};
     use specialisations::{
         Frames, Geometry, Kernel, Specialisation, Stage, WORKGROUPS, Width, column,
     };
@@ -105,7 +105,8 @@ mod shaders {
                 let frame = found.strip_prefix(name).and_then(|rest| rest.strip_prefix('_'));
                 found == name || frame.is_some_and(|frame| frame.parse::<u32>().is_ok())
             });
-            let (found, want) = (found.count(), if frames.varies(column) { frames.count } else { 1 });
+            let (found, want) =
+                (found.count(), if frames.varies(column) { frames.count } else { 1 });
             if found != want as usize {
                 fail(place, &format!("{found} variables of {name} where {want} should be"));
             }

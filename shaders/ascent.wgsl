@@ -20,21 +20,27 @@ struct AscentUniforms {
 @group(1) @binding(1) var<uniform> ascent_norms: Norms;
 
 // frame
-fn climb(chunk: Chunk, len: u32, lane: u32, scale: f32) {
-    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-        let count = len - i;
-        let w = load_weight(chunk.weight + i);
-        // Scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
-        var e = ascent_uniforms.rho * (load_grad(chunk.grad + i) * scale);
-        if ADAPTIVE {
-            e *= w * w;
-        }
-        if IN_PLACE {
-            store_partner(chunk.partner + i, w, count);
-            store_weight(chunk.weight + i, w + e, count);
-        } else {
-            store_partner(chunk.partner + i, w + e, count);
-        }
+fn climb_at(chunk: Chunk, i: u32, count: u32, rho: f32, scale: f32) {
+    let w = load_weight(chunk.weight + i);
+    // Scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
+    var e = rho * (load_grad(chunk.grad + i) * scale);
+    if ADAPTIVE {
+        e *= w * w;
+    }
+    if IN_PLACE {
+        store_partner(chunk.partner + i, w, count);
+        store_weight(chunk.weight + i, w + e, count);
+    } else {
+        store_partner(chunk.partner + i, w + e, count);
+    }
+}
+
+fn climb(chunk: Chunk, len: u32, lane: u32, rho: f32, scale: f32) {
+    for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
+        climb_at(chunk, i, 4u, rho, scale);
+    }
+    if owns_tail(len, lane) {
+        climb_at(chunk, len - len % 4u, len % 4u, rho, scale);
     }
 }
 // end frame
@@ -50,5 +56,5 @@ fn ascent(
     }
     let chunk = chunks[index];
     let scale = 1.0 / (ascent_norms.perturbation + ascent_uniforms.epsilon);
-    climb(chunk, chunk.len, lane, scale); // each frame
+    climb(chunk, chunk.len, lane, ascent_uniforms.rho, scale); // each frame
 }

@@ -48,3 +48,9 @@ struct Norms {
 fn chunk_index(workgroup: vec3<u32>, grid_width: u32) -> u32 {
     return workgroup.y * grid_width + workgroup.x;
 }
+
+// A chunk's last elements, where its length is no multiple of four, are one invocation's: the next
+// one's in turn. They stand apart from the loops because a whole vector is stored at once.
+fn owns_tail(len: u32, lane: u32) -> bool {
+    return len % 4u != 0u && len / 4u % WORKGROUP == lane;
+}

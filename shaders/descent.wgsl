@@ -20,21 +20,38 @@ struct DescentUniforms {
 @group(1) @binding(0) var<uniform> descent_uniforms: DescentUniforms;
 @group(1) @binding(1) var<uniform> descent_norms: Norms;
 
+// What every element of a step needs, read once.
+struct Scales {
+    hyper: StepUniforms,
+    a: f32,
+    b: f32,
+    // lr sharpness
+    sharpness: f32,
+    clip_g: f32,
+    clip_perturbed: f32,
+}
+
 // frame
-fn descend(chunk: Chunk, len: u32, lane: u32, clip_g: f32, clip_perturbed: f32) {
-    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-        let count = len - i;
-        var w: vec4<f32>;
-        if ANCHORED {
-            w = load_anchor(chunk.anchor + i);
-        } else {
-            w = load_weight(chunk.weight + i);
-        }
-        let g = clip_g * load_grad(chunk.grad + i);
-        let g_perturbed = clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
-        let stepped = base_step(chunk, i, count, w, blend.a * g + blend.b * g_perturbed);
-        let updated = stepped - (hyper.lr * blend.sharpness) * (g_perturbed - g);
-        store_weight(chunk.weight + i, updated, count);
+fn descend_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
+    var w: vec4<f32>;
+    if ANCHORED {
+        w = load_anchor(chunk.anchor + i);
+    } else {
+        w = load_weight(chunk.weight + i);
+    }
+    let g = scales.clip_g * load_grad(chunk.grad + i);
+    let g_perturbed = scales.clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
+    let h = scales.a * g + scales.b * g_perturbed;
+    let stepped = base_step(scales.hyper, chunk, i, count, w, h);
+    store_weight(chunk.weight + i, stepped - scales.sharpness * (g_perturbed - g), count);
+}
+
+fn descend(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
+    for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
+        descend_at(chunk, i, 4u, scales);
+    }
+    if owns_tail(len, lane) {
+        descend_at(chunk, len - len % 4u, len % 4u, scales);
     }
 }
 // end frame
@@ -49,7 +66,13 @@ fn descent(
         return;
     }
     let chunk = chunks[index];
-    let clip_g = clip(descent_norms.gradient, hyper.max_norm);
-    let clip_perturbed = clip(descent_norms.perturbed, hyper.max_norm_perturbed);
-    descend(chunk, chunk.len, lane, clip_g, clip_perturbed); // each frame
+    let scales = Scales(
+        hyper,
+        blend.a,
+        blend.b,
+        hyper.lr * blend.sharpness,
+        clip(descent_norms.gradient, hyper.max_norm),
+        clip(descent_norms.perturbed, hyper.max_norm_perturbed),
+    );
+    descend(chunk, chunk.len, lane, scales); // each frame
 }

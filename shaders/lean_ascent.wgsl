@@ -21,25 +21,41 @@ struct LeanAscentUniforms {
 @group(1) @binding(0) var<uniform> lean_ascent_uniforms: LeanAscentUniforms;
 @group(1) @binding(1) var<uniform> lean_ascent_norms: Norms;
 
+// What every element of a step needs, read once.
+struct Scales {
+    hyper: StepUniforms,
+    rho: f32,
+    scale: f32,
+    clip_g: f32,
+    // lr sharpness
+    sharpness: f32,
+}
+
 // frame
-fn climb(chunk: Chunk, len: u32, lane: u32, scale: f32, clip_g: f32) {
-    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-        let count = len - i;
-        var w: vec4<f32>;
-        if ANCHORED {
-            w = load_anchor(chunk.anchor + i);
-        } else {
-            w = load_weight(chunk.weight + i);
-        }
-        let unclipped = load_grad(chunk.grad + i);
-        var e = lean_ascent_uniforms.rho * (unclipped * scale);
-        if ADAPTIVE {
-            e *= w * w;
-        }
-        store_partner(chunk.partner + i, w + e, count);
-        let g = clip_g * unclipped;
-        let stepped = base_step(chunk, i, count, w, g);
-        store_weight(chunk.weight + i, stepped + (hyper.lr * blend.sharpness) * g, count);
+fn climb_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
+    var w: vec4<f32>;
+    if ANCHORED {
+        w = load_anchor(chunk.anchor + i);
+    } else {
+        w = load_weight(chunk.weight + i);
+    }
+    let unclipped = load_grad(chunk.grad + i);
+    var e = scales.rho * (unclipped * scales.scale);
+    if ADAPTIVE {
+        e *= w * w;
+    }
+    store_partner(chunk.partner + i, w + e, count);
+    let g = scales.clip_g * unclipped;
+    let stepped = base_step(scales.hyper, chunk, i, count, w, g);
+    store_weight(chunk.weight + i, stepped + scales.sharpness * g, count);
+}
+
+fn climb(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
+    for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
+        climb_at(chunk, i, 4u, scales);
+    }
+    if owns_tail(len, lane) {
+        climb_at(chunk, len - len % 4u, len % 4u, scales);
     }
 }
 // end frame
@@ -54,7 +70,12 @@ fn lean_ascent(
         return;
     }
     let chunk = chunks[index];
-    let scale = 1.0 / (lean_ascent_norms.perturbation + lean_ascent_uniforms.epsilon);
-    let clip_g = clip(lean_ascent_norms.gradient, hyper.max_norm);
-    climb(chunk, chunk.len, lane, scale, clip_g); // each frame
+    let scales = Scales(
+        hyper,
+        lean_ascent_uniforms.rho,
+        1.0 / (lean_ascent_norms.perturbation + lean_ascent_uniforms.epsilon),
+        clip(lean_ascent_norms.gradient, hyper.max_norm),
+        hyper.lr * blend.sharpness,
+    );
+    climb(chunk, chunk.len, lane, scales); // each frame
 }

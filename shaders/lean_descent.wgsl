@@ -16,11 +16,18 @@ struct LeanDescentUniforms {
 @group(1) @binding(1) var<uniform> lean_descent_norms: Norms;
 
 // frame
+fn descend_at(chunk: Chunk, i: u32, count: u32, factor: f32) {
+    let g_perturbed = load_grad_perturbed(chunk.grad_perturbed + i);
+    let updated = load_weight(chunk.weight + i) - factor * g_perturbed;
+    store_weight(chunk.weight + i, updated, count);
+}
+
 fn descend(chunk: Chunk, len: u32, lane: u32, factor: f32) {
-    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-        let g_perturbed = load_grad_perturbed(chunk.grad_perturbed + i);
-        let updated = load_weight(chunk.weight + i) - factor * g_perturbed;
-        store_weight(chunk.weight + i, updated, len - i);
+    for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
+        descend_at(chunk, i, 4u, factor);
+    }
+    if owns_tail(len, lane) {
+        descend_at(chunk, len - len % 4u, len % 4u, factor);
     }
 }
 // end frame

@@ -75,8 +75,8 @@ fn total(x: vec4<f32>) -> f32 {
 }
 
 // Whether a plain sum left the range, or may have lost its smallest parts.
-fn unsafe_sum(sum: f32, largest: vec4<f32>) -> bool {
-    return sum > SAFE_ABOVE || (sum < SAFE_BELOW && any(largest > vec4<f32>()));
+fn unsafe_sum(sum: f32, bits: vec4<u32>) -> bool {
+    return sum > SAFE_ABOVE || (sum < SAFE_BELOW && any((bits << vec4<u32>(1u)) != vec4<u32>()));
 }
 
 // Sums of squares: (large, middling, small, 0).
@@ -85,55 +85,79 @@ struct Sums {
     scaled: vec4<f32>,
 }
 
-fn inside(i: u32, len: u32) -> vec4<bool> {
-    return vec4<u32>(i) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(len);
+// Plain sums, and the bits that occur in what was squared: cheaper than the largest magnitude, and
+// enough to tell whether all of it was zero.
+struct Plain {
+    plain: vec4<f32>,
+    bits_plain: vec4<u32>,
+    scaled: vec4<f32>,
+    bits_scaled: vec4<u32>,
+}
+
+// The first `count` of four elements. What lies past the end of a chunk is somebody else's.
+fn first(count: u32, x: vec4<f32>) -> vec4<f32> {
+    return select(vec4<f32>(), x, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));
 }
 
 // frame
-// Four elements of g from element i of a chunk on. Past its end lies somebody else's.
-fn masked_grad(chunk: Chunk, i: u32, len: u32) -> vec4<f32> {
-    return select(vec4<f32>(), load_grad(chunk.grad + i), inside(i, len));
+// Elements of a chunk from element i on; `count` of four are the chunk's.
+fn grad_at(chunk: Chunk, i: u32, count: u32) -> vec4<f32> {
+    return first(count, load_grad(chunk.grad + i));
 }
 
-fn masked_weight(chunk: Chunk, i: u32, len: u32) -> vec4<f32> {
-    return select(vec4<f32>(), load_weight(chunk.weight + i), inside(i, len));
+// |w| g, but for its sign.
+fn product_at(chunk: Chunk, i: u32, count: u32, g: vec4<f32>) -> vec4<f32> {
+    return first(count, load_weight(chunk.weight + i)) * g;
+}
+
+fn add_at(chunk: Chunk, i: u32, count: u32, to: Plain) -> Plain {
+    var sums = to;
+    let g = grad_at(chunk, i, count);
+    if PLAIN {
+        sums.plain += g * g;
+        sums.bits_plain |= bitcast<vec4<u32>>(g);
+    }
+    if SCALED {
+        let x = product_at(chunk, i, count, g);
+        sums.scaled += x * x;
+        sums.bits_scaled |= bitcast<vec4<u32>>(x);
+    }
+    return sums;
 }
 
 // What one invocation sees of a chunk.
 fn sum_of(chunk: Chunk, len: u32, lane: u32) -> Sums {
-    var plain = vec4<f32>();
-    var scaled = vec4<f32>();
-    var largest_plain = vec4<f32>();
-    var largest_scaled = vec4<f32>();
-    for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-        let g = masked_grad(chunk, i, len);
-        if PLAIN {
-            plain += g * g;
-            largest_plain = max(largest_plain, abs(g));
-        }
-        if SCALED {
-            // |w| g, but for its sign.
-            let x = masked_weight(chunk, i, len) * g;
-            scaled += x * x;
-            largest_scaled = max(largest_scaled, abs(x));
-        }
+    var found = Plain();
+    var i = 4u * lane;
+    let stride = 4u * WORKGROUP;
+    for (; i + 3u * stride + 4u <= len; i += 4u * stride) {
+        found = add_at(chunk, i, 4u, found);
+        found = add_at(chunk, i + stride, 4u, found);
+        found = add_at(chunk, i + 2u * stride, 4u, found);
+        found = add_at(chunk, i + 3u * stride, 4u, found);
+    }
+    for (; i + 4u <= len; i += stride) {
+        found = add_at(chunk, i, 4u, found);
+    }
+    if owns_tail(len, lane) {
+        found = add_at(chunk, len - len % 4u, len % 4u, found);
     }
     var sums = Sums(
-        vec4<f32>(0.0, total(plain), 0.0, 0.0),
-        vec4<f32>(0.0, total(scaled), 0.0, 0.0),
+        vec4<f32>(0.0, total(found.plain), 0.0, 0.0),
+        vec4<f32>(0.0, total(found.scaled), 0.0, 0.0),
     );
-    if PLAIN && unsafe_sum(sums.plain.y, largest_plain) {
+    if PLAIN && unsafe_sum(sums.plain.y, found.bits_plain) {
         var apart = Squares();
         for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-            apart = add_squares(apart, masked_grad(chunk, i, len));
+            apart = add_squares(apart, grad_at(chunk, i, len - i));
         }
         sums.plain = vec4<f32>(total(apart.large), total(apart.middling), total(apart.small), 0.0);
     }
-    if SCALED && unsafe_sum(sums.scaled.y, largest_scaled) {
+    if SCALED && unsafe_sum(sums.scaled.y, found.bits_scaled) {
         var apart = Squares();
         for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-            let x = masked_weight(chunk, i, len) * masked_grad(chunk, i, len);
-            apart = add_squares(apart, x);
+            let g = grad_at(chunk, i, len - i);
+            apart = add_squares(apart, product_at(chunk, i, len - i, g));
         }
         sums.scaled = vec4<f32>(total(apart.large), total(apart.middling), total(apart.small), 0.0);
     }

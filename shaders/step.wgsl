@@ -57,19 +57,26 @@ fn clip(norm: f32, max_norm: f32) -> f32 {
 // frame
 // The stepped weights of four elements from element i of a chunk on; the states are stepped in
 // their buffers.
-fn base_step(chunk: Chunk, i: u32, count: u32, w: vec4<f32>, h: vec4<f32>) -> vec4<f32> {
-    let first = hyper.first != 0u;
-    let d = h + hyper.weight_decay * w;
+fn base_step(
+    constants: StepUniforms,
+    chunk: Chunk,
+    i: u32,
+    count: u32,
+    w: vec4<f32>,
+    h: vec4<f32>,
+) -> vec4<f32> {
+    let first = constants.first != 0u;
+    let d = h + constants.weight_decay * w;
     var u = d;
     if STATES >= 1u {
         let old = select(load_state_0(chunk.state_0 + i), vec4<f32>(), first);
-        let m = hyper.keep_1 * old + hyper.add_1 * d;
+        let m = constants.keep_1 * old + constants.add_1 * d;
         store_state_0(chunk.state_0 + i, m, count);
-        u = hyper.mix_m * m + hyper.mix_d * d;
+        u = constants.mix_m * m + constants.mix_d * d;
     }
     if STATES >= 2u {
         let old = select(load_state_1(chunk.state_1 + i), vec4<f32>(), first);
-        let v = hyper.keep_2 * old + hyper.add_2 * (d * d);
+        let v = constants.keep_2 * old + constants.add_2 * (d * d);
         store_state_1(chunk.state_1 + i, v, count);
         var second = v;
         if STATES == 3u {
@@ -77,8 +84,8 @@ fn base_step(chunk: Chunk, i: u32, count: u32, w: vec4<f32>, h: vec4<f32>) -> ve
             second = max(largest, v);
             store_state_2(chunk.state_2 + i, second, count);
         }
-        u = u / (sqrt(second * hyper.inverse_bias_2) + hyper.epsilon);
+        u = u / (sqrt(second * constants.inverse_bias_2) + constants.epsilon);
     }
-    return hyper.decay * w - hyper.lr * u;
+    return constants.decay * w - constants.lr * u;
 }
 // end frame

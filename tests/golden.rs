@@ -2,6 +2,7 @@
 
 mod common;
 
+use burn_wsam::method::Coupling;
 use common::golden::{self, Golden};
 use common::replay::{OracleRoute, Route, Tolerance, replay};
 use libtest_mimic::{Failed, Trial};
@@ -33,13 +34,16 @@ fn main() {
     #[cfg(feature = "fused-wsam")]
     trials.extend(on_adapters(&goldens, &toys));
     #[cfg(feature = "burn")]
-    trials.extend(goldens.iter().map(|golden| {
-        let make: MakeRoute = Box::new(|golden| {
-            let device = burn::tensor::Device::flex();
-            burn_route(golden, &device, burn_wsam::RoutePolicy::TensorOps)
-        });
-        trial(golden, "burn, tensor operations, flex", SINGLE, make)
-    }));
+    for lean in [false, true] {
+        trials.extend(goldens.iter().filter(|golden| fits(golden, lean)).map(|golden| {
+            let make: MakeRoute = Box::new(move |golden| {
+                let device = burn::tensor::Device::flex();
+                burn_route(golden, &device, burn_wsam::RoutePolicy::TensorOps, lean)
+            });
+            let route = format!("burn, tensor operations{}, flex", mode(lean));
+            trial(golden, &route, SINGLE, make)
+        }));
+    }
     let _ = &toys;
     trials.push(Trial::test("at least one trajectory", move || {
         if goldens.is_empty() { Err("no trajectory in the folder".into()) } else { Ok(()) }
@@ -64,20 +68,33 @@ fn trial(golden: &Golden, route: &str, tolerance: Tolerance, make: MakeRoute) ->
     })
 }
 
+/// Lean mode is for the decoupled form.
+fn fits(golden: &Golden, lean: bool) -> bool {
+    !lean || golden.hyper.coupling == Coupling::Decoupled
+}
+
+#[cfg(feature = "burn")]
+fn mode(lean: bool) -> &'static str {
+    if lean { ", lean" } else { "" }
+}
+
 #[cfg(feature = "burn")]
 fn burn_route(
     golden: &Golden,
     device: &burn::tensor::Device,
     policy: burn_wsam::RoutePolicy,
+    lean: bool,
 ) -> Result<Box<dyn Route>, String> {
-    Ok(Box::new(common::burned::BurnRoute::new(golden, device, policy)?))
+    use common::burned::BurnRoute;
+    let make = if lean { BurnRoute::lean } else { BurnRoute::new };
+    Ok(Box::new(make(golden, device, policy)?))
 }
 
-/// Engine in both placements, Burn in both routes, and the toy example, on each adapter.
+/// Engine in both placements and in lean mode, Burn in both routes and modes, and the toy example, on each adapter.
 #[cfg(feature = "fused-wsam")]
 fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
     use burn_wsam::engine::Placement;
-    use common::{gpu, raw};
+    use common::{gpu, lean, raw};
 
     let adapters = gpu::adapters();
     if adapters.is_empty() {
@@ -105,6 +122,14 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
                 trials.push(trial(golden, &route, SINGLE, make));
             }
         }
+        for golden in goldens.iter().filter(|golden| fits(golden, true)) {
+            let engine = engine.clone();
+            let make: MakeRoute = Box::new(move |golden| {
+                let Golden { hyper, lr, weight, .. } = golden;
+                Ok(Box::new(lean::LeanRoute::new(&engine, *hyper, *lr, weight)))
+            });
+            trials.push(trial(golden, &format!("engine, lean [{}]", gpu.name), SINGLE, make));
+        }
         trials.extend(toys.iter().flat_map(|toy| toy_trials(toy, gpu, &engine)));
         #[cfg(feature = "burn")]
         trials.extend(burn_on(gpu, goldens));
@@ -123,11 +148,11 @@ fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
     };
     let routes = [(RoutePolicy::Fused, "fused"), (RoutePolicy::TensorOps, "tensor operations")];
     let mut trials = Vec::new();
-    for (policy, label) in routes {
-        for golden in goldens {
+    for ((policy, label), lean) in routes.into_iter().flat_map(|r| [(r, false), (r, true)]) {
+        for golden in goldens.iter().filter(|golden| fits(golden, lean)) {
             let device = device.clone();
-            let make: MakeRoute = Box::new(move |golden| burn_route(golden, &device, policy));
-            let route = format!("burn, {label} [{}]", gpu.name);
+            let make: MakeRoute = Box::new(move |golden| burn_route(golden, &device, policy, lean));
+            let route = format!("burn, {label}{} [{}]", mode(lean), gpu.name);
             trials.push(trial(golden, &route, SINGLE, make));
         }
     }

@@ -1,7 +1,6 @@
 //! The model between the two halves of a step.
 
-use super::optimizer::Climb;
-use super::slots::Slot;
+use super::optimizer::{Climb, LeanClimb};
 use burn::module::Module;
 use std::convert::Infallible;
 use std::ops::Deref;
@@ -48,9 +47,70 @@ use std::ops::Deref;
 pub struct Ascended<M> {
     pub(crate) perturbed: M,
     pub(crate) anchor: M,
-    pub(crate) slots: Vec<Slot>,
     pub(crate) climb: Climb,
     pub(crate) optimizer: u64,
+}
+
+/// A model at its perturbed weights in lean mode, between
+/// [`Wsam::lean_ascend`](crate::Wsam::lean_ascend) and
+/// [`Wsam::lean_descend`](crate::Wsam::lean_descend).
+///
+/// The base optimizer has stepped already, and `w` is gone: there is no way back to it.
+///
+/// ```compile_fail
+/// # use burn::nn::Linear;
+/// fn restored(ascended: burn_wsam::LeanAscended<Linear>) -> Linear {
+///     ascended.restore() // the weights are gone
+/// }
+/// ```
+#[must_use = "the step is half taken; hand this to Wsam::lean_descend"]
+pub struct LeanAscended<M> {
+    pub(crate) perturbed: M,
+    /// At the perturbed weights too, with the running statistics of the first pass.
+    pub(crate) anchor: M,
+    pub(crate) climb: LeanClimb,
+    pub(crate) optimizer: u64,
+}
+
+impl<M: Module> LeanAscended<M> {
+    /// Gives the step up. The model is at `w + e_w`, no further than `rho` from where it was; the
+    /// base optimizer's state has advanced by one step.
+    pub fn abandon(self) -> M {
+        self.anchor
+    }
+
+    /// Not available: the perturbed model is not the trained one.
+    #[doc(hidden)]
+    pub fn valid(&self, never: Infallible) -> M {
+        match never {}
+    }
+
+    /// Not available: the perturbed model is not the trained one.
+    #[doc(hidden)]
+    #[allow(clippy::should_implement_trait)]
+    pub fn clone(&self, never: Infallible) -> M {
+        match never {}
+    }
+
+    /// Not available: the weights are gone. Use [`abandon`](Self::abandon).
+    #[doc(hidden)]
+    pub fn restore(&self, never: Infallible) -> M {
+        match never {}
+    }
+}
+
+impl<M> Deref for LeanAscended<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.perturbed
+    }
+}
+
+impl<M> std::fmt::Debug for LeanAscended<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeanAscended").finish_non_exhaustive()
+    }
 }
 
 impl<M: Module> Ascended<M> {
@@ -83,6 +143,6 @@ impl<M> Deref for Ascended<M> {
 
 impl<M> std::fmt::Debug for Ascended<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ascended").field("parameters", &self.slots.len()).finish_non_exhaustive()
+        f.debug_struct("Ascended").finish_non_exhaustive()
     }
 }

@@ -172,6 +172,10 @@ pub struct WsamConfig {
     /// bytes more a parameter.
     #[config(default = false)]
     pub track_norms: bool,
+    /// Let [`Wsam::step`] run in lean mode, which keeps no gradient through the second pass; its
+    /// price is told at [`Wsam::lean_ascend`]. For the decoupled form.
+    #[config(default = false)]
+    pub lean: bool,
     /// Which way the steps may run.
     #[config(default = "RoutePolicy::Auto")]
     pub route: RoutePolicy,
@@ -205,9 +209,11 @@ impl WsamConfig {
     ///
     /// # Errors
     ///
-    /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::NotFused`] if
+    /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] for
+    /// lean mode with the coupled form, [`WsamError::NotFused`] if
     /// the policy demands the fused route and the device does not allow it.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
-        Wsam::new(self.hyperparameters()?, self.route, self.track_norms, device)
+        let options = (self.track_norms, self.lean);
+        Wsam::new(self.hyperparameters()?, self.route, options, device)
     }
 }

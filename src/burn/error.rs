@@ -80,6 +80,9 @@ pub enum WsamError {
         /// The route.
         route: &'static str,
     },
+    /// Lean mode was asked for with the coupled form, whose base step needs `g~`.
+    #[error("lean mode takes the base step before g~ is known, so it needs decouple = true")]
+    LeanCoupled,
     /// The descent was handed an ascent of another optimizer.
     #[error("this ascent belongs to another optimizer")]
     ForeignAscent,

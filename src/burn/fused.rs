@@ -1,30 +1,43 @@
 //! The step through the engine: which buffers go where.
 //!
 //! Burn's tensors are never written. The ascent writes `w + e_w` and the descent the new weights
-//! into memory of their own, so `w` is its own anchor: restoring it is exact and free, and a clone
-//! of the model that the user keeps never changes. State lives in memory only this optimizer has.
+//! into arenas of their own, so `w` is its own anchor: restoring it is exact and free, and a clone
+//! of the model that the user keeps never changes. State lives in arenas only this optimizer has.
 
-use super::bridge::Bridge;
+use super::bridge::{Bridge, Memory, OnDevice, Resident};
 use super::device::Shared;
 use super::error::WsamError;
-use super::slots::Slot;
-use super::state::OptimizerState;
+use super::report::Norms;
+use super::runner::{Context, Half, Runner};
+use super::slots::{Form, Slot};
+use super::state::{OptimizerState, read};
 use crate::engine::{
-    Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, Placement, StepStats,
+    Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, LeanAscent,
+    LeanAscentTensor, LeanDescentTensor, Placement, StepStats,
 };
 use crate::method::{Base, Hyperparameters};
-use burn::cubecl::server::Handle;
 use burn::module::ParamId;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Shape};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The fused route of one optimizer.
 #[derive(Debug)]
 pub(crate) struct Fused {
+    /// A fork: its plans, and the buffers they keep alive, go with the optimizer.
     engine: Arc<Engine>,
+    /// Where the weights of the last step are.
+    weights: HashMap<ParamId, Weight>,
     states: HashMap<ParamId, State>,
     last_step: Option<StepStats>,
+}
+
+#[derive(Debug)]
+struct Weight {
+    /// Fusion's id of the tensor that the last step made. Ids are never used again, so a parameter
+    /// with another id has another value.
+    tensor: u64,
+    memory: Memory,
 }
 
 #[derive(Debug)]
@@ -32,164 +45,171 @@ struct State {
     step: u64,
     len: u64,
     /// In the order of [`Base::state_names`].
-    handles: Vec<Handle>,
-    /// A tensor on the same device, the way back to it for [`Fused::state`].
-    device: Tensor<1>,
+    memory: Vec<Memory>,
+    bridge: Bridge,
 }
 
-/// An ascent that was submitted.
+/// What an ascent keeps for its descent.
 #[derive(Debug)]
-pub(crate) struct FusedClimb {
-    engine: Arc<Engine>,
+pub(crate) struct Kept {
+    bridge: Bridge,
     ascent: Ascent,
-    has_gradient_norm: bool,
-    has_perturbed_norm: bool,
+    rows: Vec<Row>,
+    weights: Vec<Resident>,
+    perturbed: Vec<Resident>,
 }
 
-impl FusedClimb {
-    pub(crate) fn gradient_norm(&self) -> Result<Option<f64>, WsamError> {
-        let read = || Ok(f64::from(self.engine.read_norms(&self.ascent)?.gradient));
-        self.has_gradient_norm.then(read).transpose()
+/// What a lean ascent keeps: neither weights nor gradients.
+#[derive(Debug)]
+pub(crate) struct LeanKept {
+    bridge: Bridge,
+    ascent: LeanAscent,
+    ids: Vec<ParamId>,
+    shapes: Vec<Shape>,
+    /// The base optimizer's step, taken, and the term in `g`.
+    stepped: Vec<Memory>,
+    perturbed: Vec<Resident>,
+}
+
+/// Norms of a step on the device.
+#[derive(Debug)]
+pub(crate) struct DeviceNorms {
+    engine: Arc<Engine>,
+    norms: wgpu::Buffer,
+    has_gradient: bool,
+    has_perturbed: bool,
+}
+
+impl DeviceNorms {
+    pub(crate) fn gradient(&self) -> Result<Option<f64>, WsamError> {
+        let read = || Ok(f64::from(self.engine.read_norms(&self.norms)?.gradient));
+        self.has_gradient.then(read).transpose()
     }
 
-    pub(crate) fn perturbed_gradient_norm(&self) -> Result<Option<f64>, WsamError> {
-        let read = || Ok(f64::from(self.engine.read_norms(&self.ascent)?.perturbed));
-        self.has_perturbed_norm.then(read).transpose()
+    pub(crate) fn perturbed(&self) -> Result<Option<f64>, WsamError> {
+        let read = || Ok(f64::from(self.engine.read_norms(&self.norms)?.perturbed));
+        self.has_perturbed.then(read).transpose()
     }
+}
+
+/// A parameter on its way through a step.
+#[derive(Debug)]
+struct Row {
+    id: ParamId,
+    shape: Shape,
+    len: u64,
+    weight: Memory,
+    grad: Memory,
 }
 
 impl Fused {
-    pub(crate) fn new(shared: Shared) -> Self {
-        Self { engine: shared.engine, states: HashMap::new(), last_step: None }
+    pub(crate) fn new(shared: &Shared) -> Self {
+        Self {
+            engine: Arc::new(shared.engine.fork()),
+            weights: HashMap::new(),
+            states: HashMap::new(),
+            last_step: None,
+        }
     }
 
     pub(crate) fn last_step(&self) -> Option<StepStats> {
         self.last_step
     }
 
-    pub(crate) fn ascend(
-        &self,
-        hyper: &Hyperparameters,
-        track_norms: bool,
-        slots: &[Slot],
-    ) -> Result<(Vec<Tensor<1>>, FusedClimb), WsamError> {
-        let lens = lens(slots);
-        let mut bridge = bridge(slots)?;
-        let perturbed = bridge.allocate(lens.iter().copied());
-        let inputs = slots.iter().flat_map(|slot| [slot.weight.clone(), slot.grad.clone()]);
-        let inputs = bridge.resolve(inputs)?;
-        let memory = inputs.chunks(2).zip(&perturbed).zip(&lens).flat_map(|((pair, out), len)| {
-            [pair[0].clone(), pair[1].clone(), out.clone()].map(|handle| (handle, *len))
-        });
-        let slices = bridge.slices(memory)?;
-        let tensors: Vec<_> = slices
-            .chunks(3)
-            .map(|slices| AscentTensor {
-                weight: slices[0].clone(),
-                grad: slices[1].clone(),
-                partner: slices[2].clone(),
-            })
-            .collect();
-        bridge.flush()?;
-        let mut encoder = self.encoder();
-        let options = AscentOptions { placement: Placement::OutOfPlace, track_norms };
-        let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
-        self.engine.queue().submit([encoder.finish()]);
+    /// Forgets where the weights are, so that their memory is the model's alone.
+    pub(crate) fn forget(&mut self) {
+        self.weights.clear();
+        self.engine.forget_plans();
+    }
 
-        let climb = FusedClimb {
-            engine: self.engine.clone(),
-            ascent,
-            has_gradient_norm: !hyper.adaptive || hyper.clips_gradient() || track_norms,
-            has_perturbed_norm: hyper.clip.is_some() || track_norms,
+    /// Finds weights and gradients, and makes arenas for as many tensors as the parameters, the first
+    /// `all` of them, and the states of new ones. Weights that the last step placed are where it
+    /// placed them.
+    #[allow(clippy::type_complexity)]
+    fn rows(
+        &self,
+        slots: Vec<Slot<Resident>>,
+        arenas: impl FnOnce(&[ParamId], &[u64]) -> Vec<Vec<u64>>,
+    ) -> Result<(Bridge, Vec<Row>, Vec<Vec<Memory>>, Vec<Resident>), WsamError> {
+        // A step without parameters was refused before.
+        let first = slots.first().ok_or(WsamError::NoGradients { gradients: 0 })?;
+        let bridge = Bridge::new(&first.weight);
+        let mut tensors = Vec::with_capacity(slots.len());
+        let mut weights = Vec::with_capacity(slots.len());
+        let mut known = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let placed = self.weights.get(&slot.id).filter(|w| w.tensor == slot.weight.id.value());
+            let placed = placed.map(|weight| weight.memory.clone());
+            known.push((slot.id, slot.weight.shape.clone(), slot.len as u64, placed.clone()));
+            if placed.is_none() {
+                tensors.push(slot.weight.clone());
+            }
+            weights.push(slot.weight);
+            tensors.push(slot.grad);
+        }
+        let ids: Vec<_> = known.iter().map(|(id, ..)| *id).collect();
+        let lens: Vec<_> = known.iter().map(|(_, _, len, _)| *len).collect();
+        let resolved = bridge.resolve(tensors, arenas(&ids, &lens), Vec::new())?;
+        let (mut resolved, arenas) = (resolved.tensors.into_iter(), resolved.arenas);
+        let mut next = || {
+            let reason = "a tensor was not resolved".to_owned();
+            resolved.next().ok_or(WsamError::Backend { reason })
         };
-        Ok((bridge.tensors(perturbed, &lens), climb))
-    }
-
-    pub(crate) fn descend(
-        &mut self,
-        hyper: &Hyperparameters,
-        lr: f64,
-        slots: &[Slot],
-        grads_perturbed: Vec<Tensor<1>>,
-        climb: &FusedClimb,
-    ) -> Result<Vec<Tensor<1>>, WsamError> {
-        let lens = lens(slots);
-        let mut bridge = bridge(slots)?;
-        let updated = bridge.allocate(lens.iter().copied());
-        let mut fresh = self.fresh_states(&hyper.base, &bridge, slots, &lens);
-        let inputs = slots.iter().zip(grads_perturbed).flat_map(|(slot, grad_perturbed)| {
-            [slot.weight.clone(), slot.grad.clone(), grad_perturbed]
-        });
-        let inputs = bridge.resolve(inputs)?;
-        let states = hyper.base.state_names().len();
-        let mut steps = Vec::with_capacity(slots.len());
-        let mut memory = Vec::with_capacity(slots.len() * (4 + states));
-        let rows = slots.iter().zip(&lens).zip(&updated).zip(inputs.chunks(3));
-        for (((slot, len), updated), inputs) in rows {
-            let (step, state) = match (self.states.get(&slot.id), fresh.get(&slot.id)) {
-                (Some(state), _) => (state.step + 1, state.handles.as_slice()),
-                (None, Some(handles)) => (1, handles.as_slice()),
-                (None, None) => (1, [].as_slice()),
-            };
-            steps.push(step);
-            let handles = [updated].into_iter().chain(inputs).chain(state);
-            memory.extend(handles.map(|handle| (handle.clone(), *len)));
-        }
-        let slices = bridge.slices(memory.into_iter())?;
-        let tensors: Vec<_> = slices
-            .chunks(4 + states)
-            .zip(steps)
-            .map(|(slices, step)| DescentTensor {
-                weight: slices[0].clone(),
-                anchor: Some(slices[1].clone()),
-                grad: slices[2].clone(),
-                grad_perturbed: slices[3].clone(),
-                state: slices[4..].to_vec(),
-                step,
+        let rows = known
+            .into_iter()
+            .map(|(id, shape, len, placed)| {
+                let weight = placed.map_or_else(&mut next, Ok)?;
+                Ok(Row { id, shape, len, weight, grad: next()? })
             })
-            .collect();
-        bridge.flush()?;
-        let mut encoder = self.encoder();
-        let (ascent, blend) = (&climb.ascent, BlendSource::Method);
-        let stats = self.engine.descent(&mut encoder, hyper, lr, blend, ascent, &tensors)?;
-        self.engine.queue().submit([encoder.finish()]);
-
-        // Nothing can fail any more: the step is taken.
-        for (slot, tensor) in slots.iter().zip(&tensors) {
-            let handles = fresh.remove(&slot.id).unwrap_or_default();
-            let state = self.states.entry(slot.id).or_insert_with(|| State {
-                step: 0,
-                len: tensor.weight.len,
-                handles,
-                device: Tensor::empty([1], &slot.weight.device()),
-            });
-            state.step = tensor.step;
-        }
-        let mut step = climb.ascent.stats();
-        step += stats;
-        step.submissions += 2;
-        self.last_step = Some(step);
-        Ok(bridge.tensors(updated, &lens))
+            .collect::<Result<_, WsamError>>()?;
+        Ok((bridge, rows, arenas, weights))
     }
 
-    /// Memory for the state of parameters that take their first step. The descent ignores what is
-    /// in it.
-    fn fresh_states(
-        &self,
-        base: &Base,
+    fn norms(&self, hyper: &Hyperparameters, track_norms: bool, norms: &wgpu::Buffer) -> Norms {
+        Norms::Fused(Box::new(DeviceNorms {
+            engine: self.engine.clone(),
+            norms: norms.clone(),
+            has_gradient: !hyper.adaptive || hyper.clips_gradient() || track_norms,
+            has_perturbed: hyper.clip.is_some() || track_norms,
+        }))
+    }
+
+    /// Lengths of the state that parameters need for their first step, by state.
+    ///
+    /// All first states, then all second ones: neighbours in a dispatch, neighbours in memory.
+    fn new_states(&self, base: &Base, ids: &[ParamId], lens: &[u64]) -> Vec<Vec<u64>> {
+        let new = ids.iter().zip(lens).filter(|(id, _)| !self.states.contains_key(id));
+        let new: Vec<u64> = new.map(|(_, len)| *len).collect();
+        vec![new; base.state_names().len()]
+    }
+
+    /// Step counts and states. A first step ignores what is in its fresh memory.
+    fn stepping(&self, ids: &[ParamId], fresh: Vec<Vec<Memory>>) -> Vec<(u64, Vec<Memory>)> {
+        let mut fresh: Vec<_> = fresh.into_iter().map(Vec::into_iter).collect();
+        let stepping = ids.iter().map(|id| match self.states.get(id) {
+            Some(state) => (state.step + 1, state.memory.clone()),
+            None => (1, fresh.iter_mut().filter_map(Iterator::next).collect()),
+        });
+        stepping.collect()
+    }
+
+    fn advance(
+        &mut self,
         bridge: &Bridge,
-        slots: &[Slot],
+        ids: &[ParamId],
         lens: &[u64],
-    ) -> HashMap<ParamId, Vec<Handle>> {
-        let names = base.state_names().len();
-        let new = || slots.iter().zip(lens).filter(|(slot, _)| !self.states.contains_key(&slot.id));
-        // All first states, then all second ones: neighbours in a dispatch, neighbours in memory.
-        let planes: Vec<_> =
-            (0..names).map(|_| bridge.allocate(new().map(|(_, len)| *len))).collect();
-        new()
-            .enumerate()
-            .map(|(i, (slot, _))| (slot.id, planes.iter().map(|plane| plane[i].clone()).collect()))
-            .collect()
+        stepped: Vec<(u64, Vec<Memory>)>,
+    ) {
+        for ((id, len), (step, memory)) in ids.iter().zip(lens).zip(stepped) {
+            let new = || State { step, len: *len, memory, bridge: bridge.clone() };
+            self.states.entry(*id).and_modify(|state| state.step = step).or_insert_with(new);
+        }
+    }
+
+    fn place(&mut self, ids: &[ParamId], tensors: &[Resident], memory: Vec<Memory>) {
+        for ((id, tensor), memory) in ids.iter().zip(tensors).zip(memory) {
+            self.weights.insert(*id, Weight { tensor: tensor.id.value(), memory });
+        }
     }
 
     fn encoder(&self) -> wgpu::CommandEncoder {
@@ -197,11 +217,19 @@ impl Fused {
         self.engine.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label })
     }
 
-    /// Elements of a parameter's state, if it has any.
-    pub(crate) fn state_len(&self, id: ParamId) -> Option<usize> {
-        self.states.get(&id).map(|state| state.len as usize)
+    fn count(&mut self, ascent: StepStats, descent: StepStats) {
+        let mut step = ascent;
+        step += descent;
+        step.submissions += 2;
+        self.last_step = Some(step);
     }
 
+    fn submit(&self, encoder: wgpu::CommandEncoder) {
+        self.engine.queue().submit([encoder.finish()]);
+    }
+}
+
+impl Fused {
     /// A parameter's state, read back.
     pub(crate) fn state(
         &self,
@@ -209,21 +237,183 @@ impl Fused {
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
         let Some(state) = self.states.get(&id) else { return Ok(None) };
-        let bridge = Bridge::new(state.device.clone())?;
-        let lens = vec![state.len; state.handles.len()];
-        let tensors = bridge.tensors(state.handles.clone(), &lens);
-        let data = tensors.into_iter().map(Tensor::into_data);
+        let shape = Shape::from([state.len as usize]);
+        let shapes = vec![shape.clone(); state.memory.len()];
+        let tensors = state.bridge.tensors(&state.memory, &shapes);
+        let data = tensors.into_iter().map(|tensor| read(OnDevice::give(tensor, shape.clone())));
+        let data = data.collect::<Result<Vec<_>, _>>()?;
         let tensors = base.state_names().iter().copied().zip(data).collect();
         Ok(Some(OptimizerState { step: state.step, tensors }))
     }
 }
 
-fn lens(slots: &[Slot]) -> Vec<u64> {
-    slots.iter().map(|slot| slot.weight.dims()[0] as u64).collect()
+impl Runner for Fused {
+    type Form = OnDevice;
+    type Kept = Kept;
+    type LeanKept = LeanKept;
+
+    const TYPES: (&'static [DType], &'static str, &'static str) = (&[DType::F32], "f32", "fused");
+
+    fn ascend(
+        &mut self,
+        context: Context<'_>,
+        slots: Vec<Slot<Resident>>,
+    ) -> Result<Half<Self, Kept>, WsamError> {
+        let (bridge, rows, mut arenas, weights) =
+            self.rows(slots, |_, lens| vec![lens.to_vec()])?;
+        let (_, _, shapes) = columns(&rows);
+        let partners = arenas.swap_remove(0);
+        let tensors: Vec<_> = rows
+            .iter()
+            .zip(&partners)
+            .map(|(row, partner)| AscentTensor {
+                weight: row.weight.slice.clone(),
+                grad: row.grad.slice.clone(),
+                partner: partner.slice.clone(),
+            })
+            .collect();
+        let Context { hyper, track_norms, .. } = context;
+        let options = AscentOptions { placement: Placement::OutOfPlace, track_norms };
+        let mut encoder = self.encoder();
+        let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
+        self.submit(encoder);
+        let tensors = bridge.tensors(&partners, &shapes);
+        let perturbed = tensors.clone();
+        let rest = Kept { bridge, ascent, rows, weights, perturbed };
+        Ok(Half { tensors, rest, retired: Vec::new() })
+    }
+
+    fn descend(
+        &mut self,
+        context: Context<'_>,
+        lr: f64,
+        kept: Kept,
+        grads_perturbed: Vec<Resident>,
+    ) -> Result<Half<Self, Norms>, WsamError> {
+        let Context { hyper, track_norms, .. } = context;
+        let Kept { bridge, ascent, rows, weights, perturbed } = kept;
+        let (ids, lens, shapes) = columns(&rows);
+        let mut arenas = vec![lens.clone()];
+        arenas.extend(self.new_states(&hyper.base, &ids, &lens));
+        let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
+        let (grads_perturbed, mut arenas) = (resolved.tensors, resolved.arenas);
+        let stepping = self.stepping(&ids, arenas.split_off(1));
+        let updated = arenas.swap_remove(0);
+        let tensors: Vec<_> = rows
+            .iter()
+            .zip(&updated)
+            .zip(&grads_perturbed)
+            .zip(&stepping)
+            .map(|(((row, updated), grad_perturbed), (step, state))| DescentTensor {
+                weight: updated.slice.clone(),
+                anchor: Some(row.weight.slice.clone()),
+                grad: row.grad.slice.clone(),
+                grad_perturbed: grad_perturbed.slice.clone(),
+                state: slices(state),
+                step: *step,
+            })
+            .collect();
+        let mut encoder = self.encoder();
+        let blend = BlendSource::Method;
+        let stats = self.engine.descent(&mut encoder, hyper, lr, blend, &ascent, &tensors)?;
+        self.submit(encoder);
+
+        // Nothing can fail any more: the step is taken.
+        self.advance(&bridge, &ids, &lens, stepping);
+        let tensors = bridge.tensors(&updated, &shapes);
+        self.place(&ids, &tensors, updated);
+        self.count(ascent.stats(), stats);
+        let rest = self.norms(hyper, track_norms, ascent.norms());
+        Ok(Half { tensors, rest, retired: weights })
+    }
+
+    fn lean_ascend(
+        &mut self,
+        context: Context<'_>,
+        lr: f64,
+        slots: Vec<Slot<Resident>>,
+    ) -> Result<Half<Self, LeanKept>, WsamError> {
+        let Context { hyper, track_norms, .. } = context;
+        let (bridge, rows, mut arenas, weights) = self.rows(slots, |ids, lens| {
+            let mut arenas = vec![lens.to_vec(), lens.to_vec()];
+            arenas.extend(self.new_states(&hyper.base, ids, lens));
+            arenas
+        })?;
+        let (ids, lens, shapes) = columns(&rows);
+        let stepping = self.stepping(&ids, arenas.split_off(2));
+        let (stepped, partners) = (arenas.swap_remove(1), arenas.swap_remove(0));
+        let tensors: Vec<_> = rows
+            .iter()
+            .zip(&partners)
+            .zip(&stepped)
+            .zip(&stepping)
+            .map(|(((row, partner), stepped), (step, state))| LeanAscentTensor {
+                weight: stepped.slice.clone(),
+                anchor: Some(row.weight.slice.clone()),
+                grad: row.grad.slice.clone(),
+                partner: partner.slice.clone(),
+                state: slices(state),
+                step: *step,
+            })
+            .collect();
+        let mut encoder = self.encoder();
+        let ascent = self.engine.lean_ascent(&mut encoder, hyper, lr, track_norms, &tensors)?;
+        self.submit(encoder);
+
+        self.advance(&bridge, &ids, &lens, stepping);
+        // The weights are the model's alone now, and go with it.
+        ids.iter().for_each(|id| drop(self.weights.remove(id)));
+        let tensors = bridge.tensors(&partners, &shapes);
+        // The module gets them twice: in the copy for the second pass, and in place of the weights.
+        let rest = LeanKept { bridge, ascent, ids, shapes, stepped, perturbed: tensors.clone() };
+        Ok(Half { tensors, rest, retired: weights })
+    }
+
+    fn lean_descend(
+        &mut self,
+        context: Context<'_>,
+        kept: LeanKept,
+        grads_perturbed: Vec<Resident>,
+    ) -> Result<Half<Self, Norms>, WsamError> {
+        let Context { hyper, track_norms, .. } = context;
+        let LeanKept { bridge, ascent, ids, shapes, stepped, perturbed } = kept;
+        let grads_perturbed = bridge.resolve(grads_perturbed, Vec::new(), Vec::new())?.tensors;
+        let tensors: Vec<_> = stepped
+            .iter()
+            .zip(&grads_perturbed)
+            .map(|(stepped, grad_perturbed)| LeanDescentTensor {
+                weight: stepped.slice.clone(),
+                grad_perturbed: grad_perturbed.slice.clone(),
+            })
+            .collect();
+        let mut encoder = self.encoder();
+        let stats = self.engine.lean_descent(&mut encoder, &ascent, &tensors)?;
+        self.submit(encoder);
+
+        let tensors = bridge.tensors(&stepped, &shapes);
+        self.place(&ids, &tensors, stepped);
+        self.count(ascent.stats(), stats);
+        let rest = self.norms(hyper, track_norms, ascent.norms());
+        Ok(Half { tensors, rest, retired: perturbed })
+    }
+
+    fn state_len(&self, id: ParamId) -> Option<usize> {
+        self.states.get(&id).map(|state| state.len as usize)
+    }
+
+    fn retire(&self, tensors: Vec<Resident>) {
+        if let Some(first) = tensors.first() {
+            Bridge::new(first).retire(tensors);
+        }
+    }
 }
 
-fn bridge(slots: &[Slot]) -> Result<Bridge, WsamError> {
-    // A step without parameters was refused before.
-    let first = slots.first().ok_or(WsamError::NoGradients { gradients: 0 })?;
-    Bridge::new(first.weight.clone())
+fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<u64>, Vec<Shape>) {
+    let ids = rows.iter().map(|row| row.id).collect();
+    let shapes = rows.iter().map(|row| row.shape.clone()).collect();
+    (ids, rows.iter().map(|row| row.len).collect(), shapes)
+}
+
+fn slices(memory: &[Memory]) -> Vec<crate::engine::Slice> {
+    memory.iter().map(|memory| memory.slice.clone()).collect()
 }

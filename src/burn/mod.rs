@@ -6,6 +6,7 @@ mod error;
 mod optimizer;
 mod report;
 mod route;
+mod runner;
 mod slots;
 mod state;
 mod tensor_ops;
@@ -17,7 +18,7 @@ mod device;
 #[cfg(feature = "fused-wsam")]
 mod fused;
 
-pub use ascended::Ascended;
+pub use ascended::{Ascended, LeanAscended};
 pub use config::{
     AdamBaseConfig, AdamWBaseConfig, BaseConfig, RoutePolicy, SgdBaseConfig, WsamConfig,
 };

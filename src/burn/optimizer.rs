@@ -1,20 +1,19 @@
 //! The optimizer: one step in two halves, or in one call.
 
-use super::ascended::Ascended;
+use super::ascended::{Ascended, LeanAscended};
 use super::config::RoutePolicy;
 use super::error::{Rejected, WsamError};
 #[cfg(feature = "fused-wsam")]
-use super::fused::{Fused, FusedClimb};
-use super::report::StepReport;
+use super::fused::Fused;
+use super::report::{Norms, StepReport};
 use super::route::{Route, TensorOpsReason};
-use super::slots::{Slot, assign, collect, collect_perturbed, perturbed_copy};
+use super::runner::{self, Context, Pending, Runner};
 use super::state::OptimizerState;
-use super::tensor_ops::{TensorNorms, TensorOps};
-use crate::method::{Hyperparameters, validate_lr};
+use super::tensor_ops::TensorOps;
+use crate::method::{Coupling, Hyperparameters, validate_lr};
 use burn::module::{Module, ParamId};
 use burn::optim::{GradientsParams, LearningRate};
-use burn::tensor::{DType, Device, Tensor};
-use std::collections::HashMap;
+use burn::tensor::{Device, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// WSAM around a base optimizer, for any Burn module. Made by
@@ -57,47 +56,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Wsam {
     hyper: Hyperparameters,
     track_norms: bool,
+    lean: bool,
     device: Device,
     route: Route,
-    runner: Runner,
+    way: Way,
     identity: u64,
 }
 
 #[derive(Debug)]
-enum Runner {
+enum Way {
     TensorOps(TensorOps),
     #[cfg(feature = "fused-wsam")]
     Fused(Fused),
 }
 
-/// What an ascent leaves for its descent and for the report.
+/// What an ascent leaves for its descent.
 #[derive(Debug)]
 pub(crate) enum Climb {
-    TensorOps(Box<TensorNorms>),
+    TensorOps(Box<Pending<<TensorOps as Runner>::Kept>>),
     #[cfg(feature = "fused-wsam")]
-    Fused(Box<FusedClimb>),
+    Fused(Box<Pending<<Fused as Runner>::Kept>>),
 }
 
-impl Climb {
-    pub(crate) fn gradient_norm(&self) -> Result<Option<f64>, WsamError> {
-        match self {
-            Climb::TensorOps(norms) => Ok(norms.gradient.as_ref().map(scalar)),
-            #[cfg(feature = "fused-wsam")]
-            Climb::Fused(climb) => climb.gradient_norm(),
-        }
-    }
-
-    pub(crate) fn perturbed_gradient_norm(&self) -> Result<Option<f64>, WsamError> {
-        match self {
-            Climb::TensorOps(norms) => Ok(norms.perturbed.as_ref().map(scalar)),
-            #[cfg(feature = "fused-wsam")]
-            Climb::Fused(climb) => climb.perturbed_gradient_norm(),
-        }
-    }
-}
-
-fn scalar(tensor: &Tensor<1>) -> f64 {
-    tensor.clone().into_scalar::<f64>()
+/// What a lean ascent leaves for its descent.
+#[derive(Debug)]
+pub(crate) enum LeanClimb {
+    TensorOps(Box<Pending<<TensorOps as Runner>::LeanKept>>),
+    #[cfg(feature = "fused-wsam")]
+    Fused(Box<Pending<<Fused as Runner>::LeanKept>>),
 }
 
 /// Counts optimizers, so that an ascent finds its own again.
@@ -107,14 +93,17 @@ impl Wsam {
     pub(crate) fn new(
         hyper: Hyperparameters,
         policy: RoutePolicy,
-        track_norms: bool,
+        (track_norms, lean): (bool, bool),
         device: &Device,
     ) -> Result<Self, WsamError> {
+        if lean && hyper.coupling == Coupling::Coupled {
+            return Err(WsamError::LeanCoupled);
+        }
         let device = device.clone().without_autodiff();
-        let (runner, route) = choose(policy, &device)?;
+        let (way, route) = choose(policy, &device)?;
         log::info!("WSAM around {}: {route}", hyper.base.name());
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { hyper, track_norms, device, route, runner, identity })
+        Ok(Self { hyper, track_norms, lean, device, route, way, identity })
     }
 
     /// Which way the steps run, and why.
@@ -130,9 +119,9 @@ impl Wsam {
     /// What the last whole step cost; `None` before the first one and in tensor operations.
     #[cfg(feature = "fused-wsam")]
     pub fn last_step(&self) -> Option<crate::engine::StepStats> {
-        match &self.runner {
-            Runner::TensorOps(_) => None,
-            Runner::Fused(fused) => fused.last_step(),
+        match &self.way {
+            Way::TensorOps(_) => None,
+            Way::Fused(fused) => fused.last_step(),
         }
     }
 
@@ -142,10 +131,27 @@ impl Wsam {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn state(&self, id: ParamId) -> Result<Option<OptimizerState>, WsamError> {
-        match &self.runner {
-            Runner::TensorOps(ops) => Ok(ops.state(&self.hyper.base, id)),
+        match &self.way {
+            Way::TensorOps(ops) => ops.state(&self.hyper.base, id),
             #[cfg(feature = "fused-wsam")]
-            Runner::Fused(fused) => fused.state(&self.hyper.base, id),
+            Way::Fused(fused) => fused.state(&self.hyper.base, id),
+        }
+    }
+
+    /// Gives the model back in memory of its own, with the same values.
+    ///
+    /// The fused route keeps the weights of a model side by side in one arena, which lives as long as
+    /// any of them does: call this before keeping a small part of a large model for long. The next
+    /// step moves the weights into an arena again. In tensor operations the model is returned as it
+    /// is.
+    pub fn detach<M: Module>(&mut self, model: M) -> M {
+        match &mut self.way {
+            Way::TensorOps(_) => model,
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => {
+                fused.forget();
+                super::slots::detach(model)
+            }
         }
     }
 
@@ -164,17 +170,17 @@ impl Wsam {
         model: M,
         grads: GradientsParams,
     ) -> Result<Ascended<M>, Rejected<M>> {
-        match self.climb(&model, grads) {
-            Ok((slots, perturbed, climb)) => {
-                let ids = slots.iter().map(|slot| slot.id);
-                let values: HashMap<_, _> = ids.zip(perturbed).collect();
-                Ok(Ascended {
-                    perturbed: perturbed_copy(&model, &values),
-                    anchor: model,
-                    slots,
-                    climb,
-                    optimizer: self.identity,
-                })
+        let (way, context, _) = self.parts();
+        let ascended = match way {
+            Way::TensorOps(ops) => runner::ascend(ops, context, &model, grads)
+                .map(|(perturbed, pending)| (perturbed, Climb::TensorOps(Box::new(pending)))),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => runner::ascend(fused, context, &model, grads)
+                .map(|(perturbed, pending)| (perturbed, Climb::Fused(Box::new(pending)))),
+        };
+        match ascended {
+            Ok((perturbed, climb)) => {
+                Ok(Ascended { perturbed, anchor: model, climb, optimizer: self.identity })
             }
             Err(error) => Err(Rejected::new(model, error)),
         }
@@ -224,66 +230,84 @@ impl Wsam {
             return Err(Rejected::new(model, WsamError::NoAutodiff));
         }
         let grads = GradientsParams::from_grads(at_anchor.backward(), &model);
+        let report = |at_anchor: Tensor<1>, at_perturbed: Tensor<1>, norms| StepReport {
+            loss: at_anchor.without_autodiff(),
+            perturbed_loss: at_perturbed.without_autodiff(),
+            norms,
+        };
+        if self.lean {
+            let ascended = self.lean_ascend(lr, model, grads)?;
+            let at_perturbed = loss(&ascended);
+            if !at_perturbed.is_autodiff() {
+                return Err(Rejected::new(ascended.abandon(), WsamError::NoAutodiff));
+            }
+            let grads = GradientsParams::from_grads(at_perturbed.backward(), &*ascended);
+            let (model, norms) = self.lean_descend_reported(ascended, grads)?;
+            return Ok((model, report(at_anchor, at_perturbed, norms)));
+        }
         let ascended = self.ascend(model, grads)?;
         let at_perturbed = loss(&ascended);
         if !at_perturbed.is_autodiff() {
             return Err(Rejected::new(ascended.restore(), WsamError::NoAutodiff));
         }
         let grads = GradientsParams::from_grads(at_perturbed.backward(), &*ascended);
-        let (model, climb) = self.descend_reported(lr, ascended, grads)?;
-        let report = StepReport {
-            loss: at_anchor.without_autodiff(),
-            perturbed_loss: at_perturbed.without_autodiff(),
-            climb,
-        };
-        Ok((model, report))
+        let (model, norms) = self.descend_reported(lr, ascended, grads)?;
+        Ok((model, report(at_anchor, at_perturbed, norms)))
     }
 
-    fn climb<M: Module>(
-        &self,
-        model: &M,
+    /// The first half of a step in lean mode: climbs to `w + e_w`, and takes the base optimizer's
+    /// step already.
+    ///
+    /// The decoupled form's base step needs `g` alone, so `g` need not live through the second pass:
+    /// 4 bytes a parameter beside the base optimizer's peak, where an ordinary step has 8 and the
+    /// authors' code 12. The price: `w` and the state's old values are gone before `g~` is known, so
+    /// that a second half that fails cannot take the first one back.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the model unharmed: as [`ascend`](Self::ascend), a learning rate that is not
+    /// finite, the coupled form.
+    pub fn lean_ascend<M: Module>(
+        &mut self,
+        lr: LearningRate,
+        model: M,
         grads: GradientsParams,
-    ) -> Result<(Vec<Slot>, Vec<Tensor<1>>, Climb), WsamError> {
-        let slots = collect(model, grads, &self.device)?;
-        for slot in &slots {
-            self.check(slot)?;
+    ) -> Result<LeanAscended<M>, Rejected<M>> {
+        if let Err(error) = validate_lr(lr) {
+            return Err(Rejected::new(model, error.into()));
         }
-        let (perturbed, climb) = match &self.runner {
-            Runner::TensorOps(_) => {
-                let (perturbed, norms) = TensorOps::ascend(&self.hyper, self.track_norms, &slots);
-                (perturbed, Climb::TensorOps(Box::new(norms)))
-            }
+        if self.hyper.coupling == Coupling::Coupled {
+            return Err(Rejected::new(model, WsamError::LeanCoupled));
+        }
+        let (way, context, optimizer) = self.parts();
+        let ascended = match way {
+            Way::TensorOps(ops) => runner::lean_ascend(ops, context, lr, model, grads)
+                .map(|(models, pending)| (models, LeanClimb::TensorOps(Box::new(pending)))),
             #[cfg(feature = "fused-wsam")]
-            Runner::Fused(fused) => {
-                let (perturbed, climb) = fused.ascend(&self.hyper, self.track_norms, &slots)?;
-                (perturbed, Climb::Fused(Box::new(climb)))
-            }
+            Way::Fused(fused) => runner::lean_ascend(fused, context, lr, model, grads)
+                .map(|(models, pending)| (models, LeanClimb::Fused(Box::new(pending)))),
         };
-        Ok((slots, perturbed, climb))
+        let ((perturbed, anchor), climb) = ascended.map_err(rejected)?;
+        Ok(LeanAscended { perturbed, anchor, climb, optimizer })
     }
 
-    fn check(&self, slot: &Slot) -> Result<(), WsamError> {
-        let (types, expected, route): (&[DType], _, _) = match &self.runner {
-            Runner::TensorOps(_) => (&[DType::F32, DType::F64], "f32 and f64", "tensor-op"),
-            #[cfg(feature = "fused-wsam")]
-            Runner::Fused(_) => (&[DType::F32], "f32", "fused"),
-        };
-        let found = slot.weight.dtype();
-        if !types.contains(&found) {
-            return Err(WsamError::DType { param: slot.path.clone(), found, expected, route });
-        }
-        let found = slot.weight.dims()[0];
-        let state = match &self.runner {
-            Runner::TensorOps(ops) => ops.state_len(slot.id),
-            #[cfg(feature = "fused-wsam")]
-            Runner::Fused(fused) => fused.state_len(slot.id),
-        };
-        match state {
-            Some(state) if state != found => {
-                Err(WsamError::State { param: slot.path.clone(), found, state })
-            }
-            _ => Ok(()),
-        }
+    /// The second half of a step in lean mode, at the learning rate of the first.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the model [abandoned](LeanAscended::abandon), at `w + e_w`: a parameter whose
+    /// second gradient is missing, an ascent of another optimizer.
+    pub fn lean_descend<M: Module>(
+        &mut self,
+        ascended: LeanAscended<M>,
+        grads: GradientsParams,
+    ) -> Result<M, Rejected<M>> {
+        self.lean_descend_reported(ascended, grads).map(|(model, _)| model)
+    }
+
+    fn parts(&mut self) -> (&mut Way, Context<'_>, u64) {
+        let Self { hyper, track_norms, device, way, identity, .. } = self;
+        (way, Context { hyper, track_norms: *track_norms, device }, *identity)
     }
 
     fn descend_reported<M: Module>(
@@ -291,62 +315,69 @@ impl Wsam {
         lr: LearningRate,
         ascended: Ascended<M>,
         grads: GradientsParams,
-    ) -> Result<(M, Climb), Rejected<M>> {
-        let Ascended { perturbed, anchor, slots, climb, optimizer } = ascended;
-        let checked = if optimizer == self.identity {
-            validate_lr(lr).map_err(WsamError::from)
-        } else {
-            Err(WsamError::ForeignAscent)
-        };
-        let collected =
-            checked.and_then(|()| collect_perturbed(&perturbed, grads, &self.device, &slots));
-        // Before the new weights are allocated: w + e_w has done its work.
-        drop(perturbed);
-        let descended =
-            collected.and_then(|grads_perturbed| self.fall(lr, &slots, grads_perturbed, climb));
-        match descended {
-            Ok((updated, climb)) => {
-                let values = slots.iter().map(|slot| slot.id).zip(updated).collect();
-                Ok((assign(anchor, values), climb))
-            }
-            Err(error) => Err(Rejected::new(anchor, error)),
+    ) -> Result<(M, Norms), Rejected<M>> {
+        let Ascended { perturbed, anchor, climb, optimizer } = ascended;
+        let (way, context, identity) = self.parts();
+        if optimizer != identity {
+            return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
-    }
-
-    fn fall(
-        &mut self,
-        lr: f64,
-        slots: &[Slot],
-        grads_perturbed: Vec<Tensor<1>>,
-        climb: Climb,
-    ) -> Result<(Vec<Tensor<1>>, Climb), WsamError> {
-        let (hyper, track_norms) = (&self.hyper, self.track_norms);
-        match (&mut self.runner, climb) {
-            (Runner::TensorOps(ops), Climb::TensorOps(mut norms)) => {
-                let updated =
-                    ops.descend(hyper, track_norms, lr, slots, grads_perturbed, &mut norms);
-                Ok((updated, Climb::TensorOps(norms)))
+        if let Err(error) = validate_lr(lr) {
+            return Err(Rejected::new(anchor, error.into()));
+        }
+        let models = (perturbed, anchor);
+        let descended = match (way, climb) {
+            (Way::TensorOps(ops), Climb::TensorOps(pending)) => {
+                runner::descend(ops, context, lr, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]
-            (Runner::Fused(fused), Climb::Fused(climb)) => {
-                let updated = fused.descend(hyper, lr, slots, grads_perturbed, &climb)?;
-                Ok((updated, Climb::Fused(climb)))
+            (Way::Fused(fused), Climb::Fused(pending)) => {
+                runner::descend(fused, context, lr, models, *pending, grads)
             }
             // An optimizer's route never changes, and the ascent is this optimizer's own.
             #[cfg(feature = "fused-wsam")]
-            _ => Err(WsamError::ForeignAscent),
+            _ => Err((models.1, WsamError::ForeignAscent)),
+        };
+        descended.map_err(rejected)
+    }
+
+    fn lean_descend_reported<M: Module>(
+        &mut self,
+        ascended: LeanAscended<M>,
+        grads: GradientsParams,
+    ) -> Result<(M, Norms), Rejected<M>> {
+        let LeanAscended { perturbed, anchor, climb, optimizer } = ascended;
+        let (way, context, identity) = self.parts();
+        if optimizer != identity {
+            return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
+        let models = (perturbed, anchor);
+        let descended = match (way, climb) {
+            (Way::TensorOps(ops), LeanClimb::TensorOps(pending)) => {
+                runner::lean_descend(ops, context, models, *pending, grads)
+            }
+            #[cfg(feature = "fused-wsam")]
+            (Way::Fused(fused), LeanClimb::Fused(pending)) => {
+                runner::lean_descend(fused, context, models, *pending, grads)
+            }
+            #[cfg(feature = "fused-wsam")]
+            _ => Err((models.1, WsamError::ForeignAscent)),
+        };
+        descended.map_err(rejected)
     }
 }
 
+fn rejected<M>((model, error): (M, WsamError)) -> Rejected<M> {
+    Rejected::new(model, error)
+}
+
 #[cfg(feature = "fused-wsam")]
-fn choose(policy: RoutePolicy, device: &Device) -> Result<(Runner, Route), WsamError> {
+fn choose(policy: RoutePolicy, device: &Device) -> Result<(Way, Route), WsamError> {
     let reason = match policy {
         RoutePolicy::TensorOps => TensorOpsReason::Requested,
         RoutePolicy::Auto | RoutePolicy::Fused => match super::device::shared(device) {
             Ok(shared) => {
                 let route = shared.route();
-                return Ok((Runner::Fused(Fused::new(shared)), route));
+                return Ok((Way::Fused(Fused::new(&shared)), route));
             }
             Err(reason) => reason,
         },
@@ -355,7 +386,7 @@ fn choose(policy: RoutePolicy, device: &Device) -> Result<(Runner, Route), WsamE
 }
 
 #[cfg(not(feature = "fused-wsam"))]
-fn choose(policy: RoutePolicy, _device: &Device) -> Result<(Runner, Route), WsamError> {
+fn choose(policy: RoutePolicy, _device: &Device) -> Result<(Way, Route), WsamError> {
     let reason = match policy {
         RoutePolicy::TensorOps => TensorOpsReason::Requested,
         RoutePolicy::Auto | RoutePolicy::Fused => TensorOpsReason::FeatureOff,
@@ -363,9 +394,9 @@ fn choose(policy: RoutePolicy, _device: &Device) -> Result<(Runner, Route), Wsam
     fall_back(policy, reason)
 }
 
-fn fall_back(policy: RoutePolicy, reason: TensorOpsReason) -> Result<(Runner, Route), WsamError> {
+fn fall_back(policy: RoutePolicy, reason: TensorOpsReason) -> Result<(Way, Route), WsamError> {
     if policy == RoutePolicy::Fused {
         return Err(WsamError::NotFused { reason: reason.to_string() });
     }
-    Ok((Runner::TensorOps(TensorOps::default()), Route::TensorOps(reason)))
+    Ok((Way::TensorOps(TensorOps::default()), Route::TensorOps(reason)))
 }

@@ -1,8 +1,19 @@
 //! What a step can tell about itself.
 
 use super::error::WsamError;
-use super::optimizer::Climb;
+#[cfg(feature = "fused-wsam")]
+use super::fused::DeviceNorms;
+use super::state::read;
+use super::tensor_ops::TensorNorms;
 use burn::tensor::Tensor;
+
+/// Global norms of a step, still on the device.
+#[derive(Debug)]
+pub(crate) enum Norms {
+    TensorOps(Box<TensorNorms>),
+    #[cfg(feature = "fused-wsam")]
+    Fused(Box<DeviceNorms>),
+}
 
 /// Report of one step. Nothing is read from the device until it is asked for; each question waits
 /// for the device.
@@ -10,7 +21,7 @@ use burn::tensor::Tensor;
 pub struct StepReport {
     pub(crate) loss: Tensor<1>,
     pub(crate) perturbed_loss: Tensor<1>,
-    pub(crate) climb: Climb,
+    pub(crate) norms: Norms,
 }
 
 impl StepReport {
@@ -38,7 +49,11 @@ impl StepReport {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn gradient_norm(&self) -> Result<Option<f64>, WsamError> {
-        self.climb.gradient_norm()
+        match &self.norms {
+            Norms::TensorOps(norms) => norms.gradient.as_ref().map(scalar).transpose(),
+            #[cfg(feature = "fused-wsam")]
+            Norms::Fused(norms) => norms.gradient(),
+        }
     }
 
     /// `||g~||`, unclipped. Waits for the device.
@@ -50,6 +65,16 @@ impl StepReport {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn perturbed_gradient_norm(&self) -> Result<Option<f64>, WsamError> {
-        self.climb.perturbed_gradient_norm()
+        match &self.norms {
+            Norms::TensorOps(norms) => norms.perturbed.as_ref().map(scalar).transpose(),
+            #[cfg(feature = "fused-wsam")]
+            Norms::Fused(norms) => norms.perturbed(),
+        }
     }
+}
+
+fn scalar(tensor: &Tensor<1>) -> Result<f64, WsamError> {
+    let data = read(tensor.clone())?;
+    // One element, whatever its type.
+    Ok(data.iter::<f64>().next().unwrap_or(f64::NAN))
 }

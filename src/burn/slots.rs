@@ -3,182 +3,301 @@
 use super::error::WsamError;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Shape, Tensor};
 use std::collections::HashMap;
 
-/// A parameter that takes part in a step, flattened, off the autodiff graph.
+/// How a route holds tensors, whatever their rank.
+pub(crate) trait Form {
+    /// A tensor off the autodiff graph.
+    type Tensor: Clone + Send + 'static;
+
+    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Self::Tensor, WsamError>;
+
+    /// `shape` is that of the tensor whose place it takes.
+    fn give<const D: usize>(tensor: Self::Tensor, shape: Shape) -> Tensor<D>;
+}
+
+/// Tensors of one dimension, to compute with.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct Flat;
+
+impl Form for Flat {
+    type Tensor = Tensor<1>;
+
+    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>, WsamError> {
+        let len = tensor.shape().num_elements();
+        Ok(tensor.reshape([len]))
+    }
+
+    fn give<const D: usize>(tensor: Tensor<1>, shape: Shape) -> Tensor<D> {
+        tensor.reshape(shape)
+    }
+}
+
+/// A parameter that takes part in a step.
+#[derive(Debug)]
+pub(crate) struct Slot<T> {
     pub(crate) id: ParamId,
     pub(crate) path: String,
-    pub(crate) weight: Tensor<1>,
-    pub(crate) grad: Tensor<1>,
+    /// Elements.
+    pub(crate) len: usize,
+    pub(crate) dtype: DType,
+    pub(crate) weight: T,
+    pub(crate) grad: T,
+}
+
+/// The parameters of a module that take part in a step.
+#[derive(Debug)]
+pub(crate) struct Collected<T> {
+    pub(crate) slots: Vec<Slot<T>>,
+    /// Every float tensor of the module takes part: there are no frozen ones, no tied ones, and no
+    /// running statistics.
+    pub(crate) whole: bool,
 }
 
 /// Takes every parameter that has a gradient, in module order, with its gradient.
 ///
 /// As in Burn's own optimizers, a parameter without a gradient takes no part, and of several
 /// parameters with one id the first takes the gradient. Nor does a parameter without elements.
-pub(crate) fn collect<M: Module>(
+pub(crate) fn collect<F: Form, M: Module>(
     module: &M,
     mut grads: GradientsParams,
     device: &Device,
-) -> Result<Vec<Slot>, WsamError> {
+) -> Result<Collected<F::Tensor>, WsamError> {
     let gradients = grads.len();
-    let mut collector =
-        Collector { path: Vec::new(), grads: &mut grads, device, slots: Vec::new(), error: None };
+    let mut found = Collected { slots: Vec::new(), whole: true };
+    let visitor = Visitor { path: Path::default(), grads: &mut grads, device };
+    let mut collector = Collector::<F> { visitor, found: &mut found, error: None };
     module.visit(&mut collector);
     match collector.error {
         Some(error) => Err(error),
-        None if collector.slots.is_empty() => Err(WsamError::NoGradients { gradients }),
-        None => Ok(collector.slots),
+        None if found.slots.is_empty() => Err(WsamError::NoGradients { gradients }),
+        None => Ok(found),
     }
 }
 
-/// Takes the second gradients of the same parameters, in the same order.
-pub(crate) fn collect_perturbed<M: Module>(
+/// Takes the second gradients of the same parameters, named by id and path, in the same order.
+pub(crate) fn collect_perturbed<F: Form, M: Module>(
     module: &M,
-    grads: GradientsParams,
+    mut grads: GradientsParams,
     device: &Device,
-    slots: &[Slot],
-) -> Result<Vec<Tensor<1>>, WsamError> {
-    let found = match collect(module, grads, device) {
-        Ok(found) => found,
-        // Nothing at all: name the first parameter that misses its gradient.
-        Err(WsamError::NoGradients { .. }) => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let mut found: HashMap<_, _> = found.into_iter().map(|slot| (slot.id, slot.grad)).collect();
-    slots
+    names: &[(ParamId, String)],
+) -> Result<Vec<F::Tensor>, WsamError> {
+    let visitor = Visitor { path: Path::default(), grads: &mut grads, device };
+    let mut collector = GradCollector::<F> { visitor, found: Vec::new(), error: None };
+    module.visit(&mut collector);
+    if let Some(error) = collector.error {
+        return Err(error);
+    }
+    let mut found: HashMap<_, _> = collector.found.into_iter().collect();
+    names
         .iter()
-        .map(|slot| {
-            found
-                .remove(&slot.id)
-                .ok_or_else(|| WsamError::MissingGradient { param: slot.path.clone() })
+        .map(|(id, path)| {
+            found.remove(id).ok_or_else(|| WsamError::MissingGradient { param: path.clone() })
         })
         .collect()
 }
 
-struct Collector<'a> {
-    path: Vec<String>,
-    grads: &'a mut GradientsParams,
-    device: &'a Device,
-    slots: Vec<Slot>,
-    error: Option<WsamError>,
+/// Where a visitor is in the module.
+#[derive(Default)]
+struct Path {
+    text: String,
+    ends: Vec<usize>,
 }
 
-impl Collector<'_> {
-    fn slot<const D: usize>(
-        &self,
+impl Path {
+    fn enter(&mut self, name: &str) {
+        self.ends.push(self.text.len());
+        if !self.text.is_empty() {
+            self.text.push('.');
+        }
+        self.text.push_str(name);
+    }
+
+    fn exit(&mut self) {
+        self.text.truncate(self.ends.pop().unwrap_or(0));
+    }
+}
+
+struct Visitor<'a> {
+    path: Path,
+    grads: &'a mut GradientsParams,
+    device: &'a Device,
+}
+
+impl Visitor<'_> {
+    /// The parameter's gradient, off the graph and checked against it.
+    fn grad<const D: usize>(
+        &mut self,
         param: &Param<Tensor<D>>,
-        grad: Tensor<D>,
-    ) -> Result<Slot, WsamError> {
-        let path = || self.path.join(".");
-        let weight = param.val().without_autodiff();
+    ) -> Result<Option<Tensor<D>>, WsamError> {
+        // Asked before the value is, which a lazy parameter would have to compute.
+        let Some(grad) = self.grads.remove::<D>(param.id) else { return Ok(None) };
         let grad = grad.without_autodiff();
-        for found in [weight.device(), grad.device()] {
-            if found != *self.device {
-                let (found, expected) = (Box::new(found), Box::new(self.device.clone()));
-                return Err(WsamError::Device { param: path(), found, expected });
-            }
+        let (shape, weight) = (grad.shape(), param.lazy_shape());
+        // Nothing to step; and Burn's fused kernels must not see empty tensors among others.
+        if weight.num_elements() == 0 && shape.num_elements() == 0 {
+            return Ok(None);
         }
-        if weight.shape() != grad.shape() {
-            let (weight, grad) = (weight.dims().to_vec(), grad.dims().to_vec());
-            return Err(WsamError::Shape { param: path(), weight, grad });
+        if weight != shape {
+            let (weight, grad) = (weight.to_vec(), shape.to_vec());
+            return Err(WsamError::Shape { param: self.path.text.clone(), weight, grad });
         }
+        self.check_device(grad.device())?;
+        Ok(Some(grad))
+    }
+
+    fn check_device(&self, found: Device) -> Result<(), WsamError> {
+        if found == *self.device {
+            return Ok(());
+        }
+        let (found, expected) = (Box::new(found), Box::new(self.device.clone()));
+        Err(WsamError::Device { param: self.path.text.clone(), found, expected })
+    }
+
+    fn slot<F: Form, const D: usize>(
+        &mut self,
+        param: &Param<Tensor<D>>,
+    ) -> Result<Option<Slot<F::Tensor>>, WsamError> {
+        let Some(grad) = self.grad(param)? else { return Ok(None) };
+        let weight = param.val().without_autodiff();
+        self.check_device(weight.device())?;
         if weight.dtype() != grad.dtype() {
             return Err(WsamError::DType {
-                param: path(),
+                param: self.path.text.clone(),
                 found: grad.dtype(),
                 expected: "gradients of their parameter's type",
                 route: "optimizer's",
             });
         }
-        let flat = |tensor: Tensor<D>| {
-            let len = tensor.shape().num_elements();
-            tensor.reshape([len])
-        };
-        Ok(Slot { id: param.id, path: path(), weight: flat(weight), grad: flat(grad) })
+        Ok(Some(Slot {
+            id: param.id,
+            path: self.path.text.clone(),
+            len: weight.shape().num_elements(),
+            dtype: weight.dtype(),
+            weight: F::hold(weight)?,
+            grad: F::hold(grad)?,
+        }))
     }
 }
 
-impl ModuleVisitor for Collector<'_> {
+struct Collector<'a, F: Form> {
+    visitor: Visitor<'a>,
+    found: &'a mut Collected<F::Tensor>,
+    error: Option<WsamError>,
+}
+
+impl<F: Form> ModuleVisitor for Collector<'_, F> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
+        self.visitor.path.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
+        self.visitor.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if self.error.is_some() {
             return;
         }
-        // Asked before the value is, which a lazy parameter would have to compute.
-        let Some(grad) = self.grads.remove::<D>(param.id) else { return };
-        // Nothing to step; and Burn's fused kernels must not see empty tensors among others.
-        if param.lazy_shape().num_elements() == 0 && grad.shape().num_elements() == 0 {
+        match self.visitor.slot::<F, D>(param) {
+            Ok(Some(slot)) => self.found.slots.push(slot),
+            Ok(None) => self.found.whole = false,
+            Err(error) => self.error = Some(error),
+        }
+    }
+}
+
+struct GradCollector<'a, F: Form> {
+    visitor: Visitor<'a>,
+    found: Vec<(ParamId, F::Tensor)>,
+    error: Option<WsamError>,
+}
+
+impl<F: Form> ModuleVisitor for GradCollector<'_, F> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.visitor.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.visitor.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.error.is_some() {
             return;
         }
-        match self.slot(param, grad) {
-            Ok(slot) => self.slots.push(slot),
+        match self.visitor.grad(param).and_then(|grad| grad.map(F::hold).transpose()) {
+            Ok(Some(grad)) => self.found.push((param.id, grad)),
+            Ok(None) => {}
             Err(error) => self.error = Some(error),
         }
     }
 }
 
 /// Puts new values into the first parameter of each id; the rest of the module is untouched.
-pub(crate) fn assign<M: Module>(module: M, values: HashMap<ParamId, Tensor<1>>) -> M {
-    module.map(&mut Assign { values })
+pub(crate) fn assign<F: Form, M: Module>(module: M, values: HashMap<ParamId, F::Tensor>) -> M {
+    module.map(&mut Assign::<F> { values })
 }
 
-struct Assign {
-    values: HashMap<ParamId, Tensor<1>>,
+struct Assign<F: Form> {
+    values: HashMap<ParamId, F::Tensor>,
 }
 
-impl ModuleMapper for Assign {
+impl<F: Form> ModuleMapper for Assign<F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         match self.values.remove(&param.id) {
-            Some(value) => replace(param, value),
+            Some(value) => replace(param, |shape| F::give(value, shape), None),
             None => param,
         }
     }
 }
 
+type Strategy = burn::tensor::GradientCheckpointingStrategy;
+
 /// A copy of `module` with the perturbed weights, for the second pass.
 ///
 /// The copy has running statistics of its own (Burn shares them between clones), so the second
 /// pass does not advance the model's. Every parameter of an id, tied ones too, becomes one leaf.
-pub(crate) fn perturbed_copy<M: Module>(module: &M, values: &HashMap<ParamId, Tensor<1>>) -> M {
-    struct Perturb<'a> {
-        values: &'a HashMap<ParamId, Tensor<1>>,
-        leaves: HashMap<ParamId, Box<dyn std::any::Any + Send>>,
+/// `whole` is the module's [`Collected::whole`].
+pub(crate) fn perturbed_copy<F: Form, M: Module>(
+    module: &M,
+    values: HashMap<ParamId, F::Tensor>,
+    whole: bool,
+) -> M {
+    if whole {
+        return assign::<F, M>(module.clone(), values);
     }
-    impl ModuleMapper for Perturb<'_> {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let Some(value) = self.values.get(&param.id) else { return param };
-            let tied = self.leaves.get(&param.id).and_then(|leaf| leaf.downcast_ref::<Tensor<D>>());
-            if let Some(leaf) = tied.cloned() {
-                return param.map(|_| leaf);
-            }
-            let param = replace(param, value.clone());
-            self.leaves.insert(param.id, Box::new(param.val()));
-            param
-        }
-    }
-
     // `valid` and `train` copy running statistics, but forget the checkpointing strategy.
     let strategy = checkpointing(module);
-    let copy = module.clone().valid().train();
-    let copy = match strategy {
-        Some(strategy) => copy.map(&mut Checkpointing(strategy)),
-        None => copy,
-    };
-    copy.map(&mut Perturb { values, leaves: HashMap::new() })
+    let mut perturb = Perturb::<F> { values, leaves: HashMap::new(), strategy };
+    module.clone().valid().train().map(&mut perturb)
 }
 
-type Strategy = burn::tensor::GradientCheckpointingStrategy;
+struct Perturb<F: Form> {
+    values: HashMap<ParamId, F::Tensor>,
+    leaves: HashMap<ParamId, Box<dyn std::any::Any + Send>>,
+    strategy: Option<Strategy>,
+}
+
+impl<F: Form> ModuleMapper for Perturb<F> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(value) = self.values.get(&param.id) else {
+            // Not stepped, but still on the graph of the second pass.
+            return match self.strategy {
+                Some(strategy) => param.map(|tensor| checkpointed(tensor, strategy)),
+                None => param,
+            };
+        };
+        let tied = self.leaves.get(&param.id).and_then(|leaf| leaf.downcast_ref::<Tensor<D>>());
+        if let Some(leaf) = tied.cloned() {
+            return param.map(|_| leaf);
+        }
+        let param = replace(param, |shape| F::give(value.clone(), shape), self.strategy);
+        self.leaves.insert(param.id, Box::new(param.val()));
+        param
+    }
+}
 
 fn checkpointing<M: Module>(module: &M) -> Option<Strategy> {
     struct Find(Option<Strategy>);
@@ -194,31 +313,42 @@ fn checkpointing<M: Module>(module: &M) -> Option<Strategy> {
     find.0
 }
 
-struct Checkpointing(Strategy);
-
-impl ModuleMapper for Checkpointing {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let strategy = self.0;
-        param.map(|tensor| {
-            if tensor.is_autodiff() {
-                tensor.with_gradient_checkpointing_strategy(strategy)
-            } else {
-                tensor
-            }
-        })
+fn checkpointed<const D: usize>(tensor: Tensor<D>, strategy: Strategy) -> Tensor<D> {
+    if tensor.is_autodiff() {
+        tensor.with_gradient_checkpointing_strategy(strategy)
+    } else {
+        tensor
     }
+}
+
+/// The module with every parameter copied to memory of its own.
+#[cfg(feature = "fused-wsam")]
+pub(crate) fn detach<M: Module>(module: M) -> M {
+    struct Detach;
+    impl ModuleMapper for Detach {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            // x - 0 is x for every x.
+            let copy = param.val().without_autodiff().sub_scalar(0.0);
+            replace(param, |_| copy, None)
+        }
+    }
+    module.map(&mut Detach)
 }
 
 /// The parameter with another value and all it had around the old one: shape, autodiff context,
 /// distribution.
-fn replace<const D: usize>(param: Param<Tensor<D>>, value: Tensor<1>) -> Param<Tensor<D>> {
+fn replace<const D: usize>(
+    param: Param<Tensor<D>>,
+    value: impl FnOnce(Shape) -> Tensor<D>,
+    strategy: Option<Strategy>,
+) -> Param<Tensor<D>> {
     let (id, old, mapper) = param.consume();
-    let value = value.reshape(old.shape());
+    let value = value(old.shape());
     if !old.is_autodiff() {
         return Param::from_mapped_value(id, value, mapper);
     }
     let mut tensor = Tensor::from_inner(value);
-    if let Some(strategy) = old.gradient_checkpointing_strategy() {
+    if let Some(strategy) = strategy.or_else(|| old.gradient_checkpointing_strategy()) {
         tensor = tensor.with_gradient_checkpointing_strategy(strategy);
     }
     if old.is_require_grad() {

@@ -1,6 +1,7 @@
 //! A look at the optimizer's state.
 
-use burn::tensor::TensorData;
+use super::error::WsamError;
+use burn::tensor::{Tensor, TensorData};
 
 /// State of one parameter, read back to the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,4 +11,9 @@ pub struct OptimizerState {
     /// Name and values of each state tensor, flat, in the order of
     /// [`Base::state_names`](crate::method::Base::state_names).
     pub tensors: Vec<(&'static str, TensorData)>,
+}
+
+/// The way from the device to the host.
+pub(crate) fn read(tensor: Tensor<1>) -> Result<TensorData, WsamError> {
+    tensor.try_into_data().map_err(|error| WsamError::Backend { reason: format!("{error:?}") })
 }

@@ -1,10 +1,13 @@
 //! The step in plain Burn tensor operations, for every backend. Knows nothing of the engine.
 
-use super::slots::Slot;
-use super::state::OptimizerState;
+use super::error::WsamError;
+use super::report::Norms;
+use super::runner::{Context, Half, Runner};
+use super::slots::{Flat, Slot};
+use super::state::{OptimizerState, read};
 use crate::method::{Base, Blend, CLIP_EPSILON, Clip, Hyperparameters};
 use burn::module::ParamId;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use std::collections::HashMap;
 
 /// State of all parameters.
@@ -27,84 +30,179 @@ pub(crate) struct TensorNorms {
     pub(crate) perturbed: Option<Tensor<1>>,
 }
 
+/// What an ascent keeps for its descent.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    slots: Vec<Slot<Tensor<1>>>,
+    norms: TensorNorms,
+}
+
+/// What a lean ascent keeps: the base optimizer's step, taken, and the term in `g`.
+#[derive(Debug)]
+pub(crate) struct LeanKept {
+    stepped: Vec<Tensor<1>>,
+    /// `lr sharpness`.
+    factor: f64,
+    norms: TensorNorms,
+}
+
 impl TensorOps {
-    /// `w + e_w` for every slot, and `||g||` where the step or the caller wants it.
-    pub(crate) fn ascend(
-        hyper: &Hyperparameters,
-        track_norms: bool,
-        slots: &[Slot],
-    ) -> (Vec<Tensor<1>>, TensorNorms) {
-        let grads = || slots.iter().map(|slot| slot.grad.clone());
-        let clips_g = hyper.clips_gradient();
-        let (divisor, gradient) = if hyper.adaptive {
-            let scaled = slots.iter().map(|slot| slot.weight.clone() * slot.grad.clone());
-            (global_norm(scaled), (clips_g || track_norms).then(|| global_norm(grads())))
-        } else {
-            let norm = global_norm(grads());
-            (norm.clone(), Some(norm))
-        };
-        let divisor = divisor + hyper.epsilon;
-        let perturbed = slots.iter().map(|slot| {
-            // Divided first: g / ||g|| is at most 1, while rho / ||g|| may leave the range.
-            let mut e = slot.grad.clone() / divisor.clone() * hyper.rho;
-            if hyper.adaptive {
-                e = e * slot.weight.clone() * slot.weight.clone();
-            }
-            slot.weight.clone() + e
-        });
-        (perturbed.collect(), TensorNorms { gradient, perturbed: None })
+    /// A parameter's state, read back.
+    pub(crate) fn state(
+        &self,
+        base: &Base,
+        id: ParamId,
+    ) -> Result<Option<OptimizerState>, WsamError> {
+        let Some(state) = self.states.get(&id) else { return Ok(None) };
+        let data = state.tensors.iter().cloned().map(read).collect::<Result<Vec<_>, _>>()?;
+        let tensors = base.state_names().iter().copied().zip(data).collect();
+        Ok(Some(OptimizerState { step: state.step, tensors }))
+    }
+}
+
+/// `w + e_w` for every slot, and `||g||` where the step or the caller wants it.
+fn climb(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> (Vec<Tensor<1>>, TensorNorms) {
+    let Context { hyper, track_norms, .. } = context;
+    let grads = || slots.iter().map(|slot| slot.grad.clone());
+    let clips_g = hyper.clips_gradient();
+    let (divisor, gradient) = if hyper.adaptive {
+        let scaled = slots.iter().map(|slot| slot.weight.clone() * slot.grad.clone());
+        (global_norm(scaled), (clips_g || track_norms).then(|| global_norm(grads())))
+    } else {
+        let norm = global_norm(grads());
+        (norm.clone(), Some(norm))
+    };
+    let divisor = divisor + hyper.epsilon;
+    let perturbed = slots.iter().map(|slot| {
+        // Divided first: g / ||g|| is at most 1, while rho / ||g|| may leave the range.
+        let mut e = slot.grad.clone() / divisor.clone() * hyper.rho;
+        if hyper.adaptive {
+            e = e * slot.weight.clone() * slot.weight.clone();
+        }
+        slot.weight.clone() + e
+    });
+    (perturbed.collect(), TensorNorms { gradient, perturbed: None })
+}
+
+/// `||g~||`, where the step or the caller wants it.
+fn perturbed_norm(context: Context<'_>, grads_perturbed: &[Tensor<1>]) -> Option<Tensor<1>> {
+    let wanted = context.hyper.clip.is_some() || context.track_norms;
+    wanted.then(|| global_norm(grads_perturbed.iter().cloned()))
+}
+
+fn scale_of_g(hyper: &Hyperparameters, norms: &TensorNorms) -> Option<Tensor<1>> {
+    clip_factor(hyper.clip.filter(|_| hyper.clips_gradient()), &norms.gradient)
+}
+
+impl Runner for TensorOps {
+    type Form = Flat;
+    type Kept = Kept;
+    type LeanKept = LeanKept;
+
+    const TYPES: (&'static [DType], &'static str, &'static str) =
+        (&[DType::F32, DType::F64], "f32 and f64", "tensor-op");
+
+    fn ascend(
+        &mut self,
+        context: Context<'_>,
+        slots: Vec<Slot<Tensor<1>>>,
+    ) -> Result<Half<Self, Kept>, WsamError> {
+        let (tensors, norms) = climb(context, &slots);
+        Ok(Half { tensors, rest: Kept { slots, norms }, retired: Vec::new() })
     }
 
-    /// The new weights of every slot. State advances with them.
-    pub(crate) fn descend(
+    fn descend(
         &mut self,
-        hyper: &Hyperparameters,
-        track_norms: bool,
+        context: Context<'_>,
         lr: f64,
-        slots: &[Slot],
+        kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
-        norms: &mut TensorNorms,
-    ) -> Vec<Tensor<1>> {
-        if hyper.clip.is_some() || track_norms {
-            norms.perturbed = Some(global_norm(grads_perturbed.iter().cloned()));
-        }
-        let clips_g = hyper.clip.filter(|_| hyper.clips_gradient());
-        let scale_g = clip_factor(clips_g, &norms.gradient);
+    ) -> Result<Half<Self, Norms>, WsamError> {
+        let hyper = context.hyper;
+        let Kept { slots, mut norms } = kept;
+        norms.perturbed = perturbed_norm(context, &grads_perturbed);
+        let scale_g = scale_of_g(hyper, &norms);
         let scale_perturbed = clip_factor(hyper.clip, &norms.perturbed);
         let blend = hyper.blend();
-        slots
-            .iter()
+        let tensors = slots
+            .into_iter()
             .zip(grads_perturbed)
             .map(|(slot, g_perturbed)| {
-                let g = scaled(slot.grad.clone(), &scale_g);
+                let g = scaled(slot.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
-                let old = self.states.remove(&slot.id);
                 let h = mix(&blend, &g, &g_perturbed);
-                let (w, state) = base_step(&hyper.base, lr, slot.weight.clone(), h, old);
-                self.states.insert(slot.id, state);
+                let w = self.base_step(hyper, lr, slot.id, slot.weight, h);
                 if blend.sharpness == 0.0 {
                     w
                 } else {
                     w - (g_perturbed - g) * (lr * blend.sharpness)
                 }
             })
-            .collect()
+            .collect();
+        let rest = Norms::TensorOps(Box::new(norms));
+        Ok(Half { tensors, rest, retired: Vec::new() })
     }
 
-    /// Elements of a parameter's state, if it has any.
-    pub(crate) fn state_len(&self, id: ParamId) -> Option<usize> {
+    fn lean_ascend(
+        &mut self,
+        context: Context<'_>,
+        lr: f64,
+        slots: Vec<Slot<Tensor<1>>>,
+    ) -> Result<Half<Self, LeanKept>, WsamError> {
+        let hyper = context.hyper;
+        let (tensors, norms) = climb(context, &slots);
+        let scale_g = scale_of_g(hyper, &norms);
+        let factor = lr * hyper.blend().sharpness;
+        let stepped = slots
+            .into_iter()
+            .map(|slot| {
+                let g = scaled(slot.grad, &scale_g);
+                self.base_step(hyper, lr, slot.id, slot.weight, g.clone()) + g * factor
+            })
+            .collect();
+        let rest = LeanKept { stepped, factor, norms };
+        Ok(Half { tensors, rest, retired: Vec::new() })
+    }
+
+    fn lean_descend(
+        &mut self,
+        context: Context<'_>,
+        kept: LeanKept,
+        grads_perturbed: Vec<Tensor<1>>,
+    ) -> Result<Half<Self, Norms>, WsamError> {
+        let LeanKept { stepped, factor, mut norms } = kept;
+        norms.perturbed = perturbed_norm(context, &grads_perturbed);
+        let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
+        let tensors = stepped
+            .into_iter()
+            .zip(grads_perturbed)
+            .map(|(stepped, g_perturbed)| stepped - scaled(g_perturbed, &scale_perturbed) * factor)
+            .collect();
+        let rest = Norms::TensorOps(Box::new(norms));
+        Ok(Half { tensors, rest, retired: Vec::new() })
+    }
+
+    fn state_len(&self, id: ParamId) -> Option<usize> {
         let state = self.states.get(&id)?;
         state.tensors.first().map(|tensor| tensor.dims()[0])
     }
 
-    /// A parameter's state, read back.
-    pub(crate) fn state(&self, base: &Base, id: ParamId) -> Option<OptimizerState> {
-        let state = self.states.get(&id)?;
-        let data = state.tensors.iter().map(|tensor| tensor.to_data());
-        Some(OptimizerState {
-            step: state.step,
-            tensors: base.state_names().iter().copied().zip(data).collect(),
-        })
+    fn retire(&self, _tensors: Vec<Tensor<1>>) {}
+}
+
+impl TensorOps {
+    /// The base optimizer's step of one parameter; its state advances.
+    fn base_step(
+        &mut self,
+        hyper: &Hyperparameters,
+        lr: f64,
+        id: ParamId,
+        w: Tensor<1>,
+        h: Tensor<1>,
+    ) -> Tensor<1> {
+        let (w, state) = base_step(&hyper.base, lr, w, h, self.states.remove(&id));
+        self.states.insert(id, state);
+        w
     }
 }
 

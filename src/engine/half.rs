@@ -50,7 +50,8 @@ pub(crate) struct Key {
 
 impl Key {
     fn new<'a>(half: Half, rows: impl Iterator<Item = Row<'a>>) -> Self {
-        let own = |(class, len, columns): Row<'a>| (class, len, columns.map(|slice| slice.cloned()));
+        let own =
+            |(class, len, columns): Row<'a>| (class, len, columns.map(|slice| slice.cloned()));
         Self { half, rows: rows.map(own).collect() }
     }
 
@@ -157,7 +158,11 @@ impl Engine {
             bytes_written: 4 * elements * writes,
             overhead_bytes: overhead + uniforms,
             buffers: buffers.len() as u32,
-            extra_bytes: if matches!(half.kernel, Kernel::Ascent { .. }) { 4 * elements } else { 0 },
+            extra_bytes: if matches!(half.kernel, Kernel::Ascent { .. }) {
+                4 * elements
+            } else {
+                0
+            },
             ..Default::default()
         };
         Ok(Plan { norm: half.norm, ready, stats })

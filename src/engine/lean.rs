@@ -127,10 +127,8 @@ impl Engine {
         let start = Instant::now();
         let LeanAscent { hyper, lr, .. } = ascent;
         same_count(ascent.tensors, tensors.len())?;
-        let half = Half {
-            norm: descent_norm(hyper, ascent.track_norms),
-            kernel: Kernel::LeanDescent,
-        };
+        let half =
+            Half { norm: descent_norm(hyper, ascent.track_norms), kernel: Kernel::LeanDescent };
         let rows = tensors.iter().map(|tensor| (0, tensor.weight.len, tensor.columns()));
         let plan = self.plan(half, rows, || check_lean_descent(tensors))?;
         // Clipping and the learning rate are all it takes from them.

@@ -38,8 +38,7 @@ impl Pipelines {
         let storage = wgpu::BufferBindingType::Storage { read_only: false };
         let layout = |label, entries: &[_]| {
             let label = Some(label);
-            device
-                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries })
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries })
         };
         let step = [dynamic(0), fixed(1), fixed(2), dynamic(3)];
         let finish = [dynamic(4), entry(layout::NORMS.number, storage, false)];

@@ -1,19 +1,25 @@
 //! The only place where the engine waits for the device: when somebody asks for a number.
 
-use super::{Ascent, Engine, EngineError};
+use super::{Engine, EngineError};
 use crate::layout::Norms;
 use std::sync::mpsc;
 
 impl Engine {
-    /// Reads the norms of a step. Blocks until the queue has run everything submitted so far, so
+    /// Reads the norms of a step, from the buffer that its ascent names. Blocks until the queue has run everything submitted so far, so
     /// it has no place in a training loop's hot path.
     ///
     /// # Errors
     ///
     /// [`EngineError::Readback`] if the device was lost or could not be waited for.
-    pub fn read_norms(&self, ascent: &Ascent) -> Result<Norms, EngineError> {
-        let bytes = self.read_buffer(ascent.norms())?;
-        Ok(bytemuck::pod_read_unaligned(&bytes))
+    pub fn read_norms(&self, norms: &wgpu::Buffer) -> Result<Norms, EngineError> {
+        let bytes = self.read_buffer(norms)?;
+        match bytes.get(..size_of::<Norms>()) {
+            Some(bytes) => Ok(bytemuck::pod_read_unaligned(bytes)),
+            None => {
+                let reason = format!("a buffer of {} bytes is not a step's norms", bytes.len());
+                Err(EngineError::Readback { reason })
+            }
+        }
     }
 
     /// Reads a whole buffer that has `BufferUsages::COPY_SRC`. Blocks like

@@ -189,10 +189,7 @@ impl LeanDescentTensor {
     }
 
     fn roles(&self) -> Roles<'_> {
-        vec![
-            (Role::Weight, &self.weight, true),
-            (Role::GradPerturbed, &self.grad_perturbed, false),
-        ]
+        vec![(Role::Weight, &self.weight, true), (Role::GradPerturbed, &self.grad_perturbed, false)]
     }
 }
 

@@ -6,6 +6,9 @@ use crate::layout::{Geometry, WORKGROUPS};
 /// A shader has code for each frame, and bindings.
 pub(crate) const MOST_FRAMES: u32 = 16;
 
+/// The longest chunk: far more is no use, and the kernels count elements in 32 bits.
+const LONGEST: u32 = 1 << 24;
+
 /// Sizes of workgroups, chunks and dispatches. They change speed, not results beyond the order of
 /// the norm's sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,7 @@ impl Tuning {
             wgpu::DeviceType::Cpu => Self {
                 workgroup: 16,
                 chunk_len: 4096,
-                max_norm_chunk_len: 1 << 16,
+                max_norm_chunk_len: 8192,
                 partials_by_lane: true,
                 max_frames: MOST_FRAMES,
             },
@@ -63,11 +66,12 @@ impl Tuning {
         if !WORKGROUPS.contains(&self.workgroup) {
             return wrong("workgroup", self.workgroup, "one of layout::WORKGROUPS");
         }
-        if self.chunk_len == 0 || !self.chunk_len.is_multiple_of(4) {
-            return wrong("chunk_len", self.chunk_len, "a positive multiple of 4");
+        let fits = |value: u32, unit| (1..=LONGEST).contains(&value) && value.is_multiple_of(unit);
+        if !fits(self.chunk_len, 4) {
+            return wrong("chunk_len", self.chunk_len, "a multiple of 4 in 4..=2^24");
         }
-        if self.max_norm_chunk_len == 0 || !self.max_norm_chunk_len.is_multiple_of(self.chunk_len) {
-            let expected = "a positive multiple of chunk_len";
+        if !fits(self.max_norm_chunk_len, self.chunk_len) {
+            let expected = "a multiple of chunk_len up to 2^24";
             return wrong("max_norm_chunk_len", self.max_norm_chunk_len, expected);
         }
         if !(1..=MOST_FRAMES).contains(&self.max_frames) {

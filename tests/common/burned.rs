@@ -11,8 +11,8 @@ use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_wsam::method::{Base, ClipScope, Coupling, Hyperparameters, Moments};
 use burn_wsam::{
-    AdamBaseConfig, AdamWBaseConfig, Ascended, BaseConfig, RoutePolicy, SgdBaseConfig, Wsam,
-    WsamConfig,
+    AdamBaseConfig, AdamWBaseConfig, Ascended, BaseConfig, LeanAscended, RoutePolicy,
+    SgdBaseConfig, Wsam, WsamConfig,
 };
 
 /// A Burn device on the test's adapter, shared with the kernels.
@@ -148,12 +148,19 @@ pub struct Model {
     pub weights: Vec<Weight>,
 }
 
+enum Pending {
+    Ordinary(Ascended<Model>),
+    Lean(LeanAscended<Model>),
+}
+
 /// The Burn optimizer holding a model.
 pub struct BurnRoute {
     optim: Wsam,
     device: Device,
     model: Option<Model>,
-    ascended: Option<Ascended<Model>>,
+    /// The learning rate, if the steps are lean.
+    lean: Option<f64>,
+    pending: Option<Pending>,
     /// With their lengths.
     ids: Vec<(ParamId, usize)>,
 }
@@ -174,7 +181,12 @@ impl BurnRoute {
         let lens = golden.weight.iter().map(Vec::len);
         let ids = weights.iter().map(Weight::id).zip(lens).collect();
         let model = Some(Model { weights });
-        Ok(Self { optim, device: device.clone(), model, ascended: None, ids })
+        Ok(Self { optim, device: device.clone(), model, lean: None, pending: None, ids })
+    }
+
+    /// The same in lean mode.
+    pub fn lean(golden: &Golden, device: &Device, policy: RoutePolicy) -> Result<Self, String> {
+        Ok(Self { lean: Some(golden.lr), ..Self::new(golden, device, policy)? })
     }
 
     fn grads(&self, model: &Model, grad: &[Vec<f64>]) -> GradientsParams {
@@ -194,6 +206,13 @@ impl Route for BurnRoute {
     fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
         let model = self.model.take().ok_or("no model")?;
         let grads = self.grads(&model, grad);
+        if let Some(lr) = self.lean {
+            let ascended =
+                self.optim.lean_ascend(lr, model, grads).map_err(|error| error.to_string())?;
+            let perturbed = weights(&ascended);
+            self.pending = Some(Pending::Lean(ascended));
+            return Ok(perturbed);
+        }
         let before = weights(&model);
         let ascended = self.optim.ascend(model, grads).map_err(|error| error.to_string())?;
         let perturbed = weights(&ascended);
@@ -207,14 +226,22 @@ impl Route for BurnRoute {
         if weights(&ascended) != perturbed {
             return Err("the second climb went elsewhere".to_owned());
         }
-        self.ascended = Some(ascended);
+        self.pending = Some(Pending::Ordinary(ascended));
         Ok(perturbed)
     }
 
     fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
-        let ascended = self.ascended.take().ok_or("no ascent")?;
-        let grads = self.grads(&ascended, grad_perturbed);
-        let model = self.optim.descend(lr, ascended, grads).map_err(|error| error.to_string())?;
+        let descended = match self.pending.take().ok_or("no ascent")? {
+            Pending::Ordinary(ascended) => {
+                let grads = self.grads(&ascended, grad_perturbed);
+                self.optim.descend(lr, ascended, grads)
+            }
+            Pending::Lean(ascended) => {
+                let grads = self.grads(&ascended, grad_perturbed);
+                self.optim.lean_descend(ascended, grads)
+            }
+        };
+        let model = descended.map_err(|error| error.to_string())?;
         let values = weights(&model);
         self.model = Some(model);
         Ok(values)

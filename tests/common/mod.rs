@@ -7,6 +7,8 @@ pub mod toy;
 
 pub mod gpu;
 #[cfg(feature = "fused-wsam")]
+pub mod lean;
+#[cfg(feature = "fused-wsam")]
 pub mod raw;
 
 #[cfg(feature = "burn")]

@@ -79,7 +79,7 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
             .ascent(&mut encoder, &hyper, AscentOptions::default(), &tensors)
             .map_err(|error| error.to_string())?;
         engine.queue().submit([encoder.finish()]);
-        let got = engine.read_norms(&ascent).map_err(|error| error.to_string())?;
+        let got = engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
         let error = (f64::from(got.gradient) / want - 1.0).abs();
         let right = error <= 1e-6;
         if !right {

@@ -1,0 +1,199 @@
+//! What a route must be able to do. Tensor operations and the engine each do it in their own way;
+//! the way from the module to a list of parameters and back is the same for both.
+
+use super::error::WsamError;
+use super::report::Norms;
+use super::slots::{Collected, Form, Slot, assign, collect, collect_perturbed, perturbed_copy};
+use crate::method::Hyperparameters;
+use burn::module::{Module, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Device};
+use std::collections::HashMap;
+
+/// What both halves of every step need to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) hyper: &'a Hyperparameters,
+    pub(crate) track_norms: bool,
+    pub(crate) device: &'a Device,
+}
+
+type TensorOf<R> = <<R as Runner>::Form as Form>::Tensor;
+
+/// Tensors in the order of the slots, and what is left for the caller.
+pub(crate) struct Half<R: Runner, K> {
+    pub(crate) tensors: Vec<TensorOf<R>>,
+    pub(crate) rest: K,
+    /// Given up once the module has the new tensors.
+    pub(crate) retired: Vec<TensorOf<R>>,
+}
+
+pub(crate) trait Runner: Sized {
+    type Form: Form;
+    /// From an ascent to its descent.
+    type Kept;
+    type LeanKept;
+
+    /// Element types it takes, in values and in words, and what it is called.
+    const TYPES: (&'static [DType], &'static str, &'static str);
+
+    fn ascend(
+        &mut self,
+        context: Context<'_>,
+        slots: Vec<Slot<TensorOf<Self>>>,
+    ) -> Result<Half<Self, Self::Kept>, WsamError>;
+
+    fn descend(
+        &mut self,
+        context: Context<'_>,
+        lr: f64,
+        kept: Self::Kept,
+        grads_perturbed: Vec<TensorOf<Self>>,
+    ) -> Result<Half<Self, Norms>, WsamError>;
+
+    fn lean_ascend(
+        &mut self,
+        context: Context<'_>,
+        lr: f64,
+        slots: Vec<Slot<TensorOf<Self>>>,
+    ) -> Result<Half<Self, Self::LeanKept>, WsamError>;
+
+    fn lean_descend(
+        &mut self,
+        context: Context<'_>,
+        kept: Self::LeanKept,
+        grads_perturbed: Vec<TensorOf<Self>>,
+    ) -> Result<Half<Self, Norms>, WsamError>;
+
+    /// Elements of a parameter's state, if it has any.
+    fn state_len(&self, id: ParamId) -> Option<usize>;
+
+    fn retire(&self, tensors: Vec<TensorOf<Self>>);
+}
+
+/// An ascent's leavings, with the parameters that took part.
+#[derive(Debug)]
+pub(crate) struct Pending<K> {
+    pub(crate) names: Vec<(ParamId, String)>,
+    kept: K,
+}
+
+fn slots<R: Runner, M: Module>(
+    runner: &R,
+    context: Context<'_>,
+    model: &M,
+    grads: GradientsParams,
+) -> Result<Collected<TensorOf<R>>, WsamError> {
+    let collected = collect::<R::Form, M>(model, grads, context.device)?;
+    let (types, expected, route) = R::TYPES;
+    for slot in &collected.slots {
+        let param = || slot.path.clone();
+        if !types.contains(&slot.dtype) {
+            let found = slot.dtype;
+            return Err(WsamError::DType { param: param(), found, expected, route });
+        }
+        match runner.state_len(slot.id) {
+            Some(state) if state != slot.len => {
+                return Err(WsamError::State { param: param(), found: slot.len, state });
+            }
+            _ => {}
+        }
+    }
+    Ok(collected)
+}
+
+fn names<T>(slots: &[Slot<T>]) -> Vec<(ParamId, String)> {
+    slots.iter().map(|slot| (slot.id, slot.path.clone())).collect()
+}
+
+fn by_id<T>(names: &[(ParamId, String)], tensors: Vec<T>) -> HashMap<ParamId, T> {
+    names.iter().map(|(id, _)| *id).zip(tensors).collect()
+}
+
+/// The perturbed copy of `model`, and what its descent needs.
+pub(crate) fn ascend<R: Runner, M: Module>(
+    runner: &mut R,
+    context: Context<'_>,
+    model: &M,
+    grads: GradientsParams,
+) -> Result<(M, Pending<R::Kept>), WsamError> {
+    let Collected { slots, whole } = slots(runner, context, model, grads)?;
+    let names = names(&slots);
+    let half = runner.ascend(context, slots)?;
+    let perturbed = perturbed_copy::<R::Form, M>(model, by_id(&names, half.tensors), whole);
+    Ok((perturbed, Pending { names, kept: half.rest }))
+}
+
+/// The stepped model, or `anchor` as it was.
+pub(crate) fn descend<R: Runner, M: Module>(
+    runner: &mut R,
+    context: Context<'_>,
+    lr: f64,
+    (perturbed, anchor): (M, M),
+    pending: Pending<R::Kept>,
+    grads: GradientsParams,
+) -> Result<(M, Norms), (M, WsamError)> {
+    let Pending { names, kept } = pending;
+    let collected = collect_perturbed::<R::Form, M>(&perturbed, grads, context.device, &names);
+    // Before the new weights are allocated: w + e_w has done its work.
+    drop(perturbed);
+    match collected.and_then(|grads| runner.descend(context, lr, kept, grads)) {
+        Ok(half) => Ok(finish(runner, anchor, &names, half)),
+        Err(error) => Err((anchor, error)),
+    }
+}
+
+fn finish<R: Runner, M: Module>(
+    runner: &R,
+    model: M,
+    names: &[(ParamId, String)],
+    half: Half<R, Norms>,
+) -> (M, Norms) {
+    let model = assign::<R::Form, M>(model, by_id(names, half.tensors));
+    runner.retire(half.retired);
+    (model, half.rest)
+}
+
+/// The perturbed copy, the model at the perturbed weights with its own running statistics, and
+/// what the descent needs. On an error the model is as it was.
+#[allow(clippy::type_complexity)]
+pub(crate) fn lean_ascend<R: Runner, M: Module>(
+    runner: &mut R,
+    context: Context<'_>,
+    lr: f64,
+    model: M,
+    grads: GradientsParams,
+) -> Result<((M, M), Pending<R::LeanKept>), (M, WsamError)> {
+    let Collected { slots, whole } = match slots(runner, context, &model, grads) {
+        Ok(collected) => collected,
+        Err(error) => return Err((model, error)),
+    };
+    let names = names(&slots);
+    let half = match runner.lean_ascend(context, lr, slots) {
+        Ok(half) => half,
+        Err(error) => return Err((model, error)),
+    };
+    let values = by_id(&names, half.tensors);
+    let perturbed = perturbed_copy::<R::Form, M>(&model, values.clone(), whole);
+    // Lets the weights go.
+    let anchor = assign::<R::Form, M>(model, values);
+    runner.retire(half.retired);
+    Ok(((perturbed, anchor), Pending { names, kept: half.rest }))
+}
+
+/// The stepped model, or `anchor` as it was.
+pub(crate) fn lean_descend<R: Runner, M: Module>(
+    runner: &mut R,
+    context: Context<'_>,
+    (perturbed, anchor): (M, M),
+    pending: Pending<R::LeanKept>,
+    grads: GradientsParams,
+) -> Result<(M, Norms), (M, WsamError)> {
+    let Pending { names, kept } = pending;
+    let collected = collect_perturbed::<R::Form, M>(&perturbed, grads, context.device, &names);
+    drop(perturbed);
+    match collected.and_then(|grads| runner.lean_descend(context, kept, grads)) {
+        Ok(half) => Ok(finish(runner, anchor, &names, half)),
+        Err(error) => Err((anchor, error)),
+    }
+}

@@ -1,0 +1,93 @@
+//! The engine's lean mode as a route.
+
+use super::golden::{Tensors, narrow, widen};
+use super::raw::{read, slice};
+use super::replay::Route;
+use burn_wsam::engine::{Engine, LeanAscent, LeanAscentTensor, LeanDescentTensor, Slice};
+use burn_wsam::method::Hyperparameters;
+use std::sync::Arc;
+
+/// The engine holding a model; `w` is overwritten in the ascent, and `g` is gone after it.
+pub struct LeanRoute {
+    engine: Arc<Engine>,
+    hyper: Hyperparameters,
+    lr: f64,
+    weight: Vec<Slice>,
+    partner: Vec<Slice>,
+    state: Vec<Vec<Slice>>,
+    pending: Option<LeanAscent>,
+    step: u64,
+}
+
+impl LeanRoute {
+    pub fn new(engine: &Arc<Engine>, hyper: Hyperparameters, lr: f64, weight: &[Vec<f64>]) -> Self {
+        // Garbage: the first step must not look at it.
+        let garbage = |tensor: &Vec<f64>| slice(engine, &vec![f32::NAN; tensor.len()]);
+        let states = hyper.base.state_names().iter();
+        Self {
+            engine: engine.clone(),
+            hyper,
+            lr,
+            weight: weight.iter().map(|tensor| slice(engine, &narrow(tensor))).collect(),
+            partner: weight.iter().map(garbage).collect(),
+            state: states.map(|_| weight.iter().map(garbage).collect()).collect(),
+            pending: None,
+            step: 0,
+        }
+    }
+
+    fn read_all(&self, slices: &[Slice]) -> Result<Tensors, String> {
+        let wide = |slice| read(&self.engine, slice).map(|values| widen(&values));
+        slices.iter().map(|slice| wide(slice).map_err(|error| error.to_string())).collect()
+    }
+}
+
+impl Route for LeanRoute {
+    fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
+        self.step += 1;
+        let tensors: Vec<_> = (0..self.weight.len())
+            .map(|i| LeanAscentTensor {
+                weight: self.weight[i].clone(),
+                anchor: None,
+                grad: slice(&self.engine, &narrow(&grad[i])),
+                partner: self.partner[i].clone(),
+                state: self.state.iter().map(|plane| plane[i].clone()).collect(),
+                step: self.step,
+            })
+            .collect();
+        let mut encoder = self.engine.device().create_command_encoder(&Default::default());
+        let ascent = self
+            .engine
+            .lean_ascent(&mut encoder, &self.hyper, self.lr, true, &tensors)
+            .map_err(|error| error.to_string())?;
+        self.engine.queue().submit([encoder.finish()]);
+        self.pending = Some(ascent);
+        self.read_all(&self.partner)
+    }
+
+    fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
+        let ascent = self.pending.take().ok_or("no ascent")?;
+        if lr != self.lr {
+            return Err(format!("the route was made for lr {}", self.lr));
+        }
+        let tensors: Vec<_> = self
+            .weight
+            .iter()
+            .zip(grad_perturbed)
+            .map(|(weight, grad)| LeanDescentTensor {
+                weight: weight.clone(),
+                grad_perturbed: slice(&self.engine, &narrow(grad)),
+            })
+            .collect();
+        let mut encoder = self.engine.device().create_command_encoder(&Default::default());
+        self.engine
+            .lean_descent(&mut encoder, &ascent, &tensors)
+            .map_err(|error| error.to_string())?;
+        self.engine.queue().submit([encoder.finish()]);
+        self.read_all(&self.weight)
+    }
+
+    fn state(&mut self) -> Result<Vec<Tensors>, String> {
+        self.state.iter().map(|plane| self.read_all(plane)).collect()
+    }
+}
