@@ -17,9 +17,7 @@ mod shaders {
     use frames::{COLUMN_NAMES, framed};
     use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
-    use specialisations::{
-        Frames, Geometry, Kernel, Specialisation, Stage, WORKGROUPS, Width, column,
-    };
+    use specialisations::{Frames, Kernel, Specialisation, Stage, WORKGROUPS, Width, column};
     use std::{fs, process::exit};
 
     /// One frame, whose source is the files as they stand; and of the many ways to have more, these:
@@ -80,11 +78,9 @@ mod shaders {
         check_frames(&module, frames, &place(None));
         for kernel in Kernel::all().into_iter().filter(|kernel| kernel.stage() == stage) {
             let entry = Some((naga::ShaderStage::Compute, stage.entry_point()));
-            for (workgroup, partials_by_lane) in
-                WORKGROUPS.into_iter().flat_map(|size| [(size, false), (size, true)])
-            {
+            for workgroup in WORKGROUPS {
                 let constants: PipelineConstants = Specialisation { kernel, width, frames }
-                    .constants(Geometry { workgroup, partials_by_lane })
+                    .constants(workgroup)
                     .into_iter()
                     .map(|(name, value)| (name.to_owned(), value))
                     .collect();

@@ -1,7 +1,7 @@
 //! Uniform structs and binding numbers against naga's reflection of the shaders.
 
 use burn_wsam::layout::{
-    Access, AscentUniforms, BlendUniforms, Chunk, DescentUniforms, Frames, Geometry, Kernel,
+    Access, AscentUniforms, BlendUniforms, Chunk, DescentUniforms, Frames, Kernel,
     NormFinishUniforms, NormUniforms, Norms, Specialisation, Stage, StepUniforms, Width, bindings,
     column, framed, source, storage_buffers,
 };
@@ -147,10 +147,9 @@ fn webgpu_limits_suffice() {
 /// The cache key is the whole list of compile inputs: two keys, two pipelines.
 #[test]
 fn keys_name_every_compile_input() {
-    let geometry = Geometry { workgroup: 256, partials_by_lane: false };
     let constants = |kernel| {
         let (width, frames) = (Width::Wide, Frames::SINGLE);
-        Specialisation { kernel, width, frames }.constants(geometry)
+        Specialisation { kernel, width, frames }.constants(256)
     };
     let all = Kernel::all();
     let keys: HashSet<_> = all.iter().collect();

@@ -253,6 +253,12 @@ fn contiguous(cube: CubeTensor) -> Handle {
     if cube.is_contiguous() {
         return cube.handle;
     }
-    // A broadcast gradient, for one. x - 0 is x for every x.
-    CubeBackend::float_sub_scalar(cube, 0.0f32.into()).handle
+    // Undoes a transposition, for one; element by element it would survive.
+    let len = cube.meta.num_elements();
+    let flat = CubeBackend::float_reshape(cube, Shape::from([len]));
+    if flat.is_contiguous() {
+        return flat.handle;
+    }
+    // A broadcast gradient. x - 0 is x for every x.
+    CubeBackend::float_sub_scalar(flat, 0.0f32.into()).handle
 }

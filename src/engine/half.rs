@@ -126,15 +126,16 @@ impl Engine {
         let mut overhead = 0;
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         if let Some(norm) = half.norm {
-            let kernel = Kernel::Norm(norm.of);
             let rows = rows.clone().map(|(_, len, columns)| (0, len, norm.columns(&columns)));
             let groups = cut(rows, self.window_limits, self.tuning.norm_chunk_len(elements));
             let chunks: usize = groups.iter().map(|group| group.chunks.len()).sum();
-            let lanes = if self.tuning.partials_by_lane { self.tuning.workgroup } else { 1 };
+            let by_lane = self.by_lane(elements, chunks as u64);
+            let lanes = if by_lane { self.tuning.workgroup } else { 1 };
             let count = chunks as u32 * lanes;
             let bytes = 16 * norm.of.count() * u64::from(count);
             overhead += 2 * bytes;
             let partials = self.partials_for(bytes);
+            let kernel = Kernel::Norm { of: norm.of, by_lane };
             for dispatch in pack(groups, self.capacity(kernel)) {
                 dispatch.note(&mut buffers, &mut overhead);
                 ready.push(self.ready(kernel, &dispatch, &partials)?);
@@ -166,6 +167,13 @@ impl Engine {
             ..Default::default()
         };
         Ok(Plan { norm: half.norm, ready, stats })
+    }
+
+    /// Whether a norm keeps a partial for each invocation: written and read, 32 bytes each, they must
+    /// stay far below what the norm itself reads.
+    fn by_lane(&self, elements: u64, chunks: u64) -> bool {
+        let partials = chunks * u64::from(self.tuning.workgroup);
+        self.tuning.partials_by_lane && 32 * partials * 20 < 4 * elements
     }
 
     fn capacity(&self, kernel: Kernel) -> Capacity {
@@ -310,7 +318,7 @@ impl Half {
     fn accesses(&self) -> (u64, u64) {
         let norm = self.norm.map_or(0, |norm| 1 + u64::from(norm.of.reads_weight()));
         let (reads, writes) = match self.kernel {
-            Kernel::Norm(_) | Kernel::NormFinish(_) => (0, 0),
+            Kernel::Norm { .. } | Kernel::NormFinish(_) => (0, 0),
             Kernel::Ascent { in_place, .. } => (2, 1 + u64::from(in_place)),
             Kernel::Descent { states, .. } => (3 + u64::from(states), 1 + u64::from(states)),
             Kernel::LeanAscent { states, .. } => (2 + u64::from(states), 2 + u64::from(states)),

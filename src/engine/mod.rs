@@ -120,7 +120,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         tuning.check()?;
         check_limits(&device.limits(), tuning.workgroup)?;
-        let pipelines = Arc::new(Pipelines::new(device, tuning.geometry())?);
+        let pipelines = Arc::new(Pipelines::new(device, tuning.workgroup)?);
         Ok(Self::from_parts(device, queue, pipelines, tuning))
     }
 

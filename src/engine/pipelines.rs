@@ -1,15 +1,13 @@
 //! Compute pipelines: one per [`Specialisation`], compiled at first use and kept.
 
 use super::error::EngineError;
-use crate::layout::{
-    self, Access, Frames, Geometry, Specialisation, Stage, Width, column_binding, framed,
-};
+use crate::layout::{self, Access, Frames, Specialisation, Stage, Width, column_binding, framed};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 pub(crate) struct Pipelines {
     device: wgpu::Device,
-    geometry: Geometry,
+    workgroup: u32,
     /// Group 1 of every stage but the norm's finish: what a half of a step fills in.
     pub(crate) step_layout: wgpu::BindGroupLayout,
     /// Group 1 of the norm's finish.
@@ -24,7 +22,7 @@ struct Compiled {
 }
 
 impl Pipelines {
-    pub(crate) fn new(device: &wgpu::Device, geometry: Geometry) -> Result<Self, EngineError> {
+    pub(crate) fn new(device: &wgpu::Device, workgroup: u32) -> Result<Self, EngineError> {
         let mut modules = HashMap::new();
         for stage in Stage::ALL {
             for width in Width::ALL {
@@ -44,7 +42,7 @@ impl Pipelines {
         let finish = [dynamic(4), entry(layout::NORMS.number, storage, false)];
         Ok(Self {
             device: device.clone(),
-            geometry,
+            workgroup,
             step_layout: layout("wsam.step", &step),
             finish_layout: layout("wsam.norm_finish.step", &finish),
             compiled: Mutex::new(Compiled { modules, pipelines: HashMap::new() }),
@@ -114,7 +112,7 @@ impl Pipelines {
             module,
             entry_point: Some(stage.entry_point()),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &specialisation.constants(self.geometry),
+                constants: &specialisation.constants(self.workgroup),
                 // Every element of the reduction's arrays is written before it is read.
                 zero_initialize_workgroup_memory: false,
             },

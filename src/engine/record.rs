@@ -124,7 +124,7 @@ impl BlendSource<'_> {
 fn head(ready: &Ready, plan: &Plan, hyper: &Hyperparameters) -> [u8; 16] {
     let (chunk_count, grid_width) = (ready.count, ready.grid[0]);
     match ready.kernel {
-        Kernel::Norm(_) => {
+        Kernel::Norm { .. } => {
             let rest = NormUniforms::default();
             bytemuck::cast(NormUniforms { chunk_count, grid_width, ..rest })
         }

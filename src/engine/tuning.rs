@@ -1,7 +1,7 @@
 //! How work is cut: the numbers that depend on the adapter, in one place.
 
 use super::error::EngineError;
-use crate::layout::{Geometry, WORKGROUPS};
+use crate::layout::WORKGROUPS;
 
 /// A shader has code for each frame, and bindings.
 pub(crate) const MOST_FRAMES: u32 = 16;
@@ -23,7 +23,7 @@ pub struct Tuning {
     /// many as leave about a thousand workgroups.
     pub max_norm_chunk_len: u32,
     /// Norms keep a partial sum for each invocation, in place of one for each workgroup: more bytes,
-    /// no barriers.
+    /// no barriers. Only where chunks are long enough for those bytes to stay under a hundredth.
     pub partials_by_lane: bool,
     /// The most frames, sets of distinct buffers, that a dispatch reaches: 1 to 16. The device's
     /// `max_storage_buffers_per_shader_stage` may allow fewer.
@@ -53,10 +53,6 @@ impl Tuning {
                 max_frames: MOST_FRAMES,
             },
         }
-    }
-
-    pub(crate) fn geometry(&self) -> Geometry {
-        Geometry { workgroup: self.workgroup, partials_by_lane: self.partials_by_lane }
     }
 
     pub(crate) fn check(&self) -> Result<(), EngineError> {

@@ -9,7 +9,7 @@ mod specialisations;
 
 pub use frames::{COLUMN_NAMES, column_binding, framed};
 pub use specialisations::{
-    COLUMNS, Frames, Geometry, Kernel, NormOf, Specialisation, Stage, WORKGROUPS, Width, column,
+    COLUMNS, Frames, Kernel, NormOf, Specialisation, Stage, WORKGROUPS, Width, column,
 };
 
 use bytemuck::{Pod, Zeroable};

@@ -154,10 +154,11 @@ impl NormOf {
         !matches!(self, NormOf::Gradient)
     }
 
-    fn constants(self) -> [(&'static str, f64); 2] {
-        [
+    fn constants(self, by_lane: bool) -> Vec<(&'static str, f64)> {
+        vec![
             ("PLAIN", f64::from(!matches!(self, NormOf::Scaled))),
             ("SCALED", f64::from(self.reads_weight())),
+            ("BY_LANE", f64::from(by_lane)),
         ]
     }
 }
@@ -166,7 +167,12 @@ impl NormOf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     /// Partial sums of squares.
-    Norm(NormOf),
+    Norm {
+        /// Of what.
+        of: NormOf,
+        /// A partial for each invocation, in place of one for each workgroup.
+        by_lane: bool,
+    },
     /// The norms from them.
     NormFinish(NormOf),
     /// The climb.
@@ -201,7 +207,8 @@ impl Kernel {
     pub fn all() -> Vec<Kernel> {
         let mut all = vec![Kernel::LeanDescent];
         for of in NormOf::ALL {
-            all.extend([Kernel::Norm(of), Kernel::NormFinish(of)]);
+            all.push(Kernel::NormFinish(of));
+            all.extend([false, true].map(|by_lane| Kernel::Norm { of, by_lane }));
         }
         for flag in [false, true] {
             for adaptive in [false, true] {
@@ -220,7 +227,7 @@ impl Kernel {
     /// The stage this is a form of.
     pub const fn stage(self) -> Stage {
         match self {
-            Kernel::Norm(_) => Stage::Norm,
+            Kernel::Norm { .. } => Stage::Norm,
             Kernel::NormFinish(_) => Stage::NormFinish,
             Kernel::Ascent { .. } => Stage::Ascent,
             Kernel::Descent { .. } => Stage::Descent,
@@ -232,7 +239,9 @@ impl Kernel {
     /// Values of the shader's `override` constants beside the geometry.
     fn constants(self) -> Vec<(&'static str, f64)> {
         match self {
-            Kernel::Norm(of) | Kernel::NormFinish(of) => of.constants().to_vec(),
+            Kernel::Norm { of, by_lane } => of.constants(by_lane),
+            // Shared source; what it is set to makes no difference here.
+            Kernel::NormFinish(of) => of.constants(false),
             Kernel::Ascent { adaptive, in_place } => {
                 vec![("ADAPTIVE", f64::from(adaptive)), ("IN_PLACE", f64::from(in_place))]
             }
@@ -249,17 +258,8 @@ impl Kernel {
     }
 }
 
-/// How an engine cuts work: the compile inputs that it never changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Geometry {
-    /// Invocations in a workgroup: one of [`WORKGROUPS`].
-    pub workgroup: u32,
-    /// Norms keep a partial sum for each invocation in place of one for each workgroup.
-    pub partials_by_lane: bool,
-}
-
-/// One compiled form of a stage: the pipeline cache's key, naming every compile input but the
-/// engine's [`Geometry`].
+/// One compiled form of a stage: the pipeline cache's key, naming every compile input but the size
+/// of workgroups, which an engine never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Specialisation {
     /// What it computes.
@@ -271,12 +271,9 @@ pub struct Specialisation {
 }
 
 impl Specialisation {
-    /// Values of the shader's `override` constants.
-    pub fn constants(self, geometry: Geometry) -> Vec<(&'static str, f64)> {
-        let mut constants = vec![("WORKGROUP", f64::from(geometry.workgroup))];
-        if matches!(self.kernel.stage(), Stage::Norm | Stage::NormFinish) {
-            constants.push(("BY_LANE", f64::from(geometry.partials_by_lane)));
-        }
+    /// Values of the shader's `override` constants, with workgroups of this size.
+    pub fn constants(self, workgroup: u32) -> Vec<(&'static str, f64)> {
+        let mut constants = vec![("WORKGROUP", f64::from(workgroup))];
         constants.extend(self.kernel.constants());
         constants
     }

@@ -4,12 +4,6 @@ use super::Target;
 use super::nets::{ConvNet, Mlp, config, fork, grads};
 use burn::tensor::Tensor;
 use burn_wsam::{AdamWBaseConfig, WsamConfig};
-#[cfg(feature = "fused-wsam")]
-use {
-    super::nets::data,
-    burn::module::Module,
-    burn::nn::{Linear, LinearConfig},
-};
 
 fn number(tensor: Tensor<1>) -> f64 {
     tensor.into_scalar::<f64>()
@@ -89,42 +83,6 @@ pub(crate) fn loss_falls(target: &Target) -> Result<(), String> {
         let fell = after < 0.7 * before;
         if !fell {
             return Err(format!("{base}: the loss went from {before} to {after}"));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(feature = "fused-wsam")]
-#[derive(Module, Debug)]
-struct Deep {
-    layers: Vec<Linear>,
-}
-
-/// One submission a half, the design's bytes, and dispatches that do not grow with the number of
-/// tensors once weights and state have moved together.
-#[cfg(feature = "fused-wsam")]
-pub(crate) fn counted(device: &burn::tensor::Device) -> Result<(), String> {
-    use burn_wsam::RoutePolicy;
-    let target = Target { device: device.clone(), policy: RoutePolicy::Fused };
-    let mut optim = target.init(&WsamConfig::new(AdamWBaseConfig::new().into()))?;
-    if optim.last_step().is_some() {
-        return Err("counted a step that was not taken".to_owned());
-    }
-    let layers = (0..80).map(|_| LinearConfig::new(24, 24).init(device)).collect();
-    let mut model = Deep { layers };
-    let parameters = model.num_params() as u64;
-    let loss = |model: &Deep| {
-        let x = data([5, 24], 1, device);
-        model.layers.iter().fold(x, |x, layer| layer.forward(x)).powi_scalar(2).mean()
-    };
-    for step in 1..=4 {
-        (model, _) = optim.step(1e-3, model, loss).map_err(|error| error.to_string())?;
-        let stats = optim.last_step().ok_or("no counts after a step")?;
-        if stats.submissions != 2 || stats.bytes() != 48 * parameters {
-            return Err(format!("step {step}: {stats:?} for {parameters} parameters"));
-        }
-        if step > 2 && stats.dispatches > 5 {
-            return Err(format!("step {step}: {stats:?} for 160 tensors"));
         }
     }
     Ok(())

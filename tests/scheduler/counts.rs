@@ -1,0 +1,290 @@
+//! Steps recorded over real parameter sets; nothing runs, so the buffers are never touched.
+
+use crate::common::gpu::Gpu;
+use crate::common::raw::engine;
+use crate::sets::sets;
+use burn_wsam::engine::{
+    AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, LeanAscentTensor,
+    LeanDescentTensor, Slice, StepStats,
+};
+use burn_wsam::layout::{Stage, storage_buffers};
+use burn_wsam::method::{Base, Clip, ClipScope, Hyperparameters, Moments, Momentum};
+
+const MOMENTS: Moments =
+    Moments { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.01, amsgrad: false };
+
+fn sgd() -> Hyperparameters {
+    Hyperparameters::new(Base::Sgd { momentum: None, weight_decay: 0.0 })
+}
+
+fn sgd_momentum() -> Hyperparameters {
+    let momentum = Momentum { momentum: 0.9, dampening: 0.0, nesterov: false };
+    Hyperparameters::new(Base::Sgd { momentum: Some(momentum), weight_decay: 1e-4 })
+}
+
+/// Name, hyperparameters, bytes a parameter.
+fn kinds() -> Vec<(&'static str, Hyperparameters, u64)> {
+    let adamw = Hyperparameters::new(Base::AdamW(MOMENTS));
+    let adam = Hyperparameters::new(Base::Adam(MOMENTS));
+    let clip = Some(Clip { max_norm: 1.0, scope: ClipScope::Both });
+    vec![
+        ("SGD", sgd(), 32),
+        ("SGD + momentum", sgd_momentum(), 40),
+        ("Adam", adam, 48),
+        ("AdamW", adamw, 48),
+        ("SGD, clipped", Hyperparameters { clip, ..sgd() }, 36),
+        ("AdamW, adaptive", Hyperparameters { adaptive: true, ..adamw }, 52),
+        ("AdamW, adaptive, clipped", Hyperparameters { adaptive: true, clip, ..adamw }, 56),
+    ]
+}
+
+/// A buffer a role, tensors on multiples of 256 bytes, as in an arena.
+struct Model {
+    places: Vec<(u64, u64)>,
+    size: u64,
+    buffers: Vec<wgpu::Buffer>,
+}
+
+impl Model {
+    fn new(engine: &Engine, lens: &[u64]) -> Self {
+        let mut size = 0;
+        let mut places = Vec::new();
+        for len in lens {
+            places.push((size, *len));
+            size += (4 * len).next_multiple_of(256);
+        }
+        let buffer = |_| {
+            engine.device().create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        };
+        Self { places, size, buffers: (0..6).map(buffer).collect() }
+    }
+
+    fn at(&self, role: usize, (offset, len): (u64, u64)) -> Slice {
+        Slice { buffer: self.buffers[role].clone(), offset, len }
+    }
+
+    fn record(
+        &self,
+        engine: &Engine,
+        hyper: &Hyperparameters,
+        lean: bool,
+    ) -> Result<StepStats, String> {
+        let states = 4..4 + hyper.base.state_names().len();
+        let state = |place| states.clone().map(|role| self.at(role, place)).collect();
+        let places = || self.places.iter().copied();
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        let text = |error: burn_wsam::engine::EngineError| error.to_string();
+        if lean {
+            let ascents: Vec<_> = places()
+                .map(|place| LeanAscentTensor {
+                    weight: self.at(0, place),
+                    anchor: None,
+                    grad: self.at(1, place),
+                    partner: self.at(2, place),
+                    state: state(place),
+                    step: 2,
+                })
+                .collect();
+            let descents: Vec<_> = places()
+                .map(|place| LeanDescentTensor {
+                    weight: self.at(0, place),
+                    grad_perturbed: self.at(3, place),
+                })
+                .collect();
+            let ascent =
+                engine.lean_ascent(&mut encoder, hyper, 0.1, false, &ascents).map_err(text)?;
+            let mut stats = ascent.stats();
+            stats += engine.lean_descent(&mut encoder, &ascent, &descents).map_err(text)?;
+            return Ok(stats);
+        }
+        let ascents: Vec<_> = places()
+            .map(|place| AscentTensor {
+                weight: self.at(0, place),
+                grad: self.at(1, place),
+                partner: self.at(2, place),
+            })
+            .collect();
+        let descents: Vec<_> = places()
+            .map(|place| DescentTensor {
+                weight: self.at(0, place),
+                anchor: None,
+                grad: self.at(1, place),
+                grad_perturbed: self.at(3, place),
+                state: state(place),
+                step: 2,
+            })
+            .collect();
+        let options = AscentOptions::default();
+        let ascent = engine.ascent(&mut encoder, hyper, options, &ascents).map_err(text)?;
+        let mut stats = ascent.stats();
+        let blend = BlendSource::Method;
+        stats +=
+            engine.descent(&mut encoder, hyper, 0.1, blend, &ascent, &descents).map_err(text)?;
+        Ok(stats)
+    }
+
+    /// Windows that a buffer of the model is seen through.
+    fn windows(&self, engine: &Engine) -> u64 {
+        self.size.div_ceil(engine.device().limits().max_storage_buffer_binding_size)
+    }
+
+    /// Dispatches by the design: what fits the device's storage buffers shares one.
+    fn dispatches(&self, engine: &Engine, hyper: &Hyperparameters, lean: bool) -> u64 {
+        let windows = self.windows(engine);
+        let states = hyper.base.state_names().len() as u64;
+        let limit = engine.device().limits().max_storage_buffers_per_shader_stage;
+        let of = |stage: Stage, columns: u64| {
+            let spare = u64::from(limit - storage_buffers(stage));
+            windows.div_ceil((1 + spare / columns).min(u64::from(engine.tuning().max_frames)))
+        };
+        let norm = |columns| 1 + of(Stage::Norm, columns);
+        let clip = if hyper.clip.is_some() { norm(1) } else { 0 };
+        let halves = if lean {
+            of(Stage::LeanAscent, 3 + states) + of(Stage::LeanDescent, 2)
+        } else {
+            of(Stage::Ascent, 3) + of(Stage::Descent, 3 + states)
+        };
+        norm(1 + u64::from(hyper.adaptive)) + clip + halves
+    }
+
+    fn check(&self, engine: &Engine, fits: bool) -> Result<(), String> {
+        let parameters: u64 = self.places.iter().map(|(_, len)| len).sum();
+        for (name, hyper, bytes) in kinds() {
+            for lean in [false, true] {
+                let wrong = |what: String| {
+                    let mode = if lean { " (lean)" } else { "" };
+                    Err(format!("{name}{mode}, {} tensors: {what}", self.places.len()))
+                };
+                let first = self.record(engine, &hyper, lean)?;
+                let stats = self.record(engine, &hyper, lean)?;
+                if stats.plans_made != 0 {
+                    return wrong(format!("{} plans were made again", stats.plans_made));
+                }
+                let again = StepStats { plans_made: first.plans_made, ..stats };
+                if (StepStats { recording: stats.recording, ..first }) != again {
+                    return wrong(format!("{first:?}, then {stats:?}"));
+                }
+                let want = self.dispatches(engine, &hyper, lean);
+                if u64::from(stats.dispatches) != want {
+                    return wrong(format!("{} dispatches for {want}", stats.dispatches));
+                }
+                // One more for a clipped step, which takes a second norm, and one that finishes it.
+                let most = if hyper.clip.is_some() { 6 } else { 4 };
+                if fits && stats.dispatches > most {
+                    return wrong(format!("{} dispatches", stats.dispatches));
+                }
+                if stats.bytes() != bytes * parameters {
+                    return wrong(format!("{} bytes, not {bytes} each", stats.bytes()));
+                }
+                if stats.overhead_bytes * 100 > stats.bytes() {
+                    return wrong(format!("{} bytes of overhead", stats.overhead_bytes));
+                }
+                let extra = if lean { 0 } else { 4 * parameters };
+                if stats.extra_bytes != extra {
+                    return wrong(format!("{} extra bytes, not {extra}", stats.extra_bytes));
+                }
+                // A buffer a role: of a lean step the ascent binds more, of another the descent.
+                let roles = 3 + hyper.base.state_names().len() as u32;
+                if stats.buffers != roles {
+                    return wrong(format!("{} buffers for {roles}", stats.buffers));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One of the benchmarks' parameter sets: a handful of dispatches, whatever its tensors.
+pub(crate) fn set(gpu: &Gpu, name: &str) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let set = sets().into_iter().find(|set| set.name == name).ok_or("no such set")?;
+    let model = Model::new(&engine, &set.lens);
+    let limit = u64::from(engine.device().limits().max_storage_buffers_per_shader_stage);
+    // The widest stage binds six columns and the table.
+    model.check(&engine, 6 * model.windows(&engine) < limit)
+}
+
+/// What WebGPU promises: 8 storage buffers of 128 MiB a dispatch. Dispatches grow with the windows
+/// of the arenas, never with tensors.
+pub(crate) fn eight_buffers(gpu: &Gpu) -> Result<(), String> {
+    let mut required_limits = gpu.adapter.limits();
+    required_limits.max_storage_buffers_per_shader_stage = 8;
+    required_limits.max_storage_buffer_binding_size = 1 << 27;
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+    let (device, queue) = pollster::block_on(gpu.adapter.request_device(&descriptor))
+        .map_err(|error| error.to_string())?;
+    let engine = Engine::new(&device, &queue).map_err(|error| error.to_string())?;
+    for set in sets() {
+        let model = Model::new(&engine, &set.lens);
+        let fits = model.windows(&engine) == 1;
+        model.check(&engine, fits).map_err(|error| format!("{}: {error}", set.name))?;
+    }
+    Ok(())
+}
+
+/// Tensors in buffers of their own, all roles: dispatches follow ceil(buffers / frames), and the
+/// frames' results are those of one buffer, bit for bit.
+pub(crate) fn many_buffers(gpu: &Gpu) -> Result<(), String> {
+    use crate::common::raw::EngineRoute;
+    use crate::common::replay::Route;
+    use burn_wsam::engine::{Placement, Tuning};
+    let engine = engine(gpu)?;
+    let single = Tuning { max_frames: 1, ..engine.tuning() };
+    let single = Engine::with_tuning(engine.device(), engine.queue(), single)
+        .map(std::sync::Arc::new)
+        .map_err(|error| error.to_string())?;
+    let tensor = |seed: usize, len: usize| -> Vec<f64> {
+        (0..len).map(|i| f64::from(((seed * 31 + i * 7) % 97) as f32 / 48.0 - 1.0)).collect()
+    };
+    let model = |seed| (0..23).map(|i| tensor(seed + i, 300 + 41 * i)).collect::<Vec<_>>();
+    let run = |engine: &std::sync::Arc<Engine>| -> Result<_, String> {
+        let mut bits = Vec::new();
+        let hyper = Hyperparameters::new(Base::AdamW(MOMENTS));
+        for placement in [Placement::OutOfPlace, Placement::InPlace] {
+            let mut route = EngineRoute::new(engine, hyper, placement, &model(1));
+            for step in 0..3 {
+                bits.push(route.ascend(&model(100 + step))?);
+                bits.push(route.descend(0.01, &model(200 + step))?);
+            }
+        }
+        Ok(bits)
+    };
+    if run(&engine)? == run(&single)? { Ok(()) } else { Err("frames change results".to_owned()) }
+}
+
+/// A plan serves the same tensors again; every one of its inputs makes another.
+pub(crate) fn plans(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let model = Model::new(&engine, &[1000, 5, 4096]);
+    let made = |model: &Model, hyper: &Hyperparameters, lean| {
+        model.record(&engine, hyper, lean).map(|stats| stats.plans_made)
+    };
+    let expect = |what: &str, found: Result<u32, String>, want: u32| match found? {
+        found if found == want => Ok(()),
+        found => Err(format!("{what}: {found} plans made, not {want}")),
+    };
+    let base = sgd_momentum();
+    expect("at first", made(&model, &base, false), 2)?;
+    expect("again", made(&model, &base, false), 0)?;
+    let numbers = Hyperparameters { rho: 0.3, gamma: 0.5, ..base };
+    expect("with other numbers", made(&model, &numbers, false), 0)?;
+    expect("adaptive", made(&model, &Hyperparameters { adaptive: true, ..base }, false), 1)?;
+    let clip = Some(Clip { max_norm: 1.0, scope: ClipScope::Both });
+    expect("clipped", made(&model, &Hyperparameters { clip, ..base }, false), 1)?;
+    expect("with another base", made(&model, &sgd(), false), 1)?;
+    expect("lean", made(&model, &base, true), 2)?;
+    expect("elsewhere", made(&Model::new(&engine, &[1000, 5, 4096]), &base, false), 2)?;
+    let mut shorter = Model::new(&engine, &[1000, 5, 4096]);
+    expect("elsewhere again", made(&shorter, &base, false), 2)?;
+    shorter.places[2].1 = 4095;
+    expect("shorter", made(&shorter, &base, false), 2)?;
+    shorter.places.pop();
+    expect("fewer", made(&shorter, &base, false), 2)?;
+    engine.forget_plans();
+    expect("forgotten", made(&shorter, &base, false), 2)
+}

@@ -1,0 +1,348 @@
+//! What arenas and kept plans must never do to a model.
+
+use super::nets::*;
+use burn::module::{Module, Param};
+use burn::nn::LinearConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::tensor::{Device, Tensor};
+use burn_wsam::{SgdBaseConfig, WsamConfig, WsamError};
+
+fn sgd() -> WsamConfig {
+    WsamConfig::new(SgdBaseConfig::new().into())
+}
+
+fn sgd_momentum() -> WsamConfig {
+    let momentum = MomentumConfig { momentum: 0.9, dampening: 0.0, nesterov: false };
+    WsamConfig::new(SgdBaseConfig::new().with_momentum(Some(momentum)).into())
+}
+
+/// One submission a half, the design's bytes, and a handful of dispatches once the weights have
+/// moved together.
+pub(crate) fn counted(device: &Device) -> Result<(), String> {
+    let cases = [
+        ("SGD", sgd(), 32, 5),
+        ("SGD + momentum", sgd_momentum(), 40, 5),
+        ("AdamW", adamw(), 48, 5),
+        ("AdamW, clipped", adamw().with_max_norm(Some(1.0)), 52, 6),
+        ("SGD + momentum, lean", sgd_momentum().with_lean(true), 40, 5),
+        ("AdamW, lean", adamw().with_lean(true), 48, 5),
+    ];
+    for (name, config, bytes, dispatches) in cases {
+        let mut optim = init(&config, device)?;
+        if optim.last_step().is_some() {
+            return Err("counted a step that was not taken".to_owned());
+        }
+        let mut model = Deep::new(80, 24, device);
+        let parameters = model.num_params() as u64;
+        for count in 1..=6 {
+            model = step(&mut optim, model, count)?;
+            let stats = optim.last_step().ok_or("no counts after a step")?;
+            let extra = if config.lean { 0 } else { 4 * parameters };
+            if stats.submissions != 2
+                || stats.bytes() != bytes * parameters
+                || stats.extra_bytes != extra
+            {
+                return Err(format!("{name}, step {count}: {stats:?}, {parameters} parameters"));
+            }
+            if count > 3 && stats.dispatches > dispatches {
+                return Err(format!("{name}, step {count}: {stats:?} for 160 tensors"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// In a steady loop the same few arenas come back, so that no plan has to be made any more: neither
+/// memory nor host work grows.
+pub(crate) fn turns(device: &Device) -> Result<(), String> {
+    for config in [sgd_momentum(), adamw().with_lean(true)] {
+        let mut optim = init(&config, device)?;
+        let mut model = Deep::new(30, 24, device);
+        let mut made = 0;
+        for count in 0..40 {
+            model = step(&mut optim, model, count)?;
+            let stats = optim.last_step().ok_or("no counts after a step")?;
+            made += if count >= 20 { stats.plans_made } else { 0 };
+        }
+        if made != 0 {
+            return Err(format!("{made} plans were made in the second half of 40 steps"));
+        }
+    }
+    Ok(())
+}
+
+/// Layers come and go between steps. The layers that stay step as they would alone with the same
+/// gradients.
+pub(crate) fn growing(device: &Device) -> Result<(), String> {
+    let (mut fused, mut plain) = (init(&adamw(), device)?, {
+        let config = adamw().with_route(burn_wsam::RoutePolicy::TensorOps);
+        config.init(device).map_err(|error| error.to_string())?
+    });
+    let mut model = Deep::new(6, 8, device);
+    let mut other = model.clone();
+    for count in 0..12 {
+        match count {
+            3 => {
+                let added = LinearConfig::new(8, 8).init(device);
+                let _ = added.weight.val();
+                model.layers.push(added.clone());
+                other.layers.push(added);
+            }
+            6 => {
+                model.layers.remove(1);
+                other.layers.remove(1);
+            }
+            // Frozen, as under an adapter.
+            9 => {
+                model.layers[0] = model.layers[0].clone().no_grad();
+                other.layers[0] = other.layers[0].clone().no_grad();
+            }
+            _ => {}
+        }
+        let frozen = parameters(&model.layers[0]);
+        model = step(&mut fused, model, count)?;
+        other = step(&mut plain, other, count)?;
+        if count >= 9 && parameters(&model.layers[0]) != frozen {
+            return Err(format!("step {count} moved a frozen layer"));
+        }
+        close(&format!("step {count}"), &model, &other)?;
+    }
+    Ok(())
+}
+
+/// The two routes round differently.
+fn close(what: &str, got: &Deep, want: &Deep) -> Result<(), String> {
+    let (got, want) = (parameters(got), parameters(want));
+    let values = |bits: &[Vec<u32>]| -> Vec<f32> {
+        bits.iter().flatten().map(|bits| f32::from_bits(*bits)).collect()
+    };
+    for (i, (got, want)) in values(&got).iter().zip(values(&want)).enumerate() {
+        let right = (got - want).abs() <= 2e-5 + 2e-4 * want.abs();
+        if !right {
+            return Err(format!("{what}: element {i} is {got} for {want}"));
+        }
+    }
+    Ok(())
+}
+
+/// The same parameter with another shape is refused, and the model comes back.
+pub(crate) fn reshaped(device: &Device) -> Result<(), String> {
+    for config in [sgd(), adamw()] {
+        let mut optim = init(&config, device)?;
+        let mut model = Deep::new(2, 8, device);
+        model = step(&mut optim, model, 0)?;
+        let id = model.layers[1].bias.as_ref().map(|bias| bias.id).ok_or("no bias")?;
+        let wider = LinearConfig::new(8, 12).init(device);
+        let bias = Param::initialized(id, Tensor::<1>::zeros([12], device).require_grad());
+        model.layers[1] = burn::nn::Linear { weight: wider.weight, bias: Some(bias) };
+        let before = parameters(&model);
+        let first = grads(&model, 1);
+        match optim.ascend(model, first) {
+            Err(rejected)
+                if matches!(rejected.error, WsamError::State { found: 12, state: 8, .. }) =>
+            {
+                same("a refused model", &rejected.model, &before)?;
+            }
+            other => return Err(format!("{other:?} for a parameter of another shape")),
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn two_models(device: &Device) -> Result<(), String> {
+    let mut shared = init(&adamw(), device)?;
+    let (mut alone_a, mut alone_b) = (init(&adamw(), device)?, init(&adamw(), device)?);
+    let (mut a, mut b) = (Deep::new(4, 8, device), Deep::new(3, 12, device));
+    let (mut want_a, mut want_b) = (a.clone(), b.clone());
+    for count in 0..5 {
+        a = step(&mut shared, a, count)?;
+        b = step(&mut shared, b, count)?;
+        want_a = step(&mut alone_a, want_a, count)?;
+        want_b = step(&mut alone_b, want_b, count)?;
+        same("the first model", &a, &parameters(&want_a))?;
+        same("the second model", &b, &parameters(&want_b))?;
+    }
+    Ok(())
+}
+
+/// A second model climbs before the first one has come down.
+pub(crate) fn interleaved(device: &Device) -> Result<(), String> {
+    let (mut optim, mut alone) = (init(&adamw(), device)?, init(&adamw(), device)?);
+    let (mut a, mut b) = (Deep::new(4, 8, device), Deep::new(3, 12, device));
+    let (mut want_a, mut want_b) = (a.clone(), b.clone());
+    for count in 0..4 {
+        let (up_a, up_b) = (ascend(&mut optim, a, count)?, ascend(&mut optim, b, count)?);
+        a = descend(&mut optim, up_a, count)?;
+        b = descend(&mut optim, up_b, count)?;
+        want_a = step(&mut alone, want_a, count)?;
+        want_b = step(&mut alone, want_b, count)?;
+        same("the first model", &a, &parameters(&want_a))?;
+        same("the second model", &b, &parameters(&want_b))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn two_devices(one: &Device, other: &Device) -> Result<(), String> {
+    let mut runs = Vec::new();
+    for device in [one, other] {
+        runs.push((init(&adamw(), device)?, init(&adamw(), device)?, device));
+    }
+    let mut models: Vec<_> = runs.iter().map(|(.., device)| Deep::new(5, 8, device)).collect();
+    let alone = models.clone();
+    // Taking turns, step by step.
+    for count in 0..4 {
+        for (model, (optim, ..)) in models.iter_mut().zip(&mut runs) {
+            *model = step(optim, model.clone(), count)?;
+        }
+    }
+    for ((model, mut want), (_, optim, _)) in models.iter().zip(alone).zip(&mut runs) {
+        for count in 0..4 {
+            want = step(optim, want, count)?;
+        }
+        same("a model beside another device's", model, &parameters(&want))?;
+    }
+    // A model of one device in the hands of the other's optimizer.
+    let first = grads(&models[0], 0);
+    match runs[1].0.ascend(models[0].clone(), first) {
+        Err(rejected) if matches!(rejected.error, WsamError::Device { .. }) => Ok(()),
+        other => Err(format!("{other:?} for another device's model")),
+    }
+}
+
+pub(crate) fn dropped(device: &Device) -> Result<(), String> {
+    let mut optim = init(&adamw(), device)?;
+    let mut model = Deep::new(6, 8, device);
+    for count in 0..3 {
+        model = step(&mut optim, model, count)?;
+    }
+    let before = parameters(&model);
+    let ascended = ascend(&mut optim, model, 3)?;
+    drop(optim);
+    // The second pass still runs, and the way back is still exact.
+    let _ = ascended.loss(3).backward();
+    let model = ascended.restore();
+    same("after the optimizer is gone", &model, &before)?;
+    // Its arenas are the next optimizer's to take over.
+    let mut next = init(&adamw(), device)?;
+    let stepped = step(&mut next, model.clone(), 4)?;
+    same("a clone", &model, &before)?;
+    // Of the ascent too, nothing is left to descend by.
+    let ascended = ascend(&mut next, stepped, 5)?;
+    let mut stranger = init(&adamw(), device)?;
+    let second = grads(&ascended, 5);
+    match stranger.descend(0.01, ascended, second) {
+        Err(rejected) if matches!(rejected.error, WsamError::ForeignAscent) => Ok(()),
+        other => Err(format!("{other:?} for another optimizer's ascent")),
+    }
+}
+
+/// Detaching changes no value, and steps go on as without it.
+pub(crate) fn detached(device: &Device) -> Result<(), String> {
+    let (mut optim, mut other) = (init(&adamw(), device)?, init(&adamw(), device)?);
+    let mut model = Deep::new(6, 8, device);
+    let mut want = model.clone();
+    for count in 0..6 {
+        model = step(&mut optim, model, count)?;
+        want = step(&mut other, want, count)?;
+        if count % 2 == 1 {
+            let before = parameters(&model);
+            model = optim.detach(model);
+            same("detached", &model, &before)?;
+        }
+    }
+    same("after detaching", &model, &parameters(&want))
+}
+
+/// An exponential moving average, kept by the user, of tensors that live in arenas.
+pub(crate) fn moving_average(device: &Device) -> Result<(), String> {
+    let mut optim = init(&adamw(), device)?;
+    let mut model = Deep::new(4, 8, device);
+    let weight = |model: &Deep| model.layers[2].weight.val().inner();
+    let mut average = weight(&model);
+    let mut want: Vec<f32> = average.to_data().iter().collect();
+    for count in 0..6 {
+        model = step(&mut optim, model, count)?;
+        // Read back at once here, and left to Burn's laziness there.
+        let now: Vec<f32> = weight(&model).into_data().iter().collect();
+        want.iter_mut().zip(&now).for_each(|(want, now)| *want = *want * 0.75 + now * 0.25);
+        average = average * 0.75 + weight(&model) * 0.25;
+    }
+    let got: Vec<f32> = average.into_data().iter().collect();
+    let right = |(got, want): (&f32, &f32)| (got - want).abs() <= 1e-6;
+    if got.iter().zip(&want).all(right) { Ok(()) } else { Err(format!("{got:?} for {want:?}")) }
+}
+
+/// A lean step is the ordinary one but for rounding, by the closure and by the two calls.
+pub(crate) fn lean(device: &Device) -> Result<(), String> {
+    for config in [sgd_momentum(), adamw().with_max_norm(Some(0.5)), adamw().with_adaptive(true)] {
+        let mut ordinary = init(&config, device)?;
+        let (mut lean, mut by_calls) =
+            (init(&config.clone().with_lean(true), device)?, init(&config, device)?);
+        let mut want = Deep::new(5, 8, device);
+        let (mut model, mut other) = (want.clone(), want.clone());
+        let clone = (want.clone(), parameters(&want));
+        for count in 0..5 {
+            want = step(&mut ordinary, want, count)?;
+            model = step(&mut lean, model, count)?;
+            let first = grads(&other, count);
+            let ascended =
+                by_calls.lean_ascend(0.01, other, first).map_err(|error| error.to_string())?;
+            let second = grads(&ascended, count);
+            other = by_calls.lean_descend(ascended, second).map_err(|error| error.to_string())?;
+            close(&format!("{config}, step {count}"), &model, &want)?;
+            same("by calls", &other, &parameters(&model))?;
+            same("a clone", &clone.0, &clone.1)?;
+        }
+    }
+    // The coupled form has no lean mode.
+    let coupled = adamw().with_decouple(false);
+    match coupled.clone().with_lean(true).init(device) {
+        Err(WsamError::LeanCoupled) => {}
+        other => return Err(format!("{other:?} for lean and coupled")),
+    }
+    let mut optim = init(&coupled, device)?;
+    let model = Deep::new(2, 8, device);
+    let (before, first) = (parameters(&model), grads(&model, 0));
+    match optim.lean_ascend(0.01, model, first) {
+        Err(rejected) if matches!(rejected.error, WsamError::LeanCoupled) => {
+            same("refused", &rejected.model, &before)
+        }
+        other => Err(format!("{other:?} for lean and coupled")),
+    }
+}
+
+/// A lean step given up leaves the model at `w + e_w`, at most rho away, whatever the reason.
+pub(crate) fn lean_abandoned(device: &Device) -> Result<(), String> {
+    let rho = 0.05;
+    let mut optim = init(&adamw().with_rho(rho), device)?;
+    let model = Deep::new(4, 8, device);
+    let distance = |a: &[Vec<u32>], b: &[Vec<u32>]| -> f64 {
+        let value = |bits: &u32| f64::from(f32::from_bits(*bits));
+        let pairs = a.iter().flatten().zip(b.iter().flatten());
+        pairs.map(|(a, b)| (value(a) - value(b)).powi(2)).sum::<f64>().sqrt()
+    };
+    let before = parameters(&model);
+    let first = grads(&model, 0);
+    let ascended = optim.lean_ascend(0.01, model, first).map_err(|error| error.to_string())?;
+    let perturbed = parameters(&*ascended);
+    let model = ascended.abandon();
+    same("abandoned", &model, &perturbed)?;
+    let moved = distance(&before, &perturbed);
+    let right = (moved - rho).abs() < 1e-4;
+    if !right {
+        return Err(format!("the model moved by {moved}"));
+    }
+    // Without its second gradients it is refused, and comes back in the same state.
+    let first = grads(&model, 1);
+    let ascended = optim.lean_ascend(0.01, model, first).map_err(|error| error.to_string())?;
+    let perturbed = parameters(&*ascended);
+    let none = burn::optim::GradientsParams::new();
+    let model = match optim.lean_descend(ascended, none) {
+        Err(rejected) if matches!(rejected.error, WsamError::MissingGradient { .. }) => {
+            *rejected.model
+        }
+        other => return Err(format!("{other:?} without second gradients")),
+    };
+    same("refused", &model, &perturbed)?;
+    step(&mut optim, model, 2).map(|_| ())
+}

@@ -1,0 +1,63 @@
+//! Models that other threads look at while they are stepped.
+
+use super::nets::*;
+use burn::module::Module;
+use burn::tensor::Device;
+use std::sync::Mutex;
+
+/// A validation thread gets a clone, computes on it lazily, and drops it without waiting for anything;
+/// training goes on meanwhile. What it computed is of the weights it was given.
+pub(crate) fn validation(device: &Device) -> Result<(), String> {
+    let mut optim = init(&adamw(), device)?;
+    let mut model = Deep::new(8, 16, device);
+    let mut pending = Vec::new();
+    for count in 0..8 {
+        model = step(&mut optim, model, count)?;
+        let want = model.valid().loss(99).into_scalar::<f32>();
+        let clone = model.valid();
+        let thread = std::thread::spawn(move || {
+            let loss = clone.loss(99);
+            drop(clone);
+            // Not read before training has gone on.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            loss.into_scalar::<f32>()
+        });
+        pending.push((want, thread));
+    }
+    for (count, (want, thread)) in pending.into_iter().enumerate() {
+        let got = thread.join().map_err(|_| "the validation thread panicked".to_owned())?;
+        if got.to_bits() != want.to_bits() {
+            return Err(format!("validation after step {count} gave {got} for {want}"));
+        }
+    }
+    Ok(())
+}
+
+/// Two threads train two models on one device, and each is what it would be alone.
+pub(crate) fn side_by_side(device: &Device) -> Result<(), String> {
+    // Threads must not draw parameters from one device's generator at once.
+    let drawing = Mutex::new(());
+    let train = |seed: u64| -> Result<Vec<Vec<u32>>, String> {
+        let mut optim = init(&adamw(), device)?;
+        let mut model = {
+            let _alone = drawing.lock().map_err(|_| "the other thread panicked")?;
+            Deep::new(5, 8, device)
+        };
+        for count in 0..6 {
+            model = step(&mut optim, model, seed + count)?;
+        }
+        Ok(parameters(&model))
+    };
+    let alone = [train(10)?, train(20)?];
+    let together = std::thread::scope(|scope| {
+        let train = &train;
+        let threads = [10, 20].map(|seed| scope.spawn(move || train(seed)));
+        threads.map(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
+    });
+    for (want, got) in alone.iter().zip(together) {
+        if *want != got? {
+            return Err("a model differs with another one beside it".to_owned());
+        }
+    }
+    Ok(())
+}
