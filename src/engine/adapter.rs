@@ -44,6 +44,8 @@ impl Engine {
     pub fn on_adapter(adapter: &wgpu::Adapter) -> Result<(Self, wgpu::AdapterInfo), EngineError> {
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("wsam"),
+            // For Engine::time_dispatches.
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
             required_limits: adapter.limits(),
             ..Default::default()
         });

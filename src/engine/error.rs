@@ -160,6 +160,12 @@ pub enum EngineError {
         /// What the kernels need.
         needed: u64,
     },
+    /// The device was opened without a feature that was asked for.
+    #[error("the device was opened without the feature {name}")]
+    Feature {
+        /// The feature's name in `wgpu::Features`.
+        name: &'static str,
+    },
     /// No adapter, or none that grants a device.
     #[error("no usable GPU adapter: {reason}")]
     NoAdapter {

@@ -52,6 +52,7 @@ mod schedule;
 mod slices;
 mod stats;
 mod step;
+mod timing;
 mod tuning;
 
 pub use error::{EngineError, Role};
@@ -68,6 +69,7 @@ use half::{Key, Plan};
 use pipelines::Pipelines;
 use plan::WindowLimits;
 use std::sync::{Arc, Mutex};
+use timing::Timer;
 
 /// Records WSAM steps into command encoders.
 ///
@@ -92,6 +94,7 @@ pub struct Engine {
     partials: Mutex<wgpu::Buffer>,
     /// The least recently used one first.
     plans: Mutex<Vec<(Key, Arc<Plan>)>>,
+    timer: Mutex<Option<Timer>>,
 }
 
 /// Bytes between the starts of two bindings in one buffer: WebGPU's largest alignment.
@@ -158,6 +161,7 @@ impl Engine {
             unused: buffer("wsam.unused", COLUMNS as u64 * ALIGNMENT),
             partials: Mutex::new(buffer("wsam.partials", 1 << 16)),
             plans: Mutex::default(),
+            timer: Mutex::default(),
         }
     }
 

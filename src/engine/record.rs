@@ -3,6 +3,7 @@
 use super::error::EngineError;
 use super::half::{Plan, Ready, range};
 use super::step::BlendSource;
+use super::timing::around;
 use super::{ALIGNMENT, Engine};
 use crate::layout::{
     AscentUniforms, BlendUniforms, DescentUniforms, Kernel, NORMS, NormFinishUniforms,
@@ -74,11 +75,18 @@ impl Engine {
             return Err(EngineError::Pipeline { kernel, reason: error.to_string() });
         }
 
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some(label),
-            timestamp_writes: None,
-        });
-        for (ready, head) in plan.ready.iter().zip(heads) {
+        let times = self.note_times(plan);
+        let begin = |encoder: &'_ mut wgpu::CommandEncoder, index| {
+            let timestamp_writes = times.as_ref().and_then(|queries| around(queries, index));
+            let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes };
+            encoder.begin_compute_pass(&descriptor).forget_lifetime()
+        };
+        let mut pass = begin(encoder, 0);
+        for (index, (ready, head)) in plan.ready.iter().zip(heads).enumerate() {
+            if index > 0 && times.is_some() {
+                drop(pass);
+                pass = begin(encoder, index);
+            }
             pass.set_pipeline(&ready.pipeline);
             pass.set_bind_group(0, &ready.group, &[]);
             match (&finish, ready.kernel) {

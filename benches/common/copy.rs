@@ -1,0 +1,74 @@
+//! The memory's own rate, as a kernel can have it.
+
+use burn_wsam::engine::Engine;
+use std::time::{Duration, Instant};
+
+/// A vec4 copy, 4,096 elements a workgroup, in the form that was fastest on lavapipe.
+const COPY: &str = "
+@group(0) @binding(0) var<storage, read> source: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> target_: array<vec4<f32>>;
+@compute @workgroup_size(256)
+fn copy(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let start = (workgroup.y * 65535u + workgroup.x) * 1024u;
+    for (var i = 0u; i < 4u; i += 1u) {
+        let k = start + i * 256u + lane;
+        if k < arrayLength(&source) { target_[k] = source[k]; }
+    }
+}";
+
+/// Copies one buffer into another, both of one size; the time it takes, and the bytes it moves.
+///
+/// Of buffers larger than a binding, a binding's worth is copied, and the time scaled.
+pub(crate) fn copy(
+    engine: &Engine,
+    [from, to]: [&wgpu::Buffer; 2],
+) -> (u64, impl Fn() -> Duration + use<>) {
+    let device = engine.device().clone();
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: None,
+        source: wgpu::ShaderSource::Wgsl(COPY.into()),
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some("copy"),
+        layout: None,
+        module: &module,
+        entry_point: None,
+        compilation_options: Default::default(),
+        cache: None,
+    });
+    let largest = device.limits().max_storage_buffer_binding_size / 4096 * 4096;
+    let size = from.size().min(largest);
+    let entry = |binding, buffer| wgpu::BindGroupEntry {
+        binding,
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer,
+            offset: 0,
+            size: std::num::NonZeroU64::new(size),
+        }),
+    };
+    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[entry(0, from), entry(1, to)],
+    });
+    let (queue, workgroups) = (engine.queue().clone(), size.div_ceil(16 * 1024));
+    let (width, height) = (workgroups.min(65_535), workgroups.div_ceil(65_535));
+    let scale = from.size() as f64 / size as f64;
+    let run = move || {
+        let start = Instant::now();
+        let mut encoder = device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            pass.set_pipeline(&pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            pass.dispatch_workgroups(width as u32, height as u32, 1);
+        }
+        queue.submit([encoder.finish()]);
+        device.poll(wgpu::PollType::wait_indefinitely()).expect("the device is there");
+        start.elapsed().mul_f64(scale)
+    };
+    (2 * from.size(), run)
+}
