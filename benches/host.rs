@@ -51,7 +51,7 @@ fn recording(criterion: &mut Criterion, report: &Report) {
 /// A step's calls on a model of 160 tensors. The gradients are computed before each call, and what a
 /// call has submitted is waited for after it.
 fn calls(criterion: &mut Criterion, report: &Report) {
-    let device = burned::device().autodiff();
+    let device = raw::shared().autodiff();
     let x = Tensor::<2>::random([5, 24], Distribution::Default, &device);
     let set = "160 tensors in Burn";
     let mut group = criterion.benchmark_group(set);
@@ -100,7 +100,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
 
 fn host(criterion: &mut Criterion) {
     let (_, adapter) = raw::engine();
-    let report = Report::new("host", &adapter);
+    let report = Report::new("host", raw::machine(&adapter));
     recording(criterion, &report);
     calls(criterion, &report);
     report.finish().expect("the report can be written");

@@ -51,7 +51,7 @@ fn kernels(criterion: &mut Criterion) {
         println!("{error}: no times of single stages on {}", adapter.name);
         return;
     }
-    let report = Report::new("kernels", &adapter);
+    let report = Report::new("kernels", raw::machine(&adapter));
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();
         let mut group = criterion.benchmark_group(set.name);

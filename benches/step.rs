@@ -4,6 +4,7 @@
 #[path = "common/copy.rs"]
 mod copy;
 #[path = "common/raw.rs"]
+#[allow(dead_code)]
 mod raw;
 #[path = "common/report.rs"]
 mod report;
@@ -20,7 +21,7 @@ use std::time::Duration;
 fn steps(criterion: &mut Criterion) {
     let (engine, adapter) = raw::engine();
     println!("{:?}", engine.tuning());
-    let report = Report::new("step", &adapter);
+    let report = Report::new("step", raw::machine(&adapter));
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();
         println!("{}: {} tensors, {parameters} parameters", set.name, set.lens.len());

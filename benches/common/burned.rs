@@ -77,11 +77,3 @@ pub(crate) fn wsam(base: &BaseConfig, route: RoutePolicy, lean: bool, device: &D
     let config = WsamConfig::new(base.clone()).with_route(route).with_lean(lean);
     config.init(device).expect("a valid configuration on a shared device")
 }
-
-/// Burn's default device, shared with the kernels, or an end with the reason.
-pub(crate) fn device() -> Device {
-    burn_wsam::device().unwrap_or_else(|error| {
-        eprintln!("{error}");
-        std::process::exit(1);
-    })
-}

@@ -147,3 +147,22 @@ pub(crate) fn engine() -> (Engine, wgpu::AdapterInfo) {
         std::process::exit(1);
     })
 }
+
+/// What a report says of the machine.
+pub(crate) fn machine(adapter: &wgpu::AdapterInfo) -> serde_json::Value {
+    serde_json::json!({
+        "adapter": adapter.name,
+        "driver": format!("{} {}", adapter.driver, adapter.driver_info),
+        "backend": adapter.backend.to_string(),
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+    })
+}
+
+/// Burn's default device, shared with the kernels, or an end with the reason.
+#[cfg(feature = "burn")]
+pub(crate) fn shared() -> burn::tensor::Device {
+    burn_wsam::device().unwrap_or_else(|error| {
+        eprintln!("{error}");
+        std::process::exit(1);
+    })
+}

@@ -4,22 +4,24 @@
 //! into arenas of their own, so `w` is its own anchor: restoring it is exact and free, and a clone
 //! of the model that the user keeps never changes. State lives in arenas only this optimizer has.
 
+mod steps;
+
 use super::bridge::{Bridge, Memory, OnDevice, Resident};
 use super::device::Shared;
 use super::error::WsamError;
 use super::report::Norms;
-use super::runner::{Context, Half, Runner};
 use super::slots::{Form, Slot};
 use super::state::{OptimizerState, read};
-use crate::engine::{
-    Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, LeanAscent,
-    LeanAscentTensor, LeanDescentTensor, Placement, StepStats,
-};
+use crate::engine::{Ascent, Engine, LeanAscent, StepStats};
 use crate::method::{Base, Hyperparameters};
 use burn::module::ParamId;
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Steps after which the place of a weight that took part in none of them is forgotten. It costs a
+/// look-up if it comes back.
+const REMEMBERED_STEPS: u64 = 16;
 
 /// The fused route of one optimizer.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(crate) struct Fused {
     engine: Arc<Engine>,
     /// Where the weights of the last step are.
     weights: HashMap<ParamId, Weight>,
+    /// Steps taken, of whatever model.
+    steps: u64,
     states: HashMap<ParamId, State>,
     last_step: Option<StepStats>,
 }
@@ -38,6 +42,8 @@ struct Weight {
     /// with another id has another value.
     tensor: u64,
     memory: Memory,
+    /// When that was, by [`Fused::steps`].
+    placed: u64,
 }
 
 #[derive(Debug)]
@@ -107,6 +113,7 @@ impl Fused {
         Self {
             engine: Arc::new(shared.engine.fork()),
             weights: HashMap::new(),
+            steps: 0,
             states: HashMap::new(),
             last_step: None,
         }
@@ -122,9 +129,8 @@ impl Fused {
         self.engine.forget_plans();
     }
 
-    /// Finds weights and gradients, and makes arenas for as many tensors as the parameters, the first
-    /// `all` of them, and the states of new ones. Weights that the last step placed are where it
-    /// placed them.
+    /// Finds weights and gradients, and makes the arenas that are asked for. Weights that the last step
+    /// placed are where it placed them.
     #[allow(clippy::type_complexity)]
     fn rows(
         &self,
@@ -207,9 +213,13 @@ impl Fused {
     }
 
     fn place(&mut self, ids: &[ParamId], tensors: &[Resident], memory: Vec<Memory>) {
+        self.steps += 1;
+        let placed = self.steps;
         for ((id, tensor), memory) in ids.iter().zip(tensors).zip(memory) {
-            self.weights.insert(*id, Weight { tensor: tensor.id.value(), memory });
+            self.weights.insert(*id, Weight { tensor: tensor.id.value(), memory, placed });
         }
+        // One weight holds a whole arena: those of a model that is gone must not hold it for ever.
+        self.weights.retain(|_, weight| placed - weight.placed < REMEMBERED_STEPS);
     }
 
     fn encoder(&self) -> wgpu::CommandEncoder {
@@ -227,9 +237,7 @@ impl Fused {
     fn submit(&self, encoder: wgpu::CommandEncoder) {
         self.engine.queue().submit([encoder.finish()]);
     }
-}
 
-impl Fused {
     /// A parameter's state, read back.
     pub(crate) fn state(
         &self,
@@ -245,175 +253,4 @@ impl Fused {
         let tensors = base.state_names().iter().copied().zip(data).collect();
         Ok(Some(OptimizerState { step: state.step, tensors }))
     }
-}
-
-impl Runner for Fused {
-    type Form = OnDevice;
-    type Kept = Kept;
-    type LeanKept = LeanKept;
-
-    const TYPES: (&'static [DType], &'static str, &'static str) = (&[DType::F32], "f32", "fused");
-
-    fn ascend(
-        &mut self,
-        context: Context<'_>,
-        slots: Vec<Slot<Resident>>,
-    ) -> Result<Half<Self, Kept>, WsamError> {
-        let (bridge, rows, mut arenas, weights) =
-            self.rows(slots, |_, lens| vec![lens.to_vec()])?;
-        let (_, _, shapes) = columns(&rows);
-        let partners = arenas.swap_remove(0);
-        let tensors: Vec<_> = rows
-            .iter()
-            .zip(&partners)
-            .map(|(row, partner)| AscentTensor {
-                weight: row.weight.slice.clone(),
-                grad: row.grad.slice.clone(),
-                partner: partner.slice.clone(),
-            })
-            .collect();
-        let Context { hyper, track_norms, .. } = context;
-        let options = AscentOptions { placement: Placement::OutOfPlace, track_norms };
-        let mut encoder = self.encoder();
-        let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
-        self.submit(encoder);
-        let tensors = bridge.tensors(&partners, &shapes);
-        let perturbed = tensors.clone();
-        let rest = Kept { bridge, ascent, rows, weights, perturbed };
-        Ok(Half { tensors, rest, retired: Vec::new() })
-    }
-
-    fn descend(
-        &mut self,
-        context: Context<'_>,
-        lr: f64,
-        kept: Kept,
-        grads_perturbed: Vec<Resident>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
-        let Context { hyper, track_norms, .. } = context;
-        let Kept { bridge, ascent, rows, weights, perturbed } = kept;
-        let (ids, lens, shapes) = columns(&rows);
-        let mut arenas = vec![lens.clone()];
-        arenas.extend(self.new_states(&hyper.base, &ids, &lens));
-        let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
-        let (grads_perturbed, mut arenas) = (resolved.tensors, resolved.arenas);
-        let stepping = self.stepping(&ids, arenas.split_off(1));
-        let updated = arenas.swap_remove(0);
-        let tensors: Vec<_> = rows
-            .iter()
-            .zip(&updated)
-            .zip(&grads_perturbed)
-            .zip(&stepping)
-            .map(|(((row, updated), grad_perturbed), (step, state))| DescentTensor {
-                weight: updated.slice.clone(),
-                anchor: Some(row.weight.slice.clone()),
-                grad: row.grad.slice.clone(),
-                grad_perturbed: grad_perturbed.slice.clone(),
-                state: slices(state),
-                step: *step,
-            })
-            .collect();
-        let mut encoder = self.encoder();
-        let blend = BlendSource::Method;
-        let stats = self.engine.descent(&mut encoder, hyper, lr, blend, &ascent, &tensors)?;
-        self.submit(encoder);
-
-        // Nothing can fail any more: the step is taken.
-        self.advance(&bridge, &ids, &lens, stepping);
-        let tensors = bridge.tensors(&updated, &shapes);
-        self.place(&ids, &tensors, updated);
-        self.count(ascent.stats(), stats);
-        let rest = self.norms(hyper, track_norms, ascent.norms());
-        Ok(Half { tensors, rest, retired: weights })
-    }
-
-    fn lean_ascend(
-        &mut self,
-        context: Context<'_>,
-        lr: f64,
-        slots: Vec<Slot<Resident>>,
-    ) -> Result<Half<Self, LeanKept>, WsamError> {
-        let Context { hyper, track_norms, .. } = context;
-        let (bridge, rows, mut arenas, weights) = self.rows(slots, |ids, lens| {
-            let mut arenas = vec![lens.to_vec(), lens.to_vec()];
-            arenas.extend(self.new_states(&hyper.base, ids, lens));
-            arenas
-        })?;
-        let (ids, lens, shapes) = columns(&rows);
-        let stepping = self.stepping(&ids, arenas.split_off(2));
-        let (stepped, partners) = (arenas.swap_remove(1), arenas.swap_remove(0));
-        let tensors: Vec<_> = rows
-            .iter()
-            .zip(&partners)
-            .zip(&stepped)
-            .zip(&stepping)
-            .map(|(((row, partner), stepped), (step, state))| LeanAscentTensor {
-                weight: stepped.slice.clone(),
-                anchor: Some(row.weight.slice.clone()),
-                grad: row.grad.slice.clone(),
-                partner: partner.slice.clone(),
-                state: slices(state),
-                step: *step,
-            })
-            .collect();
-        let mut encoder = self.encoder();
-        let ascent = self.engine.lean_ascent(&mut encoder, hyper, lr, track_norms, &tensors)?;
-        self.submit(encoder);
-
-        self.advance(&bridge, &ids, &lens, stepping);
-        // The weights are the model's alone now, and go with it.
-        ids.iter().for_each(|id| drop(self.weights.remove(id)));
-        let tensors = bridge.tensors(&partners, &shapes);
-        // The module gets them twice: in the copy for the second pass, and in place of the weights.
-        let rest = LeanKept { bridge, ascent, ids, shapes, stepped, perturbed: tensors.clone() };
-        Ok(Half { tensors, rest, retired: weights })
-    }
-
-    fn lean_descend(
-        &mut self,
-        context: Context<'_>,
-        kept: LeanKept,
-        grads_perturbed: Vec<Resident>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
-        let Context { hyper, track_norms, .. } = context;
-        let LeanKept { bridge, ascent, ids, shapes, stepped, perturbed } = kept;
-        let grads_perturbed = bridge.resolve(grads_perturbed, Vec::new(), Vec::new())?.tensors;
-        let tensors: Vec<_> = stepped
-            .iter()
-            .zip(&grads_perturbed)
-            .map(|(stepped, grad_perturbed)| LeanDescentTensor {
-                weight: stepped.slice.clone(),
-                grad_perturbed: grad_perturbed.slice.clone(),
-            })
-            .collect();
-        let mut encoder = self.encoder();
-        let stats = self.engine.lean_descent(&mut encoder, &ascent, &tensors)?;
-        self.submit(encoder);
-
-        let tensors = bridge.tensors(&stepped, &shapes);
-        self.place(&ids, &tensors, stepped);
-        self.count(ascent.stats(), stats);
-        let rest = self.norms(hyper, track_norms, ascent.norms());
-        Ok(Half { tensors, rest, retired: perturbed })
-    }
-
-    fn state_len(&self, id: ParamId) -> Option<usize> {
-        self.states.get(&id).map(|state| state.len as usize)
-    }
-
-    fn retire(&self, tensors: Vec<Resident>) {
-        if let Some(first) = tensors.first() {
-            Bridge::new(first).retire(tensors);
-        }
-    }
-}
-
-fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<u64>, Vec<Shape>) {
-    let ids = rows.iter().map(|row| row.id).collect();
-    let shapes = rows.iter().map(|row| row.shape.clone()).collect();
-    (ids, rows.iter().map(|row| row.len).collect(), shapes)
-}
-
-fn slices(memory: &[Memory]) -> Vec<crate::engine::Slice> {
-    memory.iter().map(|memory| memory.slice.clone()).collect()
 }
