@@ -5,10 +5,12 @@
 //     g~  <- g~ min(1, max_norm_perturbed / (||g~|| + 1e-6))
 //     w   <- base_step(w, a g + b g~) - lr sharpness (g~ - g)
 //
-// Reads anchor, grad, grad_perturbed; reads and writes weight and the states.
+// ALONE: the base optimizer's step and nothing else, w <- base_step(w, g); there is no g~.
+// Reads anchor, grad, grad_perturbed (unless ALONE); reads and writes weight and the states.
 // One invocation owns an element in all buffers (see common.wgsl).
 
 override ANCHORED: bool = false;
+override ALONE: bool = false;
 
 struct DescentUniforms {
     chunk_count: u32,
@@ -40,6 +42,10 @@ fn descend_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
         w = load_weight(chunk.weight + i);
     }
     let g = scales.clip_g * load_grad(chunk.grad + i);
+    if ALONE {
+        store_weight(chunk.weight + i, base_step(scales.hyper, chunk, i, count, w, g), count);
+        return;
+    }
     let g_perturbed = scales.clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
     let h = scales.a * g + scales.b * g_perturbed;
     let stepped = base_step(scales.hyper, chunk, i, count, w, h);

@@ -116,6 +116,31 @@ impl Wsam {
         &self.hyper
     }
 
+    /// Sets the radius of the perturbation, for a schedule. Call it between steps.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError::Hyperparameter`] for a value outside its domain; nothing has changed then.
+    pub fn set_rho(&mut self, rho: f64) -> Result<(), WsamError> {
+        self.set(Hyperparameters { rho, ..self.hyper })
+    }
+
+    /// Sets the weight of the sharpness, for a schedule. Call it between steps: an ordinary descent
+    /// takes the one that is set when it runs, a lean one that of its ascent.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_rho`](Self::set_rho).
+    pub fn set_gamma(&mut self, gamma: f64) -> Result<(), WsamError> {
+        self.set(Hyperparameters { gamma, ..self.hyper })
+    }
+
+    fn set(&mut self, hyper: Hyperparameters) -> Result<(), WsamError> {
+        hyper.validate()?;
+        self.hyper = hyper;
+        Ok(())
+    }
+
     /// What the last whole step cost; `None` before the first one and in tensor operations.
     #[cfg(feature = "fused-wsam")]
     pub fn last_step(&self) -> Option<crate::engine::StepStats> {
@@ -303,6 +328,32 @@ impl Wsam {
         grads: GradientsParams,
     ) -> Result<M, Rejected<M>> {
         self.lean_descend_reported(ascended, grads).map(|(model, _)| model)
+    }
+
+    /// One step of the base optimizer alone, for the part of a training that goes without WSAM: one
+    /// gradient, no perturbation, and the state that WSAM's steps carry on. It is WSAM's step at
+    /// `gamma = 0`, without its second pass.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the model unharmed, as [`ascend`](Self::ascend), and for a learning rate that
+    /// is not finite.
+    pub fn base_step<M: Module>(
+        &mut self,
+        lr: LearningRate,
+        model: M,
+        grads: GradientsParams,
+    ) -> Result<M, Rejected<M>> {
+        if let Err(error) = validate_lr(lr) {
+            return Err(Rejected::new(model, error.into()));
+        }
+        let (way, context, _) = self.parts();
+        let stepped = match way {
+            Way::TensorOps(ops) => runner::base_step(ops, context, lr, model, grads),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => runner::base_step(fused, context, lr, model, grads),
+        };
+        stepped.map(|(model, _)| model).map_err(rejected)
     }
 
     fn parts(&mut self) -> (&mut Way, Context<'_>, u64) {

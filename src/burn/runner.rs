@@ -65,6 +65,14 @@ pub(crate) trait Runner: Sized {
         grads_perturbed: Vec<TensorOf<Self>>,
     ) -> Result<Half<Self, Norms>, WsamError>;
 
+    /// The base optimizer's step alone.
+    fn base_step(
+        &mut self,
+        context: Context<'_>,
+        lr: f64,
+        slots: Vec<Slot<TensorOf<Self>>>,
+    ) -> Result<Half<Self, Norms>, WsamError>;
+
     /// Elements of a parameter's state, if it has any.
     fn state_len(&self, id: ParamId) -> Option<usize>;
 
@@ -108,6 +116,25 @@ fn names<T>(slots: &[Slot<T>]) -> Vec<(ParamId, String)> {
 
 fn by_id<T>(names: &[(ParamId, String)], tensors: Vec<T>) -> HashMap<ParamId, T> {
     names.iter().map(|(id, _)| *id).zip(tensors).collect()
+}
+
+/// The model stepped by the base optimizer alone, or as it was.
+pub(crate) fn base_step<R: Runner, M: Module>(
+    runner: &mut R,
+    context: Context<'_>,
+    lr: f64,
+    model: M,
+    grads: GradientsParams,
+) -> Result<(M, Norms), (M, WsamError)> {
+    let collected = slots(runner, context, &model, grads);
+    let stepped = collected.and_then(|Collected { slots, .. }| {
+        let names = names(&slots);
+        Ok((names, runner.base_step(context, lr, slots)?))
+    });
+    match stepped {
+        Ok((names, half)) => Ok(finish(runner, model, &names, half)),
+        Err(error) => Err((model, error)),
+    }
 }
 
 /// The perturbed copy of `model`, and what its descent needs.

@@ -131,7 +131,7 @@ impl Runner for TensorOps {
                 let g = scaled(slot.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
                 let h = mix(&blend, &g, &g_perturbed);
-                let w = self.base_step(hyper, lr, slot.id, slot.weight, h);
+                let w = self.stepped(hyper, lr, slot.id, slot.weight, h);
                 if blend.sharpness == 0.0 {
                     w
                 } else {
@@ -157,7 +157,7 @@ impl Runner for TensorOps {
             .into_iter()
             .map(|slot| {
                 let g = scaled(slot.grad, &scale_g);
-                self.base_step(hyper, lr, slot.id, slot.weight, g.clone()) + g * factor
+                self.stepped(hyper, lr, slot.id, slot.weight, g.clone()) + g * factor
             })
             .collect();
         let rest = LeanKept { stepped, factor, norms };
@@ -182,6 +182,28 @@ impl Runner for TensorOps {
         Ok(Half { tensors, rest, retired: Vec::new() })
     }
 
+    fn base_step(
+        &mut self,
+        context: Context<'_>,
+        lr: f64,
+        slots: Vec<Slot<Tensor<1>>>,
+    ) -> Result<Half<Self, Norms>, WsamError> {
+        let hyper = context.hyper;
+        let norm = || global_norm(slots.iter().map(|slot| slot.grad.clone()));
+        let gradient = hyper.clips_gradient().then(norm);
+        let norms = TensorNorms { gradient, perturbed: None };
+        let scale_g = scale_of_g(hyper, &norms);
+        let tensors = slots
+            .into_iter()
+            .map(|slot| {
+                let g = scaled(slot.grad, &scale_g);
+                self.stepped(hyper, lr, slot.id, slot.weight, g)
+            })
+            .collect();
+        let rest = Norms::TensorOps(Box::new(norms));
+        Ok(Half { tensors, rest, retired: Vec::new() })
+    }
+
     fn state_len(&self, id: ParamId) -> Option<usize> {
         let state = self.states.get(&id)?;
         state.tensors.first().map(|tensor| tensor.dims()[0])
@@ -192,7 +214,7 @@ impl Runner for TensorOps {
 
 impl TensorOps {
     /// The base optimizer's step of one parameter; its state advances.
-    fn base_step(
+    fn stepped(
         &mut self,
         hyper: &Hyperparameters,
         lr: f64,

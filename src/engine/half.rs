@@ -320,7 +320,9 @@ impl Half {
         let (reads, writes) = match self.kernel {
             Kernel::Norm { .. } | Kernel::NormFinish(_) => (0, 0),
             Kernel::Ascent { in_place, .. } => (2, 1 + u64::from(in_place)),
-            Kernel::Descent { states, .. } => (3 + u64::from(states), 1 + u64::from(states)),
+            Kernel::Descent { states, alone, .. } => {
+                (3 - u64::from(alone) + u64::from(states), 1 + u64::from(states))
+            }
             Kernel::LeanAscent { states, .. } => (2 + u64::from(states), 2 + u64::from(states)),
             Kernel::LeanDescent => (2, 1),
         };

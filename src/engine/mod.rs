@@ -40,6 +40,7 @@
 //! ```
 
 mod adapter;
+mod base;
 mod constants;
 mod error;
 mod half;
@@ -55,10 +56,11 @@ mod step;
 mod timing;
 mod tuning;
 
+pub use base::BaseStep;
 pub use error::{EngineError, Role};
 pub use lean::LeanAscent;
 pub use slices::{
-    AscentTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, Placement, Slice,
+    AscentTensor, BaseTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, Placement, Slice,
 };
 pub use stats::StepStats;
 pub use step::{Ascent, AscentOptions, BlendSource};

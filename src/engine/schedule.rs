@@ -1,8 +1,8 @@
 //! Puts frames together into dispatches, as many as the device's limits let one dispatch bind.
 //!
 //! Each frame has bindings of its own for the columns that vary, and code of its own in the shader
-//! (`layout/frames.rs`). Choosing a buffer at each access instead costs a software adapter half of
-//! its rate, this a tenth: `benches/README.md`.
+//! (`layout/frames.rs`). Choosing a buffer at each access instead costs a software adapter a third of
+//! its rate: `benches/README.md`.
 
 use super::plan::{Group, Windows};
 use crate::layout::{COLUMNS, Chunk, Frames, Width};

@@ -92,6 +92,21 @@ pub struct LeanDescentTensor {
     pub grad_perturbed: Slice,
 }
 
+/// One tensor of a base optimizer's step alone. All slices have the weight's length.
+#[derive(Clone, Debug)]
+pub struct BaseTensor {
+    /// Written with the new weights. Read as `w` if there is no anchor.
+    pub weight: Slice,
+    /// Where `w` is read from, if the new weights go to a buffer of their own.
+    pub anchor: Option<Slice>,
+    /// The gradient `g`, unclipped. Read.
+    pub grad: Slice,
+    /// State tensors, as in [`DescentTensor::state`].
+    pub state: Vec<Slice>,
+    /// Which step of this tensor this is, counted from 1.
+    pub step: u64,
+}
+
 /// Slices of one tensor by their [`column`].
 pub(crate) type Columns<'a> = [Option<&'a Slice>; COLUMNS];
 
@@ -158,6 +173,26 @@ impl DescentTensor {
     }
 }
 
+impl BaseTensor {
+    pub(crate) fn columns(&self) -> Columns<'_> {
+        let slices = [
+            (column::WEIGHT, Some(&self.weight)),
+            (column::ANCHOR, self.anchor.as_ref()),
+            (column::GRAD, Some(&self.grad)),
+        ];
+        columns(slices, &self.state)
+    }
+
+    fn roles(&self) -> Roles<'_> {
+        [(Role::Weight, &self.weight, true)]
+            .into_iter()
+            .chain(self.anchor.as_ref().map(|anchor| (Role::Anchor, anchor, false)))
+            .chain([(Role::Grad, &self.grad, false)])
+            .chain(state_roles(&self.state))
+            .collect()
+    }
+}
+
 impl LeanAscentTensor {
     pub(crate) fn columns(&self) -> Columns<'_> {
         let slices = [
@@ -203,6 +238,11 @@ pub(crate) fn check_ascent(
 
 /// Checks a descent's slices.
 pub(crate) fn check_descent(tensors: &[DescentTensor]) -> Result<(), EngineError> {
+    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles())))
+}
+
+/// Checks the slices of a base step.
+pub(crate) fn check_base(tensors: &[BaseTensor]) -> Result<(), EngineError> {
     check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles())))
 }
 

@@ -117,7 +117,7 @@ impl Engine {
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
             norm: descent_norm(hyper, ascent.track_norms),
-            kernel: Kernel::Descent { states: states as u32, anchored },
+            kernel: Kernel::Descent { states: states as u32, anchored, alone: false },
         };
         let rows = tensors.iter().zip(&classes).map(|(tensor, class)| {
             let mut columns = tensor.columns();

@@ -188,6 +188,8 @@ pub enum Kernel {
         states: u32,
         /// Take `w` from the anchor.
         anchored: bool,
+        /// The base optimizer's step alone.
+        alone: bool,
     },
     /// The climb with the base step.
     LeanAscent {
@@ -215,7 +217,9 @@ impl Kernel {
                 all.push(Kernel::Ascent { adaptive, in_place: flag });
             }
             for states in 0..=3 {
-                all.push(Kernel::Descent { states, anchored: flag });
+                for alone in [false, true] {
+                    all.push(Kernel::Descent { states, anchored: flag, alone });
+                }
                 for adaptive in [false, true] {
                     all.push(Kernel::LeanAscent { adaptive, states, anchored: flag });
                 }
@@ -245,9 +249,11 @@ impl Kernel {
             Kernel::Ascent { adaptive, in_place } => {
                 vec![("ADAPTIVE", f64::from(adaptive)), ("IN_PLACE", f64::from(in_place))]
             }
-            Kernel::Descent { states, anchored } => {
-                vec![("STATES", f64::from(states)), ("ANCHORED", f64::from(anchored))]
-            }
+            Kernel::Descent { states, anchored, alone } => vec![
+                ("STATES", f64::from(states)),
+                ("ANCHORED", f64::from(anchored)),
+                ("ALONE", f64::from(alone)),
+            ],
             Kernel::LeanAscent { adaptive, states, anchored } => vec![
                 ("ADAPTIVE", f64::from(adaptive)),
                 ("STATES", f64::from(states)),

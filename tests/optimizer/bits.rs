@@ -31,6 +31,40 @@ pub(crate) fn closure_and_calls(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
+/// With numbers set between steps, each step is that of an optimizer made with them; and a number
+/// outside its domain changes nothing. Plain SGD has no state that could tell the two apart.
+pub(crate) fn schedules(target: &Target) -> Result<(), String> {
+    for lean in [false, true] {
+        let base = config().with_lean(lean);
+        let mut scheduled = target.init(&base)?;
+        let mut model = Mlp::new(&target.device);
+        let mut want = model.clone();
+        for (batch, (rho, gamma)) in
+            [(0.05, 0.9), (0.5, 0.0), (0.0, 0.7), (0.2, 0.95)].iter().enumerate()
+        {
+            scheduled.set_rho(*rho).map_err(|error| error.to_string())?;
+            scheduled.set_gamma(*gamma).map_err(|error| error.to_string())?;
+            for (refused, what) in [
+                (scheduled.set_rho(-1.0), "rho -1"),
+                (scheduled.set_rho(f64::NAN), "rho NaN"),
+                (scheduled.set_gamma(1.0), "gamma 1"),
+            ] {
+                if !matches!(refused, Err(burn_wsam::WsamError::Hyperparameter(_))) {
+                    return Err(format!("{refused:?} for {what}"));
+                }
+            }
+            let mut made = target.init(&base.clone().with_rho(*rho).with_gamma(*gamma))?;
+            let batch = batch as u64;
+            let step = scheduled.step(0.01, model, |model| model.loss(batch));
+            (model, _) = step.map_err(|error| error.to_string())?;
+            let step = made.step(0.01, want, |model| model.loss(batch));
+            (want, _) = step.map_err(|error| error.to_string())?;
+            same("scheduled", &model, &parameters(&want))?;
+        }
+    }
+    Ok(())
+}
+
 /// The same gradients, twice: the optimizer's part of a step has no noise of its own.
 pub(crate) fn repeats(target: &Target) -> Result<(), String> {
     let model = ConvNet::new(&target.device);

@@ -86,6 +86,39 @@ pub(crate) fn rho_zero(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
+/// Base steps among WSAM's steps are WSAM's at gamma 0: one state, and one gradient less.
+pub(crate) fn base_alone(target: &Target) -> Result<(), String> {
+    let momentum = SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()));
+    let configs = [
+        WsamConfig::new(SgdBaseConfig::new().into()),
+        WsamConfig::new(momentum.into()),
+        WsamConfig::new(AdamBaseConfig::new().with_amsgrad(true).into()),
+        WsamConfig::new(AdamWBaseConfig::new().into()).with_max_norm(Some(0.1)),
+        WsamConfig::new(AdamWBaseConfig::new().into()).with_lean(true),
+    ];
+    for config in configs {
+        let (mut optim, mut gamma_0) = (target.init(&config)?, target.init(&config)?);
+        let mut ours = Mlp::new(&target.device);
+        let mut theirs = ours.clone();
+        for batch in 0..8 {
+            let alone = batch % 3 != 1;
+            let gamma = if alone { 0.0 } else { 0.9 };
+            gamma_0.set_gamma(gamma).map_err(|error| error.to_string())?;
+            let step = gamma_0.step(0.01, theirs, |model| model.loss(batch));
+            (theirs, _) = step.map_err(|error| error.to_string())?;
+            ours = if alone {
+                let first = grads(&ours.loss(batch), &ours);
+                optim.base_step(0.01, ours, first).map_err(|error| error.to_string())?
+            } else {
+                let step = optim.step(0.01, ours, |model| model.loss(batch));
+                step.map_err(|error| error.to_string())?.0
+            };
+            close(&format!("{config}, step {batch}"), &ours, &theirs)?;
+        }
+    }
+    Ok(())
+}
+
 /// SAM written out: climb by `rho g / ||g||`, and let the base optimizer see `g~` alone.
 pub(crate) fn sam(target: &Target) -> Result<(), String> {
     let rho = 0.1;

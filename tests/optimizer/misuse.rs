@@ -87,6 +87,10 @@ pub(crate) fn learning_rates(target: &Target) -> Result<(), String> {
         let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
         let second = grads(&ascended.loss(0), &*ascended);
         model = refused("a wild lr", optim.descend(lr, ascended, second), &before, wild)?;
+        let first = grads(&model.loss(0), &model);
+        model = refused("a wild lr", optim.lean_ascend(lr, model, first), &before, wild)?;
+        let first = grads(&model.loss(0), &model);
+        model = refused("a wild lr", optim.base_step(lr, model, first), &before, wild)?;
     }
     Ok(())
 }

@@ -48,6 +48,15 @@ pub(crate) fn counted(device: &Device) -> Result<(), String> {
                 return Err(format!("{name}, step {count}: {stats:?} for 160 tensors"));
             }
         }
+        // The base optimizer alone: one half, without the perturbation and without g~.
+        let first = grads(&model, 9);
+        optim.base_step(0.01, model, first).map_err(|error| error.to_string())?;
+        let stats = optim.last_step().ok_or("no counts after a step")?;
+        // A norm of 4 bytes, the climb's 12 and g~'s 4 are not there; clipping keeps one norm of two.
+        let want = bytes - 20;
+        if stats.submissions != 1 || stats.bytes() != want * parameters || stats.dispatches > 4 {
+            return Err(format!("{name}, the base step: {stats:?}, {parameters} parameters"));
+        }
     }
     Ok(())
 }

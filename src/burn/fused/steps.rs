@@ -1,14 +1,14 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::{Fused, Kept, LeanKept, Row};
+use super::{DeviceNorms, Fused, Kept, LeanKept, Row};
 use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
 use crate::burn::runner::{Context, Half, Runner};
 use crate::burn::slots::Slot;
 use crate::engine::{
-    AscentOptions, AscentTensor, BlendSource, DescentTensor, LeanAscentTensor, LeanDescentTensor,
-    Placement, Slice,
+    AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, LeanAscentTensor,
+    LeanDescentTensor, Placement, Slice, StepStats,
 };
 use burn::module::ParamId;
 use burn::tensor::{DType, Shape};
@@ -161,6 +161,51 @@ impl Runner for Fused {
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, ascent.norms());
         Ok(Half { tensors, rest, retired: perturbed })
+    }
+
+    fn base_step(
+        &mut self,
+        context: Context<'_>,
+        lr: f64,
+        slots: Vec<Slot<Resident>>,
+    ) -> Result<Half<Self, Norms>, WsamError> {
+        let hyper = context.hyper;
+        let (bridge, rows, mut arenas, weights) = self.rows(slots, |ids, lens| {
+            let mut arenas = vec![lens.to_vec()];
+            arenas.extend(self.new_states(&hyper.base, ids, lens));
+            arenas
+        })?;
+        let (ids, lens, shapes) = columns(&rows);
+        let stepping = self.stepping(&ids, arenas.split_off(1));
+        let updated = arenas.swap_remove(0);
+        let tensors: Vec<_> = rows
+            .iter()
+            .zip(&updated)
+            .zip(&stepping)
+            .map(|((row, updated), (step, state))| BaseTensor {
+                weight: updated.slice.clone(),
+                anchor: Some(row.weight.slice.clone()),
+                grad: row.grad.slice.clone(),
+                state: slices(state),
+                step: *step,
+            })
+            .collect();
+        let mut encoder = self.encoder();
+        // Nobody is told the norm.
+        let base = self.engine.base_step(&mut encoder, hyper, lr, false, &tensors)?;
+        self.submit(encoder);
+
+        self.advance(&bridge, &ids, &lens, stepping);
+        let tensors = bridge.tensors(&updated, &shapes);
+        self.place(&ids, &tensors, updated);
+        self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
+        let rest = Norms::Fused(Box::new(DeviceNorms {
+            engine: self.engine.clone(),
+            norms: base.norms().clone(),
+            has_gradient: hyper.clips_gradient(),
+            has_perturbed: false,
+        }));
+        Ok(Half { tensors, rest, retired: weights })
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {
