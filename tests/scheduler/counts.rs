@@ -45,6 +45,13 @@ struct Model {
     buffers: Vec<wgpu::Buffer>,
 }
 
+/// At once: the largest set takes 3 GB, and wgpu would keep it until it looks after its resources.
+impl Drop for Model {
+    fn drop(&mut self) {
+        self.buffers.iter().for_each(wgpu::Buffer::destroy);
+    }
+}
+
 impl Model {
     fn new(engine: &Engine, lens: &[u64]) -> Self {
         let mut size = 0;
