@@ -168,7 +168,7 @@ pub struct WsamConfig {
     /// Clip only `g~`, where the authors clip `g` as well.
     #[config(default = false)]
     pub clip_perturbed_only: bool,
-    /// Compute both gradient norms every step, for [`StepReport`](crate::StepReport): up to 8
+    /// Compute both gradient norms every step, for [`StepReport`](crate::StepReport): up to 4
     /// bytes more a parameter.
     #[config(default = false)]
     pub track_norms: bool,

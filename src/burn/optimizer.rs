@@ -1,6 +1,8 @@
 //! The optimizer: one step in two halves, or in one call.
 
-use super::ascended::{Ascended, LeanAscended};
+mod lean;
+
+use super::ascended::Ascended;
 use super::config::RoutePolicy;
 use super::error::{Rejected, WsamError};
 #[cfg(feature = "fused-wsam")]
@@ -280,56 +282,6 @@ impl Wsam {
         Ok((model, report(at_anchor, at_perturbed, norms)))
     }
 
-    /// The first half of a step in lean mode: climbs to `w + e_w`, and takes the base optimizer's
-    /// step already.
-    ///
-    /// The decoupled form's base step needs `g` alone, so `g` need not live through the second pass:
-    /// 4 bytes a parameter beside the base optimizer's peak, where an ordinary step has 8 and the
-    /// authors' code 12. The price: `w` and the state's old values are gone before `g~` is known, so
-    /// that a second half that fails cannot take the first one back.
-    ///
-    /// # Errors
-    ///
-    /// [`Rejected`] with the model unharmed: as [`ascend`](Self::ascend), a learning rate that is not
-    /// finite, the coupled form.
-    pub fn lean_ascend<M: Module>(
-        &mut self,
-        lr: LearningRate,
-        model: M,
-        grads: GradientsParams,
-    ) -> Result<LeanAscended<M>, Rejected<M>> {
-        if let Err(error) = validate_lr(lr) {
-            return Err(Rejected::new(model, error.into()));
-        }
-        if self.hyper.coupling == Coupling::Coupled {
-            return Err(Rejected::new(model, WsamError::LeanCoupled));
-        }
-        let (way, context, optimizer) = self.parts();
-        let ascended = match way {
-            Way::TensorOps(ops) => runner::lean_ascend(ops, context, lr, model, grads)
-                .map(|(models, pending)| (models, LeanClimb::TensorOps(Box::new(pending)))),
-            #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => runner::lean_ascend(fused, context, lr, model, grads)
-                .map(|(models, pending)| (models, LeanClimb::Fused(Box::new(pending)))),
-        };
-        let ((perturbed, anchor), climb) = ascended.map_err(rejected)?;
-        Ok(LeanAscended { perturbed, anchor, climb, optimizer })
-    }
-
-    /// The second half of a step in lean mode, at the learning rate of the first.
-    ///
-    /// # Errors
-    ///
-    /// [`Rejected`] with the model [abandoned](LeanAscended::abandon), at `w + e_w`: a parameter whose
-    /// second gradient is missing, an ascent of another optimizer.
-    pub fn lean_descend<M: Module>(
-        &mut self,
-        ascended: LeanAscended<M>,
-        grads: GradientsParams,
-    ) -> Result<M, Rejected<M>> {
-        self.lean_descend_reported(ascended, grads).map(|(model, _)| model)
-    }
-
     /// One step of the base optimizer alone, for the part of a training that goes without WSAM: one
     /// gradient, no perturbation, and the state that WSAM's steps carry on. It is WSAM's step at
     /// `gamma = 0`, without its second pass.
@@ -353,7 +305,7 @@ impl Wsam {
             #[cfg(feature = "fused-wsam")]
             Way::Fused(fused) => runner::base_step(fused, context, lr, model, grads),
         };
-        stepped.map(|(model, _)| model).map_err(rejected)
+        stepped.map_err(rejected)
     }
 
     fn parts(&mut self) -> (&mut Way, Context<'_>, u64) {
@@ -385,31 +337,6 @@ impl Wsam {
                 runner::descend(fused, context, lr, models, *pending, grads)
             }
             // An optimizer's route never changes, and the ascent is this optimizer's own.
-            #[cfg(feature = "fused-wsam")]
-            _ => Err((models.1, WsamError::ForeignAscent)),
-        };
-        descended.map_err(rejected)
-    }
-
-    fn lean_descend_reported<M: Module>(
-        &mut self,
-        ascended: LeanAscended<M>,
-        grads: GradientsParams,
-    ) -> Result<(M, Norms), Rejected<M>> {
-        let LeanAscended { perturbed, anchor, climb, optimizer } = ascended;
-        let (way, context, identity) = self.parts();
-        if optimizer != identity {
-            return Err(Rejected::new(anchor, WsamError::ForeignAscent));
-        }
-        let models = (perturbed, anchor);
-        let descended = match (way, climb) {
-            (Way::TensorOps(ops), LeanClimb::TensorOps(pending)) => {
-                runner::lean_descend(ops, context, models, *pending, grads)
-            }
-            #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), LeanClimb::Fused(pending)) => {
-                runner::lean_descend(fused, context, models, *pending, grads)
-            }
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),
         };

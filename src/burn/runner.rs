@@ -71,7 +71,7 @@ pub(crate) trait Runner: Sized {
         context: Context<'_>,
         lr: f64,
         slots: Vec<Slot<TensorOf<Self>>>,
-    ) -> Result<Half<Self, Norms>, WsamError>;
+    ) -> Result<Half<Self, ()>, WsamError>;
 
     /// Elements of a parameter's state, if it has any.
     fn state_len(&self, id: ParamId) -> Option<usize>;
@@ -91,7 +91,7 @@ fn slots<R: Runner, M: Module>(
     context: Context<'_>,
     model: &M,
     grads: GradientsParams,
-) -> Result<Collected<TensorOf<R>>, WsamError> {
+) -> Result<Collected<R::Form>, WsamError> {
     let collected = collect::<R::Form, M>(model, grads, context.device)?;
     let (types, expected, route) = R::TYPES;
     for slot in &collected.slots {
@@ -125,14 +125,14 @@ pub(crate) fn base_step<R: Runner, M: Module>(
     lr: f64,
     model: M,
     grads: GradientsParams,
-) -> Result<(M, Norms), (M, WsamError)> {
+) -> Result<M, (M, WsamError)> {
     let collected = slots(runner, context, &model, grads);
     let stepped = collected.and_then(|Collected { slots, .. }| {
         let names = names(&slots);
         Ok((names, runner.base_step(context, lr, slots)?))
     });
     match stepped {
-        Ok((names, half)) => Ok(finish(runner, model, &names, half)),
+        Ok((names, half)) => Ok(finish(runner, model, &names, half).0),
         Err(error) => Err((model, error)),
     }
 }
@@ -170,12 +170,12 @@ pub(crate) fn descend<R: Runner, M: Module>(
     }
 }
 
-fn finish<R: Runner, M: Module>(
+fn finish<R: Runner, M: Module, K>(
     runner: &R,
     model: M,
     names: &[(ParamId, String)],
-    half: Half<R, Norms>,
-) -> (M, Norms) {
+    half: Half<R, K>,
+) -> (M, K) {
     let model = assign::<R::Form, M>(model, by_id(names, half.tensors));
     runner.retire(half.retired);
     (model, half.rest)

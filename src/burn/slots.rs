@@ -47,9 +47,8 @@ pub(crate) struct Slot<T> {
 }
 
 /// The parameters of a module that take part in a step.
-#[derive(Debug)]
-pub(crate) struct Collected<T> {
-    pub(crate) slots: Vec<Slot<T>>,
+pub(crate) struct Collected<F: Form> {
+    pub(crate) slots: Vec<Slot<F::Tensor>>,
     /// Every float tensor of the module takes part: there are no frozen ones, no tied ones, and no
     /// running statistics.
     pub(crate) whole: bool,
@@ -63,17 +62,11 @@ pub(crate) fn collect<F: Form, M: Module>(
     module: &M,
     mut grads: GradientsParams,
     device: &Device,
-) -> Result<Collected<F::Tensor>, WsamError> {
+) -> Result<Collected<F>, WsamError> {
     let gradients = grads.len();
-    let mut found = Collected { slots: Vec::new(), whole: true };
-    let visitor = Visitor { path: Path::default(), grads: &mut grads, device };
-    let mut collector = Collector::<F> { visitor, found: &mut found, error: None };
-    module.visit(&mut collector);
-    match collector.error {
-        Some(error) => Err(error),
-        None if found.slots.is_empty() => Err(WsamError::NoGradients { gradients }),
-        None => Ok(found),
-    }
+    let nothing = Collected { slots: Vec::new(), whole: true };
+    let found: Collected<F> = walk(module, &mut grads, device, nothing)?;
+    if found.slots.is_empty() { Err(WsamError::NoGradients { gradients }) } else { Ok(found) }
 }
 
 /// Takes the second gradients of the same parameters, named by id and path, in the same order.
@@ -83,13 +76,7 @@ pub(crate) fn collect_perturbed<F: Form, M: Module>(
     device: &Device,
     names: &[(ParamId, String)],
 ) -> Result<Vec<F::Tensor>, WsamError> {
-    let visitor = Visitor { path: Path::default(), grads: &mut grads, device };
-    let mut collector = GradCollector::<F> { visitor, found: Vec::new(), error: None };
-    module.visit(&mut collector);
-    if let Some(error) = collector.error {
-        return Err(error);
-    }
-    let mut found: HashMap<_, _> = collector.found.into_iter().collect();
+    let Grads::<F>(mut found) = walk(module, &mut grads, device, Grads(HashMap::new()))?;
     names
         .iter()
         .map(|(id, path)| {
@@ -181,13 +168,65 @@ impl Visitor<'_> {
     }
 }
 
-struct Collector<'a, F: Form> {
+/// What is taken of each float parameter of a module.
+trait Take {
+    fn take<const D: usize>(
+        &mut self,
+        visitor: &mut Visitor<'_>,
+        param: &Param<Tensor<D>>,
+    ) -> Result<(), WsamError>;
+}
+
+impl<F: Form> Take for Collected<F> {
+    fn take<const D: usize>(
+        &mut self,
+        visitor: &mut Visitor<'_>,
+        param: &Param<Tensor<D>>,
+    ) -> Result<(), WsamError> {
+        match visitor.slot::<F, D>(param)? {
+            Some(slot) => self.slots.push(slot),
+            None => self.whole = false,
+        }
+        Ok(())
+    }
+}
+
+/// Gradients alone.
+struct Grads<F: Form>(HashMap<ParamId, F::Tensor>);
+
+impl<F: Form> Take for Grads<F> {
+    fn take<const D: usize>(
+        &mut self,
+        visitor: &mut Visitor<'_>,
+        param: &Param<Tensor<D>>,
+    ) -> Result<(), WsamError> {
+        if let Some(grad) = visitor.grad(param)? {
+            self.0.insert(param.id, F::hold(grad)?);
+        }
+        Ok(())
+    }
+}
+
+/// Walks through a module until something is wrong.
+struct Walk<'a, T> {
     visitor: Visitor<'a>,
-    found: &'a mut Collected<F::Tensor>,
+    taken: T,
     error: Option<WsamError>,
 }
 
-impl<F: Form> ModuleVisitor for Collector<'_, F> {
+fn walk<T: Take, M: Module>(
+    module: &M,
+    grads: &mut GradientsParams,
+    device: &Device,
+    taken: T,
+) -> Result<T, WsamError> {
+    let visitor = Visitor { path: Path::default(), grads, device };
+    let mut walk = Walk { visitor, taken, error: None };
+    module.visit(&mut walk);
+    walk.error.map_or(Ok(walk.taken), Err)
+}
+
+impl<T: Take> ModuleVisitor for Walk<'_, T> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.visitor.path.enter(name);
     }
@@ -197,40 +236,8 @@ impl<F: Form> ModuleVisitor for Collector<'_, F> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.error.is_some() {
-            return;
-        }
-        match self.visitor.slot::<F, D>(param) {
-            Ok(Some(slot)) => self.found.slots.push(slot),
-            Ok(None) => self.found.whole = false,
-            Err(error) => self.error = Some(error),
-        }
-    }
-}
-
-struct GradCollector<'a, F: Form> {
-    visitor: Visitor<'a>,
-    found: Vec<(ParamId, F::Tensor)>,
-    error: Option<WsamError>,
-}
-
-impl<F: Form> ModuleVisitor for GradCollector<'_, F> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.visitor.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.visitor.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.error.is_some() {
-            return;
-        }
-        match self.visitor.grad(param).and_then(|grad| grad.map(F::hold).transpose()) {
-            Ok(Some(grad)) => self.found.push((param.id, grad)),
-            Ok(None) => {}
-            Err(error) => self.error = Some(error),
+        if self.error.is_none() {
+            self.error = self.taken.take(&mut self.visitor, param).err();
         }
     }
 }

@@ -187,7 +187,7 @@ impl Runner for TensorOps {
         context: Context<'_>,
         lr: f64,
         slots: Vec<Slot<Tensor<1>>>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
+    ) -> Result<Half<Self, ()>, WsamError> {
         let hyper = context.hyper;
         let norm = || global_norm(slots.iter().map(|slot| slot.grad.clone()));
         let gradient = hyper.clips_gradient().then(norm);
@@ -200,8 +200,7 @@ impl Runner for TensorOps {
                 self.stepped(hyper, lr, slot.id, slot.weight, g)
             })
             .collect();
-        let rest = Norms::TensorOps(Box::new(norms));
-        Ok(Half { tensors, rest, retired: Vec::new() })
+        Ok(Half { tensors, rest: (), retired: Vec::new() })
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {

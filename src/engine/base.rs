@@ -6,10 +6,10 @@ use super::constants::step_constants;
 use super::error::EngineError;
 use super::half::{Half, HalfNorm};
 use super::record::Constants;
-use super::slices::{BaseTensor, check_base, classes};
+use super::slices::{BaseTensor, check_slices, classes};
 use super::stats::StepStats;
 use super::step::{BlendSource, stats};
-use crate::layout::{Kernel, NormOf, Norms, column};
+use crate::layout::{Kernel, NormOf, Norms};
 use crate::method::{Hyperparameters, validate_lr};
 use std::time::Instant;
 
@@ -63,14 +63,11 @@ impl Engine {
             }),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: true },
         };
-        let rows = tensors.iter().zip(&classes).map(|(tensor, class)| {
-            let mut columns = tensor.columns();
-            if anchored && tensor.anchor.is_none() {
-                columns[column::ANCHOR] = Some(&tensor.weight);
-            }
-            (*class, tensor.weight.len, columns)
-        });
-        let plan = self.plan(half, rows, || check_base(tensors))?;
+        let rows = tensors
+            .iter()
+            .zip(&classes)
+            .map(|(tensor, class)| (*class, tensor.weight.len, tensor.columns(anchored)));
+        let plan = self.plan(half, rows, || check_slices(tensors))?;
         let steps = steps.iter().map(|step| step_constants(hyper, lr, *step)).collect();
         let constants = Constants { hyper, blend: BlendSource::Method, steps };
         let norms = self.norms_buffer();

@@ -18,12 +18,10 @@ use super::constants::step_constants;
 use super::error::EngineError;
 use super::half::Half;
 use super::record::Constants;
-use super::slices::{
-    LeanAscentTensor, LeanDescentTensor, check_lean_ascent, check_lean_descent, classes,
-};
+use super::slices::{LeanAscentTensor, LeanDescentTensor, check_slices, classes};
 use super::stats::StepStats;
 use super::step::{BlendSource, ascent_norm, descent_norm, same_count, stats};
-use crate::layout::{Kernel, column};
+use crate::layout::Kernel;
 use crate::method::{Coupling, Hyperparameters, validate_lr};
 use std::time::Instant;
 
@@ -88,14 +86,11 @@ impl Engine {
                 anchored,
             },
         };
-        let rows = tensors.iter().zip(&classes).map(|(tensor, class)| {
-            let mut columns = tensor.columns();
-            if anchored && tensor.anchor.is_none() {
-                columns[column::ANCHOR] = Some(&tensor.weight);
-            }
-            (*class, tensor.weight.len, columns)
-        });
-        let plan = self.plan(half, rows, || check_lean_ascent(tensors))?;
+        let rows = tensors
+            .iter()
+            .zip(&classes)
+            .map(|(tensor, class)| (*class, tensor.weight.len, tensor.columns(anchored)));
+        let plan = self.plan(half, rows, || check_slices(tensors))?;
         let steps = steps.iter().map(|step| step_constants(hyper, lr, *step)).collect();
         let constants = Constants { hyper, blend: BlendSource::Method, steps };
         let norms = self.norms_buffer();
@@ -130,7 +125,7 @@ impl Engine {
         let half =
             Half { norm: descent_norm(hyper, ascent.track_norms), kernel: Kernel::LeanDescent };
         let rows = tensors.iter().map(|tensor| (0, tensor.weight.len, tensor.columns()));
-        let plan = self.plan(half, rows, || check_lean_descent(tensors))?;
+        let plan = self.plan(half, rows, || check_slices(tensors))?;
         // Clipping and the learning rate are all it takes from them.
         let steps = vec![step_constants(hyper, *lr, 1)];
         let constants = Constants { hyper, blend: BlendSource::Method, steps };

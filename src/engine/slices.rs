@@ -124,10 +124,19 @@ fn columns<'a, const N: usize>(
     columns
 }
 
-type Roles<'a> = Vec<(Role, &'a Slice, bool)>;
+pub(crate) type Roles<'a> = Vec<(Role, &'a Slice, bool)>;
 
 fn state_roles(state: &[Slice]) -> impl Iterator<Item = (Role, &Slice, bool)> {
     state.iter().zip(0..).map(|(slice, i)| (Role::State(i), slice, true))
+}
+
+/// A tensor whose slices are what they are, whatever the placement.
+pub(crate) trait Sliced {
+    /// Elements.
+    fn len(&self) -> u64;
+
+    /// Each slice, and whether it is written.
+    fn roles(&self) -> Roles<'_>;
 }
 
 impl AscentTensor {
@@ -150,14 +159,21 @@ impl AscentTensor {
 }
 
 impl DescentTensor {
-    pub(crate) fn columns(&self) -> Columns<'_> {
+    /// `w` has a column of its own if `anchored`.
+    pub(crate) fn columns(&self, anchored: bool) -> Columns<'_> {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
-            (column::ANCHOR, self.anchor.as_ref()),
+            (column::ANCHOR, anchored.then(|| self.anchor.as_ref().unwrap_or(&self.weight))),
             (column::GRAD, Some(&self.grad)),
             (column::GRAD_PERTURBED, Some(&self.grad_perturbed)),
         ];
         columns(slices, &self.state)
+    }
+}
+
+impl Sliced for DescentTensor {
+    fn len(&self) -> u64 {
+        self.weight.len
     }
 
     fn roles(&self) -> Roles<'_> {
@@ -174,13 +190,20 @@ impl DescentTensor {
 }
 
 impl BaseTensor {
-    pub(crate) fn columns(&self) -> Columns<'_> {
+    /// `w` has a column of its own if `anchored`.
+    pub(crate) fn columns(&self, anchored: bool) -> Columns<'_> {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
-            (column::ANCHOR, self.anchor.as_ref()),
+            (column::ANCHOR, anchored.then(|| self.anchor.as_ref().unwrap_or(&self.weight))),
             (column::GRAD, Some(&self.grad)),
         ];
         columns(slices, &self.state)
+    }
+}
+
+impl Sliced for BaseTensor {
+    fn len(&self) -> u64 {
+        self.weight.len
     }
 
     fn roles(&self) -> Roles<'_> {
@@ -194,14 +217,21 @@ impl BaseTensor {
 }
 
 impl LeanAscentTensor {
-    pub(crate) fn columns(&self) -> Columns<'_> {
+    /// `w` has a column of its own if `anchored`.
+    pub(crate) fn columns(&self, anchored: bool) -> Columns<'_> {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
-            (column::ANCHOR, self.anchor.as_ref()),
+            (column::ANCHOR, anchored.then(|| self.anchor.as_ref().unwrap_or(&self.weight))),
             (column::GRAD, Some(&self.grad)),
             (column::PARTNER, Some(&self.partner)),
         ];
         columns(slices, &self.state)
+    }
+}
+
+impl Sliced for LeanAscentTensor {
+    fn len(&self) -> u64 {
+        self.weight.len
     }
 
     fn roles(&self) -> Roles<'_> {
@@ -222,6 +252,12 @@ impl LeanDescentTensor {
         ];
         columns(slices, &[])
     }
+}
+
+impl Sliced for LeanDescentTensor {
+    fn len(&self) -> u64 {
+        self.weight.len
+    }
 
     fn roles(&self) -> Roles<'_> {
         vec![(Role::Weight, &self.weight, true), (Role::GradPerturbed, &self.grad_perturbed, false)]
@@ -236,24 +272,9 @@ pub(crate) fn check_ascent(
     check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles(placement))))
 }
 
-/// Checks a descent's slices.
-pub(crate) fn check_descent(tensors: &[DescentTensor]) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles())))
-}
-
-/// Checks the slices of a base step.
-pub(crate) fn check_base(tensors: &[BaseTensor]) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles())))
-}
-
-/// Checks a lean ascent's slices.
-pub(crate) fn check_lean_ascent(tensors: &[LeanAscentTensor]) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles())))
-}
-
-/// Checks a lean descent's slices.
-pub(crate) fn check_lean_descent(tensors: &[LeanDescentTensor]) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles())))
+/// Checks the slices of any other half of a step.
+pub(crate) fn check_slices<T: Sliced>(tensors: &[T]) -> Result<(), EngineError> {
+    check(tensors.iter().map(|tensor| (tensor.len(), tensor.roles())))
 }
 
 /// Sorts tensors into classes of equal step counts: the class of each, and the step of each class.

@@ -5,7 +5,7 @@ use super::constants::step_constants;
 use super::error::EngineError;
 use super::half::{Half, HalfNorm, Plan};
 use super::record::Constants;
-use super::slices::{AscentTensor, DescentTensor, Placement, check_ascent, check_descent, classes};
+use super::slices::{AscentTensor, DescentTensor, Placement, check_ascent, check_slices, classes};
 use super::stats::StepStats;
 use crate::layout::{Kernel, NormOf, Norms};
 use crate::method::{Blend, Hyperparameters, validate_lr};
@@ -119,14 +119,11 @@ impl Engine {
             norm: descent_norm(hyper, ascent.track_norms),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: false },
         };
-        let rows = tensors.iter().zip(&classes).map(|(tensor, class)| {
-            let mut columns = tensor.columns();
-            if anchored && tensor.anchor.is_none() {
-                columns[crate::layout::column::ANCHOR] = Some(&tensor.weight);
-            }
-            (*class, tensor.weight.len, columns)
-        });
-        let plan = self.plan(half, rows, || check_descent(tensors))?;
+        let rows = tensors
+            .iter()
+            .zip(&classes)
+            .map(|(tensor, class)| (*class, tensor.weight.len, tensor.columns(anchored)));
+        let plan = self.plan(half, rows, || check_slices(tensors))?;
         let steps = steps.iter().map(|step| step_constants(hyper, lr, *step)).collect();
         let constants = Constants { hyper, blend, steps };
         self.record(encoder, "wsam.descent", &plan.0, &constants, &ascent.norms)?;

@@ -1,11 +1,12 @@
 //! Models and helpers.
 
 use super::Target;
+pub(crate) use crate::common::burned::data;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData, activation::relu};
+use burn::tensor::{Device, Tensor, activation::relu};
 use burn_wsam::{BaseConfig, SgdBaseConfig, Wsam, WsamConfig};
 
 /// Two layers.
@@ -56,21 +57,6 @@ impl ConvNet {
         let hidden: Tensor<2> = relu(self.norm.forward(self.conv.forward(x))).flatten(1, 3);
         (self.linear.forward(hidden) - y).powi_scalar(2).mean()
     }
-}
-
-/// Repeatable data.
-pub(crate) fn data<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
-    let len = shape.iter().product();
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let values: Vec<f32> = (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 pub(crate) fn grads<M: Module>(loss: &Tensor<1>, model: &M) -> GradientsParams {

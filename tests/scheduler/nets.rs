@@ -1,9 +1,10 @@
 //! Models of many small tensors.
 
+use crate::common::burned::data;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use burn_wsam::{AdamWBaseConfig, Ascended, RoutePolicy, Wsam, WsamConfig};
 
 #[derive(Module, Debug)]
@@ -30,21 +31,6 @@ impl Deep {
         let x = data([5, self.width()], batch, &device);
         self.layers.iter().fold(x, |x, layer| layer.forward(x)).powi_scalar(2).mean()
     }
-}
-
-/// Repeatable data in [-1, 1).
-pub(crate) fn data<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
-    let len = shape.iter().product();
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let values: Vec<f32> = (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 pub(crate) fn grads(model: &Deep, batch: u64) -> GradientsParams {

@@ -1,6 +1,6 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::{DeviceNorms, Fused, Kept, LeanKept, Row};
+use super::{Fused, Kept, LeanKept, Row};
 use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
@@ -168,7 +168,7 @@ impl Runner for Fused {
         context: Context<'_>,
         lr: f64,
         slots: Vec<Slot<Resident>>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
+    ) -> Result<Half<Self, ()>, WsamError> {
         let hyper = context.hyper;
         let (bridge, rows, mut arenas, weights) = self.rows(slots, |ids, lens| {
             let mut arenas = vec![lens.to_vec()];
@@ -199,13 +199,7 @@ impl Runner for Fused {
         let tensors = bridge.tensors(&updated, &shapes);
         self.place(&ids, &tensors, updated);
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
-        let rest = Norms::Fused(Box::new(DeviceNorms {
-            engine: self.engine.clone(),
-            norms: base.norms().clone(),
-            has_gradient: hyper.clips_gradient(),
-            has_perturbed: false,
-        }));
-        Ok(Half { tensors, rest, retired: weights })
+        Ok(Half { tensors, rest: (), retired: weights })
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {

@@ -1,0 +1,87 @@
+//! The step in lean mode, in two calls.
+
+use super::{LeanClimb, Way, Wsam, rejected};
+use crate::burn::ascended::LeanAscended;
+use crate::burn::error::{Rejected, WsamError};
+use crate::burn::report::Norms;
+use crate::burn::runner;
+use crate::method::{Coupling, validate_lr};
+use burn::module::Module;
+use burn::optim::{GradientsParams, LearningRate};
+
+impl Wsam {
+    /// The first half of a step in lean mode: climbs to `w + e_w`, and takes the base optimizer's
+    /// step already.
+    ///
+    /// The decoupled form's base step needs `g` alone, so `g` need not live through the second pass:
+    /// 4 bytes a parameter beside the base optimizer's peak, where an ordinary step has 8 and the
+    /// authors' code 12. The price: `w` and the state's old values are gone before `g~` is known, so
+    /// that a second half that fails cannot take the first one back.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the model unharmed: as [`ascend`](Self::ascend), a learning rate that is not
+    /// finite, the coupled form.
+    pub fn lean_ascend<M: Module>(
+        &mut self,
+        lr: LearningRate,
+        model: M,
+        grads: GradientsParams,
+    ) -> Result<LeanAscended<M>, Rejected<M>> {
+        if let Err(error) = validate_lr(lr) {
+            return Err(Rejected::new(model, error.into()));
+        }
+        if self.hyper.coupling == Coupling::Coupled {
+            return Err(Rejected::new(model, WsamError::LeanCoupled));
+        }
+        let (way, context, optimizer) = self.parts();
+        let ascended = match way {
+            Way::TensorOps(ops) => runner::lean_ascend(ops, context, lr, model, grads)
+                .map(|(models, pending)| (models, LeanClimb::TensorOps(Box::new(pending)))),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => runner::lean_ascend(fused, context, lr, model, grads)
+                .map(|(models, pending)| (models, LeanClimb::Fused(Box::new(pending)))),
+        };
+        let ((perturbed, anchor), climb) = ascended.map_err(rejected)?;
+        Ok(LeanAscended { perturbed, anchor, climb, optimizer })
+    }
+
+    /// The second half of a step in lean mode, at the learning rate of the first.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the model [abandoned](LeanAscended::abandon), at `w + e_w`: a parameter whose
+    /// second gradient is missing, an ascent of another optimizer.
+    pub fn lean_descend<M: Module>(
+        &mut self,
+        ascended: LeanAscended<M>,
+        grads: GradientsParams,
+    ) -> Result<M, Rejected<M>> {
+        self.lean_descend_reported(ascended, grads).map(|(model, _)| model)
+    }
+
+    pub(super) fn lean_descend_reported<M: Module>(
+        &mut self,
+        ascended: LeanAscended<M>,
+        grads: GradientsParams,
+    ) -> Result<(M, Norms), Rejected<M>> {
+        let LeanAscended { perturbed, anchor, climb, optimizer } = ascended;
+        let (way, context, identity) = self.parts();
+        if optimizer != identity {
+            return Err(Rejected::new(anchor, WsamError::ForeignAscent));
+        }
+        let models = (perturbed, anchor);
+        let descended = match (way, climb) {
+            (Way::TensorOps(ops), LeanClimb::TensorOps(pending)) => {
+                runner::lean_descend(ops, context, models, *pending, grads)
+            }
+            #[cfg(feature = "fused-wsam")]
+            (Way::Fused(fused), LeanClimb::Fused(pending)) => {
+                runner::lean_descend(fused, context, models, *pending, grads)
+            }
+            #[cfg(feature = "fused-wsam")]
+            _ => Err((models.1, WsamError::ForeignAscent)),
+        };
+        descended.map_err(rejected)
+    }
+}
