@@ -1,0 +1,22 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { source, STAGES } from "../../web/wsam/kernels.js";
+import { SHADERS, shipped } from "./shipped.mjs";
+
+const modules = shipped();
+
+test("the JavaScript side joins the files as the crate does", async () => {
+  const single = modules.filter(({ frames }) => frames === 1);
+  assert.equal(single.length, 2 * STAGES.length);
+  for (const { stage, width, source: want } of single) {
+    const got = await source((file) => readFile(join(SHADERS, file), "utf8"), stage, width);
+    assert.equal(got, want, `${stage}, ${width}`);
+  }
+});
+
+test("every stage has pipelines, of every number of frames", () => {
+  for (const { stage, frames, variants } of modules) assert.ok(variants.length > 0, `${stage}, ${frames}`);
+  assert.deepEqual([...new Set(modules.map(({ frames }) => frames))], [1, 2, 5]);
+});

@@ -1,0 +1,150 @@
+// Hyperparameters of a step, and the uniform structs that the kernels read them from. Field order is
+// that of the WGSL structs of the same names.
+
+/**
+ * @typedef {object} Base The base optimizer, by PyTorch's names.
+ * @property {"sgd" | "adam" | "adamw"} kind
+ * @property {number} lr
+ * @property {number} [momentum]
+ * @property {number} [dampening]
+ * @property {boolean} [nesterov]
+ * @property {[number, number]} [betas]
+ * @property {number} [eps]
+ * @property {number} [weight_decay]
+ * @property {boolean} [amsgrad]
+ */
+
+/**
+ * @typedef {object} Config As the golden files have it.
+ * @property {Base} base
+ * @property {number} rho
+ * @property {number} gamma
+ * @property {number} [eps]
+ * @property {boolean} [adaptive]
+ * @property {boolean} decouple
+ * @property {number | null} [max_norm]
+ * @property {"both" | "perturbed_only"} [clip_scope]
+ */
+
+/** Fields of the WGSL struct Norms, as the bits that `norm_finish` takes. */
+export const SLOT = { gradient: 1, perturbation: 2, perturbed: 4 };
+
+/** Unclipped: the largest `f32`. */
+const F32_MAX = 3.4028234663852886e38;
+
+/**
+ * Bytes of a uniform struct: every one has its integers in front.
+ * @param {number[]} integers
+ * @param {number[]} floats
+ */
+export function struct(integers, floats) {
+  const bytes = new ArrayBuffer(4 * (integers.length + floats.length));
+  new Uint32Array(bytes, 0, integers.length).set(integers);
+  new Float32Array(bytes, 4 * integers.length).set(floats);
+  return bytes;
+}
+
+/**
+ * Names of the state tensors, in the order of their bindings.
+ * @param {Base} base
+ */
+export function stateNames(base) {
+  if (base.kind === "sgd") return base.momentum ? ["momentum_buffer"] : [];
+  return ["exp_avg", "exp_avg_sq", ...(base.amsgrad ? ["max_exp_avg_sq"] : [])];
+}
+
+/** @param {Config} config */
+export function clipsGradient(config) {
+  return config.max_norm != null && config.clip_scope !== "perturbed_only";
+}
+
+/**
+ * BlendUniforms: the base optimizer receives `a g + b g~`, and `lr sharpness (g~ - g)` is
+ * subtracted beside it.
+ * @param {Config} config
+ */
+export function blend({ gamma, decouple }) {
+  const alpha = gamma / (1 - gamma);
+  return struct([], decouple ? [1, 0, alpha, 0] : [1 - alpha, alpha, 0, 0]);
+}
+
+/**
+ * StepUniforms: the table at the top of step.wgsl.
+ * @param {Config} config
+ * @param {number} step Counted from 1.
+ */
+export function stepConstants(config, step) {
+  const { lr, ...base } = config.base;
+  const first = step === 1;
+  const row = base.kind === "sgd" ? sgd(base, first) : moments(base, lr, step);
+  return struct(
+    [first ? 1 : 0],
+    [
+      lr,
+      row.decay,
+      row.weightDecay,
+      row.epsilon,
+      row.inverseBias2,
+      row.keep1,
+      row.add1,
+      row.keep2,
+      row.add2,
+      row.mixM,
+      row.mixD,
+      clipsGradient(config) ? Number(config.max_norm) : F32_MAX,
+      config.max_norm ?? F32_MAX,
+    ],
+  );
+}
+
+const NONE = {
+  decay: 1,
+  weightDecay: 0,
+  epsilon: 0,
+  inverseBias2: 0,
+  keep1: 0,
+  add1: 0,
+  keep2: 0,
+  add2: 0,
+  mixM: 0,
+  mixD: 0,
+};
+
+/**
+ * @param {Omit<Base, "lr">} base
+ * @param {boolean} first
+ */
+function sgd({ momentum = 0, dampening = 0, nesterov = false, weight_decay = 0 }, first) {
+  return {
+    ...NONE,
+    weightDecay: weight_decay,
+    keep1: momentum,
+    // Momentum starts at the first gradient, undampened.
+    add1: first ? 1 : 1 - dampening,
+    mixM: nesterov ? momentum : 1,
+    mixD: nesterov ? 1 : 0,
+  };
+}
+
+/**
+ * Adam and AdamW.
+ * @param {Omit<Base, "lr">} base
+ * @param {number} lr
+ * @param {number} step
+ */
+function moments({ kind, betas: [beta1, beta2] = [0.9, 0.999], eps = 1e-8, weight_decay }, lr, step) {
+  const decoupled = kind === "adamw";
+  const decay = weight_decay ?? (decoupled ? 0.01 : 0);
+  return {
+    ...NONE,
+    decay: decoupled ? 1 - lr * decay : 1,
+    weightDecay: decoupled ? 0 : decay,
+    epsilon: eps,
+    inverseBias2: 1 / (1 - beta2 ** step),
+    keep1: beta1,
+    add1: 1 - beta1,
+    keep2: beta2,
+    add2: 1 - beta2,
+    mixM: 1 / (1 - beta1 ** step),
+  };
+}
