@@ -8,6 +8,7 @@
 //! - [`Wsam`] is the optimizer for Burn modules, made by [`WsamConfig`]. On a device from
 //!   [`device()`] its steps run through the kernels, elsewhere in Burn's tensor operations;
 //!   [`Wsam::route`] says which, and why.
+//! - [`guide`] leads from a Burn training loop to WSAM.
 //! - [`engine`] is the same step on raw `wgpu` buffers, without Burn.
 //! - [`reference`](mod@reference) is an `f64` oracle, to test against.
 //!
@@ -20,6 +21,8 @@
 mod burn;
 #[cfg(feature = "fused-wsam")]
 pub mod engine;
+#[cfg(feature = "burn")]
+pub mod guide;
 #[cfg(feature = "fused-wsam")]
 pub mod layout;
 pub mod method;

@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "optimizer/accumulation.rs"]
+mod accumulation;
 #[path = "optimizer/bits.rs"]
 mod bits;
 #[path = "optimizer/limits.rs"]
@@ -12,6 +14,10 @@ mod misuse;
 mod modules;
 #[path = "optimizer/nets.rs"]
 mod nets;
+#[path = "optimizer/oracle.rs"]
+mod oracle;
+#[path = "optimizer/records.rs"]
+mod records;
 #[path = "optimizer/reports.rs"]
 mod reports;
 
@@ -49,6 +55,15 @@ const TESTS: &[(&str, Test)] = &[
     ("parameters without elements", modules::empty_parameters),
     ("broadcast and transposed gradients", modules::odd_gradients),
     ("gradient checkpointing", modules::checkpointing),
+    ("everything a module can hold, beside the oracle", oracle::zoo),
+    ("micro-batches, perturbed once", accumulation::whole),
+    ("micro-batches, each perturbed", accumulation::each),
+    ("micro-batches refused", accumulation::refused),
+    ("a run resumes bit for bit", records::resume),
+    ("records in files and on both routes", records::files_and_routes),
+    ("records of Burn's own optimizers", records::takeover),
+    ("records that do not fit", records::misfits),
+    ("records of a part", records::partly),
     ("a report tells the truth", reports::report),
     ("norms are there on demand", reports::norms),
     ("a loss falls", reports::loss_falls),

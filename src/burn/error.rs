@@ -26,6 +26,9 @@ pub enum WsamError {
     /// The loss is not on an autodiff graph, so it has no gradient.
     #[error("the loss is not on an autodiff graph: make the model on device.autodiff()")]
     NoAutodiff,
+    /// A step over micro-batches was handed none.
+    #[error("there are no micro-batches to take the gradient of")]
+    NoMicroBatches,
     /// None of the model's parameters has a gradient: most likely another model's gradients.
     #[error("none of the model's parameters has a gradient among the {gradients} handed in")]
     NoGradients {
@@ -86,6 +89,42 @@ pub enum WsamError {
     /// The descent was handed an ascent of another optimizer.
     #[error("this ascent belongs to another optimizer")]
     ForeignAscent,
+    /// A record could not be written or read, or makes no sense.
+    #[error("the record cannot be used: {reason}")]
+    Record {
+        /// Why.
+        reason: String,
+    },
+    /// A record holds the state of a parameter that the model does not have.
+    #[error("the record has a state for {param}, which the model does not have")]
+    ForeignRecord {
+        /// The parameter's path in the record's model.
+        param: String,
+    },
+    /// A record's state has another shape than its parameter.
+    #[error("{param} has shape {weight:?}, but its state in the record has shape {record:?}")]
+    RecordShape {
+        /// The parameter's path.
+        param: String,
+        /// The parameter's shape.
+        weight: Vec<usize>,
+        /// The shape in the record.
+        record: Vec<usize>,
+    },
+    /// A record's states are not those of the base optimizer.
+    #[error(
+        "the record has the states {found:?} for {param}, but {base} as configured has {expected:?}"
+    )]
+    RecordState {
+        /// The parameter's path.
+        param: String,
+        /// Names of the states in the record.
+        found: Vec<String>,
+        /// Names of the states that the base optimizer carries.
+        expected: Vec<String>,
+        /// The base optimizer.
+        base: &'static str,
+    },
     /// The engine refused, or failed.
     #[cfg(feature = "fused-wsam")]
     #[error(transparent)]

@@ -4,6 +4,7 @@ mod ascended;
 mod config;
 mod error;
 mod optimizer;
+mod record;
 mod report;
 mod route;
 mod runner;
@@ -23,7 +24,7 @@ pub use config::{
     AdamBaseConfig, AdamWBaseConfig, BaseConfig, RoutePolicy, SgdBaseConfig, WsamConfig,
 };
 pub use error::{Rejected, WsamError};
-pub use optimizer::Wsam;
+pub use optimizer::{Perturbation, Wsam};
 pub use report::StepReport;
 pub use route::{Route, TensorOpsReason};
 pub use state::OptimizerState;

@@ -1,13 +1,17 @@
 //! The optimizer: one step in two halves, or in one call.
 
 mod lean;
+mod passes;
+
+pub use passes::Perturbation;
 
 use super::ascended::Ascended;
 use super::config::RoutePolicy;
 use super::error::{Rejected, WsamError};
 #[cfg(feature = "fused-wsam")]
 use super::fused::Fused;
-use super::report::{Norms, StepReport};
+use super::record::Loaded;
+use super::report::Norms;
 use super::route::{Route, TensorOpsReason};
 use super::runner::{self, Context, Pending, Runner};
 use super::state::OptimizerState;
@@ -15,7 +19,7 @@ use super::tensor_ops::TensorOps;
 use crate::method::{Coupling, Hyperparameters, validate_lr};
 use burn::module::{Module, ParamId};
 use burn::optim::{GradientsParams, LearningRate};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// WSAM around a base optimizer, for any Burn module. Made by
@@ -232,56 +236,6 @@ impl Wsam {
         self.descend_reported(lr, ascended, grads).map(|(model, _)| model)
     }
 
-    /// A whole step: `loss` is called with the model and then with the perturbed model.
-    ///
-    /// # Errors
-    ///
-    /// [`Rejected`] with the model unharmed, as [`ascend`](Self::ascend) and
-    /// [`descend`](Self::descend), and if `loss` returns a tensor off the autodiff graph.
-    pub fn step<M, F>(
-        &mut self,
-        lr: LearningRate,
-        model: M,
-        mut loss: F,
-    ) -> Result<(M, StepReport), Rejected<M>>
-    where
-        M: Module,
-        F: FnMut(&M) -> Tensor<1>,
-    {
-        // Before the two expensive passes, not after them.
-        if let Err(error) = validate_lr(lr) {
-            return Err(Rejected::new(model, error.into()));
-        }
-        let at_anchor = loss(&model);
-        if !at_anchor.is_autodiff() {
-            return Err(Rejected::new(model, WsamError::NoAutodiff));
-        }
-        let grads = GradientsParams::from_grads(at_anchor.backward(), &model);
-        let report = |at_anchor: Tensor<1>, at_perturbed: Tensor<1>, norms| StepReport {
-            loss: at_anchor.without_autodiff(),
-            perturbed_loss: at_perturbed.without_autodiff(),
-            norms,
-        };
-        if self.lean {
-            let ascended = self.lean_ascend(lr, model, grads)?;
-            let at_perturbed = loss(&ascended);
-            if !at_perturbed.is_autodiff() {
-                return Err(Rejected::new(ascended.abandon(), WsamError::NoAutodiff));
-            }
-            let grads = GradientsParams::from_grads(at_perturbed.backward(), &*ascended);
-            let (model, norms) = self.lean_descend_reported(ascended, grads)?;
-            return Ok((model, report(at_anchor, at_perturbed, norms)));
-        }
-        let ascended = self.ascend(model, grads)?;
-        let at_perturbed = loss(&ascended);
-        if !at_perturbed.is_autodiff() {
-            return Err(Rejected::new(ascended.restore(), WsamError::NoAutodiff));
-        }
-        let grads = GradientsParams::from_grads(at_perturbed.backward(), &*ascended);
-        let (model, norms) = self.descend_reported(lr, ascended, grads)?;
-        Ok((model, report(at_anchor, at_perturbed, norms)))
-    }
-
     /// One step of the base optimizer alone, for the part of a training that goes without WSAM: one
     /// gradient, no perturbation, and the state that WSAM's steps carry on. It is WSAM's step at
     /// `gamma = 0`, without its second pass.
@@ -306,6 +260,18 @@ impl Wsam {
             Way::Fused(fused) => runner::base_step(fused, context, lr, model, grads),
         };
         stepped.map_err(rejected)
+    }
+
+    pub(super) fn replace_states(
+        &mut self,
+        ids: &[ParamId],
+        loaded: Vec<Loaded>,
+    ) -> Result<(), WsamError> {
+        match &mut self.way {
+            Way::TensorOps(ops) => ops.replace_states(&self.device, ids, loaded),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => fused.replace_states(&self.device, ids, loaded),
+        }
     }
 
     fn parts(&mut self) -> (&mut Way, Context<'_>, u64) {

@@ -2,6 +2,7 @@
 //! the way from the module to a list of parameters and back is the same for both.
 
 use super::error::WsamError;
+use super::record::Loaded;
 use super::report::Norms;
 use super::slots::{Collected, Form, Slot, assign, collect, collect_perturbed, perturbed_copy};
 use crate::method::Hyperparameters;
@@ -72,6 +73,14 @@ pub(crate) trait Runner: Sized {
         lr: f64,
         slots: Vec<Slot<TensorOf<Self>>>,
     ) -> Result<Half<Self, ()>, WsamError>;
+
+    /// Forgets the states of `ids` and takes those that were loaded. On an error nothing changed.
+    fn replace_states(
+        &mut self,
+        device: &Device,
+        ids: &[ParamId],
+        loaded: Vec<Loaded>,
+    ) -> Result<(), WsamError>;
 
     /// Elements of a parameter's state, if it has any.
     fn state_len(&self, id: ParamId) -> Option<usize>;

@@ -87,13 +87,13 @@ pub(crate) fn collect_perturbed<F: Form, M: Module>(
 
 /// Where a visitor is in the module.
 #[derive(Default)]
-struct Path {
+pub(crate) struct Path {
     text: String,
     ends: Vec<usize>,
 }
 
 impl Path {
-    fn enter(&mut self, name: &str) {
+    pub(crate) fn enter(&mut self, name: &str) {
         self.ends.push(self.text.len());
         if !self.text.is_empty() {
             self.text.push('.');
@@ -101,8 +101,14 @@ impl Path {
         self.text.push_str(name);
     }
 
-    fn exit(&mut self) {
+    pub(crate) fn exit(&mut self) {
         self.text.truncate(self.ends.pop().unwrap_or(0));
+    }
+}
+
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

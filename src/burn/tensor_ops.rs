@@ -1,13 +1,14 @@
 //! The step in plain Burn tensor operations, for every backend. Knows nothing of the engine.
 
 use super::error::WsamError;
+use super::record::Loaded;
 use super::report::Norms;
 use super::runner::{Context, Half, Runner};
 use super::slots::{Flat, Slot};
 use super::state::{OptimizerState, read};
 use crate::method::{Base, Blend, CLIP_EPSILON, Clip, Hyperparameters};
 use burn::module::ParamId;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use std::collections::HashMap;
 
 /// State of all parameters.
@@ -201,6 +202,26 @@ impl Runner for TensorOps {
             })
             .collect();
         Ok(Half { tensors, rest: (), retired: Vec::new() })
+    }
+
+    fn replace_states(
+        &mut self,
+        device: &Device,
+        ids: &[ParamId],
+        loaded: Vec<Loaded>,
+    ) -> Result<(), WsamError> {
+        ids.iter().for_each(|id| drop(self.states.remove(id)));
+        for Loaded { id, step, tensors, .. } in loaded {
+            let tensors = tensors
+                .into_iter()
+                .map(|data| {
+                    let dtype = data.dtype();
+                    Tensor::from_data(data, (device, dtype))
+                })
+                .collect();
+            self.states.insert(id, State { step, tensors });
+        }
+        Ok(())
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {

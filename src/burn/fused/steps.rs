@@ -1,17 +1,18 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::{Fused, Kept, LeanKept, Row};
+use super::{Fused, Kept, LeanKept, Row, State};
 use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident};
 use crate::burn::error::WsamError;
+use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
 use crate::burn::runner::{Context, Half, Runner};
-use crate::burn::slots::Slot;
+use crate::burn::slots::{Form, Slot};
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, LeanAscentTensor,
     LeanDescentTensor, Placement, Slice, StepStats,
 };
 use burn::module::ParamId;
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, Device, Shape, Tensor};
 
 impl Runner for Fused {
     type Form = OnDevice;
@@ -200,6 +201,30 @@ impl Runner for Fused {
         self.place(&ids, &tensors, updated);
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
         Ok(Half { tensors, rest: (), retired: weights })
+    }
+
+    fn replace_states(
+        &mut self,
+        device: &Device,
+        ids: &[ParamId],
+        loaded: Vec<Loaded>,
+    ) -> Result<(), WsamError> {
+        let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
+        let kinds = loaded.first().map_or(0, |state| state.tensors.len());
+        let lens: Vec<_> = loaded.iter().map(|state| state.len).collect();
+        let arenas = bridge.resolve(Vec::new(), vec![lens; kinds], Vec::new())?.arenas;
+        ids.iter().for_each(|id| drop(self.states.remove(id)));
+        let mut arenas: Vec<_> = arenas.into_iter().map(Vec::into_iter).collect();
+        for Loaded { id, step, tensors, len } in loaded {
+            let memory: Vec<_> = arenas.iter_mut().filter_map(Iterator::next).collect();
+            for (Memory { slice, .. }, data) in memory.iter().zip(tensors) {
+                let data = data.convert_dtype(DType::F32);
+                // What Burn has pending was submitted; these writes come before all later work.
+                self.engine.queue().write_buffer(&slice.buffer, slice.offset, data.as_bytes());
+            }
+            self.states.insert(id, State { step, len, memory, bridge: bridge.clone() });
+        }
+        Ok(())
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {

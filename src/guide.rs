@@ -1,0 +1,139 @@
+//! From a Burn training loop to WSAM: what changes, how to choose, what to expect.
+//!
+//! # The loop
+//!
+//! A loop with a Burn optimizer takes one gradient a step. WSAM takes two, the second one at
+//! weights it has perturbed, so it asks for the loss as a closure:
+//!
+//! ```
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use burn_wsam::{AdamWBaseConfig, WsamConfig, WsamError};
+//!
+//! # fn main() -> Result<(), WsamError> {
+//! // On a GPU: burn_wsam::device()?.autodiff()
+//! let device = Device::flex().autodiff();
+//! let mut model = LinearConfig::new(4, 1).init(&device);
+//! let mut optim = WsamConfig::new(AdamWBaseConfig::new().into()).init(&device)?;
+//! println!("{}", optim.route());
+//! for _ in 0..3 {
+//!     let x = Tensor::<2>::random([8, 4], Distribution::Default, &device);
+//!     let loss = |model: &Linear| model.forward(x.clone()).powi_scalar(2).mean();
+//!     (model, _) = optim.step(1e-3, model, loss)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Look at [`Wsam::route`](crate::Wsam::route) once: it says whether steps run in the kernels, and if
+//! not, why and what to do. A refused step is a [`Rejected`](crate::Rejected) that holds the model as
+//! it was; `?` keeps the reason alone.
+//!
+//! Whoever takes gradients in another way calls [`ascend`](crate::Wsam::ascend) and
+//! [`descend`](crate::Wsam::descend) in place of [`step`](crate::Wsam::step).
+//!
+//! # Choosing `rho` and `gamma`
+//!
+//! `rho` is how far a step looks, `gamma` how much what it sees there counts: `gamma = 0` is the
+//! base optimizer, coupled `gamma = 1/2` is SAM, and the authors' defaults are `rho = 0.05` and
+//! `gamma = 0.9`, decoupled.
+//!
+//! Keep the base optimizer, its learning rate and its weight decay as they are tuned, and try:
+//!
+//! 1. `gamma` in 0.5, 0.8, 0.9, 0.95 at `rho = 0.05`;
+//! 2. then `rho` in 0.02, 0.05, 0.1, 0.2 at the best `gamma`. The SAM paper (Foret et al. 2021) sweeps
+//!    0.01 to 0.5. [`adaptive`](crate::WsamConfig::adaptive) measures weights by their size and wants a
+//!    larger `rho`, 0.5 to 1 in the ASAM paper (Kwon et al. 2021).
+//!
+//! The update weighs the sharpness by `gamma / (1 - gamma)`: 1 at 0.5, 9 at 0.9, 19 at 0.95. If the
+//! loss grows noisy or leaves the range, lower `gamma` before the learning rate.
+//! [`StepReport::sharpness`](crate::StepReport::sharpness) tells what the climb found: zero
+//! throughout means a `rho` too small to see anything, more than the loss itself one far too large.
+//!
+//! # Schedules, and WSAM for a part of the training
+//!
+//! The learning rate is an argument of each step, one for the whole model; every scheduler of Burn's
+//! gives it, at the `base()` of what its `step` returns. `rho` and `gamma` are set between steps, from a
+//! scheduler if you like. Where WSAM shall only come in late, take
+//! [`base_step`](crate::Wsam::base_step) before: one pass, the price of the base optimizer, and the
+//! state that WSAM's steps then carry on.
+//!
+//! ```
+//! use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
+//! use burn::optim::GradientsParams;
+//! # use burn::nn::{Linear, LinearConfig};
+//! # use burn::tensor::{Device, Distribution, Tensor};
+//! # use burn_wsam::{SgdBaseConfig, WsamConfig};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let device = Device::flex().autodiff();
+//! # let mut model = LinearConfig::new(4, 1).init(&device);
+//! # let x = Tensor::<2>::random([8, 4], Distribution::Default, &device);
+//! # let loss = |model: &Linear| model.forward(x.clone()).powi_scalar(2).mean();
+//! let mut optim = WsamConfig::new(SgdBaseConfig::new().into()).init(&device)?;
+//! let mut lr = LinearLrSchedulerConfig::new(0.1, 0.001, 100).init()?;
+//! let mut rho = LinearLrSchedulerConfig::new(0.1, 0.02, 100).init()?;
+//! for step in 0..100 {
+//!     if step < 75 {
+//!         let grads = GradientsParams::from_grads(loss(&model).backward(), &model);
+//!         model = optim.base_step(lr.step().base(), model, grads)?;
+//!     } else {
+//!         optim.set_rho(rho.step().base())?;
+//!         (model, _) = optim.step(lr.step().base(), model, loss)?;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Large batches
+//!
+//! [`step_accumulated`](crate::Wsam::step_accumulated) takes a step over micro-batches. Both passes see
+//! the same ones, which a loop around `GradientsAccumulator` must see to by itself.
+//! [`Perturbation`](crate::Perturbation) chooses between the step of one large batch and m-sharpness.
+//!
+//! # Stopping, resuming, coming from Burn's optimizers
+//!
+//! [`save`](crate::Wsam::save) and [`load`](crate::Wsam::load), or their forms in memory, keep the
+//! state in the form of Burn's own optimizers. With the model's record beside it a run goes on bit for
+//! bit as if it had never stopped, on either route. A run of Burn's `Sgd`, `Adam` or `AdamW` can be
+//! taken over, and handed back:
+//!
+//! ```
+//! use burn::optim::{AdamWConfig, GradientsParams};
+//! use burn_wsam::{AdamWBaseConfig, WsamConfig};
+//! # use burn::nn::{Linear, LinearConfig};
+//! # use burn::tensor::{Device, Distribution, Tensor};
+//!
+//! # fn main() -> Result<(), burn_wsam::WsamError> {
+//! # let device = Device::flex().autodiff();
+//! # let mut model = LinearConfig::new(4, 1).init(&device);
+//! # let x = Tensor::<2>::random([8, 4], Distribution::Default, &device);
+//! # let loss = |model: &Linear| model.forward(x.clone()).powi_scalar(2).mean();
+//! let mut adamw = AdamWConfig::new().init();
+//! let grads = GradientsParams::from_grads(loss(&model).backward(), &model);
+//! model = adamw.step(1e-3, model, grads);
+//!
+//! let mut optim = WsamConfig::new(AdamWBaseConfig::new().into()).init(&device)?;
+//! optim.load_record(&model, adamw.to_record())?;
+//! (model, _) = optim.step(1e-3, model, loss)?;
+//! # let _ = model;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What to expect
+//!
+//! A step costs two passes, forward and backward, and on the fused route little beside them. Through
+//! the second pass it holds `w + e_w` and `g` beside what the base optimizer holds, 8 bytes a parameter;
+//! in [lean mode](crate::Wsam::lean_ascend) 4. Batch normalisation advances from the unperturbed pass
+//! alone. Dropout draws another mask in each pass, which adds noise to the sharpness.
+//!
+//! # When not to use it
+//!
+//! - Where the time of a training is what is short: at equal gradients the base optimizer takes twice
+//!   the steps. Compare at equal time before you decide.
+//! - Where data is plentiful and seen once, training and test loss fall together, and there is little
+//!   for flatness to win.
+//! - With gradients that are not those of the loss, as in most of reinforcement learning: the second
+//!   gradient must be of the same loss on the same data.

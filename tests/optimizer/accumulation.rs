@@ -1,0 +1,151 @@
+//! Steps over micro-batches.
+
+use super::Target;
+use super::nets::{Mlp, close, config, grads, parameters, same};
+use burn::module::{ModuleVisitor, Param};
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::tensor::Tensor;
+use burn_wsam::{AdamWBaseConfig, Perturbation, Rejected, WsamConfig, WsamError};
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+const MICRO_BATCHES: [u64; 3] = [4, 5, 6];
+
+fn mean_loss(model: &Mlp) -> Tensor<1> {
+    (model.loss(4) + model.loss(5) + model.loss(6)) / 3.0
+}
+
+/// Perturbed once, the step is that of the average loss.
+pub(crate) fn whole(target: &Target) -> Result<(), String> {
+    for lean in [false, true] {
+        let config = WsamConfig::new(AdamWBaseConfig::new().into()).with_lean(lean);
+        let (mut optim, mut plain) = (target.init(&config)?, target.init(&config)?);
+        let mut model = Mlp::new(&target.device);
+        let mut want = model.clone();
+        for _ in 0..4 {
+            let (stepped, report) = optim
+                .step_accumulated(
+                    0.01,
+                    model,
+                    Perturbation::Whole,
+                    &MICRO_BATCHES,
+                    |model, batch| model.loss(*batch),
+                )
+                .map_err(text)?;
+            let (stepped_want, report_want) = plain.step(0.01, want, mean_loss).map_err(text)?;
+            (model, want) = (stepped, stepped_want);
+            for (got, want) in [
+                (report.loss(), report_want.loss()),
+                (report.perturbed_loss(), report_want.perturbed_loss()),
+            ] {
+                let (got, want) = (got.into_scalar::<f32>(), want.into_scalar::<f32>());
+                let right = (got - want).abs() <= 1e-5 * want.abs();
+                if !right {
+                    return Err(format!("loss {got} for {want}"));
+                }
+            }
+        }
+        close(&format!("lean {lean}"), &model, &want)?;
+    }
+    Ok(())
+}
+
+/// Perturbed for each micro-batch: beside the formula, with perturbed gradients taken one by one.
+pub(crate) fn each(target: &Target) -> Result<(), String> {
+    const RHO: f64 = 0.5;
+    let (lr, alpha) = (0.1, 4.0);
+    for lean in [false, true] {
+        let config = config().with_rho(RHO).with_gamma(0.8).with_lean(lean);
+        let mut optim = target.init(&config)?;
+        let model = Mlp::new(&target.device);
+        let mut blend = GradientsParams::new();
+        for batch in MICRO_BATCHES {
+            let mut one = target.init(&config)?;
+            let first = grads(&(model.loss(batch) / 3.0), &model);
+            let ascended = one.ascend(model.clone(), grads(&model.loss(batch), &model));
+            let ascended = ascended.map_err(text)?;
+            let second = grads(&(ascended.loss(batch) / 3.0), &*ascended);
+            add(&mut blend, &model, first, 1.0 - alpha);
+            add(&mut blend, &model, second, alpha);
+        }
+        let want = SgdConfig::new().init().step(lr, model.clone(), blend);
+        let before = parameters(&model);
+        let (got, _) = optim
+            .step_accumulated(
+                lr,
+                model.clone(),
+                Perturbation::EachMicroBatch,
+                &MICRO_BATCHES,
+                |model, batch| model.loss(*batch),
+            )
+            .map_err(text)?;
+        close(&format!("lean {lean}"), &got, &want)?;
+        same("the model that was stepped", &model, &before)?;
+        // It is another step than that along the common gradient.
+        let mut once = target.init(&config)?;
+        let (whole, _) = once.step(lr, model, mean_loss).map_err(text)?;
+        if close("", &got, &whole).is_ok() {
+            return Err("both perturbations gave one step".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// A step that fails at any micro-batch gives the model back; so does one without any.
+pub(crate) fn refused(target: &Target) -> Result<(), String> {
+    let model = Mlp::new(&target.device);
+    let before = parameters(&model);
+    for perturbation in [Perturbation::Whole, Perturbation::EachMicroBatch] {
+        let mut optim = target.init(&config())?;
+        for calls_before in 0..6 {
+            let mut calls = 0;
+            let loss = |model: &Mlp, batch: &u64| {
+                calls += 1;
+                let loss = model.loss(*batch);
+                if calls > calls_before { loss.without_autodiff() } else { loss }
+            };
+            let step =
+                optim.step_accumulated(0.1, model.clone(), perturbation, &MICRO_BATCHES, loss);
+            match step {
+                Err(Rejected { model, error: WsamError::NoAutodiff }) => {
+                    same("given back", &*model, &before)?;
+                }
+                Err(error) => return Err(format!("{perturbation:?}: {error}")),
+                Ok(_) => return Err(format!("{perturbation:?}: a loss off the graph was taken")),
+            }
+        }
+        let none: [u64; 0] = [];
+        let step =
+            optim.step_accumulated(0.1, model.clone(), perturbation, &none, |model, batch| {
+                model.loss(*batch)
+            });
+        match step {
+            Err(Rejected { error: WsamError::NoMicroBatches, .. }) => {}
+            _ => return Err(format!("{perturbation:?}: a step over nothing")),
+        }
+    }
+    Ok(())
+}
+
+/// `sum + factor grads`.
+fn add(sum: &mut GradientsParams, model: &Mlp, grads: GradientsParams, factor: f64) {
+    struct Add<'a> {
+        sum: &'a mut GradientsParams,
+        grads: GradientsParams,
+        factor: f64,
+    }
+    impl ModuleVisitor for Add<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let Some(grad) = self.grads.remove::<D>(param.id) else { return };
+            let grad = grad * self.factor;
+            let sum = match self.sum.remove::<D>(param.id) {
+                Some(sum) => sum + grad,
+                None => grad,
+            };
+            self.sum.register(param.id, sum);
+        }
+    }
+    burn::module::Module::visit(model, &mut Add { sum, grads, factor });
+}

@@ -1,0 +1,147 @@
+//! A net of everything that a module can hold, beside the oracle on the same gradients.
+
+use super::Target;
+use super::nets::{data, grads, parameters, same};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::nn::{
+    BatchNorm, BatchNormConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear,
+    LinearConfig,
+};
+use burn::optim::GradientsParams;
+use burn::optim::momentum::MomentumConfig;
+use burn::tensor::{Device, Int, Tensor, activation::relu};
+use burn_wsam::reference::Oracle;
+use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
+
+/// The embedding is the weight of the last layer, too.
+#[derive(Module, Debug)]
+struct Zoo {
+    embedding: Embedding,
+    frozen: Linear,
+    layer_norm: LayerNorm,
+    linear: Linear,
+    batch_norm: BatchNorm,
+    unused: Linear,
+}
+
+impl Zoo {
+    fn new(device: &Device) -> Self {
+        device.seed(1);
+        Self {
+            embedding: EmbeddingConfig::new(7, 6).init(device),
+            frozen: LinearConfig::new(6, 6).init(device).no_grad(),
+            layer_norm: LayerNormConfig::new(6).init(device),
+            linear: LinearConfig::new(6, 6).init(device),
+            batch_norm: BatchNormConfig::new(6).init(device),
+            unused: LinearConfig::new(6, 2).init(device),
+        }
+    }
+
+    fn loss(&self, batch: u64) -> Tensor<1> {
+        let device = self.linear.weight.device();
+        let words = (0..12).map(|i| ((i * i + batch) % 7) as i32).collect::<Vec<_>>();
+        let words = Tensor::<1, Int>::from_ints(words.as_slice(), &device).reshape([12, 1]);
+        let hidden: Tensor<2> = self.embedding.forward(words).reshape([12, 6]);
+        let hidden = self.layer_norm.forward(self.frozen.forward(hidden));
+        let hidden = relu(self.batch_norm.forward(self.linear.forward(hidden)));
+        let out = hidden.matmul(self.embedding.weight.val().transpose());
+        (out - data([12, 7], batch, &device)).powi_scalar(2).mean()
+    }
+}
+
+/// Path, id and values of what `value` gives of each float parameter.
+fn read<M: Module>(model: &M, grads: Option<&GradientsParams>) -> Vec<(String, ParamId, Vec<f64>)> {
+    struct Read<'a> {
+        grads: Option<&'a GradientsParams>,
+        path: Vec<String>,
+        found: Vec<(String, ParamId, Vec<f64>)>,
+    }
+    impl ModuleVisitor for Read<'_> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = match self.grads {
+                Some(grads) => grads.get::<D>(param.id),
+                None => Some(param.val()),
+            };
+            let Some(tensor) = tensor else { return };
+            let values = tensor.into_data().convert::<f64>().try_to_vec::<f64>();
+            let values = values.expect("converted to f64");
+            self.found.push((self.path.join("."), param.id, values));
+        }
+    }
+    let mut read = Read { grads, path: Vec::new(), found: Vec::new() };
+    model.visit(&mut read);
+    read.found
+}
+
+fn values(read: Vec<(String, ParamId, Vec<f64>)>) -> Vec<Vec<f64>> {
+    read.into_iter().map(|(_, _, values)| values).collect()
+}
+
+/// The parameters that take part, beside the oracle's.
+fn beside<M: Module>(
+    what: &str,
+    ids: &[ParamId],
+    got: &M,
+    want: &[Vec<f64>],
+) -> Result<(), String> {
+    let got = read(got, None).into_iter().filter(|(_, id, _)| ids.contains(id));
+    for ((path, _, got), want) in got.zip(want) {
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            let right = (got - want).abs() <= 2e-6 + 2e-5 * want.abs();
+            if !right {
+                return Err(format!("{what}: {path}[{i}] is {got} for {want}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn zoo(target: &Target) -> Result<(), String> {
+    let momentum = SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()));
+    for base in [BaseConfig::from(momentum), AdamWBaseConfig::new().into()] {
+        for decouple in [false, true] {
+            let config = WsamConfig::new(base.clone())
+                .with_gamma(0.8)
+                .with_decouple(decouple)
+                .with_max_norm(Some(0.2));
+            ten_steps(target, &config).map_err(|error| format!("{config:?}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn ten_steps(target: &Target, config: &WsamConfig) -> Result<(), String> {
+    let mut optim = target.init(config)?;
+    let mut model = Zoo::new(&target.device);
+    let (frozen, unused) = (parameters(&model.frozen), parameters(&model.unused));
+    let mut oracle: Option<(Oracle, Vec<ParamId>)> = None;
+    for batch in 0..10 {
+        let first = grads(&model.loss(batch), &model);
+        let g = read(&model, Some(&first));
+        let (oracle, ids) = oracle.get_or_insert_with(|| {
+            let ids: Vec<_> = g.iter().map(|(_, id, _)| *id).collect();
+            let weights = read(&model, None).into_iter().filter(|(_, id, _)| ids.contains(id));
+            (Oracle::new(*optim.hyperparameters(), values(weights.collect())), ids)
+        });
+        // The embedding once, two norms of two, a linear layer of two: neither more nor fewer.
+        if ids.len() != 7 {
+            return Err(format!("{} parameters take part in place of 7", ids.len()));
+        }
+        let want = oracle.ascent(&values(g)).map_err(|error| error.to_string())?;
+        let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
+        beside(&format!("w + e_w, step {batch}"), ids, &*ascended, &want)?;
+        let second = grads(&ascended.loss(batch), &*ascended);
+        let g_perturbed = values(read(&*ascended, Some(&second)));
+        oracle.descent(0.01, &g_perturbed).map_err(|error| error.to_string())?;
+        model = optim.descend(0.01, ascended, second).map_err(|error| error.to_string())?;
+        beside(&format!("w, step {batch}"), ids, &model, oracle.weights())?;
+    }
+    same("the frozen layer", &model.frozen, &frozen)?;
+    same("the unused layer", &model.unused, &unused)
+}
