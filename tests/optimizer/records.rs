@@ -207,6 +207,17 @@ pub(crate) fn misfits(target: &Target) -> Result<(), String> {
             return Err(format!("{what}: {refused:?}"));
         }
     }
+    // Wherever one byte is damaged, the record is refused and nothing changes, or it is another record.
+    for at in (0..whole.len()).step_by(23) {
+        let mut damaged = whole.to_vec();
+        damaged[at] ^= 0x55;
+        if optim.from_bytes(&model, Bytes::from_bytes_vec(damaged)).is_ok() {
+            optim.from_bytes(&model, whole.clone()).map_err(text)?;
+        }
+        if states(&optim, &model)? != before {
+            return Err(format!("a damaged byte {at} changed the states"));
+        }
+    }
     match optim.load(&model, "/nonexistent/record.bpk") {
         Err(WsamError::Record { .. }) => Ok(()),
         other => Err(format!("a file that is not there: {other:?}")),
