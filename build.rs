@@ -17,23 +17,15 @@ mod shaders {
     use frames::{COLUMN_NAMES, framed};
     use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
-    use specialisations::{Frames, Kernel, Specialisation, Stage, WORKGROUPS, Width, column};
+    use specialisations::{Frames, Kernel, Specialisation, Stage, WORKGROUPS, Width};
     use std::{fs, process::exit};
-
-    /// One frame, whose source is the files as they stand; and of the many ways to have more, these:
-    /// every column varies, gradients alone vary, two frames and five.
-    const FRAMES: [Frames; 3] = [
-        Frames::SINGLE,
-        Frames { count: 2, varying: u8::MAX },
-        Frames { count: 5, varying: 1 << column::GRAD | 1 << column::GRAD_PERTURBED },
-    ];
 
     pub(super) fn validate() {
         println!("cargo::rerun-if-changed=shaders");
         println!("cargo::rerun-if-changed=src/layout");
         for stage in Stage::ALL {
             for width in Width::ALL {
-                for frames in FRAMES {
+                for frames in Frames::SAMPLES {
                     validate_stage(stage, width, frames);
                 }
             }

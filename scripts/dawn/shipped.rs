@@ -10,14 +10,7 @@ mod frames;
 mod specialisations;
 
 use frames::framed;
-use specialisations::{Frames, Kernel, Specialisation, Stage, WORKGROUPS, Width, column};
-
-/// One frame and, of the many ways to have more, those that build.rs validates.
-const FRAMES: [Frames; 3] = [
-    Frames::SINGLE,
-    Frames { count: 2, varying: u8::MAX },
-    Frames { count: 5, varying: 1 << column::GRAD | 1 << column::GRAD_PERTURBED },
-];
+use specialisations::{Frames, Kernel, Specialisation, Stage, WORKGROUPS, Width};
 
 fn main() {
     let shaders = std::env::args().nth(1).expect("the folder of the shaders");
@@ -30,7 +23,7 @@ fn main() {
             let files = stage.files(width);
             let source: String = files.iter().filter(|file| !file.is_empty()).map(read).collect();
             assert!(source.is_ascii(), "Rust and JSON quote other text differently");
-            for frames in FRAMES {
+            for frames in Frames::SAMPLES {
                 let source = match frames {
                     Frames::SINGLE => source.clone(),
                     frames => framed(&source, frames),

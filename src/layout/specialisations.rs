@@ -120,6 +120,14 @@ impl Frames {
     /// One frame.
     pub const SINGLE: Frames = Frames { count: 1, varying: 0 };
 
+    /// What shaders are validated with: one frame, whose source is the files as they stand; and of the
+    /// many ways to have more, these: every column varies, gradients alone vary, two frames and five.
+    pub const SAMPLES: [Frames; 3] = [
+        Frames::SINGLE,
+        Frames { count: 2, varying: u8::MAX },
+        Frames { count: 5, varying: 1 << column::GRAD | 1 << column::GRAD_PERTURBED },
+    ];
+
     /// Whether a column has a binding of its own in each frame.
     pub const fn varies(self, column: usize) -> bool {
         self.varying & (1 << column) != 0

@@ -1,15 +1,11 @@
 //! Steps over micro-batches.
 
 use super::Target;
-use super::nets::{Mlp, close, config, grads, parameters, same};
+use super::nets::{Mlp, close, config, grads, parameters, same, text};
 use burn::module::{ModuleVisitor, Param};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::Tensor;
 use burn_wsam::{AdamWBaseConfig, Perturbation, Rejected, WsamConfig, WsamError};
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
 
 const MICRO_BATCHES: [u64; 3] = [4, 5, 6];
 

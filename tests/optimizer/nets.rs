@@ -2,7 +2,7 @@
 
 use super::Target;
 pub(crate) use crate::common::burned::data;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::optim::GradientsParams;
@@ -79,13 +79,22 @@ pub(crate) fn fork<M: Module>(model: &M) -> M {
     model.clone().valid().train()
 }
 
-/// Path and values of every float parameter and running statistic.
-pub(crate) fn parameters<M: Module>(model: &M) -> Vec<(String, Vec<f32>)> {
-    struct Read {
+pub(crate) fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// Path, id and values of every float parameter and running statistic; or of its gradient, where it
+/// has one.
+pub(crate) fn read<M: Module>(
+    model: &M,
+    grads: Option<&GradientsParams>,
+) -> Vec<(String, ParamId, Vec<f32>)> {
+    struct Read<'a> {
+        grads: Option<&'a GradientsParams>,
         path: Vec<String>,
-        found: Vec<(String, Vec<f32>)>,
+        found: Vec<(String, ParamId, Vec<f32>)>,
     }
-    impl ModuleVisitor for Read {
+    impl ModuleVisitor for Read<'_> {
         fn enter_module(&mut self, name: &str, _: &str) {
             self.path.push(name.to_owned());
         }
@@ -93,13 +102,24 @@ pub(crate) fn parameters<M: Module>(model: &M) -> Vec<(String, Vec<f32>)> {
             self.path.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let values = param.val().into_data().convert::<f32>().try_to_vec::<f32>();
-            self.found.push((self.path.join("."), values.expect("converted to f32")));
+            let tensor = match self.grads {
+                Some(grads) => grads.get::<D>(param.id),
+                None => Some(param.val()),
+            };
+            let Some(tensor) = tensor else { return };
+            let values = tensor.into_data().convert::<f32>().try_to_vec::<f32>();
+            let values = values.expect("converted to f32");
+            self.found.push((self.path.join("."), param.id, values));
         }
     }
-    let mut read = Read { path: Vec::new(), found: Vec::new() };
+    let mut read = Read { grads, path: Vec::new(), found: Vec::new() };
     model.visit(&mut read);
     read.found
+}
+
+/// Path and values of every float parameter and running statistic.
+pub(crate) fn parameters<M: Module>(model: &M) -> Vec<(String, Vec<f32>)> {
+    read(model, None).into_iter().map(|(path, _, values)| (path, values)).collect()
 }
 
 /// Equal bit for bit.
@@ -124,11 +144,21 @@ pub(crate) fn close<M: Module, N: Module>(what: &str, got: &M, want: &N) -> Resu
         return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
     }
     for ((path, got), (_, want)) in got.iter().zip(&want) {
-        for (i, (got, want)) in got.iter().zip(want).enumerate() {
-            let right = (got - want).abs() <= 2e-6 + 2e-5 * want.abs();
-            if !right {
-                return Err(format!("{what}: {path}[{i}] is {got} for {want}"));
-            }
+        let want: Vec<_> = want.iter().copied().map(f64::from).collect();
+        near(&format!("{what}: {path}"), got, &want)?;
+    }
+    Ok(())
+}
+
+/// Each element by the tolerance of [`close`].
+pub(crate) fn near(what: &str, got: &[f32], want: &[f64]) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{what}: {} elements for {}", got.len(), want.len()));
+    }
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let right = (f64::from(*got) - want).abs() <= 2e-6 + 2e-5 * want.abs();
+        if !right {
+            return Err(format!("{what}[{i}] is {got} for {want}"));
         }
     }
     Ok(())

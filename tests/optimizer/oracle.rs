@@ -1,13 +1,12 @@
 //! A net of everything that a module can hold, beside the oracle on the same gradients.
 
 use super::Target;
-use super::nets::{data, grads, parameters, same};
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use super::nets::{data, grads, near, parameters, read, same, text};
+use burn::module::{Module, ParamId};
 use burn::nn::{
     BatchNorm, BatchNormConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear,
     LinearConfig,
 };
-use burn::optim::GradientsParams;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{Device, Int, Tensor, activation::relu};
 use burn_wsam::reference::Oracle;
@@ -49,38 +48,9 @@ impl Zoo {
     }
 }
 
-/// Path, id and values of what `value` gives of each float parameter.
-fn read<M: Module>(model: &M, grads: Option<&GradientsParams>) -> Vec<(String, ParamId, Vec<f64>)> {
-    struct Read<'a> {
-        grads: Option<&'a GradientsParams>,
-        path: Vec<String>,
-        found: Vec<(String, ParamId, Vec<f64>)>,
-    }
-    impl ModuleVisitor for Read<'_> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.to_owned());
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let tensor = match self.grads {
-                Some(grads) => grads.get::<D>(param.id),
-                None => Some(param.val()),
-            };
-            let Some(tensor) = tensor else { return };
-            let values = tensor.into_data().convert::<f64>().try_to_vec::<f64>();
-            let values = values.expect("converted to f64");
-            self.found.push((self.path.join("."), param.id, values));
-        }
-    }
-    let mut read = Read { grads, path: Vec::new(), found: Vec::new() };
-    model.visit(&mut read);
-    read.found
-}
-
-fn values(read: Vec<(String, ParamId, Vec<f64>)>) -> Vec<Vec<f64>> {
-    read.into_iter().map(|(_, _, values)| values).collect()
+fn values(read: Vec<(String, ParamId, Vec<f32>)>) -> Vec<Vec<f64>> {
+    let widened = |values: Vec<f32>| values.into_iter().map(f64::from).collect();
+    read.into_iter().map(|(_, _, values)| widened(values)).collect()
 }
 
 /// The parameters that take part, beside the oracle's.
@@ -90,16 +60,12 @@ fn beside<M: Module>(
     got: &M,
     want: &[Vec<f64>],
 ) -> Result<(), String> {
-    let got = read(got, None).into_iter().filter(|(_, id, _)| ids.contains(id));
-    for ((path, _, got), want) in got.zip(want) {
-        for (i, (got, want)) in got.iter().zip(want).enumerate() {
-            let right = (got - want).abs() <= 2e-6 + 2e-5 * want.abs();
-            if !right {
-                return Err(format!("{what}: {path}[{i}] is {got} for {want}"));
-            }
-        }
+    let got: Vec<_> = read(got, None).into_iter().filter(|(_, id, _)| ids.contains(id)).collect();
+    if got.len() != want.len() {
+        return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
     }
-    Ok(())
+    let mut pairs = got.iter().zip(want);
+    pairs.try_for_each(|((path, _, got), want)| near(&format!("{what}: {path}"), got, want))
 }
 
 pub(crate) fn zoo(target: &Target) -> Result<(), String> {
@@ -133,13 +99,13 @@ fn ten_steps(target: &Target, config: &WsamConfig) -> Result<(), String> {
         if ids.len() != 7 {
             return Err(format!("{} parameters take part in place of 7", ids.len()));
         }
-        let want = oracle.ascent(&values(g)).map_err(|error| error.to_string())?;
-        let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
+        let want = oracle.ascent(&values(g)).map_err(text)?;
+        let ascended = optim.ascend(model, first).map_err(text)?;
         beside(&format!("w + e_w, step {batch}"), ids, &*ascended, &want)?;
         let second = grads(&ascended.loss(batch), &*ascended);
         let g_perturbed = values(read(&*ascended, Some(&second)));
-        oracle.descent(0.01, &g_perturbed).map_err(|error| error.to_string())?;
-        model = optim.descend(0.01, ascended, second).map_err(|error| error.to_string())?;
+        oracle.descent(0.01, &g_perturbed).map_err(text)?;
+        model = optim.descend(0.01, ascended, second).map_err(text)?;
         beside(&format!("w, step {batch}"), ids, &model, oracle.weights())?;
     }
     same("the frozen layer", &model.frozen, &frozen)?;

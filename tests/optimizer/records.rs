@@ -1,7 +1,7 @@
 //! The optimizer's state as a record.
 
 use super::Target;
-use super::nets::{Mlp, close, grads, parameters, same};
+use super::nets::{Mlp, close, grads, parameters, same, text};
 use burn::module::{Module, Param};
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, AdamWConfig, ModuleOptimizer, OptimizerRecord, SgdConfig};
@@ -10,10 +10,6 @@ use burn_wsam::{
     AdamBaseConfig, AdamWBaseConfig, BaseConfig, OptimizerState, RoutePolicy, SgdBaseConfig, Wsam,
     WsamConfig, WsamError,
 };
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
 
 fn momentum() -> SgdBaseConfig {
     SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()))
