@@ -108,7 +108,7 @@ fn run() -> Result<f32, EngineError> {
     for step in 1..=STEPS {
         gradient(&mut encoder, &at_weight);
         let tensor =
-            AscentTensor { weight: weight.clone(), grad: grad.clone(), partner: perturbed.clone() };
+            AscentTensor { weight: weight.clone(), grad: grad.clone(), partner: Some(perturbed.clone()), group: 0 };
         let ascent = engine.ascent(&mut encoder, &hyper, AscentOptions::default(), &[tensor])?;
         gradient(&mut encoder, &at_perturbed);
         let tensor = DescentTensor {
@@ -118,6 +118,7 @@ fn run() -> Result<f32, EngineError> {
             grad_perturbed: grad_perturbed.clone(),
             state: vec![momentum.clone()],
             step,
+            group: 0,
         };
         let lr = PEAK_LR * (STEPS - step) as f64 / STEPS as f64;
         engine.descent(&mut encoder, &hyper, lr, BlendSource::Method, &ascent, &[tensor])?;

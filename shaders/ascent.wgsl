@@ -1,30 +1,20 @@
 // ascent: climb to the perturbed weights.
 //
-//     e_w = rho g / (||g|| + epsilon)                    adaptive: rho w^2 g / (|| |w| g || + epsilon)
+//     e_w = rho g / (||g|| + guard)                      adaptive: rho w^2 g / (|| |w| g || + guard)
 //
 // Out of place: reads weight and grad, writes partner = w + e_w; weight stays as it was.
 // IN_PLACE: reads weight and grad, writes partner = w (the anchor) and weight = w + e_w.
-// One invocation owns an element in all three buffers (see common.wgsl).
+// One invocation owns an element in all three buffers (see common.wgsl). Tensors that are not
+// perturbed are left out of the table.
 
-override ADAPTIVE: bool = false;
 override IN_PLACE: bool = false;
 
-struct AscentUniforms {
-    chunk_count: u32,
-    grid_width: u32,
-    rho: f32,
-    epsilon: f32,
-}
-
-@group(1) @binding(0) var<uniform> ascent_uniforms: AscentUniforms;
-@group(1) @binding(1) var<uniform> ascent_norms: Norms;
-
 // frame
-fn climb_at(chunk: Chunk, i: u32, count: u32, rho: f32, scale: f32) {
+fn climb_at(chunk: Chunk, i: u32, count: u32, adaptive: bool, rho: f32, scale: f32) {
     let w = load_weight(chunk.weight + i);
     // Scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
     var e = rho * (load_grad(chunk.grad + i) * scale);
-    if ADAPTIVE {
+    if adaptive {
         e *= w * w;
     }
     if IN_PLACE {
@@ -35,12 +25,12 @@ fn climb_at(chunk: Chunk, i: u32, count: u32, rho: f32, scale: f32) {
     }
 }
 
-fn climb(chunk: Chunk, len: u32, lane: u32, rho: f32, scale: f32) {
+fn climb(chunk: Chunk, len: u32, lane: u32, adaptive: bool, rho: f32, scale: f32) {
     for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        climb_at(chunk, i, 4u, rho, scale);
+        climb_at(chunk, i, 4u, adaptive, rho, scale);
     }
     if owns_tail(len, lane) {
-        climb_at(chunk, len - len % 4u, len % 4u, rho, scale);
+        climb_at(chunk, len - len % 4u, len % 4u, adaptive, rho, scale);
     }
 }
 // end frame
@@ -50,11 +40,13 @@ fn ascent(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = chunk_index(workgroup, ascent_uniforms.grid_width);
-    if index >= ascent_uniforms.chunk_count {
+    let index = chunk_index(workgroup);
+    if index >= dispatch.chunk_count {
         return;
     }
     let chunk = chunks[index];
-    let scale = 1.0 / (ascent_norms.perturbation + ascent_uniforms.epsilon);
-    climb(chunk, chunk.len, lane, ascent_uniforms.rho, scale); // each frame
+    let kind = kinds[chunk.kind];
+    let scale = 1.0 / (perturbation_norm(kind) + kind.guard);
+    let adaptive = is_adaptive(kind);
+    climb(chunk, chunk.len, lane, adaptive, kind.rho, scale); // each frame
 }

@@ -29,6 +29,8 @@ struct Chunk {
     state_0: u32,
     state_1: u32,
     state_2: u32,
+    // Its tensor's place in the table of kinds.
+    kind: u32,
 }
 
 // Global norms of one step, written by norm_finish.
@@ -40,13 +42,58 @@ struct Norms {
     // ||g~||.
     perturbed: f32,
     padding: f32,
+    // What e_w is divided by in groups with a norm of their own.
+    own: array<vec4<f32>, 8>,
 }
 
-@group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
+struct DispatchUniforms {
+    chunk_count: u32,
+    grid_width: u32,
+    padding_0: u32,
+    padding_1: u32,
+}
 
-// Dispatches are two-dimensional, because one dimension ends at 65,535 workgroups.
-fn chunk_index(workgroup: vec3<u32>, grid_width: u32) -> u32 {
-    return workgroup.y * grid_width + workgroup.x;
+// What the tensors of a kind share: parameter group, learning rate, count of steps.
+struct KindUniforms {
+    flags: u32,
+    // Place of the norm that e_w is divided by.
+    norm: u32,
+    rho: f32,
+    // Of the division by the norm.
+    guard: f32,
+    // The blend of the two gradients (descent.wgsl).
+    a: f32,
+    b: f32,
+    sharpness: f32,
+    max_norm: f32,
+    max_norm_perturbed: f32,
+    // The rest is the base optimizer's (step.wgsl).
+    lr: f32,
+    decay: f32,
+    weight_decay: f32,
+    epsilon: f32,
+    inverse_bias_2: f32,
+    keep_1: f32,
+    add_1: f32,
+    keep_2: f32,
+    add_2: f32,
+    mix_m: f32,
+    mix_d: f32,
+}
+
+const PERTURBED: u32 = 1u;
+const ADAPTIVE: u32 = 2u;
+const DEVICE_BLEND: u32 = 4u;
+const FIRST: u32 = 8u;
+
+@group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
+@group(1) @binding(0) var<uniform> dispatch: DispatchUniforms;
+@group(1) @binding(1) var<uniform> step_norms: Norms;
+@group(1) @binding(3) var<uniform> kinds: array<KindUniforms, 64>;
+
+// A dispatch is two-dimensional, because one dimension ends at 65,535 workgroups.
+fn chunk_index(workgroup: vec3<u32>) -> u32 {
+    return workgroup.y * dispatch.grid_width + workgroup.x;
 }
 
 // A chunk's last elements, where its length is no multiple of four, are one invocation's: the next

@@ -12,19 +12,9 @@
 override ANCHORED: bool = false;
 override ALONE: bool = false;
 
-struct DescentUniforms {
-    chunk_count: u32,
-    grid_width: u32,
-    padding_0: u32,
-    padding_1: u32,
-}
-
-@group(1) @binding(0) var<uniform> descent_uniforms: DescentUniforms;
-@group(1) @binding(1) var<uniform> descent_norms: Norms;
-
 // What every element of a step needs, read once.
 struct Scales {
-    hyper: StepUniforms,
+    kind: KindUniforms,
     a: f32,
     b: f32,
     // lr sharpness
@@ -43,12 +33,12 @@ fn descend_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     }
     let g = scales.clip_g * load_grad(chunk.grad + i);
     if ALONE {
-        store_weight(chunk.weight + i, base_step(scales.hyper, chunk, i, count, w, g), count);
+        store_weight(chunk.weight + i, base_step(scales.kind, chunk, i, count, w, g), count);
         return;
     }
     let g_perturbed = scales.clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
     let h = scales.a * g + scales.b * g_perturbed;
-    let stepped = base_step(scales.hyper, chunk, i, count, w, h);
+    let stepped = base_step(scales.kind, chunk, i, count, w, h);
     store_weight(chunk.weight + i, stepped - scales.sharpness * (g_perturbed - g), count);
 }
 
@@ -67,18 +57,20 @@ fn descent(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = chunk_index(workgroup, descent_uniforms.grid_width);
-    if index >= descent_uniforms.chunk_count {
+    let index = chunk_index(workgroup);
+    if index >= dispatch.chunk_count {
         return;
     }
     let chunk = chunks[index];
+    let kind = kinds[chunk.kind];
+    let mixed = blend_of(kind);
     let scales = Scales(
-        hyper,
-        blend.a,
-        blend.b,
-        hyper.lr * blend.sharpness,
-        clip(descent_norms.gradient, hyper.max_norm),
-        clip(descent_norms.perturbed, hyper.max_norm_perturbed),
+        kind,
+        mixed.a,
+        mixed.b,
+        kind.lr * mixed.sharpness,
+        clip(step_norms.gradient, kind.max_norm),
+        clip(step_norms.perturbed, kind.max_norm_perturbed),
     );
     descend(chunk, chunk.len, lane, scales); // each frame
 }

@@ -5,16 +5,6 @@
 // Reads grad_perturbed; reads and writes weight.
 // One invocation owns an element in both buffers (see common.wgsl).
 
-struct LeanDescentUniforms {
-    chunk_count: u32,
-    grid_width: u32,
-    padding_0: u32,
-    padding_1: u32,
-}
-
-@group(1) @binding(0) var<uniform> lean_descent_uniforms: LeanDescentUniforms;
-@group(1) @binding(1) var<uniform> lean_descent_norms: Norms;
-
 // frame
 fn descend_at(chunk: Chunk, i: u32, count: u32, factor: f32) {
     let g_perturbed = load_grad_perturbed(chunk.grad_perturbed + i);
@@ -37,12 +27,13 @@ fn lean_descent(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = chunk_index(workgroup, lean_descent_uniforms.grid_width);
-    if index >= lean_descent_uniforms.chunk_count {
+    let index = chunk_index(workgroup);
+    if index >= dispatch.chunk_count {
         return;
     }
     let chunk = chunks[index];
-    let clip_perturbed = clip(lean_descent_norms.perturbed, hyper.max_norm_perturbed);
-    let factor = hyper.lr * blend.sharpness * clip_perturbed;
+    let kind = kinds[chunk.kind];
+    let clip_perturbed = clip(step_norms.perturbed, kind.max_norm_perturbed);
+    let factor = kind.lr * blend_of(kind).sharpness * clip_perturbed;
     descend(chunk, chunk.len, lane, factor); // each frame
 }

@@ -3,8 +3,13 @@
 //     norm         partials[..] = sums of squares over a chunk
 //     norm_finish  norms[slots] = sqrt(sum of all partials)
 //
-// of g if PLAIN, of |w| g if SCALED; of both in one reading if both are set, and then a plain and a
-// scaled partial stand side by side. Reads weight (if SCALED) and grad, writes partials.
+// of g if PLAIN, of what the perturbation scales if SCALED: |w| g where it is adaptive, g where it is
+// not, nothing where there is none. Of both in one reading if both are set, and then a plain and a
+// scaled partial stand side by side. Reads weight (where adaptive) and grad, writes partials.
+//
+// The chunks come scope by scope: norm_finish adds up a stretch of the partials for each norm that
+// perturbations are divided by, and all of them for the norm of g.
+//
 // Every sum runs in a fixed order, so the norm is the same bits every time.
 //
 // A chunk has one partial, summed over its workgroup; or, if BY_LANE, one for each invocation,
@@ -19,25 +24,20 @@ override PLAIN: bool = true;
 override SCALED: bool = false;
 override BY_LANE: bool = false;
 
-struct NormUniforms {
-    chunk_count: u32,
-    grid_width: u32,
-    padding_0: u32,
-    padding_1: u32,
-}
-
 struct NormFinishUniforms {
     partial_count: u32,
-    // Bit i set: write field i of Norms.
+    // Bit i set: write the norm of g to field i of Norms.
     slots_plain: u32,
-    slots_scaled: u32,
-    padding: u32,
+    padding_0: u32,
+    padding_1: u32,
+    // Where the partials of each scope end.
+    ends: array<vec4<u32>, 8>,
 }
 
 @group(0) @binding(9) var<storage, read_write> partials: array<vec4<f32>>;
-@group(1) @binding(0) var<uniform> norm_uniforms: NormUniforms;
 @group(1) @binding(4) var<uniform> norm_finish_uniforms: NormFinishUniforms;
-@group(1) @binding(5) var<storage, read_write> norms: array<f32, 4>;
+// Norms, as an array.
+@group(1) @binding(5) var<storage, read_write> norms: array<f32, 36>;
 
 const LARGE: f32 = 0x1p+47f;
 const LARGE_SCALE: f32 = 0x1p-85f;
@@ -105,12 +105,15 @@ fn grad_at(chunk: Chunk, i: u32, count: u32) -> vec4<f32> {
     return first(count, load_grad(chunk.grad + i));
 }
 
-// |w| g, but for its sign.
-fn product_at(chunk: Chunk, i: u32, count: u32, g: vec4<f32>) -> vec4<f32> {
-    return first(count, load_weight(chunk.weight + i)) * g;
+// |w| g, but for its sign; or g.
+fn scaled_at(chunk: Chunk, i: u32, count: u32, g: vec4<f32>, adaptive: bool) -> vec4<f32> {
+    if adaptive {
+        return first(count, load_weight(chunk.weight + i)) * g;
+    }
+    return g;
 }
 
-fn add_at(chunk: Chunk, i: u32, count: u32, to: Plain) -> Plain {
+fn add_at(chunk: Chunk, i: u32, count: u32, adaptive: bool, to: Plain) -> Plain {
     var sums = to;
     let g = grad_at(chunk, i, count);
     if PLAIN {
@@ -118,7 +121,7 @@ fn add_at(chunk: Chunk, i: u32, count: u32, to: Plain) -> Plain {
         sums.bits_plain |= bitcast<vec4<u32>>(g);
     }
     if SCALED {
-        let x = product_at(chunk, i, count, g);
+        let x = scaled_at(chunk, i, count, g, adaptive);
         sums.scaled += x * x;
         sums.bits_scaled |= bitcast<vec4<u32>>(x);
     }
@@ -126,21 +129,21 @@ fn add_at(chunk: Chunk, i: u32, count: u32, to: Plain) -> Plain {
 }
 
 // What one invocation sees of a chunk.
-fn sum_of(chunk: Chunk, len: u32, lane: u32) -> Sums {
+fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
     var found = Plain();
     var i = 4u * lane;
     let stride = 4u * WORKGROUP;
     for (; i + 3u * stride + 4u <= len; i += 4u * stride) {
-        found = add_at(chunk, i, 4u, found);
-        found = add_at(chunk, i + stride, 4u, found);
-        found = add_at(chunk, i + 2u * stride, 4u, found);
-        found = add_at(chunk, i + 3u * stride, 4u, found);
+        found = add_at(chunk, i, 4u, adaptive, found);
+        found = add_at(chunk, i + stride, 4u, adaptive, found);
+        found = add_at(chunk, i + 2u * stride, 4u, adaptive, found);
+        found = add_at(chunk, i + 3u * stride, 4u, adaptive, found);
     }
     for (; i + 4u <= len; i += stride) {
-        found = add_at(chunk, i, 4u, found);
+        found = add_at(chunk, i, 4u, adaptive, found);
     }
     if owns_tail(len, lane) {
-        found = add_at(chunk, len - len % 4u, len % 4u, found);
+        found = add_at(chunk, len - len % 4u, len % 4u, adaptive, found);
     }
     var sums = Sums(
         vec4<f32>(0.0, total(found.plain), 0.0, 0.0),
@@ -157,7 +160,7 @@ fn sum_of(chunk: Chunk, len: u32, lane: u32) -> Sums {
         var apart = Squares();
         for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
             let g = grad_at(chunk, i, len - i);
-            apart = add_squares(apart, product_at(chunk, i, len - i, g));
+            apart = add_squares(apart, scaled_at(chunk, i, len - i, g, adaptive));
         }
         sums.scaled = vec4<f32>(total(apart.large), total(apart.middling), total(apart.small), 0.0);
     }
@@ -218,14 +221,16 @@ fn norm(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = chunk_index(workgroup, norm_uniforms.grid_width);
-    let is_chunk = row < norm_uniforms.chunk_count;
+    let row = chunk_index(workgroup);
+    let is_chunk = row < dispatch.chunk_count;
     var chunk = Chunk();
     if is_chunk {
         chunk = chunks[row];
     }
+    let kind = kinds[chunk.kind];
+    let adaptive = is_adaptive(kind);
     var sums = Sums();
-    sums = add_sums(sums, sum_of(chunk, chunk.len, lane)); // each frame
+    sums = add_sums(sums, sum_of(chunk, chunk.len, lane, adaptive)); // each frame
 
     // In the order of the tensors, wherever they lie: the finish then sums in that order too.
     var place = chunk.index;
@@ -258,37 +263,50 @@ fn add_sums(a: Sums, b: Sums) -> Sums {
     return Sums(a.plain + b.plain, a.scaled + b.scaled);
 }
 
-fn write_norm(slots: u32, norm: f32) {
-    for (var slot = 0u; slot < 4u; slot += 1u) {
-        if (slots & (1u << slot)) != 0u {
-            norms[slot] = norm;
-        }
+// The sum of every stride-th partial of a stretch, valid in invocation 0.
+fn stretch_sum(lane: u32, start: u32, end: u32, offset: u32) -> vec4<f32> {
+    var sum = vec4<f32>();
+    for (var i = start + lane; i < end; i += WORKGROUP) {
+        sum += partials[i * stride() + offset];
     }
+    return workgroup_sum(lane, sum);
 }
 
+fn end_of(scope: u32) -> u32 {
+    return norm_finish_uniforms.ends[scope / 4u][scope % 4u];
+}
+
+// Workgroup k finishes the norm of scope k; the first one also that of g.
 @compute @workgroup_size(WORKGROUP)
-fn norm_finish(@builtin(local_invocation_index) lane: u32) {
-    var sums = Sums();
-    for (var i = lane; i < norm_finish_uniforms.partial_count; i += WORKGROUP) {
-        var place = i * stride();
-        if PLAIN {
-            sums.plain += partials[place];
-            place += 1u;
+fn norm_finish(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let scope = workgroup.x;
+    if SCALED {
+        var start = 0u;
+        if scope > 0u {
+            start = end_of(scope - 1u);
         }
-        if SCALED {
-            sums.scaled += partials[place];
+        let offset = stride() - 1u;
+        let sum = stretch_sum(lane, start, end_of(scope), offset);
+        if lane == 0u {
+            // Scope 0 is the field `perturbation`; the others follow the named fields.
+            norms[select(3u + scope, 1u, scope == 0u)] = root(sum);
         }
     }
     if PLAIN {
-        let sum = workgroup_sum(lane, sums.plain);
-        if lane == 0u {
-            write_norm(norm_finish_uniforms.slots_plain, root(sum));
+        var end = norm_finish_uniforms.partial_count;
+        if scope > 0u {
+            end = 0u;
         }
-    }
-    if SCALED {
-        let sum = workgroup_sum(lane, sums.scaled);
-        if lane == 0u {
-            write_norm(norm_finish_uniforms.slots_scaled, root(sum));
+        let sum = stretch_sum(lane, 0u, end, 0u);
+        if lane == 0u && scope == 0u {
+            for (var slot = 0u; slot < 4u; slot += 1u) {
+                if (norm_finish_uniforms.slots_plain & (1u << slot)) != 0u {
+                    norms[slot] = root(sum);
+                }
+            }
         }
     }
 }

@@ -20,23 +20,6 @@
 
 override STATES: u32 = 0u;
 
-struct StepUniforms {
-    first: u32,
-    lr: f32,
-    decay: f32,
-    weight_decay: f32,
-    epsilon: f32,
-    inverse_bias_2: f32,
-    keep_1: f32,
-    add_1: f32,
-    keep_2: f32,
-    add_2: f32,
-    mix_m: f32,
-    mix_d: f32,
-    max_norm: f32,
-    max_norm_perturbed: f32,
-}
-
 struct BlendUniforms {
     a: f32,
     b: f32,
@@ -45,7 +28,14 @@ struct BlendUniforms {
 }
 
 @group(1) @binding(2) var<uniform> blend: BlendUniforms;
-@group(1) @binding(3) var<uniform> hyper: StepUniforms;
+
+// The kind's own blend, unless the device chooses one for all.
+fn blend_of(kind: KindUniforms) -> BlendUniforms {
+    if (kind.flags & DEVICE_BLEND) != 0u {
+        return blend;
+    }
+    return BlendUniforms(kind.a, kind.b, kind.sharpness, 0.0);
+}
 
 // PyTorch's guard in clip_grad_norm_.
 const CLIP_EPSILON: f32 = 1e-6;
@@ -58,14 +48,14 @@ fn clip(norm: f32, max_norm: f32) -> f32 {
 // The stepped weights of four elements from element i of a chunk on; the states are stepped in
 // their buffers.
 fn base_step(
-    constants: StepUniforms,
+    constants: KindUniforms,
     chunk: Chunk,
     i: u32,
     count: u32,
     w: vec4<f32>,
     h: vec4<f32>,
 ) -> vec4<f32> {
-    let first = constants.first != 0u;
+    let first = (constants.flags & FIRST) != 0u;
     let d = h + constants.weight_decay * w;
     var u = d;
     if STATES >= 1u {

@@ -52,8 +52,8 @@
 //!
 //! # Schedules, and WSAM for a part of the training
 //!
-//! The learning rate is an argument of each step, one for the whole model; every scheduler of Burn's
-//! gives it, at the `base()` of what its `step` returns. `rho` and `gamma` are set between steps, from a
+//! The learning rate is an argument of each step: a number, or what the `step` of Burn's schedulers
+//! returns, with its rates by parameter. `rho` and `gamma` are set between steps, from a
 //! scheduler if you like. Where WSAM shall only come in late, take
 //! [`base_step`](crate::Wsam::base_step) before: one pass, the price of the base optimizer, and the
 //! state that WSAM's steps then carry on.
@@ -76,15 +76,25 @@
 //! for step in 0..100 {
 //!     if step < 75 {
 //!         let grads = GradientsParams::from_grads(loss(&model).backward(), &model);
-//!         model = optim.base_step(lr.step().base(), model, grads)?;
+//!         model = optim.base_step(lr.step(), model, grads)?;
 //!     } else {
 //!         optim.set_rho(rho.step().base())?;
-//!         (model, _) = optim.step(lr.step().base(), model, loss)?;
+//!         (model, _) = optim.step(lr.step(), model, loss)?;
 //!     }
 //! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Parameters that differ
+//!
+//! [`GroupConfig`](crate::GroupConfig) gives some parameters, matched as in Burn by path, pattern or id, a
+//! factor on the learning rate, a weight decay, `rho`, `gamma`, an adaptive perturbation or none, or a norm
+//! of their own. Biases and normalisation layers are often neither decayed nor perturbed; perturbing
+//! the normalisation layers alone (Mueller et al. 2023, <https://arxiv.org/abs/2306.04226>) is the group
+//! `ParamGroup::all()` with `with_perturbed(false)` and after it a group of theirs with the default. What is
+//! not perturbed costs the ascent nothing. On the fused route groups are rows in a table: the step takes
+//! the dispatches that it takes without them. A group that matches no parameter is refused.
 //!
 //! # Large batches
 //!

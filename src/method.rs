@@ -6,6 +6,10 @@
 //! of this crate (kernels, tensor operations, oracle) reads its constants from
 //! [`Hyperparameters`].
 
+mod group;
+
+pub use group::{Group, InGroup, MAX_OWN_NORMS, NormScope};
+
 /// One hyperparameter is outside its domain.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{name} is {value}, but it must be {expected}")]
@@ -122,7 +126,7 @@ pub struct Clip {
 pub const CLIP_EPSILON: f64 = 1e-6;
 
 /// Everything a WSAM step needs to know besides the learning rate.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Hyperparameters {
     /// The base optimizer.
     pub base: Base,
@@ -138,6 +142,8 @@ pub struct Hyperparameters {
     pub coupling: Coupling,
     /// Clipping by global norm, if any.
     pub clip: Option<Clip>,
+    /// Groups of parameters that depart from this.
+    pub groups: Vec<Group>,
 }
 
 impl Hyperparameters {
@@ -152,12 +158,8 @@ impl Hyperparameters {
             adaptive: false,
             coupling: Coupling::Decoupled,
             clip: None,
+            groups: Vec::new(),
         }
-    }
-
-    /// The weight of the sharpness: `alpha = gamma / (1 - gamma)`.
-    pub fn alpha(&self) -> f64 {
-        self.gamma / (1.0 - self.gamma)
     }
 
     /// Whether `g` is clipped, and not `g~` alone.
@@ -165,13 +167,9 @@ impl Hyperparameters {
         self.clip.is_some_and(|clip| clip.scope == ClipScope::Both)
     }
 
-    /// The blend of the two gradients that this configuration asks for.
+    /// The blend of the two gradients that this configuration asks for, outside of groups.
     pub fn blend(&self) -> Blend {
-        let alpha = self.alpha();
-        match self.coupling {
-            Coupling::Coupled => Blend { a: 1.0 - alpha, b: alpha, sharpness: 0.0 },
-            Coupling::Decoupled => Blend { a: 1.0, b: 0.0, sharpness: alpha },
-        }
+        Blend::new(self.coupling, self.gamma)
     }
 
     /// Checks every constant against its domain.
@@ -204,7 +202,7 @@ impl Hyperparameters {
                 non_negative("weight_decay", m.weight_decay)?;
             }
         }
-        Ok(())
+        self.validate_groups()
     }
 }
 

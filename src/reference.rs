@@ -1,6 +1,6 @@
 //! A sequential `f64` oracle of the WSAM step, to judge the other implementations by.
 //!
-//! It is written from the papers and from PyTorch's definitions, whole tensors at a time and one
+//! It is written from the papers and from PyTorch's definitions, one tensor after another and one
 //! operation after the other, and shares nothing with the kernels but [`Hyperparameters`]. It is
 //! slow on purpose: nothing on the hot path calls it.
 //!
@@ -17,7 +17,9 @@
 //! | SGD with momentum | PyTorch, `torch.optim.SGD` |
 //! | Adam, AdamW, AMSGrad | PyTorch, `torch.optim.Adam`, `AdamW` (Kingma & Ba 2015, Loshchilov & Hutter 2019, Reddi et al. 2018) |
 
-use crate::method::{Base, CLIP_EPSILON, ClipScope, Coupling, Hyperparameters, Moments, Momentum};
+use crate::method::{
+    Base, CLIP_EPSILON, ClipScope, Coupling, Hyperparameters, InGroup, Moments, Momentum,
+};
 
 /// The oracle was called with tensors that do not fit, or out of turn.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +42,16 @@ pub enum ReferenceError {
         /// Elements of the gradient.
         actual: usize,
     },
+    /// A tensor is of a group that the hyperparameters do not have.
+    #[error("tensor {tensor} is of group {group}, but the hyperparameters have {groups}")]
+    Group {
+        /// Index of the tensor.
+        tensor: usize,
+        /// Its group, counted from 1.
+        group: usize,
+        /// Groups there are.
+        groups: usize,
+    },
     /// A descent needs the gradient of an ascent, and each ascent serves one descent.
     #[error("descent was called without an ascent before it")]
     DescentBeforeAscent,
@@ -59,6 +71,8 @@ pub struct Norms {
 #[derive(Clone, Debug)]
 pub struct Oracle {
     hyper: Hyperparameters,
+    /// The method as each tensor's group sees it.
+    groups: Vec<InGroup>,
     weights: Vec<Vec<f64>>,
     /// `g` of an ascent that no descent has used yet.
     pending: Option<Vec<Vec<f64>>>,
@@ -73,9 +87,38 @@ impl Oracle {
     ///
     /// The hyperparameters are taken as they are; [`Hyperparameters::validate`] judges them.
     pub fn new(hyper: Hyperparameters, weights: Vec<Vec<f64>>) -> Self {
+        let of_none = vec![hyper.in_no_group(); weights.len()];
+        Self::start(hyper, weights, of_none)
+    }
+
+    /// Starts from `weights`, each tensor of the group that `groups` says: 0 for none, `k` for the
+    /// `k`-th of the hyperparameters' groups.
+    ///
+    /// # Errors
+    ///
+    /// A group that is not there, or another number of them than of tensors.
+    pub fn with_groups(
+        hyper: Hyperparameters,
+        weights: Vec<Vec<f64>>,
+        groups: &[usize],
+    ) -> Result<Self, ReferenceError> {
+        if groups.len() != weights.len() {
+            let (expected, actual) = (weights.len(), groups.len());
+            return Err(ReferenceError::TensorCount { expected, actual });
+        }
+        let find = |(tensor, group): (usize, &usize)| {
+            let refused =
+                ReferenceError::Group { tensor, group: *group, groups: hyper.groups.len() };
+            hyper.in_group(*group).ok_or(refused)
+        };
+        let found = groups.iter().enumerate().map(find).collect::<Result<_, _>>()?;
+        Ok(Self::start(hyper, weights, found))
+    }
+
+    fn start(hyper: Hyperparameters, weights: Vec<Vec<f64>>, groups: Vec<InGroup>) -> Self {
         let zeros: Vec<Vec<f64>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
         let state = hyper.base.state_names().iter().map(|_| zeros.clone()).collect();
-        Self { hyper, weights, pending: None, state, step: 0, norms: Norms::default() }
+        Self { hyper, groups, weights, pending: None, state, step: 0, norms: Norms::default() }
     }
 
     /// Returns `w + e_w` for the gradient `g` at `w`. The weights stay: they are the anchor.
@@ -89,17 +132,31 @@ impl Oracle {
     pub fn ascent(&mut self, grads: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, ReferenceError> {
         self.check(grads)?;
         self.norms.gradient = norm(grads);
-        let radius = if self.hyper.adaptive {
-            norm(&zip_tensors(&self.weights, grads, |w, g| w.abs() * g))
-        } else {
-            self.norms.gradient
+        // T_w g, and nothing of what is not perturbed.
+        let scaled: Vec<Vec<f64>> = (self.groups.iter().zip(&self.weights).zip(grads))
+            .map(|((group, w), g)| match (group.perturbed, group.adaptive) {
+                (false, _) => Vec::new(),
+                (true, false) => g.clone(),
+                (true, true) => zip(w, g, |w, g| w.abs() * g),
+            })
+            .collect();
+        let norm_of = |scope| {
+            let inside = |(group, scaled): (&InGroup, &Vec<f64>)| {
+                (group.scope == scope).then(|| scaled.clone())
+            };
+            norm(&self.groups.iter().zip(&scaled).filter_map(inside).collect::<Vec<_>>())
         };
-        let scale = self.hyper.rho / (radius + self.hyper.epsilon);
-        let perturbed = if self.hyper.adaptive {
-            zip_tensors(&self.weights, grads, |w, g| w + w * w * g * scale)
-        } else {
-            zip_tensors(&self.weights, grads, |w, g| w + g * scale)
-        };
+        let divisors: Vec<f64> = (0..self.hyper.scopes()).map(norm_of).collect();
+        let perturbed = (self.groups.iter().zip(&self.weights).zip(grads))
+            .map(|((group, w), g)| {
+                let scale = group.rho / (divisors[group.scope] + self.hyper.epsilon);
+                match (group.perturbed, group.adaptive) {
+                    (false, _) => w.clone(),
+                    (true, false) => zip(w, g, |w, g| w + g * scale),
+                    (true, true) => zip(w, g, |w, g| w + w * w * g * scale),
+                }
+            })
+            .collect();
         self.pending = Some(grads.to_vec());
         Ok(perturbed)
     }
@@ -117,16 +174,20 @@ impl Oracle {
         self.step = self.step.saturating_add(1);
 
         let (g, p) = self.clip(g, grads_perturbed.to_vec());
-        let alpha = self.hyper.alpha();
-        match self.hyper.coupling {
-            Coupling::Coupled => {
-                let h = zip_tensors(&g, &p, |g, p| (1.0 - alpha) * g + alpha * p);
-                self.base_step(lr, &h);
-            }
-            Coupling::Decoupled => {
-                self.base_step(lr, &g);
-                let sharpness = zip_tensors(&p, &g, |p, g| p - g);
-                self.weights = zip_tensors(&self.weights, &sharpness, |w, s| w - lr * alpha * s);
+        for (tensor, (g, p)) in g.iter().zip(&p).enumerate() {
+            let InGroup { base, blend, lr_factor, .. } = self.groups[tensor];
+            let lr = lr * lr_factor;
+            match self.hyper.coupling {
+                Coupling::Coupled => {
+                    let h = zip(g, p, |g, p| blend.a * g + blend.b * p);
+                    self.base_step(base, tensor, lr, &h);
+                }
+                Coupling::Decoupled => {
+                    self.base_step(base, tensor, lr, g);
+                    let sharpness = zip(p, g, |p, g| p - g);
+                    let step = |w, s| w - lr * blend.sharpness * s;
+                    self.weights[tensor] = zip(&self.weights[tensor], &sharpness, step);
+                }
             }
         }
         Ok(())
@@ -172,66 +233,69 @@ impl Oracle {
         let Some(clip) = self.hyper.clip else {
             return (g, p);
         };
-        let p = scaled(&p, clip_coefficient(clip.max_norm, self.norms.perturbed));
+        let all = |tensors: &[Vec<f64>], factor| {
+            tensors.iter().map(|tensor| scaled(tensor, factor)).collect()
+        };
+        let p = all(&p, clip_coefficient(clip.max_norm, self.norms.perturbed));
         let g = match clip.scope {
-            ClipScope::Both => scaled(&g, clip_coefficient(clip.max_norm, self.norms.gradient)),
+            ClipScope::Both => all(&g, clip_coefficient(clip.max_norm, self.norms.gradient)),
             ClipScope::PerturbedOnly => g,
         };
         (g, p)
     }
 
-    fn base_step(&mut self, lr: f64, h: &[Vec<f64>]) {
-        match self.hyper.base {
+    fn base_step(&mut self, base: Base, tensor: usize, lr: f64, h: &[f64]) {
+        let w = self.weights[tensor].clone();
+        let direction = match base {
             Base::Sgd { momentum, weight_decay } => {
-                let h = zip_tensors(h, &self.weights, |h, w| h + weight_decay * w);
-                let update = match momentum {
+                let h = zip(h, &w, |h, w| h + weight_decay * w);
+                match momentum {
                     None => h,
-                    Some(momentum) => self.momentum(momentum, &h),
-                };
-                self.weights = zip_tensors(&self.weights, &update, |w, u| w - lr * u);
+                    Some(momentum) => self.momentum(momentum, tensor, &h),
+                }
             }
             Base::Adam(moments) => {
-                let h = zip_tensors(h, &self.weights, |h, w| h + moments.weight_decay * w);
-                self.adam(moments, lr, &h);
+                let h = zip(h, &w, |h, w| h + moments.weight_decay * w);
+                self.adam(moments, tensor, &h)
             }
             Base::AdamW(moments) => {
-                self.weights = scaled(&self.weights, 1.0 - lr * moments.weight_decay);
-                self.adam(moments, lr, h);
+                self.weights[tensor] = scaled(&w, 1.0 - lr * moments.weight_decay);
+                self.adam(moments, tensor, h)
             }
-        }
+        };
+        self.weights[tensor] = zip(&self.weights[tensor], &direction, |w, d| w - lr * d);
     }
 
     /// `torch.optim.SGD`: the first buffer is the gradient itself, undampened.
-    fn momentum(&mut self, constants: Momentum, h: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    fn momentum(&mut self, constants: Momentum, tensor: usize, h: &[f64]) -> Vec<f64> {
         let mu = constants.momentum;
         let share = 1.0 - constants.dampening;
         let m = if self.step == 1 {
             h.to_vec()
         } else {
-            zip_tensors(&self.state[0], h, |m, h| mu * m + share * h)
+            zip(&self.state[0][tensor], h, |m, h| mu * m + share * h)
         };
-        self.state[0] = m.clone();
-        if constants.nesterov { zip_tensors(h, &m, |h, m| h + mu * m) } else { m }
+        self.state[0][tensor] = m.clone();
+        if constants.nesterov { zip(h, &m, |h, m| h + mu * m) } else { m }
     }
 
     /// `torch.optim.Adam`, its weight decay already applied: both moments are corrected for their
     /// start at zero, and AMSGrad takes the largest *uncorrected* second moment.
-    fn adam(&mut self, constants: Moments, lr: f64, h: &[Vec<f64>]) {
+    fn adam(&mut self, constants: Moments, tensor: usize, h: &[f64]) -> Vec<f64> {
         let (b1, b2) = (constants.beta_1, constants.beta_2);
-        let m = zip_tensors(&self.state[0], h, |m, h| b1 * m + (1.0 - b1) * h);
-        let mut v = zip_tensors(&self.state[1], h, |v, h| b2 * v + (1.0 - b2) * h * h);
-        self.state[0] = m.clone();
-        self.state[1] = v.clone();
+        let m = zip(&self.state[0][tensor], h, |m, h| b1 * m + (1.0 - b1) * h);
+        let mut v = zip(&self.state[1][tensor], h, |v, h| b2 * v + (1.0 - b2) * h * h);
+        self.state[0][tensor] = m.clone();
+        self.state[1][tensor] = v.clone();
         if constants.amsgrad {
             // Not `f64::max`, which would hide a NaN.
-            v = zip_tensors(&self.state[2], &v, |old, v| if old >= v { old } else { v });
-            self.state[2] = v.clone();
+            v = zip(&self.state[2][tensor], &v, |old, v| if old >= v { old } else { v });
+            self.state[2][tensor] = v.clone();
         }
 
         let m_hat = scaled(&m, 1.0 / (1.0 - b1.powi(self.step)));
         let v_hat = scaled(&v, 1.0 / (1.0 - b2.powi(self.step)));
-        let direction = zip_tensors(&m_hat, &v_hat, |m, v| m / (v.sqrt() + constants.epsilon));
-        self.weights = zip_tensors(&self.weights, &direction, |w, d| w - lr * d);
+        zip(&m_hat, &v_hat, |m, v| m / (v.sqrt() + constants.epsilon))
     }
 }
 
@@ -257,14 +321,10 @@ fn clip_coefficient(max_norm: f64, norm: f64) -> f64 {
     if ratio > 1.0 { 1.0 } else { ratio }
 }
 
-fn scaled(tensors: &[Vec<f64>], factor: f64) -> Vec<Vec<f64>> {
-    tensors.iter().map(|tensor| tensor.iter().map(|x| x * factor).collect()).collect()
+fn scaled(tensor: &[f64], factor: f64) -> Vec<f64> {
+    tensor.iter().map(|x| x * factor).collect()
 }
 
-fn zip_tensors(
-    left: &[Vec<f64>],
-    right: &[Vec<f64>],
-    f: impl Fn(f64, f64) -> f64,
-) -> Vec<Vec<f64>> {
-    left.iter().zip(right).map(|(l, r)| l.iter().zip(r).map(|(l, r)| f(*l, *r)).collect()).collect()
+fn zip(left: &[f64], right: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    left.iter().zip(right).map(|(l, r)| f(*l, *r)).collect()
 }

@@ -3,6 +3,8 @@
 
 mod common;
 
+#[path = "engine/groups.rs"]
+mod groups;
 #[path = "engine/layouts.rs"]
 mod layouts;
 #[path = "engine/limits.rs"]
@@ -33,6 +35,11 @@ fn main() {
         ("extreme gradients", shapes::extreme_gradients),
         ("a non-finite gradient shows", shapes::non_finite_gradients_show),
         ("any step", properties::any_step),
+        ("groups beside the oracle", groups::beside_oracle),
+        ("a rate for each tensor", groups::rates),
+        ("more kinds than a page holds", groups::many_kinds),
+        ("groups cost no dispatches", groups::counts),
+        ("refused groups", groups::refused),
         ("one buffer, any offset, tails untouched", layouts::one_buffer),
         ("own buffers, tails untouched", layouts::own_buffers),
         ("placements agree bit for bit", layouts::placements_agree),
@@ -106,11 +113,21 @@ fn against_oracle(
     steps: u64,
 ) -> Result<(), String> {
     let weight = model(1, lens);
-    let mut route = EngineRoute::new(engine, hyper, placement, &weight);
-    let mut oracle = OracleRoute::new(hyper, weight);
+    let mut route = EngineRoute::new(engine, hyper.clone(), placement, &weight);
+    let mut oracle = OracleRoute::new(hyper.clone(), weight);
+    side_by_side(&hyper, &mut route, &mut oracle, lens, steps)
+}
+
+fn side_by_side(
+    hyper: &Hyperparameters,
+    route: &mut dyn Route,
+    oracle: &mut OracleRoute,
+    lens: &[usize],
+    steps: u64,
+) -> Result<(), String> {
     let mut worst = Worst::default();
     for step in 0..steps {
-        let place = |error: String| format!("{:?}, {lens:?}: {error}", hyper.base);
+        let place = |error: String| format!("{hyper:?}, {lens:?}: {error}");
         let mut check = |what, got: &[Vec<f64>], want: &[Vec<f64>]| {
             compare(step as usize, what, got, want, SINGLE, &mut worst).map_err(place)
         };

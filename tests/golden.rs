@@ -28,7 +28,7 @@ fn main() {
     let mut trials = Vec::new();
     trials.extend(goldens.iter().map(|golden| {
         let make: MakeRoute =
-            Box::new(|golden| Ok(Box::new(OracleRoute::new(golden.hyper, golden.weight.clone()))));
+            Box::new(|golden| Ok(Box::new(OracleRoute::new(golden.hyper.clone(), golden.weight.clone()))));
         trial(golden, "oracle", EXACT, make)
     }));
     #[cfg(feature = "fused-wsam")]
@@ -115,7 +115,7 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
             for golden in goldens {
                 let engine = engine.clone();
                 let make: MakeRoute = Box::new(move |golden| {
-                    let (hyper, weight) = (golden.hyper, &golden.weight);
+                    let (hyper, weight) = (golden.hyper.clone(), &golden.weight);
                     Ok(Box::new(raw::EngineRoute::new(&engine, hyper, placement, weight)))
                 });
                 let route = format!("engine, {label} [{}]", gpu.name);
@@ -126,7 +126,7 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
             let engine = engine.clone();
             let make: MakeRoute = Box::new(move |golden| {
                 let Golden { hyper, lr, weight, .. } = golden;
-                Ok(Box::new(lean::LeanRoute::new(&engine, *hyper, *lr, weight)))
+                Ok(Box::new(lean::LeanRoute::new(&engine, hyper.clone(), *lr, weight)))
             });
             trials.push(trial(golden, &format!("engine, lean [{}]", gpu.name), SINGLE, make));
         }

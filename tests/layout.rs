@@ -1,9 +1,9 @@
 //! Uniform structs and binding numbers against naga's reflection of the shaders.
 
 use burn_wsam::layout::{
-    Access, AscentUniforms, BlendUniforms, Chunk, DescentUniforms, Frames, Kernel,
-    NormFinishUniforms, NormUniforms, Norms, Specialisation, Stage, StepUniforms, Width, bindings,
-    column, framed, source, storage_buffers,
+    Access, BlendUniforms, Chunk, DispatchUniforms, Frames, KINDS, Kernel, KindUniforms,
+    NormFinishUniforms, Norms, SCOPES, Specialisation, Stage, Width, bindings, column, framed, source,
+    storage_buffers,
 };
 use std::collections::HashSet;
 use std::mem::offset_of;
@@ -54,21 +54,28 @@ fn structs_match_the_shaders() {
             state_0,
             state_1,
             state_2,
+            kind,
         }
     );
-    same_layout!(Stage::Ascent, Norms { gradient, perturbation, perturbed, padding });
-    same_layout!(Stage::Norm, NormUniforms { chunk_count, grid_width, padding_0, padding_1 });
+    same_layout!(Stage::Ascent, Norms { gradient, perturbation, perturbed, padding, own });
     same_layout!(
         Stage::NormFinish,
-        NormFinishUniforms { partial_count, slots_plain, slots_scaled, padding }
+        NormFinishUniforms { partial_count, slots_plain, padding_0, padding_1, ends }
     );
-    same_layout!(Stage::Ascent, AscentUniforms { chunk_count, grid_width, rho, epsilon });
-    same_layout!(Stage::Descent, DescentUniforms { chunk_count, grid_width, padding_0, padding_1 });
+    same_layout!(Stage::Norm, DispatchUniforms { chunk_count, grid_width, padding_0, padding_1 });
     same_layout!(Stage::Descent, BlendUniforms { a, b, sharpness, padding });
     same_layout!(
         Stage::Descent,
-        StepUniforms {
-            first,
+        KindUniforms {
+            flags,
+            norm,
+            rho,
+            guard,
+            a,
+            b,
+            sharpness,
+            max_norm,
+            max_norm_perturbed,
             lr,
             decay,
             weight_decay,
@@ -80,16 +87,36 @@ fn structs_match_the_shaders() {
             add_2,
             mix_m,
             mix_d,
-            max_norm,
-            max_norm_perturbed,
         }
     );
-    // The lean stages have their uniforms under names of their own.
-    let fields = |stage, name| reflect(&module(stage), name);
-    let ascent = fields(Stage::Ascent, "AscentUniforms");
-    assert_eq!(fields(Stage::LeanAscent, "LeanAscentUniforms"), ascent);
-    let descent = fields(Stage::Descent, "DescentUniforms");
-    assert_eq!(fields(Stage::LeanDescent, "LeanDescentUniforms"), descent);
+}
+
+/// Numbers that the shaders write out.
+#[test]
+fn constants_match_the_shaders() {
+    let module = module(Stage::LeanAscent);
+    let constant = |name: &str| {
+        let found = module.constants.iter().find(|(_, c)| c.name.as_deref() == Some(name));
+        let (_, constant) = found.unwrap_or_else(|| panic!("no constant {name}"));
+        match module.global_expressions[constant.init] {
+            naga::Expression::Literal(naga::Literal::U32(value)) => value,
+            ref other => panic!("{name} is {other:?}"),
+        }
+    };
+    assert_eq!(constant("PERTURBED"), KindUniforms::PERTURBED);
+    assert_eq!(constant("ADAPTIVE"), KindUniforms::ADAPTIVE);
+    assert_eq!(constant("DEVICE_BLEND"), KindUniforms::DEVICE_BLEND);
+    assert_eq!(constant("FIRST"), KindUniforms::FIRST);
+    let size = |module: &naga::Module, name: &str| {
+        let variables = module.global_variables.iter();
+        let found = variables.map(|(_, v)| v).find(|v| v.name.as_deref() == Some(name));
+        let ty = found.unwrap_or_else(|| panic!("no variable {name}")).ty;
+        module.types[ty].inner.size(module.to_ctx())
+    };
+    assert_eq!(size(&module, "kinds") as usize, KINDS * size_of::<KindUniforms>());
+    assert_eq!(size(&self::module(Stage::Norm), "norms") as usize, size_of::<Norms>());
+    assert_eq!(Norms::place(0), 1);
+    assert_eq!(4 * Norms::place(SCOPES) as usize, size_of::<Norms>() - 4);
 }
 
 #[test]
@@ -180,7 +207,7 @@ fn frames_repeat_what_varies() {
         "    return grad_2[i / 4u];",
         "    return weight[i / 4u];",
         "load_grad_1(chunk.grad + i)",
-        "climb_2(chunk, select(0u, chunk.len, chunk.frame == 2u), lane,",
+        "climb_2(chunk, select(0u, chunk.len, chunk.frame == 2u), lane, adaptive,",
     ] {
         assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
     }

@@ -6,6 +6,8 @@ mod common;
 mod accumulation;
 #[path = "optimizer/bits.rs"]
 mod bits;
+#[path = "optimizer/groups.rs"]
+mod groups;
 #[path = "optimizer/limits.rs"]
 mod limits;
 #[path = "optimizer/misuse.rs"]
@@ -56,6 +58,9 @@ const TESTS: &[(&str, Test)] = &[
     ("broadcast and transposed gradients", modules::odd_gradients),
     ("gradient checkpointing", modules::checkpointing),
     ("everything a module can hold, beside the oracle", oracle::zoo),
+    ("groups beside the oracle", groups::oracle),
+    ("learning rates by parameter do as in Burn", groups::rates),
+    ("refused groups and rates", groups::misuse),
     ("micro-batches, perturbed once", accumulation::whole),
     ("micro-batches, each perturbed", accumulation::each),
     ("micro-batches refused", accumulation::refused),
@@ -130,6 +135,9 @@ fn on_adapters() -> Vec<Trial> {
                 trials.extend(on(TRAVEL, &target, &format!("{label}, {}", gpu.name)));
             }
         }
+        let fused = Target { device: device.clone(), policy: RoutePolicy::Fused };
+        let test: &[(&str, Test)] = &[("groups cost no dispatches", groups::dispatches)];
+        trials.extend(on(test, &fused, &format!("fused, {}", gpu.name)));
         let (fused, gpu_name) = (device.clone(), gpu.name.clone());
         trials.push(Trial::test(format!("the routes agree [{gpu_name}]"), move || {
             Ok(limits::routes_agree(&fused)?)

@@ -11,6 +11,8 @@ mod common;
 mod authors;
 #[path = "reference/base.rs"]
 mod base;
+#[path = "reference/groups.rs"]
+mod groups;
 #[path = "reference/limits.rs"]
 mod limits;
 #[path = "reference/replaying.rs"]
@@ -88,7 +90,7 @@ fn step(oracle: &mut Oracle, g: &Tensors, p: &Tensors, lr: f64) {
 fn golden_files_are_reproduced() {
     let (goldens, _) = golden::load().unwrap();
     for golden in &goldens {
-        let mut route = OracleRoute::new(golden.hyper, golden.weight.clone());
+        let mut route = OracleRoute::new(golden.hyper.clone(), golden.weight.clone());
         let worst = replay(golden, &mut route, EXACT).unwrap();
         let place = worst.place.map_or_else(String::new, |p| p.to_string());
         println!(

@@ -70,16 +70,17 @@ impl Steps {
                 weight: at(0, t),
                 anchor: None,
                 grad: at(1, t),
-                partner: at(2, t),
+                partner: Some(at(2, t)),
                 state: model.state(t),
                 step: 2,
+                group: 0,
             });
             let descents =
-                model.map(|t| LeanDescentTensor { weight: at(0, t), grad_perturbed: at(3, t) });
+                model.map(|t| LeanDescentTensor { weight: at(0, t), grad_perturbed: at(3, t), group: 0 });
             return Self::Lean(ascents, descents);
         }
         let ascents =
-            model.map(|t| AscentTensor { weight: at(0, t), grad: at(1, t), partner: at(2, t) });
+            model.map(|t| AscentTensor { weight: at(0, t), grad: at(1, t), partner: Some(at(2, t)), group: 0 });
         let descents = model.map(|t| DescentTensor {
             weight: at(0, t),
             anchor: None,
@@ -87,6 +88,7 @@ impl Steps {
             grad_perturbed: at(3, t),
             state: model.state(t),
             step: 2,
+            group: 0,
         });
         Self::Ordinary(ascents, descents)
     }

@@ -1,6 +1,7 @@
 //! Serialisable configuration, in the shape of Burn's own optimizer configurations.
 
 use super::error::WsamError;
+use super::groups::GroupConfig;
 use super::optimizer::Wsam;
 use crate::method::{
     Base, Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Moments, Momentum,
@@ -179,6 +180,9 @@ pub struct WsamConfig {
     /// Which way the steps may run.
     #[config(default = "RoutePolicy::Auto")]
     pub route: RoutePolicy,
+    /// Groups of parameters that depart from this.
+    #[config(default = "Vec::new()")]
+    pub groups: Vec<GroupConfig>,
 }
 
 impl WsamConfig {
@@ -198,6 +202,7 @@ impl WsamConfig {
             adaptive: self.adaptive,
             coupling: if self.decouple { Coupling::Decoupled } else { Coupling::Coupled },
             clip: self.max_norm.map(|max_norm| Clip { max_norm, scope }),
+            groups: self.groups.iter().map(GroupConfig::group).collect(),
         };
         hyper.validate()?;
         Ok(hyper)
@@ -214,6 +219,7 @@ impl WsamConfig {
     /// the policy demands the fused route and the device does not allow it.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
         let options = (self.track_norms, self.lean);
-        Wsam::new(self.hyperparameters()?, self.route, options, device)
+        let groups = self.groups.iter().map(|group| group.params.clone()).collect();
+        Wsam::new(self.hyperparameters()?, groups, self.route, options, device)
     }
 }

@@ -11,6 +11,15 @@ pub enum WsamError {
     /// A hyperparameter or learning rate is outside its domain.
     #[error(transparent)]
     Hyperparameter(#[from] InvalidHyperparameter),
+    /// A group of the configuration matches none of the model's parameters.
+    #[error("groups[{group}] matches no parameter of the model")]
+    EmptyGroup {
+        /// Its place in [`WsamConfig::groups`](crate::WsamConfig::groups).
+        group: usize,
+    },
+    /// The learning rates hold no rate at all.
+    #[error("there is no learning rate: ModuleLearningRate::default() is empty")]
+    NoLearningRate,
     /// The policy demands the fused route, and the device does not allow it.
     #[error("the fused route is not possible: {reason}")]
     NotFused {

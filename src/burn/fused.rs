@@ -10,6 +10,7 @@ use super::bridge::{Bridge, Memory, OnDevice, Resident};
 use super::device::Shared;
 use super::error::WsamError;
 use super::report::Norms;
+use super::runner::Context;
 use super::slots::{Form, Slot};
 use super::state::{OptimizerState, read};
 use crate::engine::{Ascent, Engine, LeanAscent, StepStats};
@@ -62,6 +63,7 @@ pub(crate) struct Kept {
     ascent: Ascent,
     rows: Vec<Row>,
     weights: Vec<Resident>,
+    /// Where they are not the weights themselves.
     perturbed: Vec<Resident>,
 }
 
@@ -71,6 +73,7 @@ pub(crate) struct LeanKept {
     bridge: Bridge,
     ascent: LeanAscent,
     ids: Vec<ParamId>,
+    groups: Vec<usize>,
     shapes: Vec<Shape>,
     /// The base optimizer's step, taken, and the term in `g`.
     stepped: Vec<Memory>,
@@ -102,6 +105,9 @@ impl DeviceNorms {
 #[derive(Debug)]
 struct Row {
     id: ParamId,
+    group: usize,
+    /// Whether the ascent moves it.
+    perturbed: bool,
     shape: Shape,
     len: u64,
     weight: Memory,
@@ -134,8 +140,9 @@ impl Fused {
     #[allow(clippy::type_complexity)]
     fn rows(
         &self,
+        context: Context<'_>,
         slots: Vec<Slot<Resident>>,
-        arenas: impl FnOnce(&[ParamId], &[u64]) -> Vec<Vec<u64>>,
+        arenas: Vec<Vec<u64>>,
     ) -> Result<(Bridge, Vec<Row>, Vec<Vec<Memory>>, Vec<Resident>), WsamError> {
         // A step without parameters was refused before.
         let first = slots.first().ok_or(WsamError::NoGradients { gradients: 0 })?;
@@ -144,18 +151,18 @@ impl Fused {
         let mut weights = Vec::with_capacity(slots.len());
         let mut known = Vec::with_capacity(slots.len());
         for slot in slots {
+            let perturbed = context.in_group(&slot).perturbed;
             let placed = self.weights.get(&slot.id).filter(|w| w.tensor == slot.weight.id.value());
             let placed = placed.map(|weight| weight.memory.clone());
-            known.push((slot.id, slot.weight.shape.clone(), slot.len as u64, placed.clone()));
+            let shape = slot.weight.shape.clone();
             if placed.is_none() {
                 tensors.push(slot.weight.clone());
             }
             weights.push(slot.weight);
             tensors.push(slot.grad);
+            known.push((slot.id, slot.group, perturbed, shape, slot.len as u64, placed));
         }
-        let ids: Vec<_> = known.iter().map(|(id, ..)| *id).collect();
-        let lens: Vec<_> = known.iter().map(|(_, _, len, _)| *len).collect();
-        let resolved = bridge.resolve(tensors, arenas(&ids, &lens), Vec::new())?;
+        let resolved = bridge.resolve(tensors, arenas, Vec::new())?;
         let (mut resolved, arenas) = (resolved.tensors.into_iter(), resolved.arenas);
         let mut next = || {
             let reason = "a tensor was not resolved".to_owned();
@@ -163,9 +170,9 @@ impl Fused {
         };
         let rows = known
             .into_iter()
-            .map(|(id, shape, len, placed)| {
+            .map(|(id, group, perturbed, shape, len, placed)| {
                 let weight = placed.map_or_else(&mut next, Ok)?;
-                Ok(Row { id, shape, len, weight, grad: next()? })
+                Ok(Row { id, group, perturbed, shape, len, weight, grad: next()? })
             })
             .collect::<Result<_, WsamError>>()?;
         Ok((bridge, rows, arenas, weights))
@@ -175,7 +182,9 @@ impl Fused {
         Norms::Fused(Box::new(DeviceNorms {
             engine: self.engine.clone(),
             norms: norms.clone(),
-            has_gradient: !hyper.adaptive || hyper.clips_gradient() || track_norms,
+            has_gradient: !hyper.adaptive && !hyper.perturbs_unevenly()
+                || hyper.clips_gradient()
+                || track_norms,
             has_perturbed: hyper.clip.is_some() || track_norms,
         }))
     }
@@ -183,9 +192,13 @@ impl Fused {
     /// Lengths of the state that parameters need for their first step, by state.
     ///
     /// All first states, then all second ones: neighbours in a dispatch, neighbours in memory.
-    fn new_states(&self, base: &Base, ids: &[ParamId], lens: &[u64]) -> Vec<Vec<u64>> {
-        let new = ids.iter().zip(lens).filter(|(id, _)| !self.states.contains_key(id));
-        let new: Vec<u64> = new.map(|(_, len)| *len).collect();
+    fn new_states(
+        &self,
+        base: &Base,
+        parameters: impl Iterator<Item = (ParamId, u64)>,
+    ) -> Vec<Vec<u64>> {
+        let new = parameters.filter(|(id, _)| !self.states.contains_key(id));
+        let new: Vec<u64> = new.map(|(_, len)| len).collect();
         vec![new; base.state_names().len()]
     }
 

@@ -3,7 +3,9 @@
 mod ascended;
 mod config;
 mod error;
+mod groups;
 mod optimizer;
+mod rates;
 mod record;
 mod report;
 mod route;
@@ -24,6 +26,7 @@ pub use config::{
     AdamBaseConfig, AdamWBaseConfig, BaseConfig, RoutePolicy, SgdBaseConfig, WsamConfig,
 };
 pub use error::{Rejected, WsamError};
+pub use groups::GroupConfig;
 pub use optimizer::{Perturbation, Wsam};
 pub use report::StepReport;
 pub use route::{Route, TensorOpsReason};

@@ -10,15 +10,17 @@ use super::config::RoutePolicy;
 use super::error::{Rejected, WsamError};
 #[cfg(feature = "fused-wsam")]
 use super::fused::Fused;
+use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
 use super::route::{Route, TensorOpsReason};
 use super::runner::{self, Context, Pending, Runner};
 use super::state::OptimizerState;
 use super::tensor_ops::TensorOps;
-use crate::method::{Coupling, Hyperparameters, validate_lr};
-use burn::module::{Module, ParamId};
-use burn::optim::{GradientsParams, LearningRate};
+use crate::method::{Coupling, Group, Hyperparameters};
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{Module, ParamGroup, ParamId};
+use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -61,6 +63,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Wsam {
     hyper: Hyperparameters,
+    /// Which parameters the hyperparameters' groups are for.
+    groups: Vec<ParamGroup>,
     track_norms: bool,
     lean: bool,
     device: Device,
@@ -98,6 +102,7 @@ static IDENTITIES: AtomicU64 = AtomicU64::new(0);
 impl Wsam {
     pub(crate) fn new(
         hyper: Hyperparameters,
+        groups: Vec<ParamGroup>,
         policy: RoutePolicy,
         (track_norms, lean): (bool, bool),
         device: &Device,
@@ -109,7 +114,7 @@ impl Wsam {
         let (way, route) = choose(policy, &device)?;
         log::info!("WSAM around {}: {route}", hyper.base.name());
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { hyper, track_norms, lean, device, route, way, identity })
+        Ok(Self { hyper, groups, track_norms, lean, device, route, way, identity })
     }
 
     /// Which way the steps run, and why.
@@ -122,13 +127,14 @@ impl Wsam {
         &self.hyper
     }
 
-    /// Sets the radius of the perturbation, for a schedule. Call it between steps.
+    /// Sets the radius of the perturbation, for a schedule. Call it between steps. Groups with one of
+    /// their own keep it.
     ///
     /// # Errors
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain; nothing has changed then.
     pub fn set_rho(&mut self, rho: f64) -> Result<(), WsamError> {
-        self.set(Hyperparameters { rho, ..self.hyper })
+        self.set(Hyperparameters { rho, ..self.hyper.clone() })
     }
 
     /// Sets the weight of the sharpness, for a schedule. Call it between steps: an ordinary descent
@@ -138,7 +144,20 @@ impl Wsam {
     ///
     /// As [`set_rho`](Self::set_rho).
     pub fn set_gamma(&mut self, gamma: f64) -> Result<(), WsamError> {
-        self.set(Hyperparameters { gamma, ..self.hyper })
+        self.set(Hyperparameters { gamma, ..self.hyper.clone() })
+    }
+
+    /// Sets how a group departs from the method: `group` is its place in
+    /// [`WsamConfig::groups`](crate::WsamConfig::groups). Call it between steps.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::EmptyGroup`] for a
+    /// group that is not there; nothing has changed then.
+    pub fn set_group(&mut self, group: usize, departs: Group) -> Result<(), WsamError> {
+        let mut hyper = self.hyper.clone();
+        *hyper.groups.get_mut(group).ok_or(WsamError::EmptyGroup { group })? = departs;
+        self.set(hyper)
     }
 
     fn set(&mut self, hyper: Hyperparameters) -> Result<(), WsamError> {
@@ -219,7 +238,8 @@ impl Wsam {
 
     /// The second half: returns to `w` and takes the base optimizer's step.
     ///
-    /// `grads` is the gradient at the perturbed model, `lr` the learning rate.
+    /// `grads` is the gradient at the perturbed model; `lr` the learning rate, or Burn's rates by
+    /// parameter.
     ///
     /// # Errors
     ///
@@ -229,11 +249,14 @@ impl Wsam {
     #[doc(alias = "second_step")]
     pub fn descend<M: Module>(
         &mut self,
-        lr: LearningRate,
+        lr: impl Into<ModuleLearningRate>,
         ascended: Ascended<M>,
         grads: GradientsParams,
     ) -> Result<M, Rejected<M>> {
-        self.descend_reported(lr, ascended, grads).map(|(model, _)| model)
+        match Rates::new(lr) {
+            Ok(rates) => self.descend_reported(&rates, ascended, grads).map(|(model, _)| model),
+            Err(error) => Err(Rejected::new(ascended.restore(), error)),
+        }
     }
 
     /// One step of the base optimizer alone, for the part of a training that goes without WSAM: one
@@ -246,18 +269,19 @@ impl Wsam {
     /// is not finite.
     pub fn base_step<M: Module>(
         &mut self,
-        lr: LearningRate,
+        lr: impl Into<ModuleLearningRate>,
         model: M,
         grads: GradientsParams,
     ) -> Result<M, Rejected<M>> {
-        if let Err(error) = validate_lr(lr) {
-            return Err(Rejected::new(model, error.into()));
-        }
+        let rates = match Rates::new(lr) {
+            Ok(rates) => rates,
+            Err(error) => return Err(Rejected::new(model, error)),
+        };
         let (way, context, _) = self.parts();
         let stepped = match way {
-            Way::TensorOps(ops) => runner::base_step(ops, context, lr, model, grads),
+            Way::TensorOps(ops) => runner::base_step(ops, context, &rates, model, grads),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => runner::base_step(fused, context, lr, model, grads),
+            Way::Fused(fused) => runner::base_step(fused, context, &rates, model, grads),
         };
         stepped.map_err(rejected)
     }
@@ -275,13 +299,13 @@ impl Wsam {
     }
 
     fn parts(&mut self) -> (&mut Way, Context<'_>, u64) {
-        let Self { hyper, track_norms, device, way, identity, .. } = self;
-        (way, Context { hyper, track_norms: *track_norms, device }, *identity)
+        let Self { hyper, groups, track_norms, device, way, identity, .. } = self;
+        (way, Context { hyper, groups, track_norms: *track_norms, device }, *identity)
     }
 
     fn descend_reported<M: Module>(
         &mut self,
-        lr: LearningRate,
+        rates: &Rates,
         ascended: Ascended<M>,
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
@@ -290,17 +314,14 @@ impl Wsam {
         if optimizer != identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
-        if let Err(error) = validate_lr(lr) {
-            return Err(Rejected::new(anchor, error.into()));
-        }
         let models = (perturbed, anchor);
         let descended = match (way, climb) {
             (Way::TensorOps(ops), Climb::TensorOps(pending)) => {
-                runner::descend(ops, context, lr, models, *pending, grads)
+                runner::descend(ops, context, rates, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]
             (Way::Fused(fused), Climb::Fused(pending)) => {
-                runner::descend(fused, context, lr, models, *pending, grads)
+                runner::descend(fused, context, rates, models, *pending, grads)
             }
             // An optimizer's route never changes, and the ascent is this optimizer's own.
             #[cfg(feature = "fused-wsam")]

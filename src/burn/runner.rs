@@ -2,11 +2,13 @@
 //! the way from the module to a list of parameters and back is the same for both.
 
 use super::error::WsamError;
+use super::groups::{check_groups, group_of};
+use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
 use super::slots::{Collected, Form, Slot, assign, collect, collect_perturbed, perturbed_copy};
-use crate::method::Hyperparameters;
-use burn::module::{Module, ParamId};
+use crate::method::{Hyperparameters, InGroup};
+use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device};
 use std::collections::HashMap;
@@ -15,8 +17,18 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) hyper: &'a Hyperparameters,
+    /// Which parameters the hyperparameters' groups are for.
+    pub(crate) groups: &'a [ParamGroup],
     pub(crate) track_norms: bool,
     pub(crate) device: &'a Device,
+}
+
+impl Context<'_> {
+    /// The method as a slot's group sees it.
+    pub(crate) fn in_group<T>(&self, slot: &Slot<T>) -> InGroup {
+        // Slots have no other groups than those there are.
+        self.hyper.in_group(slot.group).unwrap_or_else(|| self.hyper.in_no_group())
+    }
 }
 
 type TensorOf<R> = <<R as Runner>::Form as Form>::Tensor;
@@ -47,7 +59,7 @@ pub(crate) trait Runner: Sized {
     fn descend(
         &mut self,
         context: Context<'_>,
-        lr: f64,
+        rates: &[f64],
         kept: Self::Kept,
         grads_perturbed: Vec<TensorOf<Self>>,
     ) -> Result<Half<Self, Norms>, WsamError>;
@@ -55,7 +67,7 @@ pub(crate) trait Runner: Sized {
     fn lean_ascend(
         &mut self,
         context: Context<'_>,
-        lr: f64,
+        rates: &[f64],
         slots: Vec<Slot<TensorOf<Self>>>,
     ) -> Result<Half<Self, Self::LeanKept>, WsamError>;
 
@@ -70,7 +82,7 @@ pub(crate) trait Runner: Sized {
     fn base_step(
         &mut self,
         context: Context<'_>,
-        lr: f64,
+        rates: &[f64],
         slots: Vec<Slot<TensorOf<Self>>>,
     ) -> Result<Half<Self, ()>, WsamError>;
 
@@ -101,9 +113,10 @@ fn slots<R: Runner, M: Module>(
     model: &M,
     grads: GradientsParams,
 ) -> Result<Collected<R::Form>, WsamError> {
-    let collected = collect::<R::Form, M>(model, grads, context.device)?;
+    let mut collected = collect::<R::Form, M>(model, grads, context.device)?;
     let (types, expected, route) = R::TYPES;
-    for slot in &collected.slots {
+    for slot in &mut collected.slots {
+        slot.group = group_of(context.groups, slot.id, &slot.path);
         let param = || slot.path.clone();
         if !types.contains(&slot.dtype) {
             let found = slot.dtype;
@@ -116,6 +129,8 @@ fn slots<R: Runner, M: Module>(
             _ => {}
         }
     }
+    let taken = collected.slots.iter().map(|slot| (slot.id, slot.path.as_str()));
+    check_groups(context.groups, model, taken)?;
     Ok(collected)
 }
 
@@ -131,14 +146,15 @@ fn by_id<T>(names: &[(ParamId, String)], tensors: Vec<T>) -> HashMap<ParamId, T>
 pub(crate) fn base_step<R: Runner, M: Module>(
     runner: &mut R,
     context: Context<'_>,
-    lr: f64,
+    rates: &Rates,
     model: M,
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
     let collected = slots(runner, context, &model, grads);
     let stepped = collected.and_then(|Collected { slots, .. }| {
         let names = names(&slots);
-        Ok((names, runner.base_step(context, lr, slots)?))
+        let rates = rates.of(&names)?;
+        Ok((names, runner.base_step(context, &rates, slots)?))
     });
     match stepped {
         Ok((names, half)) => Ok(finish(runner, model, &names, half).0),
@@ -164,7 +180,7 @@ pub(crate) fn ascend<R: Runner, M: Module>(
 pub(crate) fn descend<R: Runner, M: Module>(
     runner: &mut R,
     context: Context<'_>,
-    lr: f64,
+    rates: &Rates,
     (perturbed, anchor): (M, M),
     pending: Pending<R::Kept>,
     grads: GradientsParams,
@@ -173,7 +189,9 @@ pub(crate) fn descend<R: Runner, M: Module>(
     let collected = collect_perturbed::<R::Form, M>(&perturbed, grads, context.device, &names);
     // Before the new weights are allocated: w + e_w has done its work.
     drop(perturbed);
-    match collected.and_then(|grads| runner.descend(context, lr, kept, grads)) {
+    let descended = collected
+        .and_then(|grads| runner.descend(context, &rates.of(&names)?, kept, grads));
+    match descended {
         Ok(half) => Ok(finish(runner, anchor, &names, half)),
         Err(error) => Err((anchor, error)),
     }
@@ -196,7 +214,7 @@ fn finish<R: Runner, M: Module, K>(
 pub(crate) fn lean_ascend<R: Runner, M: Module>(
     runner: &mut R,
     context: Context<'_>,
-    lr: f64,
+    rates: &Rates,
     model: M,
     grads: GradientsParams,
 ) -> Result<((M, M), Pending<R::LeanKept>), (M, WsamError)> {
@@ -205,7 +223,8 @@ pub(crate) fn lean_ascend<R: Runner, M: Module>(
         Err(error) => return Err((model, error)),
     };
     let names = names(&slots);
-    let half = match runner.lean_ascend(context, lr, slots) {
+    let half = rates.of(&names).and_then(|rates| runner.lean_ascend(context, &rates, slots));
+    let half = match half {
         Ok(half) => half,
         Err(error) => return Err((model, error)),
     };

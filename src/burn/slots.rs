@@ -39,6 +39,8 @@ impl Form for Flat {
 pub(crate) struct Slot<T> {
     pub(crate) id: ParamId,
     pub(crate) path: String,
+    /// 0 for none, else counted from 1.
+    pub(crate) group: usize,
     /// Elements.
     pub(crate) len: usize,
     pub(crate) dtype: DType,
@@ -166,6 +168,7 @@ impl Visitor<'_> {
         Ok(Some(Slot {
             id: param.id,
             path: self.path.text.clone(),
+            group: 0,
             len: weight.shape().num_elements(),
             dtype: weight.dtype(),
             weight: F::hold(weight)?,

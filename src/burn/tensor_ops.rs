@@ -6,7 +6,7 @@ use super::report::Norms;
 use super::runner::{Context, Half, Runner};
 use super::slots::{Flat, Slot};
 use super::state::{OptimizerState, read};
-use crate::method::{Base, Blend, CLIP_EPSILON, Clip, Hyperparameters};
+use crate::method::{Base, Blend, CLIP_EPSILON, Clip, Hyperparameters, InGroup};
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -42,8 +42,8 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 pub(crate) struct LeanKept {
     stepped: Vec<Tensor<1>>,
-    /// `lr sharpness`.
-    factor: f64,
+    /// `lr sharpness`, for each.
+    factors: Vec<f64>,
     norms: TensorNorms,
 }
 
@@ -64,20 +64,34 @@ impl TensorOps {
 /// `w + e_w` for every slot, and `||g||` where the step or the caller wants it.
 fn climb(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> (Vec<Tensor<1>>, TensorNorms) {
     let Context { hyper, track_norms, .. } = context;
-    let grads = || slots.iter().map(|slot| slot.grad.clone());
-    let clips_g = hyper.clips_gradient();
-    let (divisor, gradient) = if hyper.adaptive {
-        let scaled = slots.iter().map(|slot| slot.weight.clone() * slot.grad.clone());
-        (global_norm(scaled), (clips_g || track_norms).then(|| global_norm(grads())))
-    } else {
-        let norm = global_norm(grads());
-        (norm.clone(), Some(norm))
+    let groups: Vec<InGroup> = slots.iter().map(|slot| context.in_group(slot)).collect();
+    let divisors: Vec<_> = (0..hyper.scopes())
+        .map(|scope| {
+            let inside = slots.iter().zip(&groups).filter_map(|(slot, group)| {
+                (group.perturbed && group.scope == scope).then(|| match group.adaptive {
+                    true => slot.weight.clone() * slot.grad.clone(),
+                    false => slot.grad.clone(),
+                })
+            });
+            // A scope without parameters has nothing to divide.
+            inside.clone().next().map(|_| global_norm(inside))
+        })
+        .collect();
+    let gradient = match &divisors[0] {
+        Some(norm) if !hyper.adaptive && !hyper.perturbs_unevenly() => Some(norm.clone()),
+        _ if hyper.clips_gradient() || track_norms => {
+            Some(global_norm(slots.iter().map(|slot| slot.grad.clone())))
+        }
+        _ => None,
     };
-    let divisor = divisor + hyper.epsilon;
-    let perturbed = slots.iter().map(|slot| {
+    let divisors: Vec<_> =
+        divisors.into_iter().map(|norm| norm.map(|norm| norm + hyper.epsilon)).collect();
+    let perturbed = slots.iter().zip(&groups).map(|(slot, group)| {
+        let divisor = divisors[group.scope].as_ref().filter(|_| group.perturbed);
+        let Some(divisor) = divisor else { return slot.weight.clone() };
         // Divided first: g / ||g|| is at most 1, while rho / ||g|| may leave the range.
-        let mut e = slot.grad.clone() / divisor.clone() * hyper.rho;
-        if hyper.adaptive {
+        let mut e = slot.grad.clone() / divisor.clone() * group.rho;
+        if group.adaptive {
             e = e * slot.weight.clone() * slot.weight.clone();
         }
         slot.weight.clone() + e
@@ -115,7 +129,7 @@ impl Runner for TensorOps {
     fn descend(
         &mut self,
         context: Context<'_>,
-        lr: f64,
+        rates: &[f64],
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<Half<Self, Norms>, WsamError> {
@@ -124,15 +138,17 @@ impl Runner for TensorOps {
         norms.perturbed = perturbed_norm(context, &grads_perturbed);
         let scale_g = scale_of_g(hyper, &norms);
         let scale_perturbed = clip_factor(hyper.clip, &norms.perturbed);
-        let blend = hyper.blend();
         let tensors = slots
             .into_iter()
+            .zip(rates)
             .zip(grads_perturbed)
-            .map(|(slot, g_perturbed)| {
+            .map(|((slot, lr), g_perturbed)| {
+                let InGroup { base, blend, lr_factor, .. } = context.in_group(&slot);
+                let lr = lr * lr_factor;
                 let g = scaled(slot.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
                 let h = mix(&blend, &g, &g_perturbed);
-                let w = self.stepped(hyper, lr, slot.id, slot.weight, h);
+                let w = self.stepped(&base, lr, slot.id, slot.weight, h);
                 if blend.sharpness == 0.0 {
                     w
                 } else {
@@ -147,21 +163,25 @@ impl Runner for TensorOps {
     fn lean_ascend(
         &mut self,
         context: Context<'_>,
-        lr: f64,
+        rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Half<Self, LeanKept>, WsamError> {
         let hyper = context.hyper;
         let (tensors, norms) = climb(context, &slots);
         let scale_g = scale_of_g(hyper, &norms);
-        let factor = lr * hyper.blend().sharpness;
-        let stepped = slots
+        let (stepped, factors) = slots
             .into_iter()
-            .map(|slot| {
+            .zip(rates)
+            .map(|(slot, lr)| {
+                let InGroup { base, blend, lr_factor, .. } = context.in_group(&slot);
+                let lr = lr * lr_factor;
+                let factor = lr * blend.sharpness;
                 let g = scaled(slot.grad, &scale_g);
-                self.stepped(hyper, lr, slot.id, slot.weight, g.clone()) + g * factor
+                let stepped = self.stepped(&base, lr, slot.id, slot.weight, g.clone());
+                (stepped + g * factor, factor)
             })
-            .collect();
-        let rest = LeanKept { stepped, factor, norms };
+            .unzip();
+        let rest = LeanKept { stepped, factors, norms };
         Ok(Half { tensors, rest, retired: Vec::new() })
     }
 
@@ -171,13 +191,16 @@ impl Runner for TensorOps {
         kept: LeanKept,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<Half<Self, Norms>, WsamError> {
-        let LeanKept { stepped, factor, mut norms } = kept;
+        let LeanKept { stepped, factors, mut norms } = kept;
         norms.perturbed = perturbed_norm(context, &grads_perturbed);
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
         let tensors = stepped
             .into_iter()
+            .zip(factors)
             .zip(grads_perturbed)
-            .map(|(stepped, g_perturbed)| stepped - scaled(g_perturbed, &scale_perturbed) * factor)
+            .map(|((stepped, factor), g_perturbed)| {
+                stepped - scaled(g_perturbed, &scale_perturbed) * factor
+            })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
         Ok(Half { tensors, rest, retired: Vec::new() })
@@ -186,7 +209,7 @@ impl Runner for TensorOps {
     fn base_step(
         &mut self,
         context: Context<'_>,
-        lr: f64,
+        rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Half<Self, ()>, WsamError> {
         let hyper = context.hyper;
@@ -196,9 +219,11 @@ impl Runner for TensorOps {
         let scale_g = scale_of_g(hyper, &norms);
         let tensors = slots
             .into_iter()
-            .map(|slot| {
+            .zip(rates)
+            .map(|(slot, lr)| {
+                let InGroup { base, lr_factor, .. } = context.in_group(&slot);
                 let g = scaled(slot.grad, &scale_g);
-                self.stepped(hyper, lr, slot.id, slot.weight, g)
+                self.stepped(&base, lr * lr_factor, slot.id, slot.weight, g)
             })
             .collect();
         Ok(Half { tensors, rest: (), retired: Vec::new() })
@@ -236,13 +261,13 @@ impl TensorOps {
     /// The base optimizer's step of one parameter; its state advances.
     fn stepped(
         &mut self,
-        hyper: &Hyperparameters,
+        base: &Base,
         lr: f64,
         id: ParamId,
         w: Tensor<1>,
         h: Tensor<1>,
     ) -> Tensor<1> {
-        let (w, state) = base_step(&hyper.base, lr, w, h, self.states.remove(&id));
+        let (w, state) = base_step(base, lr, w, h, self.states.remove(&id));
         self.states.insert(id, state);
         w
     }

@@ -2,15 +2,16 @@
 //! the same state.
 
 use super::Engine;
-use super::constants::step_constants;
 use super::error::EngineError;
 use super::half::{Half, HalfNorm};
 use super::record::Constants;
-use super::slices::{BaseTensor, check_slices, classes};
+use super::checks::check_slices;
+use super::kinds::{Kinds, Rates, check_states};
+use super::slices::BaseTensor;
 use super::stats::StepStats;
 use super::step::{BlendSource, stats};
 use crate::layout::{Kernel, NormOf, Norms};
-use crate::method::{Hyperparameters, validate_lr};
+use crate::method::Hyperparameters;
 use std::time::Instant;
 
 /// A recorded base step.
@@ -39,37 +40,38 @@ impl Engine {
     /// # Errors
     ///
     /// As [`descent`](Engine::descent); nothing was recorded then.
-    pub fn base_step(
+    pub fn base_step<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         hyper: &Hyperparameters,
-        lr: f64,
+        rates: impl Into<Rates<'a>>,
         track_norms: bool,
         tensors: &[BaseTensor],
     ) -> Result<BaseStep, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
-        validate_lr(lr)?;
+        let rates = rates.into();
+        rates.check(tensors.len())?;
         let states = hyper.base.state_names().len();
-        let each = tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step));
-        let (classes, steps) = classes(each, states)?;
+        check_states(tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step)), states)?;
+        let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
+        let kinds = Kinds::of_steps(hyper, each, rates)?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
             norm: (hyper.clips_gradient() || track_norms).then_some(HalfNorm {
                 of: NormOf::Gradient,
                 perturbed: false,
-                slots_plain: Norms::GRADIENT,
-                slots_scaled: 0,
+                slots: Norms::GRADIENT,
             }),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: true },
         };
         let rows = tensors
             .iter()
-            .zip(&classes)
-            .map(|(tensor, class)| (*class, tensor.weight.len, tensor.columns(anchored)));
+            .enumerate()
+            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(anchored)));
         let plan = self.plan(half, rows, || check_slices(tensors))?;
-        let steps = steps.iter().map(|step| step_constants(hyper, lr, *step)).collect();
-        let constants = Constants { hyper, blend: BlendSource::Method, steps };
+        let blend = BlendSource::Method;
+        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
         let norms = self.norms_buffer();
         self.record(encoder, "wsam.base_step", &plan.0, &constants, &norms)?;
         Ok(BaseStep { norms, stats: stats(&plan.0, plan.1, start) })

@@ -1,10 +1,17 @@
-//! What each base optimizer puts into a step's uniforms.
+//! What each kind of tensors puts into its row of constants.
 
-use crate::layout::StepUniforms;
-use crate::method::{Base, ClipScope, Hyperparameters};
+use super::step::BlendSource;
+use crate::layout::{KindUniforms, Norms};
+use crate::method::{Base, ClipScope, Hyperparameters, InGroup};
 
-/// The table at the top of `step.wgsl`, computed in f64 and rounded once.
-pub(super) fn step_constants(hyper: &Hyperparameters, lr: f64, step: u64) -> StepUniforms {
+/// The method's part, and the table at the top of `step.wgsl`; computed in f64 and rounded once.
+pub(super) fn kind_uniforms(
+    hyper: &Hyperparameters,
+    group: &InGroup,
+    lr: f64,
+    step: u64,
+    blend: BlendSource<'_>,
+) -> KindUniforms {
     // Unclipped: the largest norm there is.
     let (max_norm, max_norm_perturbed) = match hyper.clip {
         None => (f32::MAX, f32::MAX),
@@ -14,19 +21,33 @@ pub(super) fn step_constants(hyper: &Hyperparameters, lr: f64, step: u64) -> Ste
         },
     };
     let first = step == 1;
-    let common = StepUniforms {
-        first: u32::from(first),
-        lr: lr as f32,
-        decay: 1.0,
+    let flag = |bit, set| if set { bit } else { 0 };
+    let blend_here = match blend {
+        BlendSource::Host(blend) => blend,
+        BlendSource::Method | BlendSource::Device(_) => group.blend,
+    };
+    let common = KindUniforms {
+        flags: flag(KindUniforms::PERTURBED, group.perturbed)
+            | flag(KindUniforms::ADAPTIVE, group.perturbed && group.adaptive)
+            | flag(KindUniforms::DEVICE_BLEND, matches!(blend, BlendSource::Device(_)))
+            | flag(KindUniforms::FIRST, first),
+        norm: Norms::place(group.scope),
+        rho: group.rho as f32,
+        guard: hyper.epsilon as f32,
+        a: blend_here.a as f32,
+        b: blend_here.b as f32,
+        sharpness: blend_here.sharpness as f32,
         max_norm,
         max_norm_perturbed,
+        lr: lr as f32,
+        decay: 1.0,
         ..Default::default()
     };
-    match hyper.base {
+    match group.base {
         Base::Sgd { momentum, weight_decay } => {
-            let common = StepUniforms { weight_decay: weight_decay as f32, ..common };
+            let common = KindUniforms { weight_decay: weight_decay as f32, ..common };
             let Some(m) = momentum else { return common };
-            StepUniforms {
+            KindUniforms {
                 keep_1: m.momentum as f32,
                 add_1: if first { 1.0 } else { (1.0 - m.dampening) as f32 },
                 mix_m: if m.nesterov { m.momentum as f32 } else { 1.0 },
@@ -36,8 +57,8 @@ pub(super) fn step_constants(hyper: &Hyperparameters, lr: f64, step: u64) -> Ste
         }
         Base::Adam(m) | Base::AdamW(m) => {
             let t = step as f64;
-            let decoupled = matches!(hyper.base, Base::AdamW(_));
-            StepUniforms {
+            let decoupled = matches!(group.base, Base::AdamW(_));
+            KindUniforms {
                 decay: if decoupled { (1.0 - lr * m.weight_decay) as f32 } else { 1.0 },
                 weight_decay: if decoupled { 0.0 } else { m.weight_decay as f32 },
                 epsilon: m.epsilon as f32,

@@ -111,6 +111,33 @@ pub enum EngineError {
         /// State tensors of the base optimizer.
         expected: usize,
     },
+    /// A tensor is of a group that the hyperparameters do not have.
+    #[error("tensor {tensor} is of group {group}, but the hyperparameters have {groups}")]
+    Group {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// Its group, counted from 1.
+        group: usize,
+        /// Groups there are.
+        groups: usize,
+    },
+    /// A perturbed tensor has no partner, or one that is not perturbed has one.
+    #[error("tensor {tensor}: its group is {}perturbed, but it has {} partner",
+        if *given { "not " } else { "" }, if *given { "a" } else { "no" })]
+    Partner {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// Whether it has a partner.
+        given: bool,
+    },
+    /// Learning rates for another number of tensors.
+    #[error("{rates} learning rates were given for {tensors} tensors")]
+    RateCount {
+        /// Learning rates.
+        rates: usize,
+        /// Tensors.
+        tensors: usize,
+    },
     /// Steps count from 1.
     #[error("tensor {tensor}: step is 0, but the first step is 1")]
     StepZero {

@@ -2,14 +2,14 @@
 //! tensors stay where they are; only constants are filled in anew.
 
 use super::error::EngineError;
-use super::plan::cut;
+use super::plan::{Cut, cut};
 use super::schedule::{Capacity, Dispatch, pack};
 use super::slices::{Columns, Slice};
 use super::stats::StepStats;
 use super::{ALIGNMENT, Engine};
 use crate::layout::{
-    self, Access, COLUMNS, Chunk, Frames, Kernel, NormOf, Specialisation, Width, column,
-    column_binding,
+    self, Access, COLUMNS, Chunk, Frames, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation,
+    Width, column, column_binding,
 };
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -31,15 +31,34 @@ pub(crate) struct HalfNorm {
     pub(crate) of: NormOf,
     /// Of `g~` instead of `g`.
     pub(crate) perturbed: bool,
-    /// Fields of [`layout::Norms`] that take it, as bits.
-    pub(crate) slots_plain: u32,
-    pub(crate) slots_scaled: u32,
+    /// Fields of [`layout::Norms`] that take the norm of `g` or `g~`, as bits.
+    pub(crate) slots: u32,
 }
 
-/// One tensor of a half: its class of equal uniforms, its length, its slices.
-pub(crate) type Row<'a> = (usize, u64, Columns<'a>);
+/// One tensor of a half.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'a> {
+    /// Row in the table of constants.
+    pub(crate) kind: usize,
+    pub(crate) len: u64,
+    /// Which norm its perturbation is divided by; `None` if it is not perturbed.
+    pub(crate) scope: Option<usize>,
+    /// Whether the perturbation scales with the weights.
+    pub(crate) adaptive: bool,
+    pub(crate) columns: Columns<'a>,
+}
 
-type OwnedRow = (usize, u64, [Option<Slice>; COLUMNS]);
+impl Row<'_> {
+    fn traits(&self) -> (usize, u64, Option<usize>, bool) {
+        (self.kind, self.len, self.scope, self.adaptive)
+    }
+}
+
+#[derive(Debug)]
+struct OwnedRow {
+    traits: (usize, u64, Option<usize>, bool),
+    columns: [Option<Slice>; COLUMNS],
+}
 
 /// Every input of a plan but what an engine never changes.
 #[derive(Debug)]
@@ -50,15 +69,17 @@ pub(crate) struct Key {
 
 impl Key {
     fn new<'a>(half: Half, rows: impl Iterator<Item = Row<'a>>) -> Self {
-        let own =
-            |(class, len, columns): Row<'a>| (class, len, columns.map(|slice| slice.cloned()));
+        let own = |row: Row<'a>| OwnedRow {
+            traits: row.traits(),
+            columns: row.columns.map(|slice| slice.cloned()),
+        };
         Self { half, rows: rows.map(own).collect() }
     }
 
     fn fits<'a>(&self, half: Half, count: usize, mut rows: impl Iterator<Item = Row<'a>>) -> bool {
-        let same = |(class, len, columns): Row<'a>, own: &OwnedRow| {
+        let same = |row: Row<'a>, own: &OwnedRow| {
             let equal = |(slice, own): (&Option<&Slice>, &Option<Slice>)| *slice == own.as_ref();
-            (class, len) == (own.0, own.1) && columns.iter().zip(&own.2).all(equal)
+            row.traits() == own.traits && row.columns.iter().zip(&own.columns).all(equal)
         };
         self.half == half
             && self.rows.len() == count
@@ -73,14 +94,16 @@ pub(crate) struct Ready {
     pub(crate) group: wgpu::BindGroup,
     pub(crate) grid: [u32; 2],
     pub(crate) kernel: Kernel,
-    pub(crate) class: usize,
+    /// Page of the table of constants.
+    pub(crate) page: usize,
     pub(crate) count: u32,
 }
 
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) norm: Option<HalfNorm>,
     pub(crate) ready: Vec<Ready>,
+    /// What the norm's finish needs, if there is one.
+    pub(crate) finish: NormFinishUniforms,
     /// All but submissions, plans made and time.
     pub(crate) stats: StepStats,
 }
@@ -120,19 +143,23 @@ impl Engine {
         half: Half,
         rows: impl Iterator<Item = Row<'a>> + Clone,
     ) -> Result<Plan, EngineError> {
-        let elements = rows.clone().map(|(_, len, _)| len).sum::<u64>();
         let mut buffers = HashSet::new();
         let mut ready = Vec::new();
         let mut overhead = 0;
+        let mut finish = NormFinishUniforms::default();
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         if let Some(norm) = half.norm {
-            let rows = rows.clone().map(|(_, len, columns)| (0, len, norm.columns(&columns)));
-            let groups = cut(rows, self.window_limits, self.tuning.norm_chunk_len(elements));
-            let chunks: usize = groups.iter().map(|group| group.chunks.len()).sum();
-            let by_lane = self.by_lane(elements, chunks as u64);
+            let mut rows: Vec<_> = rows.clone().filter_map(|row| norm.row(row)).collect();
+            // Each scope's partials side by side; what is in none comes last.
+            rows.sort_by_key(|row| row.scope.unwrap_or(usize::MAX));
+            let elements = rows.iter().map(|row| row.len).sum();
+            let chunk_len = self.tuning.norm_chunk_len(elements);
+            let Cut { groups, ends } = cut(rows.iter().copied(), self.window_limits, chunk_len);
+            let chunks = ends.last().copied().unwrap_or(0);
+            let by_lane = self.by_lane(elements, u64::from(chunks));
             let lanes = if by_lane { self.tuning.workgroup } else { 1 };
-            let count = chunks as u32 * lanes;
-            let bytes = 16 * norm.of.count() * u64::from(count);
+            finish = norm.finish(&rows, ends.iter().map(|end| end * lanes));
+            let bytes = 16 * norm.of.count() * u64::from(chunks * lanes);
             overhead += 2 * bytes;
             let partials = self.partials_for(bytes);
             let kernel = Kernel::Norm { of: norm.of, by_lane };
@@ -140,9 +167,11 @@ impl Engine {
                 dispatch.note(&mut buffers, &mut overhead);
                 ready.push(self.ready(kernel, &dispatch, &partials)?);
             }
-            ready.push(self.finish(norm.of, count, &partials)?);
+            let scopes = rows.iter().filter_map(|row| row.scope).max().map_or(1, |scope| scope + 1);
+            ready.push(self.finish(norm.of, scopes as u32, &partials)?);
         }
-        let groups = cut(rows, self.window_limits, u64::from(self.tuning.chunk_len));
+        let taken = rows.clone().filter(|row| half.takes(row));
+        let groups = cut(taken, self.window_limits, u64::from(self.tuning.chunk_len)).groups;
         for dispatch in pack(groups, self.capacity(half.kernel)) {
             dispatch.note(&mut buffers, &mut overhead);
             ready.push(self.ready(half.kernel, &dispatch, &self.unused)?);
@@ -151,22 +180,21 @@ impl Engine {
             let kernel = half.kernel.stage().entry_point().to_owned();
             return Err(EngineError::Pipeline { kernel, reason: error.to_string() });
         }
-        let (reads, writes) = half.accesses();
-        let uniforms = 16 * ready.len() as u64;
-        let stats = StepStats {
+        let mut stats = StepStats {
             dispatches: ready.len() as u32,
-            bytes_read: 4 * elements * reads,
-            bytes_written: 4 * elements * writes,
-            overhead_bytes: overhead + uniforms,
+            overhead_bytes: overhead + 16 * ready.len() as u64,
             buffers: buffers.len() as u32,
-            extra_bytes: if matches!(half.kernel, Kernel::Ascent { .. }) {
-                4 * elements
-            } else {
-                0
-            },
             ..Default::default()
         };
-        Ok(Plan { norm: half.norm, ready, stats })
+        for row in rows {
+            let (reads, writes) = half.accesses(&row);
+            stats.bytes_read += 4 * row.len * reads;
+            stats.bytes_written += 4 * row.len * writes;
+            if matches!(half.kernel, Kernel::Ascent { .. }) && row.scope.is_some() {
+                stats.extra_bytes += 4 * row.len;
+            }
+        }
+        Ok(Plan { ready, finish, stats })
     }
 
     /// Whether a norm keeps a partial for each invocation: written and read, 32 bytes each, they must
@@ -192,7 +220,7 @@ impl Engine {
         dispatch: &Dispatch,
         partials: &wgpu::Buffer,
     ) -> Result<Ready, EngineError> {
-        let Dispatch { class, width, frames, .. } = *dispatch;
+        let Dispatch { page, width, frames, .. } = *dispatch;
         let specialisation = Specialisation { kernel, width, frames };
         let (pipeline, group_layout) = self.pipelines.get(specialisation)?;
         let table = self.table(&dispatch.chunks);
@@ -212,7 +240,7 @@ impl Engine {
             entries: &entries,
         });
         let count = dispatch.chunks.len() as u32;
-        Ok(Ready { pipeline, group, grid: self.grid(count), kernel, class, count })
+        Ok(Ready { pipeline, group, grid: self.grid(count), kernel, page, count })
     }
 
     /// Entries of the column whose first binding is `number`.
@@ -240,7 +268,7 @@ impl Engine {
     fn finish(
         &self,
         of: NormOf,
-        count: u32,
+        scopes: u32,
         partials: &wgpu::Buffer,
     ) -> Result<Ready, EngineError> {
         let kernel = Kernel::NormFinish(of);
@@ -251,7 +279,7 @@ impl Engine {
             layout: &layout,
             entries: &[whole(layout::PARTIALS.number, partials)],
         });
-        Ok(Ready { pipeline, group, grid: [1, 1], kernel, class: 0, count })
+        Ok(Ready { pipeline, group, grid: [scopes, 1], kernel, page: 0, count: 0 })
     }
 
     /// The 2-D grid for so many workgroups, which fit.
@@ -301,29 +329,57 @@ impl Dispatch {
 }
 
 impl HalfNorm {
-    /// The norm's columns, from the half's.
-    fn columns<'a>(&self, from: &Columns<'a>) -> Columns<'a> {
+    /// The norm's row of a tensor, from the half's; `None` if it counts in no norm that is taken.
+    fn row<'a>(&self, row: Row<'a>) -> Option<Row<'a>> {
         let mut columns = [None; COLUMNS];
         let grad = if self.perturbed { column::GRAD_PERTURBED } else { column::GRAD };
-        columns[column::GRAD] = from[grad];
-        if self.of.reads_weight() {
-            columns[column::WEIGHT] = from[column::ANCHOR].or(from[column::WEIGHT]);
+        columns[column::GRAD] = row.columns[grad];
+        if self.reads_weight(&row) {
+            columns[column::WEIGHT] = row.columns[column::ANCHOR].or(row.columns[column::WEIGHT]);
         }
-        columns
+        let counts = self.of.takes_gradient() || row.scope.is_some();
+        counts.then_some(Row { columns, ..row })
+    }
+
+    fn reads_weight(&self, row: &Row<'_>) -> bool {
+        self.of.scaling() != Scaling::Plain && row.adaptive
+    }
+
+    /// `ends` are where the partials of each row end.
+    fn finish(&self, rows: &[Row<'_>], ends: impl Iterator<Item = u32>) -> NormFinishUniforms {
+        let mut finish = NormFinishUniforms { slots_plain: self.slots, ..Default::default() };
+        for (row, end) in rows.iter().zip(ends) {
+            finish.partial_count = end;
+            // A scope without rows ends where the one before it does.
+            if let Some(scope) = row.scope {
+                finish.ends.iter_mut().skip(scope).for_each(|of_scope| *of_scope = end);
+            }
+        }
+        finish
     }
 }
 
 impl Half {
-    /// Tensors read and written, in times the parameters.
-    fn accesses(&self) -> (u64, u64) {
-        let norm = self.norm.map_or(0, |norm| 1 + u64::from(norm.of.reads_weight()));
+    /// Whether the kernel has anything to do with a tensor.
+    fn takes(&self, row: &Row<'_>) -> bool {
+        row.scope.is_some() || !matches!(self.kernel, Kernel::Ascent { .. })
+    }
+
+    /// How often an element of a tensor is read and written.
+    fn accesses(&self, row: &Row<'_>) -> (u64, u64) {
+        let norm = self.norm.filter(|norm| norm.row(*row).is_some());
+        let norm = norm.map_or(0, |norm| 1 + u64::from(norm.reads_weight(row)));
         let (reads, writes) = match self.kernel {
+            _ if !self.takes(row) => (0, 0),
             Kernel::Norm { .. } | Kernel::NormFinish(_) => (0, 0),
             Kernel::Ascent { in_place, .. } => (2, 1 + u64::from(in_place)),
             Kernel::Descent { states, alone, .. } => {
                 (3 - u64::from(alone) + u64::from(states), 1 + u64::from(states))
             }
-            Kernel::LeanAscent { states, .. } => (2 + u64::from(states), 2 + u64::from(states)),
+            Kernel::LeanAscent { states, .. } => {
+                let written = 1 + u64::from(row.scope.is_some());
+                (2 + u64::from(states), written + u64::from(states))
+            }
             Kernel::LeanDescent => (2, 1),
         };
         (norm + reads, writes)

@@ -14,15 +14,16 @@
 //! way cannot be taken back.
 
 use super::Engine;
-use super::constants::step_constants;
 use super::error::EngineError;
 use super::half::Half;
 use super::record::Constants;
-use super::slices::{LeanAscentTensor, LeanDescentTensor, check_slices, classes};
+use super::checks::check_slices;
+use super::kinds::{Kinds, Rates, check_partners, check_states};
+use super::slices::{LeanAscentTensor, LeanDescentTensor};
 use super::stats::StepStats;
-use super::step::{BlendSource, ascent_norm, descent_norm, same_count, stats};
+use super::step::{BlendSource, ascent_norm, descent_norm, same_count, scaling, stats};
 use crate::layout::Kernel;
-use crate::method::{Coupling, Hyperparameters, validate_lr};
+use crate::method::{Coupling, Hyperparameters};
 use std::time::Instant;
 
 /// A recorded lean ascent, to be handed to its [`lean_descent`](Engine::lean_descent).
@@ -33,7 +34,8 @@ pub struct LeanAscent {
     tensors: usize,
     track_norms: bool,
     hyper: Hyperparameters,
-    lr: f64,
+    /// One for each tensor, or one.
+    rates: Vec<f64>,
     stats: StepStats,
 }
 
@@ -60,55 +62,61 @@ impl Engine {
     ///
     /// [`EngineError::LeanCoupled`] for the coupled form, and those of
     /// [`ascent`](Engine::ascent) and [`descent`](Engine::descent); nothing was recorded then.
-    pub fn lean_ascent(
+    pub fn lean_ascent<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         hyper: &Hyperparameters,
-        lr: f64,
+        rates: impl Into<Rates<'a>>,
         track_norms: bool,
         tensors: &[LeanAscentTensor],
     ) -> Result<LeanAscent, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
-        validate_lr(lr)?;
+        let rates = rates.into();
+        rates.check(tensors.len())?;
         if hyper.coupling == Coupling::Coupled {
             return Err(EngineError::LeanCoupled);
         }
         let states = hyper.base.state_names().len();
-        let each = tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step));
-        let (classes, steps) = classes(each, states)?;
+        check_states(tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step)), states)?;
+        let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
+        let kinds = Kinds::of_steps(hyper, each, rates)?;
+        check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
             norm: Some(ascent_norm(hyper, track_norms)),
             kernel: Kernel::LeanAscent {
-                adaptive: hyper.adaptive,
+                scaling: scaling(hyper),
                 states: states as u32,
                 anchored,
             },
         };
         let rows = tensors
             .iter()
-            .zip(&classes)
-            .map(|(tensor, class)| (*class, tensor.weight.len, tensor.columns(anchored)));
+            .enumerate()
+            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(anchored)));
         let plan = self.plan(half, rows, || check_slices(tensors))?;
-        let steps = steps.iter().map(|step| step_constants(hyper, lr, *step)).collect();
-        let constants = Constants { hyper, blend: BlendSource::Method, steps };
+        let blend = BlendSource::Method;
+        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
         let norms = self.norms_buffer();
         self.record(encoder, "wsam.lean_ascent", &plan.0, &constants, &norms)?;
         Ok(LeanAscent {
             norms,
             tensors: tensors.len(),
             track_norms,
-            hyper: *hyper,
-            lr,
+            hyper: hyper.clone(),
+            rates: match rates {
+                Rates::Same(rate) => vec![rate],
+                Rates::Each(rates) => rates.to_vec(),
+            },
             stats: stats(&plan.0, plan.1, start),
         })
     }
 
     /// Records what is left of the step: `w = u - lr alpha g~`.
     ///
-    /// `tensors` are those of `ascent`, in any order; hyperparameters and learning rate are the
-    /// ascent's. Returns what the descent cost.
+    /// `tensors` are those of `ascent`, in its order if each had a learning rate of its own;
+    /// hyperparameters and learning rates are the ascent's. Returns what the descent cost.
     ///
     /// # Errors
     ///
@@ -120,15 +128,23 @@ impl Engine {
         tensors: &[LeanDescentTensor],
     ) -> Result<StepStats, EngineError> {
         let start = Instant::now();
-        let LeanAscent { hyper, lr, .. } = ascent;
+        let LeanAscent { hyper, rates, .. } = ascent;
         same_count(ascent.tensors, tensors.len())?;
+        let rates = match rates.as_slice() {
+            [rate] => Rates::Same(*rate),
+            rates => Rates::Each(rates),
+        };
         let half =
             Half { norm: descent_norm(hyper, ascent.track_norms), kernel: Kernel::LeanDescent };
-        let rows = tensors.iter().map(|tensor| (0, tensor.weight.len, tensor.columns()));
+        // The blend, clipping and the learning rate are all it takes from them.
+        let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
+        let rows = tensors
+            .iter()
+            .enumerate()
+            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns()));
         let plan = self.plan(half, rows, || check_slices(tensors))?;
-        // Clipping and the learning rate are all it takes from them.
-        let steps = vec![step_constants(hyper, *lr, 1)];
-        let constants = Constants { hyper, blend: BlendSource::Method, steps };
+        let blend = BlendSource::Method;
+        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
         self.record(encoder, "wsam.lean_descent", &plan.0, &constants, &ascent.norms)?;
         Ok(stats(&plan.0, plan.1, start))
     }

@@ -23,7 +23,8 @@
 //! let ascent = engine.ascent(&mut encoder, &hyper, AscentOptions::default(), &[AscentTensor {
 //!     weight: weight.clone(),
 //!     grad: grad.clone(),
-//!     partner: perturbed,
+//!     partner: Some(perturbed),
+//!     group: 0,
 //! }])?;
 //! gradient(&mut encoder); // grad_perturbed at perturbed
 //! engine.descent(&mut encoder, &hyper, 0.1, BlendSource::Method, &ascent, &[DescentTensor {
@@ -33,6 +34,7 @@
 //!     grad_perturbed,
 //!     state: vec![],
 //!     step: 1,
+//!     group: 0,
 //! }])?;
 //! engine.queue().submit([encoder.finish()]);
 //! # Ok(())
@@ -41,9 +43,11 @@
 
 mod adapter;
 mod base;
+mod checks;
 mod constants;
 mod error;
 mod half;
+mod kinds;
 mod lean;
 mod pipelines;
 mod plan;
@@ -58,6 +62,7 @@ mod tuning;
 
 pub use base::BaseStep;
 pub use error::{EngineError, Role};
+pub use kinds::Rates;
 pub use lean::LeanAscent;
 pub use slices::{
     AscentTensor, BaseTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, Placement, Slice,

@@ -39,7 +39,7 @@ impl Pipelines {
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries })
         };
         let step = [dynamic(0), fixed(1), fixed(2), dynamic(3)];
-        let finish = [dynamic(4), entry(layout::NORMS.number, storage, false)];
+        let finish = [fixed(4), entry(layout::NORMS.number, storage, false)];
         Ok(Self {
             device: device.clone(),
             workgroup,

@@ -4,8 +4,9 @@
 //! share it, so the number of frames grows with distinct buffers, not with tensors; `schedule.rs`
 //! then puts frames together into dispatches.
 
+use super::half::Row;
 use super::slices::{Columns, Slice};
-use crate::layout::{COLUMNS, Chunk, Width};
+use crate::layout::{COLUMNS, Chunk, KINDS, Width};
 use std::collections::HashMap;
 
 /// A range of a buffer that a dispatch binds.
@@ -22,8 +23,8 @@ pub(crate) type Windows = [Option<Window>; COLUMNS];
 /// Work of one frame.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// Tensors of one class share their uniforms.
-    pub(crate) class: usize,
+    /// Page of the table of constants that holds its tensors' kinds.
+    pub(crate) page: usize,
     pub(crate) width: Width,
     pub(crate) windows: Windows,
     pub(crate) chunks: Vec<Chunk>,
@@ -55,44 +56,62 @@ impl WindowLimits {
     }
 }
 
-/// Cuts `tensors` (class, length, slices) into groups, in the order in which their windows first
-/// appear. Within a group, chunks follow the order of the tensors; they are numbered in that order
-/// over all groups.
+/// What tensors are cut into.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    pub(crate) groups: Vec<Group>,
+    /// Chunks up to and with each tensor.
+    pub(crate) ends: Vec<u32>,
+}
+
+/// Cuts tensors into groups, in the order in which their windows first appear. Within a group, chunks
+/// follow the order of the tensors; they are numbered in that order over all groups.
 // wgpu hashes and compares a buffer by its identity, which nothing mutates.
 #[allow(clippy::mutable_key_type)]
 pub(crate) fn cut<'a>(
-    tensors: impl Iterator<Item = (usize, u64, Columns<'a>)>,
+    tensors: impl Iterator<Item = Row<'a>>,
     limits: WindowLimits,
     chunk_len: u64,
-) -> Vec<Group> {
+) -> Cut {
     let mut groups: Vec<Group> = Vec::new();
     let mut places: HashMap<(usize, Width, Windows), usize> = HashMap::new();
+    let mut ends = Vec::new();
     let mut count = 0;
-    for (class, len, columns) in tensors {
+    for Row { kind, len, columns, .. } in tensors {
+        let (page, kind) = (kind / KINDS, kind % KINDS);
         let mut position = 0;
         while position < len {
             let windows = columns.map(|slice| slice.map(|slice| limits.window(slice, position)));
             let (offsets, piece, width) = piece(&columns, &windows, position, len);
             let same = |group: &Group| {
-                (group.class, group.width) == (class, width) && group.windows == windows
+                (group.page, group.width) == (page, width) && group.windows == windows
             };
             // Neighbours mostly share their windows.
             let place = match groups.last() {
                 Some(last) if same(last) => groups.len() - 1,
                 _ => {
                     let next = groups.len();
-                    let place = *places.entry((class, width, windows.clone())).or_insert(next);
+                    let place = *places.entry((page, width, windows.clone())).or_insert(next);
                     if place == next {
-                        groups.push(Group { class, width, windows, chunks: Vec::new() });
+                        groups.push(Group { page, width, windows, chunks: Vec::new() });
                     }
                     place
                 }
             };
-            push_chunks(&mut groups[place].chunks, piece, offsets, chunk_len, &mut count);
+            let mut done = 0;
+            while done < piece {
+                let len = chunk_len.min(piece - done);
+                // All fit: a window is at most u32::MAX bytes.
+                let offsets = offsets.map(|offset| (offset + done) as u32);
+                groups[place].chunks.push(Chunk::new(len as u32, count, kind as u32, offsets));
+                count += 1;
+                done += len;
+            }
             position += piece;
         }
+        ends.push(count);
     }
-    groups
+    Cut { groups, ends }
 }
 
 /// Offsets in the windows, and how many elements from `position` on can be taken at which width.
@@ -118,22 +137,5 @@ fn piece(
         (offsets, in_windows.min(in_vectors), Width::Wide)
     } else {
         (offsets, in_windows, Width::Narrow)
-    }
-}
-
-fn push_chunks(
-    chunks: &mut Vec<Chunk>,
-    piece: u64,
-    offsets: [u64; COLUMNS],
-    chunk_len: u64,
-    count: &mut u32,
-) {
-    let mut done = 0;
-    while done < piece {
-        let len = chunk_len.min(piece - done);
-        // All fit: a window is at most u32::MAX bytes.
-        chunks.push(Chunk::new(len as u32, *count, offsets.map(|offset| (offset + done) as u32)));
-        *count += 1;
-        done += len;
     }
 }

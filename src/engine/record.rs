@@ -1,24 +1,23 @@
 //! Fills a plan with the constants of a step and records it as one compute pass.
 
 use super::error::EngineError;
-use super::half::{Plan, Ready, range};
+use super::half::{Plan, range};
 use super::step::BlendSource;
 use super::timing::around;
 use super::{ALIGNMENT, Engine};
 use crate::layout::{
-    AscentUniforms, BlendUniforms, DescentUniforms, Kernel, NORMS, NormFinishUniforms,
-    NormUniforms, StepUniforms,
+    BlendUniforms, DispatchUniforms, KINDS, Kernel, KindUniforms, NORMS, NormFinishUniforms,
 };
-use crate::method::Hyperparameters;
-use bytemuck::bytes_of;
+use bytemuck::{bytes_of, cast_slice};
 use wgpu::util::DeviceExt;
+
+/// Bytes of a page of the table of kinds.
+const PAGE: usize = KINDS * size_of::<KindUniforms>();
 
 /// What changes from step to step.
 pub(crate) struct Constants<'a> {
-    pub(crate) hyper: &'a Hyperparameters,
+    pub(crate) kinds: Vec<KindUniforms>,
     pub(crate) blend: BlendSource<'a>,
-    /// By class. A half without a base step has none.
-    pub(crate) steps: Vec<StepUniforms>,
 }
 
 impl Engine {
@@ -32,16 +31,28 @@ impl Engine {
         norms: &wgpu::Buffer,
     ) -> Result<(), EngineError> {
         let device_blend = constants.blend.device()?;
-        // The blend, the steps of the classes, the dispatches' own: each in its place.
-        let mut bytes = Vec::with_capacity(ALIGNMENT as usize * (plan.ready.len() + 3));
-        append(&mut bytes, bytes_of(&constants.blend.uniforms(constants.hyper)));
-        let none = [StepUniforms::default()];
-        let steps = if constants.steps.is_empty() { &none[..] } else { &constants.steps };
-        let steps: Vec<_> = steps.iter().map(|step| append(&mut bytes, bytes_of(step))).collect();
+        // The table of kinds, page by page, and the dispatches' own: each in its place.
+        let mut bytes = Vec::with_capacity(PAGE + ALIGNMENT as usize * (plan.ready.len() + 1));
+        let mut pages = Vec::new();
+        for page in constants.kinds.chunks(KINDS) {
+            let place = append(&mut bytes, cast_slice(page));
+            bytes.resize(place as usize + PAGE, 0);
+            pages.push(place);
+        }
+        if pages.is_empty() {
+            bytes.resize(PAGE, 0);
+            pages.push(0);
+        }
+        let finish_place = append(&mut bytes, bytes_of(&plan.finish));
         let heads: Vec<_> = plan
             .ready
             .iter()
-            .map(|ready| append(&mut bytes, &head(ready, plan, constants.hyper)))
+            .map(|ready| {
+                let (chunk_count, grid_width) = (ready.count, ready.grid[0]);
+                let rest = DispatchUniforms::default();
+                let head = DispatchUniforms { chunk_count, grid_width, ..rest };
+                append(&mut bytes, bytes_of(&head))
+            })
             .collect();
 
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -51,24 +62,26 @@ impl Engine {
             usage: wgpu::BufferUsages::UNIFORM,
         });
         let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
-        let head = || range(&uniforms, 0, size_of::<AscentUniforms>() as u64);
+        let head = range(&uniforms, 0, size_of::<DispatchUniforms>() as u64);
         let blend_size = size_of::<BlendUniforms>() as u64;
         let step = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(label),
             layout: &self.pipelines.step_layout,
             entries: &[
-                entry(0, head()),
+                entry(0, head),
                 entry(1, range(norms, 0, norms.size())),
                 entry(2, range(device_blend.unwrap_or(&uniforms), 0, blend_size)),
-                entry(3, range(&uniforms, 0, size_of::<StepUniforms>() as u64)),
+                entry(3, range(&uniforms, 0, PAGE as u64)),
             ],
         });
-        let finish = plan.norm.map(|_| {
-            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(label),
-                layout: &self.pipelines.finish_layout,
-                entries: &[entry(4, head()), entry(NORMS.number, range(norms, 0, norms.size()))],
-            })
+        let finish_size = size_of::<NormFinishUniforms>() as u64;
+        let finish = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(label),
+            layout: &self.pipelines.finish_layout,
+            entries: &[
+                entry(4, range(&uniforms, u64::from(finish_place), finish_size)),
+                entry(NORMS.number, range(norms, 0, norms.size())),
+            ],
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
             let kernel = label.to_owned();
@@ -89,11 +102,11 @@ impl Engine {
             }
             pass.set_pipeline(&ready.pipeline);
             pass.set_bind_group(0, &ready.group, &[]);
-            match (&finish, ready.kernel) {
-                (Some(finish), Kernel::NormFinish(_)) => pass.set_bind_group(1, finish, &[head]),
+            match ready.kernel {
+                Kernel::NormFinish(_) => pass.set_bind_group(1, &finish, &[]),
                 _ => {
-                    let class = ready.class.min(steps.len() - 1);
-                    pass.set_bind_group(1, &step, &[head, steps[class]]);
+                    let page = pages[ready.page.min(pages.len() - 1)];
+                    pass.set_bind_group(1, &step, &[head, page]);
                 }
             }
             pass.dispatch_workgroups(ready.grid[0], ready.grid[1], 1);
@@ -112,49 +125,6 @@ impl BlendSource<'_> {
             return Err(EngineError::BlendBuffer { usage, size, need });
         }
         Ok(Some(buffer))
-    }
-
-    fn uniforms(&self, hyper: &Hyperparameters) -> BlendUniforms {
-        let blend = match self {
-            BlendSource::Host(blend) => *blend,
-            BlendSource::Method | BlendSource::Device(_) => hyper.blend(),
-        };
-        BlendUniforms {
-            a: blend.a as f32,
-            b: blend.b as f32,
-            sharpness: blend.sharpness as f32,
-            padding: 0.0,
-        }
-    }
-}
-
-/// A dispatch's own uniforms; all are of one size.
-fn head(ready: &Ready, plan: &Plan, hyper: &Hyperparameters) -> [u8; 16] {
-    let (chunk_count, grid_width) = (ready.count, ready.grid[0]);
-    match ready.kernel {
-        Kernel::Norm { .. } => {
-            let rest = NormUniforms::default();
-            bytemuck::cast(NormUniforms { chunk_count, grid_width, ..rest })
-        }
-        Kernel::NormFinish(_) => {
-            let slots = plan.norm.map_or((0, 0), |norm| (norm.slots_plain, norm.slots_scaled));
-            bytemuck::cast(NormFinishUniforms {
-                partial_count: ready.count,
-                slots_plain: slots.0,
-                slots_scaled: slots.1,
-                padding: 0,
-            })
-        }
-        Kernel::Ascent { .. } | Kernel::LeanAscent { .. } => bytemuck::cast(AscentUniforms {
-            chunk_count,
-            grid_width,
-            rho: hyper.rho as f32,
-            epsilon: hyper.epsilon as f32,
-        }),
-        Kernel::Descent { .. } | Kernel::LeanDescent => {
-            let rest = DescentUniforms::default();
-            bytemuck::cast(DescentUniforms { chunk_count, grid_width, ..rest })
-        }
     }
 }
 

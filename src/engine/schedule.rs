@@ -10,7 +10,8 @@ use crate::layout::{COLUMNS, Chunk, Frames, Width};
 /// Work of one dispatch.
 #[derive(Debug)]
 pub(crate) struct Dispatch {
-    pub(crate) class: usize,
+    /// Page of the table of constants.
+    pub(crate) page: usize,
     pub(crate) width: Width,
     pub(crate) frames: Frames,
     /// By frame.
@@ -28,12 +29,12 @@ pub(crate) struct Capacity {
     pub(crate) max_chunks: u64,
 }
 
-/// Groups in dispatches. Groups of one class and width share as few as the capacity allows.
+/// Groups in dispatches. Groups of one page and width share as few as the capacity allows.
 pub(crate) fn pack(groups: Vec<Group>, capacity: Capacity) -> Vec<Dispatch> {
     let mut kinds: Vec<Vec<Group>> = Vec::new();
     for group in groups {
         let like = |kind: &&mut Vec<Group>| {
-            kind.first().is_some_and(|f| (f.class, f.width) == (group.class, group.width))
+            kind.first().is_some_and(|f| (f.page, f.width) == (group.page, group.width))
         };
         match kinds.iter_mut().find(like) {
             Some(kind) => kind.push(group),
@@ -65,7 +66,7 @@ fn varying(groups: &[Group]) -> u8 {
 /// One dispatch of at most `most` frames. Counts above four come in fours, so that a model whose
 /// gradients wander over more or fewer buffers does not compile a shader for each count.
 fn join(groups: Vec<Group>, varying: u8, most: usize) -> Dispatch {
-    let (class, width) = (groups[0].class, groups[0].width);
+    let (page, width) = (groups[0].page, groups[0].width);
     let count = match groups.len() {
         few @ 0..=4 => few,
         many => many.next_multiple_of(4).min(most),
@@ -82,7 +83,7 @@ fn join(groups: Vec<Group>, varying: u8, most: usize) -> Dispatch {
     }
     // Frames without chunks: bound, never touched.
     windows.resize(count, windows[0].clone());
-    Dispatch { class, width, frames, windows, chunks }
+    Dispatch { page, width, frames, windows, chunks }
 }
 
 /// Several dispatches where the grid cannot hold all workgroups.
@@ -90,9 +91,9 @@ fn split(dispatch: Dispatch, max_chunks: u64, out: &mut Vec<Dispatch>) {
     if dispatch.chunks.len() as u64 <= max_chunks {
         return out.push(dispatch);
     }
-    let Dispatch { class, width, frames, windows, chunks } = dispatch;
+    let Dispatch { page, width, frames, windows, chunks } = dispatch;
     out.extend(chunks.chunks(max_chunks as usize).map(|part| Dispatch {
-        class,
+        page,
         width,
         frames,
         windows: windows.clone(),

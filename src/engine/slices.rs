@@ -1,8 +1,7 @@
 //! Tensors as the engine sees them: ranges of `f32` elements in storage buffers.
 
-use super::error::{EngineError, Role};
+use super::error::Role;
 use crate::layout::{COLUMNS, column};
-use std::collections::HashMap;
 
 /// `len` elements of `f32` in `buffer`, starting `offset` bytes in. Cloning clones a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +29,11 @@ pub struct AscentTensor {
     /// The gradient `g`. Read.
     pub grad: Slice,
     /// Written: `w + e_w` if [`Placement::OutOfPlace`], a copy of `w` (the anchor) if
-    /// [`Placement::InPlace`].
-    pub partner: Slice,
+    /// [`Placement::InPlace`]. `None` for a tensor whose group is not perturbed, and only then.
+    pub partner: Option<Slice>,
+    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
+    pub group: usize,
 }
 
 /// Where an ascent puts the perturbed weights.
@@ -52,7 +54,7 @@ pub struct DescentTensor {
     pub weight: Slice,
     /// Where `w` is read from: the anchor of an in-place ascent, or the old weights if the new
     /// ones go to a buffer of their own. `None` if `weight` itself still holds `w`, as it does after
-    /// an ascent out of place.
+    /// an ascent out of place, and after any of a tensor that is not perturbed.
     pub anchor: Option<Slice>,
     /// The gradient `g`, unclipped. Read.
     pub grad: Slice,
@@ -63,6 +65,9 @@ pub struct DescentTensor {
     pub state: Vec<Slice>,
     /// Which step of this tensor this is, counted from 1.
     pub step: u64,
+    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
+    pub group: usize,
 }
 
 /// One tensor of a lean ascent. All slices have the weight's length.
@@ -75,12 +80,16 @@ pub struct LeanAscentTensor {
     pub anchor: Option<Slice>,
     /// The gradient `g`, unclipped. Read, and not needed any more afterwards.
     pub grad: Slice,
-    /// Written with `w + e_w`.
-    pub partner: Slice,
+    /// Written with `w + e_w`. `None` for a tensor whose group is not perturbed, and only then: the second
+    /// pass then reads `w`.
+    pub partner: Option<Slice>,
     /// State tensors, as in [`DescentTensor::state`].
     pub state: Vec<Slice>,
     /// Which step of this tensor this is, counted from 1.
     pub step: u64,
+    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
+    pub group: usize,
 }
 
 /// One tensor of a lean descent.
@@ -90,6 +99,9 @@ pub struct LeanDescentTensor {
     pub weight: Slice,
     /// The perturbed gradient `g~`. Read.
     pub grad_perturbed: Slice,
+    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
+    pub group: usize,
 }
 
 /// One tensor of a base optimizer's step alone. All slices have the weight's length.
@@ -105,6 +117,9 @@ pub struct BaseTensor {
     pub state: Vec<Slice>,
     /// Which step of this tensor this is, counted from 1.
     pub step: u64,
+    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
+    pub group: usize,
 }
 
 /// Slices of one tensor by their [`column`].
@@ -144,17 +159,17 @@ impl AscentTensor {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
             (column::GRAD, Some(&self.grad)),
-            (column::PARTNER, Some(&self.partner)),
+            (column::PARTNER, self.partner.as_ref()),
         ];
         columns(slices, &[])
     }
 
-    fn roles(&self, placement: Placement) -> Roles<'_> {
-        vec![
-            (Role::Weight, &self.weight, placement == Placement::InPlace),
-            (Role::Grad, &self.grad, false),
-            (Role::Partner, &self.partner, true),
-        ]
+    pub(crate) fn roles(&self, placement: Placement) -> Roles<'_> {
+        let in_place = placement == Placement::InPlace && self.partner.is_some();
+        [(Role::Weight, &self.weight, in_place), (Role::Grad, &self.grad, false)]
+            .into_iter()
+            .chain(self.partner.as_ref().map(|partner| (Role::Partner, partner, true)))
+            .collect()
     }
 }
 
@@ -223,7 +238,7 @@ impl LeanAscentTensor {
             (column::WEIGHT, Some(&self.weight)),
             (column::ANCHOR, anchored.then(|| self.anchor.as_ref().unwrap_or(&self.weight))),
             (column::GRAD, Some(&self.grad)),
-            (column::PARTNER, Some(&self.partner)),
+            (column::PARTNER, self.partner.as_ref()),
         ];
         columns(slices, &self.state)
     }
@@ -238,7 +253,8 @@ impl Sliced for LeanAscentTensor {
         [(Role::Weight, &self.weight, true)]
             .into_iter()
             .chain(self.anchor.as_ref().map(|anchor| (Role::Anchor, anchor, false)))
-            .chain([(Role::Grad, &self.grad, false), (Role::Partner, &self.partner, true)])
+            .chain([(Role::Grad, &self.grad, false)])
+            .chain(self.partner.as_ref().map(|partner| (Role::Partner, partner, true)))
             .chain(state_roles(&self.state))
             .collect()
     }
@@ -262,118 +278,4 @@ impl Sliced for LeanDescentTensor {
     fn roles(&self) -> Roles<'_> {
         vec![(Role::Weight, &self.weight, true), (Role::GradPerturbed, &self.grad_perturbed, false)]
     }
-}
-
-/// Checks an ascent's slices before anything is recorded.
-pub(crate) fn check_ascent(
-    tensors: &[AscentTensor],
-    placement: Placement,
-) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles(placement))))
-}
-
-/// Checks the slices of any other half of a step.
-pub(crate) fn check_slices<T: Sliced>(tensors: &[T]) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.len(), tensor.roles())))
-}
-
-/// Sorts tensors into classes of equal step counts: the class of each, and the step of each class.
-///
-/// # Errors
-///
-/// For a tensor with the wrong number of states, or at step 0.
-pub(crate) fn classes<'a>(
-    tensors: impl Iterator<Item = (&'a [Slice], u64)>,
-    states: usize,
-) -> Result<(Vec<usize>, Vec<u64>), EngineError> {
-    let mut steps: Vec<u64> = Vec::new();
-    let mut of = Vec::with_capacity(tensors.size_hint().0);
-    for (tensor, (state, step)) in tensors.enumerate() {
-        if state.len() != states {
-            return Err(EngineError::StateCount { tensor, found: state.len(), expected: states });
-        }
-        if step == 0 {
-            return Err(EngineError::StepZero { tensor });
-        }
-        let known = steps.iter().position(|known| *known == step);
-        of.push(known.unwrap_or_else(|| {
-            steps.push(step);
-            steps.len() - 1
-        }));
-    }
-    Ok((of, steps))
-}
-
-struct Range {
-    start: u64,
-    end: u64,
-    written: bool,
-    tensor: usize,
-    role: Role,
-}
-
-// wgpu hashes and compares a buffer by its identity, which nothing mutates.
-#[allow(clippy::mutable_key_type)]
-fn check<'a>(tensors: impl Iterator<Item = (u64, Roles<'a>)>) -> Result<(), EngineError> {
-    let mut by_buffer: HashMap<&wgpu::Buffer, Vec<Range>> = HashMap::new();
-    for (tensor, (weight_len, roles)) in tensors.enumerate() {
-        for (role, slice, written) in roles {
-            let end = check_slice(tensor, role, slice, weight_len)?;
-            if slice.len > 0 {
-                let range = Range { start: slice.offset, end, written, tensor, role };
-                by_buffer.entry(&slice.buffer).or_default().push(range);
-            }
-        }
-    }
-    by_buffer.into_values().try_for_each(check_overlaps)
-}
-
-fn check_slice(
-    tensor: usize,
-    role: Role,
-    slice: &Slice,
-    weight_len: u64,
-) -> Result<u64, EngineError> {
-    let (offset, len, size) = (slice.offset, slice.len, slice.buffer.size());
-    if len != weight_len {
-        return Err(EngineError::Length { tensor, role, len, weight_len });
-    }
-    if !offset.is_multiple_of(4) {
-        return Err(EngineError::Misaligned { tensor, role, offset });
-    }
-    let end = len.saturating_mul(4).saturating_add(offset);
-    if end > size {
-        return Err(EngineError::OutOfBounds { tensor, role, end, size });
-    }
-    let usage = slice.buffer.usage();
-    if !usage.contains(wgpu::BufferUsages::STORAGE) {
-        return Err(EngineError::NotStorage { tensor, role, usage });
-    }
-    Ok(end)
-}
-
-/// Ranges that are only read may overlap; a written one may overlap nothing.
-fn check_overlaps(mut ranges: Vec<Range>) -> Result<(), EngineError> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut furthest: Option<&Range> = None;
-    let mut furthest_written: Option<&Range> = None;
-    for range in &ranges {
-        let rival = if range.written { furthest } else { furthest_written };
-        if let Some(rival) = rival.filter(|rival| range.start < rival.end) {
-            return Err(EngineError::Overlap {
-                tensor: range.tensor,
-                role: range.role,
-                other_tensor: rival.tensor,
-                other_role: rival.role,
-            });
-        }
-        let further = |old: Option<&Range>| old.is_none_or(|old| range.end > old.end);
-        if further(furthest) {
-            furthest = Some(range);
-        }
-        if range.written && further(furthest_written) {
-            furthest_written = Some(range);
-        }
-    }
-    Ok(())
 }

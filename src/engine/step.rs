@@ -1,14 +1,15 @@
 //! The two halves of a step.
 
 use super::Engine;
-use super::constants::step_constants;
 use super::error::EngineError;
 use super::half::{Half, HalfNorm, Plan};
 use super::record::Constants;
-use super::slices::{AscentTensor, DescentTensor, Placement, check_ascent, check_slices, classes};
+use super::checks::{check_ascent, check_slices};
+use super::kinds::{Kinds, Rates, check_partners, check_states};
+use super::slices::{AscentTensor, DescentTensor, Placement};
 use super::stats::StepStats;
-use crate::layout::{Kernel, NormOf, Norms};
-use crate::method::{Blend, Hyperparameters, validate_lr};
+use crate::layout::{Kernel, NormOf, Norms, Scaling};
+use crate::method::{Blend, Hyperparameters};
 use std::time::Instant;
 
 /// Choices of an ascent that are not the method's.
@@ -24,9 +25,9 @@ pub struct AscentOptions {
 /// Where a descent takes its blend from.
 #[derive(Clone, Copy, Debug)]
 pub enum BlendSource<'a> {
-    /// The method's own: [`Hyperparameters::blend`].
+    /// The method's own: [`Hyperparameters::blend`], and those of groups with a gamma of their own.
     Method,
-    /// Another blend, chosen by the host.
+    /// Another blend for all tensors, chosen by the host.
     Host(Blend),
     /// A device buffer with `BufferUsages::UNIFORM` that holds a
     /// [`BlendUniforms`](crate::layout::BlendUniforms), so that a kernel may choose the blend.
@@ -77,14 +78,20 @@ impl Engine {
         let half = Half {
             norm: Some(ascent_norm(hyper, track_norms)),
             kernel: Kernel::Ascent {
-                adaptive: hyper.adaptive,
+                scaling: scaling(hyper),
                 in_place: placement == Placement::InPlace,
             },
         };
-        let rows = tensors.iter().map(|tensor| (0, tensor.weight.len, tensor.columns()));
+        let kinds = Kinds::of_groups(hyper, tensors.iter().map(|tensor| tensor.group))?;
+        check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
+        let rows = tensors
+            .iter()
+            .enumerate()
+            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns()));
         let plan = self.plan(half, rows, || check_ascent(tensors, placement))?;
         let norms = self.norms_buffer();
-        let constants = Constants { hyper, blend: BlendSource::Method, steps: Vec::new() };
+        let blend = BlendSource::Method;
+        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
         self.record(encoder, "wsam.ascent", &plan.0, &constants, &norms)?;
         let stats = stats(&plan.0, plan.1, start);
         Ok(Ascent { norms, tensors: tensors.len(), track_norms, stats })
@@ -92,27 +99,30 @@ impl Engine {
 
     /// Records the descent: restoration of `w`, blend, base step.
     ///
-    /// `tensors` are those of `ascent`, in any order. Returns what the descent cost.
+    /// `tensors` are those of `ascent`, in any order; `rates` is one learning rate, or one for each
+    /// tensor. Returns what the descent cost.
     ///
     /// # Errors
     ///
     /// An [`EngineError`] that names the tensor; nothing was recorded then.
-    pub fn descent(
+    pub fn descent<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         hyper: &Hyperparameters,
-        lr: f64,
+        rates: impl Into<Rates<'a>>,
         blend: BlendSource<'_>,
         ascent: &Ascent,
         tensors: &[DescentTensor],
     ) -> Result<StepStats, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
-        validate_lr(lr)?;
+        let rates = rates.into();
+        rates.check(tensors.len())?;
         same_count(ascent.tensors, tensors.len())?;
         let states = hyper.base.state_names().len();
-        let each = tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step));
-        let (classes, steps) = classes(each, states)?;
+        check_states(tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step)), states)?;
+        let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
+        let kinds = Kinds::of_steps(hyper, each, rates)?;
         // Every tensor or none: a plan has one kernel.
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
@@ -121,11 +131,10 @@ impl Engine {
         };
         let rows = tensors
             .iter()
-            .zip(&classes)
-            .map(|(tensor, class)| (*class, tensor.weight.len, tensor.columns(anchored)));
+            .enumerate()
+            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(anchored)));
         let plan = self.plan(half, rows, || check_slices(tensors))?;
-        let steps = steps.iter().map(|step| step_constants(hyper, lr, *step)).collect();
-        let constants = Constants { hyper, blend, steps };
+        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
         self.record(encoder, "wsam.descent", &plan.0, &constants, &ascent.norms)?;
         Ok(stats(&plan.0, plan.1, start))
     }
@@ -143,16 +152,27 @@ impl Engine {
     }
 }
 
+/// How a model's perturbation scales with its weights.
+pub(crate) fn scaling(hyper: &Hyperparameters) -> Scaling {
+    if hyper.perturbs_unevenly() {
+        Scaling::ByKind
+    } else if hyper.adaptive {
+        Scaling::Adaptive
+    } else {
+        Scaling::Plain
+    }
+}
+
 /// The norms that an ascent takes, all in one reading.
 pub(crate) fn ascent_norm(hyper: &Hyperparameters, track_norms: bool) -> HalfNorm {
-    let (of, slots_plain, slots_scaled) = if !hyper.adaptive {
-        (NormOf::Gradient, Norms::PERTURBATION | Norms::GRADIENT, 0)
-    } else if hyper.clips_gradient() || track_norms {
-        (NormOf::Both, Norms::GRADIENT, Norms::PERTURBATION)
-    } else {
-        (NormOf::Scaled, 0, Norms::PERTURBATION)
+    let (of, slots) = match scaling(hyper) {
+        Scaling::Plain => (NormOf::Gradient, Norms::PERTURBATION | Norms::GRADIENT),
+        scaling if hyper.clips_gradient() || track_norms => {
+            (NormOf::Both(scaling), Norms::GRADIENT)
+        }
+        scaling => (NormOf::Perturbation(scaling), 0),
     };
-    HalfNorm { of, perturbed: false, slots_plain, slots_scaled }
+    HalfNorm { of, perturbed: false, slots }
 }
 
 /// The norm of `g~`, where something needs it.
@@ -160,8 +180,7 @@ pub(crate) fn descent_norm(hyper: &Hyperparameters, track_norms: bool) -> Option
     (hyper.clip.is_some() || track_norms).then_some(HalfNorm {
         of: NormOf::Gradient,
         perturbed: true,
-        slots_plain: Norms::PERTURBED,
-        slots_scaled: 0,
+        slots: Norms::PERTURBED,
     })
 }
 

@@ -9,9 +9,10 @@ mod specialisations;
 
 pub use frames::{COLUMN_NAMES, column_binding, framed};
 pub use specialisations::{
-    COLUMNS, Frames, Kernel, NormOf, Specialisation, Stage, WORKGROUPS, Width, column,
+    COLUMNS, Frames, Kernel, NormOf, Scaling, Specialisation, Stage, WORKGROUPS, Width, column,
 };
 
+use crate::method::MAX_OWN_NORMS;
 use bytemuck::{Pod, Zeroable};
 use std::mem::{offset_of, size_of};
 
@@ -35,10 +36,10 @@ pub const fn source(stage: Stage, width: Width) -> &'static str {
         };
     }
     match stage {
-        Stage::Norm | Stage::NormFinish => sources!("norm.wgsl"),
-        Stage::Ascent => sources!("ascent.wgsl"),
+        Stage::Norm | Stage::NormFinish => sources!("scaling.wgsl", "norm.wgsl"),
+        Stage::Ascent => sources!("scaling.wgsl", "ascent.wgsl"),
         Stage::Descent => sources!("step.wgsl", "descent.wgsl"),
-        Stage::LeanAscent => sources!("step.wgsl", "lean_ascent.wgsl"),
+        Stage::LeanAscent => sources!("scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"),
         Stage::LeanDescent => sources!("step.wgsl", "lean_descent.wgsl"),
     }
 }
@@ -83,15 +84,23 @@ pub const PARTIALS: Binding =
     Binding { group: 0, number: 9, name: "partials", access: Access::Storage };
 /// Where `norm_finish` writes the norms.
 pub const NORMS: Binding = Binding { group: 1, number: 5, name: "norms", access: Access::Storage };
+const DISPATCH: Binding = uniform::<DispatchUniforms>(0, "dispatch");
+const STEP_NORMS: Binding = uniform::<Norms>(1, "step_norms");
 const BLEND: Binding = uniform::<BlendUniforms>(2, "blend");
-const HYPER: Binding = uniform::<StepUniforms>(3, "hyper");
+const KIND_TABLE: Binding = Binding {
+    group: 1,
+    number: 3,
+    name: "kinds",
+    access: Access::Uniform((KINDS * size_of::<KindUniforms>()) as u64),
+};
 
 const NORM: &[Binding] = &[
     CHUNKS,
     tensor(column::WEIGHT),
     tensor(column::GRAD),
     PARTIALS,
-    uniform::<NormUniforms>(0, "norm_uniforms"),
+    DISPATCH,
+    KIND_TABLE,
 ];
 
 const NORM_FINISH: &[Binding] =
@@ -102,8 +111,9 @@ const ASCENT: &[Binding] = &[
     tensor(column::WEIGHT),
     tensor(column::GRAD),
     tensor(column::PARTNER),
-    uniform::<AscentUniforms>(0, "ascent_uniforms"),
-    uniform::<Norms>(1, "ascent_norms"),
+    DISPATCH,
+    STEP_NORMS,
+    KIND_TABLE,
 ];
 
 const DESCENT: &[Binding] = &[
@@ -115,10 +125,10 @@ const DESCENT: &[Binding] = &[
     tensor(column::STATE),
     tensor(column::STATE + 1),
     tensor(column::STATE + 2),
-    uniform::<DescentUniforms>(0, "descent_uniforms"),
-    uniform::<Norms>(1, "descent_norms"),
+    DISPATCH,
+    STEP_NORMS,
     BLEND,
-    HYPER,
+    KIND_TABLE,
 ];
 
 const LEAN_ASCENT: &[Binding] = &[
@@ -130,20 +140,20 @@ const LEAN_ASCENT: &[Binding] = &[
     tensor(column::STATE),
     tensor(column::STATE + 1),
     tensor(column::STATE + 2),
-    uniform::<AscentUniforms>(0, "lean_ascent_uniforms"),
-    uniform::<Norms>(1, "lean_ascent_norms"),
+    DISPATCH,
+    STEP_NORMS,
     BLEND,
-    HYPER,
+    KIND_TABLE,
 ];
 
 const LEAN_DESCENT: &[Binding] = &[
     CHUNKS,
     tensor(column::WEIGHT),
     tensor(column::GRAD_PERTURBED),
-    uniform::<DescentUniforms>(0, "lean_descent_uniforms"),
-    uniform::<Norms>(1, "lean_descent_norms"),
+    DISPATCH,
+    STEP_NORMS,
     BLEND,
-    HYPER,
+    KIND_TABLE,
 ];
 
 /// Bindings of a stage with one frame, by group and number. Further frames repeat the varying
@@ -190,11 +200,13 @@ pub struct Chunk {
     pub state_1: u32,
     /// Offset in the third state binding.
     pub state_2: u32,
+    /// Its tensor's place in the table of kinds.
+    pub kind: u32,
 }
 
 impl Chunk {
     /// A row of frame 0, from its offsets by [`column`](mod@column).
-    pub fn new(len: u32, index: u32, offsets: [u32; COLUMNS]) -> Self {
+    pub fn new(len: u32, index: u32, kind: u32, offsets: [u32; COLUMNS]) -> Self {
         let [weight, anchor, grad, grad_perturbed, partner, state_0, state_1, state_2] = offsets;
         Self {
             len,
@@ -208,22 +220,26 @@ impl Chunk {
             state_0,
             state_1,
             state_2,
+            kind,
         }
     }
 }
 
-/// Global norms of a step.
+/// Global norms of a step, and those that groups have for themselves.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct Norms {
     /// `||g||`; 0 where the step had no use for it.
     pub gradient: f32,
-    /// What `e_w` was divided by: `||g||`, or `|| |w| g ||` if adaptive.
+    /// What `e_w` was divided by: `||g||`, or `|| |w| g ||` if adaptive; over what is perturbed and has
+    /// no norm of its own.
     pub perturbation: f32,
     /// `||g~||`; 0 where the step had no use for it.
     pub perturbed: f32,
     /// Unused.
     pub padding: f32,
+    /// What `e_w` was divided by in the groups with a norm of their own, in their order.
+    pub own: [f32; MAX_OWN_NORMS + 1],
 }
 
 impl Norms {
@@ -233,21 +249,18 @@ impl Norms {
     pub const PERTURBATION: u32 = 2;
     /// Bit that writes `perturbed`.
     pub const PERTURBED: u32 = 4;
+
+    /// Place, among all values, of the norm of a [scope](crate::method::InGroup::scope).
+    pub const fn place(scope: usize) -> u32 {
+        match scope {
+            0 => 1,
+            own => 3 + own as u32,
+        }
+    }
 }
 
-/// Uniforms of `norm`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct NormUniforms {
-    /// Rows in the chunk table.
-    pub chunk_count: u32,
-    /// Workgroups in the x dimension of the dispatch.
-    pub grid_width: u32,
-    /// Unused.
-    pub padding_0: u32,
-    /// Unused.
-    pub padding_1: u32,
-}
+/// Norms that perturbations are divided by, at most.
+pub const SCOPES: usize = MAX_OWN_NORMS + 1;
 
 /// Uniforms of `norm_finish`.
 #[repr(C)]
@@ -257,30 +270,18 @@ pub struct NormFinishUniforms {
     pub partial_count: u32,
     /// Fields of [`Norms`] that take the norm of `g`, as bits.
     pub slots_plain: u32,
-    /// Fields of [`Norms`] that take the norm of `|w| g`, as bits.
-    pub slots_scaled: u32,
     /// Unused.
-    pub padding: u32,
+    pub padding_0: u32,
+    /// Unused.
+    pub padding_1: u32,
+    /// Where the partial sums of each scope end; they begin where the last one's end.
+    pub ends: [u32; SCOPES],
 }
 
-/// Uniforms of `ascent` and `lean_ascent`.
+/// A dispatch's own uniforms.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct AscentUniforms {
-    /// Rows in the chunk table.
-    pub chunk_count: u32,
-    /// Workgroups in the x dimension of the dispatch.
-    pub grid_width: u32,
-    /// Radius of the perturbation.
-    pub rho: f32,
-    /// Guard of the division by the norm.
-    pub epsilon: f32,
-}
-
-/// Uniforms of `descent` and `lean_descent`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct DescentUniforms {
+pub struct DispatchUniforms {
     /// Rows in the chunk table.
     pub chunk_count: u32,
     /// Workgroups in the x dimension of the dispatch.
@@ -291,12 +292,32 @@ pub struct DescentUniforms {
     pub padding_1: u32,
 }
 
-/// A step's constants; the table in `step.wgsl` says what each base optimizer puts here.
+/// Kinds that one dispatch tells apart: rows of the table of [`KindUniforms`].
+pub const KINDS: usize = 64;
+
+/// What the tensors of a kind share: parameter group, learning rate, count of steps. The table in
+/// `step.wgsl` says what each base optimizer puts here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct StepUniforms {
-    /// 1 in the first step of these tensors: the state's content is ignored.
-    pub first: u32,
+pub struct KindUniforms {
+    /// [`PERTURBED`](Self::PERTURBED) and the other bits.
+    pub flags: u32,
+    /// Place of the norm that `e_w` is divided by.
+    pub norm: u32,
+    /// Radius of the perturbation.
+    pub rho: f32,
+    /// Guard of the division by the norm.
+    pub guard: f32,
+    /// Weight of `g` in the base step.
+    pub a: f32,
+    /// Weight of `g~` in the base step.
+    pub b: f32,
+    /// Weight of `g~ - g` beside the base step.
+    pub sharpness: f32,
+    /// Largest norm of `g` that passes unchanged.
+    pub max_norm: f32,
+    /// Largest norm of `g~` that passes unchanged.
+    pub max_norm_perturbed: f32,
     /// Learning rate.
     pub lr: f32,
     /// Factor on the weight: AdamW's decoupled decay.
@@ -319,10 +340,17 @@ pub struct StepUniforms {
     pub mix_m: f32,
     /// Weight of the gradient in the update.
     pub mix_d: f32,
-    /// Largest norm of `g` that passes unchanged.
-    pub max_norm: f32,
-    /// Largest norm of `g~` that passes unchanged.
-    pub max_norm_perturbed: f32,
+}
+
+impl KindUniforms {
+    /// Bit of [`flags`](Self::flags): the ascent moves these tensors.
+    pub const PERTURBED: u32 = 1;
+    /// Bit: their perturbation is adaptive.
+    pub const ADAPTIVE: u32 = 2;
+    /// Bit: the blend is the one in the device's buffer.
+    pub const DEVICE_BLEND: u32 = 4;
+    /// Bit: the first step of these tensors; their states' content is ignored.
+    pub const FIRST: u32 = 8;
 }
 
 /// The blend of the gradients, in a device buffer of its own.
@@ -340,15 +368,13 @@ pub struct BlendUniforms {
 }
 
 const _: () = {
-    assert!(size_of::<Chunk>() == 44);
-    assert!(offset_of!(Chunk, partner) == 28 && offset_of!(Chunk, state_2) == 40);
-    assert!(size_of::<Norms>() == 16 && offset_of!(Norms, perturbed) == 8);
-    assert!(size_of::<NormUniforms>() == 16);
-    assert!(size_of::<NormFinishUniforms>() == 16);
-    assert!(size_of::<AscentUniforms>() == 16 && offset_of!(AscentUniforms, epsilon) == 12);
-    assert!(size_of::<DescentUniforms>() == 16);
-    assert!(size_of::<StepUniforms>() == 56);
-    assert!(offset_of!(StepUniforms, decay) == 8 && offset_of!(StepUniforms, keep_1) == 24);
-    assert!(offset_of!(StepUniforms, max_norm_perturbed) == 52);
+    assert!(size_of::<Chunk>() == 48);
+    assert!(offset_of!(Chunk, partner) == 28 && offset_of!(Chunk, kind) == 44);
+    assert!(size_of::<Norms>() == 144 && offset_of!(Norms, own) == 16);
+    assert!(size_of::<NormFinishUniforms>() == 144 && offset_of!(NormFinishUniforms, ends) == 16);
+    assert!(size_of::<DispatchUniforms>() == 16);
+    assert!(size_of::<KindUniforms>() == 80);
+    assert!(offset_of!(KindUniforms, sharpness) == 24 && offset_of!(KindUniforms, lr) == 36);
+    assert!(offset_of!(KindUniforms, keep_1) == 56 && offset_of!(KindUniforms, mix_d) == 76);
     assert!(size_of::<BlendUniforms>() == 16 && offset_of!(BlendUniforms, sharpness) == 8);
 };

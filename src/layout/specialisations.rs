@@ -53,11 +53,7 @@ impl Stage {
     ];
 
     /// The files in `shaders/` that make the stage up, in their order.
-    pub const fn files(self, width: Width) -> [&'static str; 4] {
-        let shared = match self {
-            Stage::Norm | Stage::NormFinish | Stage::Ascent => None,
-            Stage::Descent | Stage::LeanAscent | Stage::LeanDescent => Some("step.wgsl"),
-        };
+    pub const fn files(self, width: Width) -> [&'static str; 5] {
         let own = match self {
             Stage::Norm | Stage::NormFinish => "norm.wgsl",
             Stage::Ascent => "ascent.wgsl",
@@ -65,10 +61,15 @@ impl Stage {
             Stage::LeanAscent => "lean_ascent.wgsl",
             Stage::LeanDescent => "lean_descent.wgsl",
         };
-        match shared {
-            Some(shared) => ["common.wgsl", width.file(), shared, own],
-            None => ["common.wgsl", width.file(), "", own],
-        }
+        let scaling = match self {
+            Stage::Norm | Stage::NormFinish | Stage::Ascent | Stage::LeanAscent => "scaling.wgsl",
+            Stage::Descent | Stage::LeanDescent => "",
+        };
+        let step = match self {
+            Stage::Norm | Stage::NormFinish | Stage::Ascent => "",
+            Stage::Descent | Stage::LeanAscent | Stage::LeanDescent => "step.wgsl",
+        };
+        ["common.wgsl", width.file(), scaling, step, own]
     }
 
     /// The entry point's name.
@@ -134,38 +135,78 @@ impl Frames {
     }
 }
 
+/// How a perturbation scales with the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scaling {
+    /// Not at all.
+    Plain,
+    /// By `w^2`.
+    Adaptive,
+    /// As each kind says, which also says whether its tensors are perturbed at all.
+    ByKind,
+}
+
+impl Scaling {
+    /// All.
+    pub const ALL: [Scaling; 3] = [Scaling::Plain, Scaling::Adaptive, Scaling::ByKind];
+
+    fn constant(self) -> (&'static str, f64) {
+        let value = match self {
+            Scaling::Plain => 0.0,
+            Scaling::Adaptive => 1.0,
+            Scaling::ByKind => 2.0,
+        };
+        ("SCALING", value)
+    }
+}
+
 /// What a norm is taken of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NormOf {
     /// `g`.
     Gradient,
-    /// `|w| g`.
-    Scaled,
+    /// What the perturbation is divided by, if that is not `g`.
+    Perturbation(Scaling),
     /// Both, in one reading.
-    Both,
+    Both(Scaling),
 }
 
 impl NormOf {
     /// All.
-    pub const ALL: [NormOf; 3] = [NormOf::Gradient, NormOf::Scaled, NormOf::Both];
+    pub const ALL: [NormOf; 5] = [
+        NormOf::Gradient,
+        NormOf::Perturbation(Scaling::Adaptive),
+        NormOf::Perturbation(Scaling::ByKind),
+        NormOf::Both(Scaling::Adaptive),
+        NormOf::Both(Scaling::ByKind),
+    ];
 
     /// Norms it comes to.
     pub const fn count(self) -> u64 {
         match self {
-            NormOf::Gradient | NormOf::Scaled => 1,
-            NormOf::Both => 2,
+            NormOf::Gradient | NormOf::Perturbation(_) => 1,
+            NormOf::Both(_) => 2,
         }
     }
 
-    /// Whether the weights are read.
-    pub const fn reads_weight(self) -> bool {
-        !matches!(self, NormOf::Gradient)
+    /// How `g` is scaled, if it is.
+    pub const fn scaling(self) -> Scaling {
+        match self {
+            NormOf::Gradient => Scaling::Plain,
+            NormOf::Perturbation(scaling) | NormOf::Both(scaling) => scaling,
+        }
+    }
+
+    /// Whether the norm of `g` itself is taken.
+    pub const fn takes_gradient(self) -> bool {
+        !matches!(self, NormOf::Perturbation(_))
     }
 
     fn constants(self, by_lane: bool) -> Vec<(&'static str, f64)> {
         vec![
-            ("PLAIN", f64::from(!matches!(self, NormOf::Scaled))),
-            ("SCALED", f64::from(self.reads_weight())),
+            ("PLAIN", f64::from(self.takes_gradient())),
+            ("SCALED", f64::from(self != NormOf::Gradient)),
+            self.scaling().constant(),
             ("BY_LANE", f64::from(by_lane)),
         ]
     }
@@ -185,8 +226,8 @@ pub enum Kernel {
     NormFinish(NormOf),
     /// The climb.
     Ascent {
-        /// Scale the perturbation by the squared weight.
-        adaptive: bool,
+        /// How the perturbation scales.
+        scaling: Scaling,
         /// Write `w + e_w` over `w` and save the anchor.
         in_place: bool,
     },
@@ -201,8 +242,8 @@ pub enum Kernel {
     },
     /// The climb with the base step.
     LeanAscent {
-        /// Scale the perturbation by the squared weight.
-        adaptive: bool,
+        /// How the perturbation scales.
+        scaling: Scaling,
         /// State tensors of the base optimizer, 0 to 3.
         states: u32,
         /// Take `w` from the anchor.
@@ -221,15 +262,15 @@ impl Kernel {
             all.extend([false, true].map(|by_lane| Kernel::Norm { of, by_lane }));
         }
         for flag in [false, true] {
-            for adaptive in [false, true] {
-                all.push(Kernel::Ascent { adaptive, in_place: flag });
+            for scaling in Scaling::ALL {
+                all.push(Kernel::Ascent { scaling, in_place: flag });
             }
             for states in 0..=3 {
                 for alone in [false, true] {
                     all.push(Kernel::Descent { states, anchored: flag, alone });
                 }
-                for adaptive in [false, true] {
-                    all.push(Kernel::LeanAscent { adaptive, states, anchored: flag });
+                for scaling in Scaling::ALL {
+                    all.push(Kernel::LeanAscent { scaling, states, anchored: flag });
                 }
             }
         }
@@ -254,16 +295,16 @@ impl Kernel {
             Kernel::Norm { of, by_lane } => of.constants(by_lane),
             // Shared source; what it is set to makes no difference here.
             Kernel::NormFinish(of) => of.constants(false),
-            Kernel::Ascent { adaptive, in_place } => {
-                vec![("ADAPTIVE", f64::from(adaptive)), ("IN_PLACE", f64::from(in_place))]
+            Kernel::Ascent { scaling, in_place } => {
+                vec![scaling.constant(), ("IN_PLACE", f64::from(in_place))]
             }
             Kernel::Descent { states, anchored, alone } => vec![
                 ("STATES", f64::from(states)),
                 ("ANCHORED", f64::from(anchored)),
                 ("ALONE", f64::from(alone)),
             ],
-            Kernel::LeanAscent { adaptive, states, anchored } => vec![
-                ("ADAPTIVE", f64::from(adaptive)),
+            Kernel::LeanAscent { scaling, states, anchored } => vec![
+                scaling.constant(),
                 ("STATES", f64::from(states)),
                 ("ANCHORED", f64::from(anchored)),
             ],

@@ -142,6 +142,7 @@ fn parse_golden(file: String, json: &Value) -> Result<Golden, String> {
         adaptive: at(config, "adaptive", boolean)?,
         coupling: coupling(at(config, "decouple", boolean)?),
         clip,
+        groups: Vec::new(),
     };
 
     let shapes = at(json, "shapes", |v| list(v, |shape| list(shape, size)))?;

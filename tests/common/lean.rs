@@ -1,7 +1,7 @@
 //! The engine's lean mode as a route.
 
 use super::golden::{Tensors, narrow, widen};
-use super::raw::{read, slice};
+use super::raw::{perturbed, read, slice};
 use super::replay::Route;
 use burn_wsam::engine::{Engine, LeanAscent, LeanAscentTensor, LeanDescentTensor, Slice};
 use burn_wsam::method::Hyperparameters;
@@ -15,6 +15,7 @@ pub struct LeanRoute {
     weight: Vec<Slice>,
     partner: Vec<Slice>,
     state: Vec<Vec<Slice>>,
+    groups: Vec<usize>,
     pending: Option<LeanAscent>,
     step: u64,
 }
@@ -26,14 +27,21 @@ impl LeanRoute {
         let states = hyper.base.state_names().iter();
         Self {
             engine: engine.clone(),
-            hyper,
             lr,
             weight: weight.iter().map(|tensor| slice(engine, &narrow(tensor))).collect(),
             partner: weight.iter().map(garbage).collect(),
             state: states.map(|_| weight.iter().map(garbage).collect()).collect(),
+            groups: vec![0; weight.len()],
             pending: None,
             step: 0,
+            hyper,
         }
+    }
+
+    /// Puts each tensor into a group of the hyperparameters.
+    pub fn with_groups(mut self, groups: &[usize]) -> Self {
+        self.groups = groups.to_vec();
+        self
     }
 
     fn read_all(&self, slices: &[Slice]) -> Result<Tensors, String> {
@@ -45,14 +53,23 @@ impl LeanRoute {
 impl Route for LeanRoute {
     fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
         self.step += 1;
+        let moved = perturbed(&self.hyper, &self.groups);
+        // What is not perturbed is read by the second pass, and stepped out of place.
+        let before: Vec<_> = self.weight.clone();
+        for (weight, moved) in self.weight.iter_mut().zip(&moved) {
+            if !moved {
+                *weight = slice(&self.engine, &vec![f32::NAN; weight.len as usize]);
+            }
+        }
         let tensors: Vec<_> = (0..self.weight.len())
             .map(|i| LeanAscentTensor {
                 weight: self.weight[i].clone(),
-                anchor: None,
+                anchor: (!moved[i]).then(|| before[i].clone()),
                 grad: slice(&self.engine, &narrow(&grad[i])),
-                partner: self.partner[i].clone(),
+                partner: moved[i].then(|| self.partner[i].clone()),
                 state: self.state.iter().map(|plane| plane[i].clone()).collect(),
                 step: self.step,
+                group: self.groups[i],
             })
             .collect();
         let mut encoder = self.engine.device().create_command_encoder(&Default::default());
@@ -62,7 +79,8 @@ impl Route for LeanRoute {
             .map_err(|error| error.to_string())?;
         self.engine.queue().submit([encoder.finish()]);
         self.pending = Some(ascent);
-        self.read_all(&self.partner)
+        let partners = tensors.into_iter().zip(before).map(|(t, w)| t.partner.unwrap_or(w));
+        self.read_all(&partners.collect::<Vec<_>>())
     }
 
     fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
@@ -74,9 +92,11 @@ impl Route for LeanRoute {
             .weight
             .iter()
             .zip(grad_perturbed)
-            .map(|(weight, grad)| LeanDescentTensor {
+            .zip(&self.groups)
+            .map(|((weight, grad), group)| LeanDescentTensor {
                 weight: weight.clone(),
                 grad_perturbed: slice(&self.engine, &narrow(grad)),
+                group: *group,
             })
             .collect();
         let mut encoder = self.engine.device().create_command_encoder(&Default::default());

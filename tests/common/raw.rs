@@ -47,8 +47,15 @@ pub struct EngineRoute {
     weight: Vec<Slice>,
     partner: Vec<Slice>,
     state: Vec<Vec<Slice>>,
+    groups: Vec<usize>,
     pending: Option<(Ascent, Vec<Slice>)>,
     step: u64,
+}
+
+/// Whether each tensor is perturbed, by its group.
+pub fn perturbed(hyper: &Hyperparameters, groups: &[usize]) -> Vec<bool> {
+    let of = |group: &usize| hyper.in_group(*group).expect("a test's group").perturbed;
+    groups.iter().map(of).collect()
 }
 
 impl EngineRoute {
@@ -61,21 +68,24 @@ impl EngineRoute {
         let upload = |tensor: &Vec<f64>| slice(engine, &narrow(tensor));
         // Garbage: the first step must not look at it.
         let garbage = |tensor: &Vec<f64>| slice(engine, &vec![f32::NAN; tensor.len()]);
+        let states = hyper.base.state_names().iter();
         Self {
             engine: engine.clone(),
-            hyper,
             placement,
             weight: weight.iter().map(upload).collect(),
             partner: weight.iter().map(garbage).collect(),
-            state: hyper
-                .base
-                .state_names()
-                .iter()
-                .map(|_| weight.iter().map(garbage).collect())
-                .collect(),
+            state: states.map(|_| weight.iter().map(garbage).collect()).collect(),
+            groups: vec![0; weight.len()],
             pending: None,
             step: 0,
+            hyper,
         }
+    }
+
+    /// Puts each tensor into a group of the hyperparameters.
+    pub fn with_groups(mut self, groups: &[usize]) -> Self {
+        self.groups = groups.to_vec();
+        self
     }
 
     fn read_all(&self, slices: &[Slice]) -> Result<Tensors, String> {
@@ -91,15 +101,13 @@ impl EngineRoute {
 impl Route for EngineRoute {
     fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
         let grad: Vec<_> = grad.iter().map(|g| slice(&self.engine, &narrow(g))).collect();
-        let tensors: Vec<_> = self
-            .weight
-            .iter()
-            .zip(&self.partner)
-            .zip(&grad)
-            .map(|((weight, partner), grad)| AscentTensor {
-                weight: weight.clone(),
-                grad: grad.clone(),
-                partner: partner.clone(),
+        let moved = perturbed(&self.hyper, &self.groups);
+        let tensors: Vec<_> = (0..self.weight.len())
+            .map(|i| AscentTensor {
+                weight: self.weight[i].clone(),
+                grad: grad[i].clone(),
+                partner: moved[i].then(|| self.partner[i].clone()),
+                group: self.groups[i],
             })
             .collect();
         let mut encoder = self.encoder();
@@ -112,24 +120,27 @@ impl Route for EngineRoute {
         self.pending = Some((ascent, grad));
         match self.placement {
             Placement::InPlace => self.read_all(&self.weight),
-            Placement::OutOfPlace => self.read_all(&self.partner),
+            Placement::OutOfPlace => {
+                let slices = tensors.into_iter().map(|t| t.partner.unwrap_or(t.weight));
+                self.read_all(&slices.collect::<Vec<_>>())
+            }
         }
     }
 
     fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
         let (ascent, grad) = self.pending.take().ok_or("no ascent")?;
         self.step += 1;
+        let moved = perturbed(&self.hyper, &self.groups);
         let tensors: Vec<_> = (0..self.weight.len())
             .map(|i| DescentTensor {
                 weight: self.weight[i].clone(),
-                anchor: match self.placement {
-                    Placement::InPlace => Some(self.partner[i].clone()),
-                    Placement::OutOfPlace => None,
-                },
+                anchor: (moved[i] && self.placement == Placement::InPlace)
+                    .then(|| self.partner[i].clone()),
                 grad: grad[i].clone(),
                 grad_perturbed: slice(&self.engine, &narrow(&grad_perturbed[i])),
                 state: self.state.iter().map(|plane| plane[i].clone()).collect(),
                 step: self.step,
+                group: self.groups[i],
             })
             .collect();
         let mut encoder = self.encoder();

@@ -111,7 +111,7 @@ fn step(
     at: impl Fn(usize, usize) -> Slice,
 ) -> Result<(), String> {
     let ascents: Vec<_> = (0..LENS.len())
-        .map(|i| AscentTensor { weight: at(0, i), grad: at(1, i), partner: at(2, i) })
+        .map(|i| AscentTensor { weight: at(0, i), grad: at(1, i), partner: Some(at(2, i)), group: 0 })
         .collect();
     let descents: Vec<_> = (0..LENS.len())
         .map(|i| DescentTensor {
@@ -121,6 +121,7 @@ fn step(
             grad_perturbed: at(3, i),
             state: vec![at(4, i), at(5, i)],
             step: 3,
+            group: 0,
         })
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
@@ -163,8 +164,8 @@ fn trajectory(
 pub(crate) fn placements_agree(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
-        let out = trajectory(&engine, hyper, Placement::OutOfPlace)?;
-        if out != trajectory(&engine, hyper, Placement::InPlace)? {
+        let out = trajectory(&engine, hyper.clone(), Placement::OutOfPlace)?;
+        if out != trajectory(&engine, hyper.clone(), Placement::InPlace)? {
             return Err(format!("{:?} differs between the placements", hyper.base));
         }
     }
@@ -175,9 +176,9 @@ pub(crate) fn placements_agree(gpu: &Gpu) -> Result<(), String> {
 pub(crate) fn repeats(gpu: &Gpu) -> Result<(), String> {
     let (first, second) = (engine(gpu)?, engine(gpu)?);
     for hyper in [sgd_momentum(), adamw(), amsgrad()] {
-        let once = trajectory(&first, hyper, Placement::OutOfPlace)?;
+        let once = trajectory(&first, hyper.clone(), Placement::OutOfPlace)?;
         for engine in [&first, &second] {
-            if trajectory(engine, hyper, Placement::OutOfPlace)? != once {
+            if trajectory(engine, hyper.clone(), Placement::OutOfPlace)? != once {
                 return Err(format!("{:?} does not repeat", hyper.base));
             }
         }
@@ -194,7 +195,7 @@ pub(crate) fn anchor_is_exact(gpu: &Gpu) -> Result<(), String> {
     let weight: Vec<Vec<f64>> =
         vec![noise(5, lens[0]).into_iter().map(|x| f64::from((x * 1e-6) as f32)).collect()];
     for placement in [Placement::InPlace, Placement::OutOfPlace] {
-        let mut route = EngineRoute::new(&engine, hyper, placement, &weight);
+        let mut route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
         if route.ascend(&model(6, &lens))? == weight {
             return Err("the ascent moved nothing".to_owned());
         }

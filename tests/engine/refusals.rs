@@ -34,7 +34,7 @@ fn expect<T: std::fmt::Debug>(
 pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let new = |len: usize| slice(&engine, &vec![1.0; len]);
-    let good = || AscentTensor { weight: new(8), grad: new(8), partner: new(8) };
+    let good = || AscentTensor { weight: new(8), grad: new(8), partner: Some(new(8)), group: 0 };
     let shared = new(16);
     let part = |offset, len| Slice { offset, len, ..shared.clone() };
     let out = Placement::OutOfPlace;
@@ -44,7 +44,7 @@ pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
     expect("a short gradient", ascend(&engine, &tensors, out), |error| {
         *error == EngineError::Length { tensor: 1, role: Role::Grad, len: 7, weight_len: 8 }
     })?;
-    let tensors = [AscentTensor { partner: part(2, 8), ..good() }];
+    let tensors = [AscentTensor { partner: Some(part(2, 8)), ..good() }];
     expect("an offset inside an element", ascend(&engine, &tensors, out), |error| {
         *error == EngineError::Misaligned { tensor: 0, role: Role::Partner, offset: 2 }
     })?;
@@ -53,7 +53,7 @@ pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
         *error == EngineError::OutOfBounds { tensor: 0, role: Role::Weight, end: 68, size: 64 }
     })?;
     let huge = Slice { len: u64::MAX / 2, ..shared.clone() };
-    let tensors = [AscentTensor { weight: huge.clone(), grad: huge.clone(), partner: huge }];
+    let tensors = [AscentTensor { weight: huge.clone(), grad: huge.clone(), partner: Some(huge), group: 0 }];
     expect("a length that overflows", ascend(&engine, &tensors, out), |error| {
         matches!(error, EngineError::OutOfBounds { tensor: 0, role: Role::Weight, .. })
     })?;
@@ -68,13 +68,13 @@ pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
         matches!(error, EngineError::NotStorage { tensor: 0, role: Role::Grad, .. })
     })?;
 
-    let tensors = [AscentTensor { weight: part(0, 8), partner: part(28, 8), ..good() }];
+    let tensors = [AscentTensor { weight: part(0, 8), partner: Some(part(28, 8)), ..good() }];
     expect("a partner over its weight", ascend(&engine, &tensors, out), |error| {
         matches!(error, EngineError::Overlap { tensor: 0, other_tensor: 0, .. })
     })?;
     let tensors = [
-        AscentTensor { partner: part(0, 8), ..good() },
-        AscentTensor { partner: part(16, 8), ..good() },
+        AscentTensor { partner: Some(part(0, 8)), ..good() },
+        AscentTensor { partner: Some(part(16, 8)), ..good() },
     ];
     expect("two partners that overlap", ascend(&engine, &tensors, out), |error| {
         matches!(error, EngineError::Overlap { tensor: 1, other_tensor: 0, .. })
@@ -100,10 +100,11 @@ pub(crate) fn numbers(gpu: &Gpu) -> Result<(), String> {
         grad_perturbed: new(),
         state: vec![new()],
         step: 1,
+        group: 0,
     };
     let descend = |hyper: &Hyperparameters, lr, tensors: &[DescentTensor]| {
         let mut encoder = engine.device().create_command_encoder(&Default::default());
-        let ascents = [AscentTensor { weight: new(), grad: new(), partner: new() }];
+        let ascents = [AscentTensor { weight: new(), grad: new(), partner: Some(new()), group: 0 }];
         let options = AscentOptions::default();
         let ascent = engine.ascent(&mut encoder, &sgd_momentum(), options, &ascents)?;
         engine.descent(&mut encoder, hyper, lr, BlendSource::Method, &ascent, tensors)
@@ -178,7 +179,7 @@ fn blended(engine: &Engine, source: BlendSource<'_>) -> Result<Vec<f32>, EngineE
     let [weight, grad, partner, grad_perturbed] =
         [1.0, 2.0, 0.0, 4.0].map(|value| slice(engine, &[value; 8]));
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let tensors = [AscentTensor { weight: weight.clone(), grad: grad.clone(), partner }];
+    let tensors = [AscentTensor { weight: weight.clone(), grad: grad.clone(), partner: Some(partner), group: 0 }];
     let ascent = engine.ascent(&mut encoder, &sgd(), AscentOptions::default(), &tensors)?;
     let tensors = [DescentTensor {
         weight: weight.clone(),
@@ -187,6 +188,7 @@ fn blended(engine: &Engine, source: BlendSource<'_>) -> Result<Vec<f32>, EngineE
         grad_perturbed,
         state: vec![],
         step: 1,
+        group: 0,
     }];
     engine.descent(&mut encoder, &sgd(), 0.5, source, &ascent, &tensors)?;
     engine.queue().submit([encoder.finish()]);

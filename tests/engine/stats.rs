@@ -22,7 +22,7 @@ pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
     for (name, hyper, dispatches, bytes) in cases {
         for tensors in [1, 3, 200] {
             let len = 4096;
-            let stats = step(&engine, hyper, tensors, len).map_err(|error| error.to_string())?;
+            let stats = step(&engine, hyper.clone(), tensors, len).map_err(|error| error.to_string())?;
             let parameters = (tensors * len) as u64;
             if stats.dispatches != dispatches {
                 return Err(format!("{name}, {tensors} tensors: {} dispatches", stats.dispatches));
@@ -55,7 +55,7 @@ fn step(
         len: len as u64,
     };
     let ascents: Vec<_> = (0..tensors)
-        .map(|i| AscentTensor { weight: at(0, i), grad: at(1, i), partner: at(2, i) })
+        .map(|i| AscentTensor { weight: at(0, i), grad: at(1, i), partner: Some(at(2, i)), group: 0 })
         .collect();
     let descents: Vec<_> = (0..tensors)
         .map(|i| DescentTensor {
@@ -65,6 +65,7 @@ fn step(
             grad_perturbed: at(3, i),
             state: (0..states).map(|s| at(4 + s, i)).collect(),
             step: 1,
+            group: 0,
         })
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());

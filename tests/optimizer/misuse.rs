@@ -3,17 +3,17 @@
 use super::Target;
 use super::nets::{Mlp, config, data, grads, parameters, same};
 use burn::config::Config;
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamGroup};
 use burn::optim::GradientsParams;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{DType, Device, Tensor};
 use burn_wsam::{
-    AdamBaseConfig, AdamWBaseConfig, BaseConfig, Rejected, Route, RoutePolicy, SgdBaseConfig,
+    AdamBaseConfig, AdamWBaseConfig, BaseConfig, GroupConfig, Rejected, Route, RoutePolicy, SgdBaseConfig,
     TensorOpsReason, WsamConfig, WsamError,
 };
 
 /// The step must be refused for this reason, and give the model back as it was.
-fn refused<T, M: Module>(
+pub(crate) fn refused<T, M: Module>(
     what: &str,
     got: Result<T, Rejected<M>>,
     before: &[(String, Vec<f32>)],
@@ -181,6 +181,7 @@ pub(crate) fn serialisation() -> Result<(), String> {
             .with_gamma(0.7)
             .with_decouple(false)
             .with_max_norm(Some(2.0))
+            .with_groups(vec![GroupConfig::new(ParamGroup::from_predicate("bias")).with_rho(Some(1.0))])
             .with_route(RoutePolicy::TensorOps);
         let loaded = WsamConfig::load_binary(config.to_string().as_bytes())
             .map_err(|error| error.to_string())?;

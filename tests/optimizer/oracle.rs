@@ -93,7 +93,7 @@ fn ten_steps(target: &Target, config: &WsamConfig) -> Result<(), String> {
         let (oracle, ids) = oracle.get_or_insert_with(|| {
             let ids: Vec<_> = g.iter().map(|(_, id, _)| *id).collect();
             let weights = read(&model, None).into_iter().filter(|(_, id, _)| ids.contains(id));
-            (Oracle::new(*optim.hyperparameters(), values(weights.collect())), ids)
+            (Oracle::new(optim.hyperparameters().clone(), values(weights.collect())), ids)
         });
         // The embedding once, two norms of two, a linear layer of two: neither more nor fewer.
         if ids.len() != 7 {

@@ -66,8 +66,8 @@ fn gamma_zero_is_the_base_optimizer() {
 fn coupled_gamma_one_half_is_sam() {
     for base in bases() {
         let hyper = Hyperparameters { coupling: Coupling::Coupled, ..Hyperparameters::new(base) };
-        let mut sam = Oracle::new(Hyperparameters { gamma: 0.5, ..hyper }, start());
-        let mut alone = Oracle::new(Hyperparameters { gamma: 0.0, ..hyper }, start());
+        let mut sam = Oracle::new(Hyperparameters { gamma: 0.5, ..hyper.clone() }, start());
+        let mut alone = Oracle::new(Hyperparameters { gamma: 0.0, ..hyper.clone() }, start());
         for t in 0..5 {
             step(&mut sam, &gradient(t), &gradient(t + 100), 0.1);
             step(&mut alone, &gradient(t + 100), &gradient(t), 0.1);
@@ -81,7 +81,7 @@ fn coupled_gamma_one_half_is_sam() {
 fn decoupled_sharpness_stays_out_of_the_state() {
     for base in bases() {
         let hyper = Hyperparameters::new(base);
-        let mut oracle = Oracle::new(hyper, start());
+        let mut oracle = Oracle::new(hyper.clone(), start());
         let mut alone = Oracle::new(Hyperparameters { gamma: 0.0, ..hyper }, start());
         let (g, p, lr) = (gradient(1), gradient(101), 0.1);
         step(&mut oracle, &g, &p, lr);

@@ -55,7 +55,7 @@ fn replay_sees_a_fault_in_any_quantity_of_any_file() {
         let stateless = golden.hyper.base.state_names().is_empty();
         for what in ["perturbed", "weight", "state"] {
             for fault in faults {
-                let inner = OracleRoute::new(golden.hyper, golden.weight.clone());
+                let inner = OracleRoute::new(golden.hyper.clone(), golden.weight.clone());
                 let result = replay(golden, &mut Faulty { inner, what, fault }, EXACT);
                 if what == "state" && stateless {
                     result.unwrap();
@@ -74,7 +74,7 @@ fn replay_sees_a_corrupted_file() {
     let (goldens, _) = golden::load().unwrap();
     for golden in &goldens {
         let check = |golden: &Golden| {
-            let mut route = OracleRoute::new(golden.hyper, golden.weight.clone());
+            let mut route = OracleRoute::new(golden.hyper.clone(), golden.weight.clone());
             replay(golden, &mut route, EXACT)
         };
         for quantity in 0..2 + golden.hyper.base.state_names().len() {
@@ -114,7 +114,7 @@ fn replay_sees_a_wrong_momentum_of_a_tiny_gradient() {
         }],
     };
     let check = |golden: &Golden, tolerance| {
-        let mut route = OracleRoute::new(golden.hyper, golden.weight.clone());
+        let mut route = OracleRoute::new(golden.hyper.clone(), golden.weight.clone());
         replay(golden, &mut route, tolerance)
     };
     check(&golden, EXACT).unwrap();

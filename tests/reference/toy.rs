@@ -55,7 +55,7 @@ fn one_step(toy: &Toy, run: &ToyRun, from: [f64; 2]) -> ([f64; 2], [f64; 2]) {
     oracle.descent(toy.lr, &[p.to_vec()]).unwrap();
     let past = match run.coupling {
         Coupling::Coupled => 0.0,
-        Coupling::Decoupled => toy.hyper(run).alpha(),
+        Coupling::Decoupled => toy.hyper(run).blend().sharpness,
     };
     let w = &oracle.weights()[0];
     ([w[0], w[1]], [0, 1].map(|i| past * (p[i] - g[i])))

@@ -31,10 +31,10 @@ fn kinds() -> Vec<(&'static str, Hyperparameters, u64)> {
         ("SGD", sgd(), 32),
         ("SGD + momentum", sgd_momentum(), 40),
         ("Adam", adam, 48),
-        ("AdamW", adamw, 48),
+        ("AdamW", adamw.clone(), 48),
         ("SGD, clipped", Hyperparameters { clip, ..sgd() }, 36),
-        ("AdamW, adaptive", Hyperparameters { adaptive: true, ..adamw }, 52),
-        ("AdamW, adaptive, clipped", Hyperparameters { adaptive: true, clip, ..adamw }, 56),
+        ("AdamW, adaptive", Hyperparameters { adaptive: true, ..adamw.clone() }, 52),
+        ("AdamW, adaptive, clipped", Hyperparameters { adaptive: true, clip, ..adamw.clone() }, 56),
     ]
 }
 
@@ -92,15 +92,17 @@ impl Model {
                     weight: self.at(0, place),
                     anchor: None,
                     grad: self.at(1, place),
-                    partner: self.at(2, place),
+                    partner: Some(self.at(2, place)),
                     state: state(place),
                     step: 2,
+                    group: 0,
                 })
                 .collect();
             let descents: Vec<_> = places()
                 .map(|place| LeanDescentTensor {
                     weight: self.at(0, place),
                     grad_perturbed: self.at(3, place),
+                    group: 0,
                 })
                 .collect();
             let ascent =
@@ -113,7 +115,8 @@ impl Model {
             .map(|place| AscentTensor {
                 weight: self.at(0, place),
                 grad: self.at(1, place),
-                partner: self.at(2, place),
+                partner: Some(self.at(2, place)),
+                group: 0,
             })
             .collect();
         let descents: Vec<_> = places()
@@ -124,6 +127,7 @@ impl Model {
                 grad_perturbed: self.at(3, place),
                 state: state(place),
                 step: 2,
+                group: 0,
             })
             .collect();
         let options = AscentOptions::default();
@@ -253,7 +257,7 @@ pub(crate) fn many_buffers(gpu: &Gpu) -> Result<(), String> {
         let mut bits = Vec::new();
         let hyper = Hyperparameters::new(Base::AdamW(MOMENTS));
         for placement in [Placement::OutOfPlace, Placement::InPlace] {
-            let mut route = EngineRoute::new(engine, hyper, placement, &model(1));
+            let mut route = EngineRoute::new(engine, hyper.clone(), placement, &model(1));
             for step in 0..3 {
                 bits.push(route.ascend(&model(100 + step))?);
                 bits.push(route.descend(0.01, &model(200 + step))?);
@@ -278,11 +282,11 @@ pub(crate) fn plans(gpu: &Gpu) -> Result<(), String> {
     let base = sgd_momentum();
     expect("at first", made(&model, &base, false), 2)?;
     expect("again", made(&model, &base, false), 0)?;
-    let numbers = Hyperparameters { rho: 0.3, gamma: 0.5, ..base };
+    let numbers = Hyperparameters { rho: 0.3, gamma: 0.5, ..base.clone() };
     expect("with other numbers", made(&model, &numbers, false), 0)?;
-    expect("adaptive", made(&model, &Hyperparameters { adaptive: true, ..base }, false), 1)?;
+    expect("adaptive", made(&model, &Hyperparameters { adaptive: true, ..base.clone() }, false), 1)?;
     let clip = Some(Clip { max_norm: 1.0, scope: ClipScope::Both });
-    expect("clipped", made(&model, &Hyperparameters { clip, ..base }, false), 1)?;
+    expect("clipped", made(&model, &Hyperparameters { clip, ..base.clone() }, false), 1)?;
     expect("with another base", made(&model, &sgd(), false), 1)?;
     expect("lean", made(&model, &base, true), 2)?;
     expect("elsewhere", made(&Model::new(&engine, &[1000, 5, 4096]), &base, false), 2)?;

@@ -29,6 +29,18 @@
 /** Fields of the WGSL struct Norms, as the bits that `norm_finish` takes. */
 export const SLOT = { gradient: 1, perturbation: 2, perturbed: 4 };
 
+/** Bytes of the WGSL struct Norms. */
+export const NORMS_BYTES = 144;
+
+/** Norms that perturbations may be divided by; here there is one. */
+const SCOPES = 32;
+
+/** Rows of the table of kinds; here all tensors are of the first. */
+const KINDS = 64;
+
+/** Bits of KindUniforms' flags. */
+const FLAG = { perturbed: 1, adaptive: 2, first: 8 };
+
 /** Unclipped: the largest `f32`. */
 const F32_MAX = 3.4028234663852886e38;
 
@@ -59,27 +71,54 @@ export function clipsGradient(config) {
 }
 
 /**
- * BlendUniforms: the base optimizer receives `a g + b g~`, and `lr sharpness (g~ - g)` is
- * subtracted beside it.
+ * The blend: the base optimizer receives `a g + b g~`, and `lr sharpness (g~ - g)` is subtracted beside
+ * it.
  * @param {Config} config
  */
-export function blend({ gamma, decouple }) {
+function blend({ gamma, decouple }) {
   const alpha = gamma / (1 - gamma);
-  return struct([], decouple ? [1, 0, alpha, 0] : [1 - alpha, alpha, 0, 0]);
+  return decouple ? [1, 0, alpha] : [1 - alpha, alpha, 0];
+}
+
+/** BlendUniforms, which nothing reads here: the kind's own blend counts. */
+export const NO_BLEND = struct([], [0, 0, 0, 0]);
+
+/**
+ * DispatchUniforms, in one row of workgroups.
+ * @param {number} chunkCount
+ */
+export function dispatchConstants(chunkCount) {
+  return struct([chunkCount, chunkCount, 0, 0], []);
 }
 
 /**
- * StepUniforms: the table at the top of step.wgsl.
+ * NormFinishUniforms.
+ * @param {number} partialCount
+ * @param {number} slots Fields that take the norm of `g`.
+ */
+export function finishConstants(partialCount, slots) {
+  return struct([partialCount, slots, 0, 0, ...Array(SCOPES).fill(partialCount)], []);
+}
+
+/**
+ * The table of KindUniforms: the table at the top of step.wgsl says what the base optimizers put there.
  * @param {Config} config
  * @param {number} step Counted from 1.
  */
-export function stepConstants(config, step) {
+export function kindConstants(config, step) {
   const { lr, ...base } = config.base;
   const first = step === 1;
   const row = base.kind === "sgd" ? sgd(base, first) : moments(base, lr, step);
-  return struct(
-    [first ? 1 : 0],
+  const flags = FLAG.perturbed + (config.adaptive ? FLAG.adaptive : 0) + (first ? FLAG.first : 0);
+  const kind = struct(
+    // The norm's place: the global one.
+    [flags, 1],
     [
+      config.rho,
+      config.eps ?? 1e-12,
+      ...blend(config),
+      clipsGradient(config) ? Number(config.max_norm) : F32_MAX,
+      config.max_norm ?? F32_MAX,
       lr,
       row.decay,
       row.weightDecay,
@@ -91,10 +130,11 @@ export function stepConstants(config, step) {
       row.add2,
       row.mixM,
       row.mixD,
-      clipsGradient(config) ? Number(config.max_norm) : F32_MAX,
-      config.max_norm ?? F32_MAX,
     ],
   );
+  const table = new Uint8Array(KINDS * kind.byteLength);
+  table.set(new Uint8Array(kind));
+  return table.buffer;
 }
 
 const NONE = {

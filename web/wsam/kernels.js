@@ -7,19 +7,19 @@
 
 /** What stands behind common.wgsl and the accessors. */
 const FILES = {
-  norm: ["norm.wgsl"],
-  norm_finish: ["norm.wgsl"],
-  ascent: ["ascent.wgsl"],
+  norm: ["scaling.wgsl", "norm.wgsl"],
+  norm_finish: ["scaling.wgsl", "norm.wgsl"],
+  ascent: ["scaling.wgsl", "ascent.wgsl"],
   descent: ["step.wgsl", "descent.wgsl"],
-  lean_ascent: ["step.wgsl", "lean_ascent.wgsl"],
+  lean_ascent: ["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
   lean_descent: ["step.wgsl", "lean_descent.wgsl"],
 };
 
 /** Numbers of the bindings that each stage uses, by group. */
 const BINDINGS = {
-  norm: [[0, 1, 3, 9], [0]],
+  norm: [[0, 1, 3, 9], [0, 3]],
   norm_finish: [[9], [4, 5]],
-  ascent: [[0, 1, 3, 5], [0, 1]],
+  ascent: [[0, 1, 3, 5], [0, 1, 3]],
   descent: [[0, 1, 2, 3, 4, 6, 7, 8], [0, 1, 2, 3]],
   lean_ascent: [[0, 1, 2, 3, 5, 6, 7, 8], [0, 1, 2, 3]],
   lean_descent: [[0, 1, 4], [0, 1, 2, 3]],

@@ -1,7 +1,16 @@
 // One WSAM optimizer over tensors in WebGPU buffers: what src/engine does for wgpu, for the simple
 // case that every column (weight, grad, ...) has a buffer of its own, so that one frame suffices.
 
-import { blend, clipsGradient, SLOT, stateNames, stepConstants, struct } from "./constants.js";
+import {
+  clipsGradient,
+  dispatchConstants,
+  finishConstants,
+  kindConstants,
+  NO_BLEND,
+  NORMS_BYTES,
+  SLOT,
+  stateNames,
+} from "./constants.js";
 
 /** @import { Config } from "./constants.js" */
 /** @import { Kernel, Kernels, Stage, Width } from "./kernels.js" */
@@ -83,7 +92,7 @@ export class Wsam {
     this.gradPerturbed = tensor();
     this.state = this.states.map(tensor);
     this.unused = buffer(ALIGNMENT * COLUMNS.length, STORAGE);
-    this.norms = buffer(16, STORAGE | UNIFORM | COPY_SRC);
+    this.norms = buffer(NORMS_BYTES, STORAGE | UNIFORM | COPY_SRC);
 
     const rows = this.rows(chunkLen);
     this.chunkCount = rows.length;
@@ -101,14 +110,14 @@ export class Wsam {
     return this.form.inPlace ? this.weight : this.partner;
   }
 
-  /** Rows of the chunk table: length, frame, index, and an offset for each column. */
+  /** Rows of the chunk table: length, frame, index, an offset for each column, and the kind. */
   rows(/** @type {number} */ chunkLen) {
     /** @type {number[][]} */
     const rows = [];
     this.lens.forEach((len, tensor) => {
       for (let done = 0; done < len; done += chunkLen) {
         const offset = this.offsets[tensor] + done;
-        rows.push([Math.min(chunkLen, len - done), 0, rows.length, ...COLUMNS.map(() => offset)]);
+        rows.push([Math.min(chunkLen, len - done), 0, rows.length, ...COLUMNS.map(() => offset), 0]);
       }
     });
     const most = this.device.limits.maxComputeWorkgroupsPerDimension;
@@ -123,25 +132,24 @@ export class Wsam {
     const anchored = Number(form.inPlace);
     const states = this.states.length;
     const clips = Number(clipsGradient(config));
-    const norm = { PLAIN: Math.max(1 - adaptive, clips), SCALED: adaptive, BY_LANE: Number(form.byLane) };
-    const plain = { ...norm, PLAIN: 1, SCALED: 0 };
+    const byLane = Number(form.byLane);
+    const plain = { PLAIN: 1, SCALED: 0, SCALING: 0, BY_LANE: byLane };
+    const scaled = { PLAIN: clips, SCALED: 1, SCALING: 1, BY_LANE: byLane };
     /** @type {(stage: Stage, constants: Record<string, number>) => Promise<Kernel>} */
     const get = (stage, constants) =>
       kernels.get(stage, form.width, { WORKGROUP: form.workgroup, ...constants });
 
-    const finishSlots = adaptive
-      ? [clips && SLOT.gradient, SLOT.perturbation]
-      : [SLOT.perturbation | (clips && SLOT.gradient), 0];
+    const slots = (adaptive ? 0 : SLOT.perturbation) | (clips && SLOT.gradient);
     this.climb = [
-      ...(await this.normOf(get, norm, this.grad, finishSlots)),
+      ...(await this.normOf(get, adaptive ? scaled : plain, this.grad, slots)),
       form.lean
-        ? this.stage(await get("lean_ascent", { ADAPTIVE: adaptive, STATES: states, ANCHORED: 0 }))
-        : this.stage(await get("ascent", { ADAPTIVE: adaptive, IN_PLACE: anchored })),
+        ? this.stage(await get("lean_ascent", { SCALING: adaptive, STATES: states, ANCHORED: 0 }))
+        : this.stage(await get("ascent", { SCALING: adaptive, IN_PLACE: anchored })),
     ];
     this.descend = [
       ...(config.max_norm == null
         ? []
-        : await this.normOf(get, plain, this.gradPerturbed, [SLOT.perturbed, 0])),
+        : await this.normOf(get, plain, this.gradPerturbed, SLOT.perturbed)),
       form.lean
         ? this.stage(await get("lean_descent", { STATES: 0 }))
         : this.stage(await get("descent", { STATES: states, ANCHORED: anchored, ALONE: 0 })),
@@ -153,11 +161,11 @@ export class Wsam {
    * @param {(stage: Stage, constants: Record<string, number>) => Promise<Kernel>} get
    * @param {Record<string, number>} constants
    * @param {GPUBuffer} grad
-   * @param {number[]} slots
+   * @param {number} slots
    */
   async normOf(get, constants, grad, slots) {
     const finish = await get("norm_finish", constants);
-    const head = struct([this.partialCount, ...slots, 0], []);
+    const head = finishConstants(this.partialCount, slots);
     return [
       this.stage(await get("norm", constants), grad),
       {
@@ -229,16 +237,14 @@ export class Wsam {
    */
   record(pass, dispatches) {
     const { chunkCount, config } = this;
-    const climbs = struct([chunkCount, chunkCount], [config.rho, config.eps ?? 1e-12]);
-    const plain = struct([chunkCount, chunkCount, 0, 0], []);
     for (const { kernel, tensors, constants, workgroups } of dispatches) {
       pass.setPipeline(kernel.pipeline);
       pass.setBindGroup(0, tensors);
       const bound = constants ?? kernel.bind(1, {
-        0: this.uniform(kernel.stage.endsWith("ascent") ? climbs : plain),
+        0: this.uniform(dispatchConstants(chunkCount)),
         1: { buffer: this.norms },
-        2: this.uniform(blend(config)),
-        3: this.uniform(stepConstants(config, this.steps)),
+        2: this.uniform(NO_BLEND),
+        3: this.uniform(kindConstants(config, this.steps)),
       });
       pass.setBindGroup(1, bound);
       pass.dispatchWorkgroups(workgroups);

@@ -26,17 +26,17 @@ impl Runner for Fused {
         context: Context<'_>,
         slots: Vec<Slot<Resident>>,
     ) -> Result<Half<Self, Kept>, WsamError> {
-        let (bridge, rows, mut arenas, weights) =
-            self.rows(slots, |_, lens| vec![lens.to_vec()])?;
-        let (_, _, shapes) = columns(&rows);
+        let arenas = vec![partner_lens(context, &slots)];
+        let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
         let partners = arenas.swap_remove(0);
         let tensors: Vec<_> = rows
             .iter()
-            .zip(&partners)
+            .zip(partner_slices(&rows, &partners))
             .map(|(row, partner)| AscentTensor {
                 weight: row.weight.slice.clone(),
                 grad: row.grad.slice.clone(),
-                partner: partner.slice.clone(),
+                partner,
+                group: row.group,
             })
             .collect();
         let Context { hyper, track_norms, .. } = context;
@@ -44,8 +44,8 @@ impl Runner for Fused {
         let mut encoder = self.encoder();
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
-        let tensors = bridge.tensors(&partners, &shapes);
-        let perturbed = tensors.clone();
+        let perturbed = bridge.tensors(&partners, &partner_shapes(&rows));
+        let tensors = in_place_of(&rows, &weights, &perturbed);
         let rest = Kept { bridge, ascent, rows, weights, perturbed };
         Ok(Half { tensors, rest, retired: Vec::new() })
     }
@@ -53,7 +53,7 @@ impl Runner for Fused {
     fn descend(
         &mut self,
         context: Context<'_>,
-        lr: f64,
+        rates: &[f64],
         kept: Kept,
         grads_perturbed: Vec<Resident>,
     ) -> Result<Half<Self, Norms>, WsamError> {
@@ -61,7 +61,7 @@ impl Runner for Fused {
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
         let (ids, lens, shapes) = columns(&rows);
         let mut arenas = vec![lens.clone()];
-        arenas.extend(self.new_states(&hyper.base, &ids, &lens));
+        arenas.extend(self.new_states(&hyper.base, rows.iter().map(|row| (row.id, row.len))));
         let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
         let (grads_perturbed, mut arenas) = (resolved.tensors, resolved.arenas);
         let stepping = self.stepping(&ids, arenas.split_off(1));
@@ -78,11 +78,12 @@ impl Runner for Fused {
                 grad_perturbed: grad_perturbed.slice.clone(),
                 state: slices(state),
                 step: *step,
+                group: row.group,
             })
             .collect();
         let mut encoder = self.encoder();
         let blend = BlendSource::Method;
-        let stats = self.engine.descent(&mut encoder, hyper, lr, blend, &ascent, &tensors)?;
+        let stats = self.engine.descent(&mut encoder, hyper, rates, blend, &ascent, &tensors)?;
         self.submit(encoder);
 
         // Nothing can fail any more: the step is taken.
@@ -97,43 +98,50 @@ impl Runner for Fused {
     fn lean_ascend(
         &mut self,
         context: Context<'_>,
-        lr: f64,
+        rates: &[f64],
         slots: Vec<Slot<Resident>>,
     ) -> Result<Half<Self, LeanKept>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
-        let (bridge, rows, mut arenas, weights) = self.rows(slots, |ids, lens| {
-            let mut arenas = vec![lens.to_vec(), lens.to_vec()];
-            arenas.extend(self.new_states(&hyper.base, ids, lens));
-            arenas
-        })?;
+        let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
+        let mut arenas =
+            vec![partner_lens(context, &slots), parameters().map(|(_, len)| len).collect()];
+        arenas.extend(self.new_states(&hyper.base, parameters()));
+        let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
         let (ids, lens, shapes) = columns(&rows);
         let stepping = self.stepping(&ids, arenas.split_off(2));
         let (stepped, partners) = (arenas.swap_remove(1), arenas.swap_remove(0));
         let tensors: Vec<_> = rows
             .iter()
-            .zip(&partners)
+            .zip(partner_slices(&rows, &partners))
             .zip(&stepped)
             .zip(&stepping)
             .map(|(((row, partner), stepped), (step, state))| LeanAscentTensor {
                 weight: stepped.slice.clone(),
                 anchor: Some(row.weight.slice.clone()),
                 grad: row.grad.slice.clone(),
-                partner: partner.slice.clone(),
+                partner,
                 state: slices(state),
                 step: *step,
+                group: row.group,
             })
             .collect();
         let mut encoder = self.encoder();
-        let ascent = self.engine.lean_ascent(&mut encoder, hyper, lr, track_norms, &tensors)?;
+        let ascent = self.engine.lean_ascent(&mut encoder, hyper, rates, track_norms, &tensors)?;
         self.submit(encoder);
 
         self.advance(&bridge, &ids, &lens, stepping);
         // The weights are the model's alone now, and go with it.
         ids.iter().for_each(|id| drop(self.weights.remove(id)));
-        let tensors = bridge.tensors(&partners, &shapes);
+        let perturbed = bridge.tensors(&partners, &partner_shapes(&rows));
         // The module gets them twice: in the copy for the second pass, and in place of the weights.
-        let rest = LeanKept { bridge, ascent, ids, shapes, stepped, perturbed: tensors.clone() };
-        Ok(Half { tensors, rest, retired: weights })
+        let perturbed = in_place_of(&rows, &weights, &perturbed);
+        let tensors = perturbed.clone();
+        // What is not perturbed serves the second pass.
+        let gone = rows.iter().zip(weights).filter(|(row, _)| row.perturbed);
+        let retired = gone.map(|(_, weight)| weight).collect();
+        let groups = rows.iter().map(|row| row.group).collect();
+        let rest = LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed };
+        Ok(Half { tensors, rest, retired })
     }
 
     fn lean_descend(
@@ -143,14 +151,16 @@ impl Runner for Fused {
         grads_perturbed: Vec<Resident>,
     ) -> Result<Half<Self, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
-        let LeanKept { bridge, ascent, ids, shapes, stepped, perturbed } = kept;
+        let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed } = kept;
         let grads_perturbed = bridge.resolve(grads_perturbed, Vec::new(), Vec::new())?.tensors;
         let tensors: Vec<_> = stepped
             .iter()
             .zip(&grads_perturbed)
-            .map(|(stepped, grad_perturbed)| LeanDescentTensor {
+            .zip(&groups)
+            .map(|((stepped, grad_perturbed), group)| LeanDescentTensor {
                 weight: stepped.slice.clone(),
                 grad_perturbed: grad_perturbed.slice.clone(),
+                group: *group,
             })
             .collect();
         let mut encoder = self.encoder();
@@ -167,15 +177,14 @@ impl Runner for Fused {
     fn base_step(
         &mut self,
         context: Context<'_>,
-        lr: f64,
+        rates: &[f64],
         slots: Vec<Slot<Resident>>,
     ) -> Result<Half<Self, ()>, WsamError> {
         let hyper = context.hyper;
-        let (bridge, rows, mut arenas, weights) = self.rows(slots, |ids, lens| {
-            let mut arenas = vec![lens.to_vec()];
-            arenas.extend(self.new_states(&hyper.base, ids, lens));
-            arenas
-        })?;
+        let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
+        let mut arenas = vec![parameters().map(|(_, len)| len).collect()];
+        arenas.extend(self.new_states(&hyper.base, parameters()));
+        let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
         let (ids, lens, shapes) = columns(&rows);
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
@@ -189,11 +198,12 @@ impl Runner for Fused {
                 grad: row.grad.slice.clone(),
                 state: slices(state),
                 step: *step,
+                group: row.group,
             })
             .collect();
         let mut encoder = self.encoder();
         // Nobody is told the norm.
-        let base = self.engine.base_step(&mut encoder, hyper, lr, false, &tensors)?;
+        let base = self.engine.base_step(&mut encoder, hyper, rates, false, &tensors)?;
         self.submit(encoder);
 
         self.advance(&bridge, &ids, &lens, stepping);
@@ -242,6 +252,33 @@ fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<u64>, Vec<Shape>) {
     let ids = rows.iter().map(|row| row.id).collect();
     let shapes = rows.iter().map(|row| row.shape.clone()).collect();
     (ids, rows.iter().map(|row| row.len).collect(), shapes)
+}
+
+/// Lengths of the perturbed weights that get memory of their own.
+fn partner_lens(context: Context<'_>, slots: &[Slot<Resident>]) -> Vec<u64> {
+    let perturbed = slots.iter().filter(|slot| context.in_group(slot).perturbed);
+    perturbed.map(|slot| slot.len as u64).collect()
+}
+
+fn partner_shapes(rows: &[Row]) -> Vec<Shape> {
+    rows.iter().filter(|row| row.perturbed).map(|row| row.shape.clone()).collect()
+}
+
+/// A slice for each row that is perturbed.
+fn partner_slices(rows: &[Row], partners: &[Memory]) -> Vec<Option<Slice>> {
+    let mut partners = partners.iter();
+    let mut next = || partners.next().map(|partner| partner.slice.clone());
+    rows.iter().map(|row| if row.perturbed { next() } else { None }).collect()
+}
+
+/// The perturbed weights, and the weights themselves where they are not perturbed.
+fn in_place_of(rows: &[Row], weights: &[Resident], perturbed: &[Resident]) -> Vec<Resident> {
+    let mut perturbed = perturbed.iter();
+    let take = |(row, weight): (&Row, &Resident)| match row.perturbed {
+        true => perturbed.next().unwrap_or(weight).clone(),
+        false => weight.clone(),
+    };
+    rows.iter().zip(weights).map(take).collect()
 }
 
 fn slices(memory: &[Memory]) -> Vec<Slice> {

@@ -5,9 +5,11 @@ use crate::burn::ascended::LeanAscended;
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::report::Norms;
 use crate::burn::runner;
-use crate::method::{Coupling, validate_lr};
+use crate::burn::rates::Rates;
+use crate::method::Coupling;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
-use burn::optim::{GradientsParams, LearningRate};
+use burn::optim::GradientsParams;
 
 impl Wsam {
     /// The first half of a step in lean mode: climbs to `w + e_w`, and takes the base optimizer's
@@ -24,22 +26,31 @@ impl Wsam {
     /// finite, the coupled form.
     pub fn lean_ascend<M: Module>(
         &mut self,
-        lr: LearningRate,
+        lr: impl Into<ModuleLearningRate>,
         model: M,
         grads: GradientsParams,
     ) -> Result<LeanAscended<M>, Rejected<M>> {
-        if let Err(error) = validate_lr(lr) {
-            return Err(Rejected::new(model, error.into()));
+        match Rates::new(lr) {
+            Ok(rates) => self.lean_ascend_at(&rates, model, grads),
+            Err(error) => Err(Rejected::new(model, error)),
         }
+    }
+
+    pub(super) fn lean_ascend_at<M: Module>(
+        &mut self,
+        rates: &Rates,
+        model: M,
+        grads: GradientsParams,
+    ) -> Result<LeanAscended<M>, Rejected<M>> {
         if self.hyper.coupling == Coupling::Coupled {
             return Err(Rejected::new(model, WsamError::LeanCoupled));
         }
         let (way, context, optimizer) = self.parts();
         let ascended = match way {
-            Way::TensorOps(ops) => runner::lean_ascend(ops, context, lr, model, grads)
+            Way::TensorOps(ops) => runner::lean_ascend(ops, context, rates, model, grads)
                 .map(|(models, pending)| (models, LeanClimb::TensorOps(Box::new(pending)))),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => runner::lean_ascend(fused, context, lr, model, grads)
+            Way::Fused(fused) => runner::lean_ascend(fused, context, rates, model, grads)
                 .map(|(models, pending)| (models, LeanClimb::Fused(Box::new(pending)))),
         };
         let ((perturbed, anchor), climb) = ascended.map_err(rejected)?;

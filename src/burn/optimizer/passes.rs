@@ -3,10 +3,11 @@
 
 use super::Wsam;
 use crate::burn::error::{Rejected, WsamError};
+use crate::burn::rates::Rates;
 use crate::burn::report::StepReport;
-use crate::method::validate_lr;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{GradientsAccumulator, GradientsParams, LearningRate};
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 
 /// Where the weights are perturbed in a step over several micro-batches.
@@ -33,7 +34,7 @@ impl Wsam {
     /// [`descend`](Self::descend), and if `loss` returns a tensor off the autodiff graph.
     pub fn step<M, F>(
         &mut self,
-        lr: LearningRate,
+        lr: impl Into<ModuleLearningRate>,
         model: M,
         mut loss: F,
     ) -> Result<(M, StepReport), Rejected<M>>
@@ -42,14 +43,15 @@ impl Wsam {
         F: FnMut(&M) -> Tensor<1>,
     {
         // Before the two expensive passes, not after them.
-        if let Err(error) = validate_lr(lr) {
-            return Err(Rejected::new(model, error.into()));
-        }
+        let rates = match Rates::new(lr) {
+            Ok(rates) => rates,
+            Err(error) => return Err(Rejected::new(model, error)),
+        };
         let first = match pass(&model, loss(&model)) {
             Ok(first) => first,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        self.halves(lr, model, first, |perturbed| pass(perturbed, loss(perturbed)))
+        self.halves(&rates, model, first, |perturbed| pass(perturbed, loss(perturbed)))
     }
 
     /// A whole step over micro-batches that together are too large for one pass. Gradients are those
@@ -84,7 +86,7 @@ impl Wsam {
     /// As [`step`](Self::step), and [`WsamError::NoMicroBatches`] if there are none.
     pub fn step_accumulated<M, B, F>(
         &mut self,
-        lr: LearningRate,
+        lr: impl Into<ModuleLearningRate>,
         model: M,
         perturbation: Perturbation,
         micro_batches: &[B],
@@ -94,9 +96,10 @@ impl Wsam {
         M: Module,
         F: FnMut(&M, &B) -> Tensor<1>,
     {
-        if let Err(error) = validate_lr(lr) {
-            return Err(Rejected::new(model, error.into()));
-        }
+        let rates = match Rates::new(lr) {
+            Ok(rates) => rates,
+            Err(error) => return Err(Rejected::new(model, error)),
+        };
         let share = 1.0 / micro_batches.len() as f64;
         let mut each = |model: &M, batch: &B| pass(model, loss(model, batch) * share);
         if perturbation == Perturbation::Whole {
@@ -108,7 +111,7 @@ impl Wsam {
                 sums.take()
             };
             return match all(&model) {
-                Ok(first) => self.halves(lr, model, first, all),
+                Ok(first) => self.halves(&rates, model, first, all),
                 Err(error) => Err(Rejected::new(model, error)),
             };
         }
@@ -129,7 +132,7 @@ impl Wsam {
         }
         // The last climb is for the descent's sake: it needs `g`, and `g~` is there already.
         match first.take() {
-            Ok(first) => self.halves(lr, model, first, |_| second.take()),
+            Ok(first) => self.halves(&rates, model, first, |_| second.take()),
             Err(error) => Err(Rejected::new(model, error)),
         }
     }
@@ -137,13 +140,13 @@ impl Wsam {
     /// Both halves of a step, lean or not, from the first pass on.
     fn halves<M: Module>(
         &mut self,
-        lr: LearningRate,
+        rates: &Rates,
         model: M,
         (grads, loss): Pass,
         second: impl FnOnce(&M) -> Result<Pass, WsamError>,
     ) -> Result<(M, StepReport), Rejected<M>> {
         let (model, norms, perturbed_loss) = if self.lean {
-            let ascended = self.lean_ascend(lr, model, grads)?;
+            let ascended = self.lean_ascend_at(rates, model, grads)?;
             let (grads, loss) = match second(&ascended) {
                 Ok(pass) => pass,
                 Err(error) => return Err(Rejected::new(ascended.abandon(), error)),
@@ -156,7 +159,7 @@ impl Wsam {
                 Ok(pass) => pass,
                 Err(error) => return Err(Rejected::new(ascended.restore(), error)),
             };
-            let (model, norms) = self.descend_reported(lr, ascended, grads)?;
+            let (model, norms) = self.descend_reported(rates, ascended, grads)?;
             (model, norms, loss)
         };
         Ok((model, StepReport { loss, perturbed_loss, norms }))

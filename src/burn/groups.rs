@@ -1,0 +1,116 @@
+//! Parameter groups: Burn's matchers with what the method does for them.
+
+use super::error::WsamError;
+use super::slots::Path;
+use crate::method::{Group, NormScope};
+use burn::config::Config;
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::tensor::Tensor;
+
+/// A group of parameters, and how it departs from [`WsamConfig`](crate::WsamConfig). What is left out is
+/// as the configuration says. Of several groups that match a parameter the last one counts, as in
+/// Burn's optimizers.
+///
+/// ```
+/// use burn::module::ParamGroup;
+/// use burn_wsam::{AdamWBaseConfig, GroupConfig, WsamConfig};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Biases and normalisation layers: neither decayed nor perturbed.
+/// let small = ParamGroup::from_any_predicates(vec!["bias", "norm"]);
+/// let config = WsamConfig::new(AdamWBaseConfig::new().into()).with_groups(vec![
+///     GroupConfig::new(small).with_weight_decay(Some(0.0)).with_perturbed(false),
+///     GroupConfig::new(ParamGroup::from_predicate("head")).with_lr_factor(10.0),
+/// ]);
+/// # assert_eq!(config.hyperparameters()?.groups.len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Config, Debug)]
+pub struct GroupConfig {
+    /// Which parameters.
+    pub params: ParamGroup,
+    /// Factor on the learning rate, at least 0.
+    #[config(default = 1.0)]
+    pub lr_factor: f64,
+    /// Weight decay.
+    pub weight_decay: Option<f64>,
+    /// Radius of the perturbation.
+    pub rho: Option<f64>,
+    /// Weight of the sharpness.
+    pub gamma: Option<f64>,
+    /// Whether the perturbation is in proportion to the squared weights.
+    pub adaptive: Option<bool>,
+    /// Whether the ascent moves these parameters. If not, they count in no norm that a perturbation is
+    /// divided by; their step still takes both gradients.
+    #[config(default = true)]
+    pub perturbed: bool,
+    /// Divide the perturbation by the norm of this group alone, in place of the one over all
+    /// parameters whose group has none of its own.
+    #[config(default = false)]
+    pub own_norm: bool,
+}
+
+impl GroupConfig {
+    pub(crate) fn group(&self) -> Group {
+        Group {
+            lr_factor: self.lr_factor,
+            weight_decay: self.weight_decay,
+            rho: self.rho,
+            gamma: self.gamma,
+            adaptive: self.adaptive,
+            perturbed: self.perturbed,
+            norm: if self.own_norm { NormScope::Own } else { NormScope::Global },
+        }
+    }
+}
+
+/// The group of a parameter: 0 for none, else its place counted from 1.
+pub(crate) fn group_of(groups: &[ParamGroup], id: ParamId, path: &str) -> usize {
+    let last = groups.iter().rposition(|group| group.matches(&id, Some(path)));
+    last.map_or(0, |place| place + 1)
+}
+
+/// Refuses a group that matches none of the model's parameters. `taken` are the parameters of the step;
+/// the model is walked only if there is a group that matches none of them.
+pub(crate) fn check_groups<'a, M: Module>(
+    groups: &[ParamGroup],
+    model: &M,
+    taken: impl Iterator<Item = (ParamId, &'a str)> + Clone,
+) -> Result<(), WsamError> {
+    let matched = |group: &ParamGroup| {
+        taken.clone().any(|(id, path)| group.matches(&id, Some(path)))
+    };
+    let left: Vec<usize> = (0..groups.len()).filter(|place| !matched(&groups[*place])).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut search = Search { groups, left, path: Path::default() };
+    model.visit(&mut search);
+    match search.left.first() {
+        Some(group) => Err(WsamError::EmptyGroup { group: *group }),
+        None => Ok(()),
+    }
+}
+
+/// Groups that no parameter was found for yet.
+struct Search<'a> {
+    groups: &'a [ParamGroup],
+    left: Vec<usize>,
+    path: Path,
+}
+
+impl ModuleVisitor for Search<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.to_string();
+        self.left.retain(|place| !self.groups[*place].matches(&param.id, Some(&path)));
+    }
+}

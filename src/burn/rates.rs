@@ -1,0 +1,32 @@
+//! Learning rates: one number, or Burn's rates by parameter.
+
+use super::error::WsamError;
+use crate::method::validate_lr;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::ParamId;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Checked rates of a step.
+pub(crate) struct Rates(ModuleLearningRate);
+
+impl Rates {
+    pub(crate) fn new(lr: impl Into<ModuleLearningRate>) -> Result<Self, WsamError> {
+        let lr = lr.into();
+        // `ModuleLearningRate::default()` holds no rate at all, and panics when it is asked for one.
+        let base = catch_unwind(AssertUnwindSafe(|| lr.base()));
+        validate_lr(base.map_err(|_| WsamError::NoLearningRate)?)?;
+        Ok(Self(lr))
+    }
+
+    /// The rate of each parameter.
+    pub(crate) fn of(&self, names: &[(ParamId, String)]) -> Result<Vec<f64>, WsamError> {
+        names
+            .iter()
+            .map(|(id, path)| {
+                let lr = self.0.lr_from_param(*id, Some(path));
+                validate_lr(lr)?;
+                Ok(lr)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,92 @@
+//! Refuses slices that do not fit, before anything is recorded.
+
+use super::error::{EngineError, Role};
+use super::slices::{AscentTensor, Placement, Roles, Slice, Sliced};
+use std::collections::HashMap;
+
+/// Checks an ascent's slices before anything is recorded.
+pub(crate) fn check_ascent(
+    tensors: &[AscentTensor],
+    placement: Placement,
+) -> Result<(), EngineError> {
+    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles(placement))))
+}
+
+/// Checks the slices of any other half of a step.
+pub(crate) fn check_slices<T: Sliced>(tensors: &[T]) -> Result<(), EngineError> {
+    check(tensors.iter().map(|tensor| (tensor.len(), tensor.roles())))
+}
+
+struct Range {
+    start: u64,
+    end: u64,
+    written: bool,
+    tensor: usize,
+    role: Role,
+}
+
+// wgpu hashes and compares a buffer by its identity, which nothing mutates.
+#[allow(clippy::mutable_key_type)]
+fn check<'a>(tensors: impl Iterator<Item = (u64, Roles<'a>)>) -> Result<(), EngineError> {
+    let mut by_buffer: HashMap<&wgpu::Buffer, Vec<Range>> = HashMap::new();
+    for (tensor, (weight_len, roles)) in tensors.enumerate() {
+        for (role, slice, written) in roles {
+            let end = check_slice(tensor, role, slice, weight_len)?;
+            if slice.len > 0 {
+                let range = Range { start: slice.offset, end, written, tensor, role };
+                by_buffer.entry(&slice.buffer).or_default().push(range);
+            }
+        }
+    }
+    by_buffer.into_values().try_for_each(check_overlaps)
+}
+
+fn check_slice(
+    tensor: usize,
+    role: Role,
+    slice: &Slice,
+    weight_len: u64,
+) -> Result<u64, EngineError> {
+    let (offset, len, size) = (slice.offset, slice.len, slice.buffer.size());
+    if len != weight_len {
+        return Err(EngineError::Length { tensor, role, len, weight_len });
+    }
+    if !offset.is_multiple_of(4) {
+        return Err(EngineError::Misaligned { tensor, role, offset });
+    }
+    let end = len.saturating_mul(4).saturating_add(offset);
+    if end > size {
+        return Err(EngineError::OutOfBounds { tensor, role, end, size });
+    }
+    let usage = slice.buffer.usage();
+    if !usage.contains(wgpu::BufferUsages::STORAGE) {
+        return Err(EngineError::NotStorage { tensor, role, usage });
+    }
+    Ok(end)
+}
+
+/// Ranges that are only read may overlap; a written one may overlap nothing.
+fn check_overlaps(mut ranges: Vec<Range>) -> Result<(), EngineError> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut furthest: Option<&Range> = None;
+    let mut furthest_written: Option<&Range> = None;
+    for range in &ranges {
+        let rival = if range.written { furthest } else { furthest_written };
+        if let Some(rival) = rival.filter(|rival| range.start < rival.end) {
+            return Err(EngineError::Overlap {
+                tensor: range.tensor,
+                role: range.role,
+                other_tensor: rival.tensor,
+                other_role: rival.role,
+            });
+        }
+        let further = |old: Option<&Range>| old.is_none_or(|old| range.end > old.end);
+        if further(furthest) {
+            furthest = Some(range);
+        }
+        if range.written && further(furthest_written) {
+            furthest_written = Some(range);
+        }
+    }
+    Ok(())
+}
