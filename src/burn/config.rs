@@ -7,6 +7,7 @@ use crate::method::{
     Base, Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Moments, Momentum,
 };
 use burn::config::Config;
+use burn::optim::ModuleOptimizer;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::Device;
@@ -69,6 +70,8 @@ pub enum BaseConfig {
     Adam(AdamBaseConfig),
     /// AdamW.
     AdamW(AdamWBaseConfig),
+    /// Any optimizer of Burn's, or the user's own: see [`WsamConfig::with_burn_optimizer`].
+    Burn,
 }
 
 impl From<SgdBaseConfig> for BaseConfig {
@@ -116,6 +119,8 @@ impl BaseConfig {
                 weight_decay: config.weight_decay,
                 amsgrad: config.amsgrad,
             }),
+            // What the engine takes of a step around it: no state, no decay.
+            Self::Burn => Base::Sgd { momentum: None, weight_decay: 0.0 },
         }
     }
 }
@@ -215,11 +220,82 @@ impl WsamConfig {
     /// # Errors
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] for
-    /// lean mode with the coupled form, [`WsamError::NotFused`] if
-    /// the policy demands the fused route and the device does not allow it.
+    /// lean mode with the coupled form, [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without
+    /// an optimizer, [`WsamError::NotFused`] if the policy demands the fused route and the device does not allow it.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
+        self.init_around(None, device)
+    }
+
+    /// Takes a Burn optimizer as the base, with its groups, clipping and state: Lion, Muon, LAMB, or
+    /// one's own. For a configuration made with [`BaseConfig::Burn`]. Norm, perturbation, blend and
+    /// sharpness step stay fused; the optimizer steps as it does.
+    ///
+    /// ```
+    /// use burn::optim::LionConfig;
+    /// use burn::tensor::Device;
+    /// use burn_wsam::{BaseConfig, WsamConfig};
+    ///
+    /// # fn main() -> Result<(), burn_wsam::WsamError> {
+    /// let lion = LionConfig::new().init();
+    /// let optim = WsamConfig::new(BaseConfig::Burn).with_burn_optimizer(lion).init(&Device::flex())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_burn_optimizer(self, optimizer: impl Into<ModuleOptimizer>) -> BurnWsamConfig {
+        BurnWsamConfig { config: self, optimizer: optimizer.into() }
+    }
+
+    fn init_around(
+        &self,
+        optimizer: Option<ModuleOptimizer>,
+        device: &Device,
+    ) -> Result<Wsam, WsamError> {
+        let hyper = self.hyperparameters()?;
+        let (is_burn, handed_in) = (matches!(self.base, BaseConfig::Burn), optimizer.is_some());
+        if is_burn != handed_in {
+            let base = if is_burn { "a Burn optimizer" } else { hyper.base.name() };
+            return Err(WsamError::BurnOptimizer { base, handed_in });
+        }
+        if is_burn {
+            let own = |what| Err(WsamError::NotWithBurnOptimizer { what });
+            if self.lean {
+                return own("lean mode");
+            }
+            if hyper.groups.iter().any(|group| group.lr_factor != 1.0) {
+                return own("the learning-rate factor of a group");
+            }
+            if hyper.groups.iter().any(|group| group.weight_decay.is_some()) {
+                return own("the weight decay of a group");
+            }
+        }
         let options = (self.track_norms, self.lean);
         let groups = self.groups.iter().map(|group| group.params.clone()).collect();
-        Wsam::new(self.hyperparameters()?, groups, self.route, options, device)
+        Wsam::new(hyper, groups, optimizer, self.route, options, device)
+    }
+}
+
+/// A [`WsamConfig`] around a Burn optimizer.
+#[derive(Clone)]
+pub struct BurnWsamConfig {
+    config: WsamConfig,
+    optimizer: ModuleOptimizer,
+}
+
+impl BurnWsamConfig {
+    /// As [`WsamConfig::init`].
+    ///
+    /// # Errors
+    ///
+    /// As there; and [`WsamError::BurnOptimizer`] for a configuration with another base,
+    /// [`WsamError::NotWithBurnOptimizer`] for lean mode and for groups with a learning-rate factor or
+    /// weight decay, which are the optimizer's to have.
+    pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
+        self.config.init_around(Some(self.optimizer.clone()), device)
+    }
+}
+
+impl std::fmt::Debug for BurnWsamConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BurnWsamConfig").field("config", &self.config).finish_non_exhaustive()
     }
 }

@@ -17,6 +17,22 @@ pub enum WsamError {
         /// Its place in [`WsamConfig::groups`](crate::WsamConfig::groups).
         group: usize,
     },
+    /// A Burn optimizer was handed in beside another base optimizer, or is missing.
+    #[error("the base is {base}, and {} Burn optimizer was handed in",
+        if *handed_in { "a" } else { "no" })]
+    BurnOptimizer {
+        /// The configured base optimizer.
+        base: &'static str,
+        /// Whether a Burn optimizer was handed in.
+        handed_in: bool,
+    },
+    /// Lean mode, or a group's learning-rate factor or weight decay, was asked for with a Burn optimizer as
+    /// the base.
+    #[error("{what} does not go with a Burn optimizer as the base")]
+    NotWithBurnOptimizer {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// The learning rates hold no rate at all.
     #[error("there is no learning rate: ModuleLearningRate::default() is empty")]
     NoLearningRate,

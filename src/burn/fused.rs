@@ -4,6 +4,7 @@
 //! into arenas of their own, so `w` is its own anchor: restoring it is exact and free, and a clone
 //! of the model that the user keeps never changes. State lives in arenas only this optimizer has.
 
+mod external;
 mod steps;
 
 use super::bridge::{Bridge, Memory, OnDevice, Resident};
@@ -13,7 +14,7 @@ use super::report::Norms;
 use super::runner::Context;
 use super::slots::{Form, Slot};
 use super::state::{OptimizerState, read};
-use crate::engine::{Ascent, Engine, LeanAscent, StepStats};
+use crate::engine::{Ascent, Engine, LeanAscent, Mix, StepStats};
 use crate::method::{Base, Hyperparameters};
 use burn::module::ParamId;
 use burn::tensor::Shape;
@@ -65,6 +66,17 @@ pub(crate) struct Kept {
     weights: Vec<Resident>,
     /// Where they are not the weights themselves.
     perturbed: Vec<Resident>,
+}
+
+/// What a mix keeps for its sharpness step.
+#[derive(Debug)]
+pub(crate) struct Mixed {
+    bridge: Bridge,
+    ascent: Ascent,
+    rows: Vec<Row>,
+    grads_perturbed: Vec<Memory>,
+    /// None where the base optimizer steps on `g` as it is.
+    mix: Option<Mix>,
 }
 
 /// What a lean ascent keeps: neither weights nor gradients.

@@ -3,6 +3,7 @@
 mod ascended;
 mod config;
 mod error;
+mod external;
 mod groups;
 mod optimizer;
 mod rates;
@@ -23,7 +24,7 @@ mod fused;
 
 pub use ascended::{Ascended, LeanAscended};
 pub use config::{
-    AdamBaseConfig, AdamWBaseConfig, BaseConfig, RoutePolicy, SgdBaseConfig, WsamConfig,
+    AdamBaseConfig, AdamWBaseConfig, BaseConfig, BurnWsamConfig, RoutePolicy, SgdBaseConfig, WsamConfig,
 };
 pub use error::{Rejected, WsamError};
 pub use groups::GroupConfig;

@@ -8,6 +8,7 @@ pub use passes::Perturbation;
 use super::ascended::Ascended;
 use super::config::RoutePolicy;
 use super::error::{Rejected, WsamError};
+use super::external::{self, External};
 #[cfg(feature = "fused-wsam")]
 use super::fused::Fused;
 use super::rates::Rates;
@@ -20,7 +21,7 @@ use super::tensor_ops::TensorOps;
 use crate::method::{Coupling, Group, Hyperparameters};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup, ParamId};
-use burn::optim::GradientsParams;
+use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
 use burn::tensor::Device;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
-/// use burn::optim::GradientsParams;
+/// use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
 /// use burn::tensor::{Device, Distribution, Tensor};
 /// use burn_wsam::{SgdBaseConfig, WsamConfig, WsamError};
 ///
@@ -65,6 +66,8 @@ pub struct Wsam {
     hyper: Hyperparameters,
     /// Which parameters the hyperparameters' groups are for.
     groups: Vec<ParamGroup>,
+    /// The base optimizer, if it is one of Burn's.
+    external: Option<External>,
     track_norms: bool,
     lean: bool,
     device: Device,
@@ -103,6 +106,7 @@ impl Wsam {
     pub(crate) fn new(
         hyper: Hyperparameters,
         groups: Vec<ParamGroup>,
+        optimizer: Option<ModuleOptimizer>,
         policy: RoutePolicy,
         (track_norms, lean): (bool, bool),
         device: &Device,
@@ -112,9 +116,11 @@ impl Wsam {
         }
         let device = device.clone().without_autodiff();
         let (way, route) = choose(policy, &device)?;
-        log::info!("WSAM around {}: {route}", hyper.base.name());
+        let external = optimizer.map(External);
+        let base = external.as_ref().map_or(hyper.base.name(), |_| "a Burn optimizer");
+        log::info!("WSAM around {base}: {route}");
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { hyper, groups, track_norms, lean, device, route, way, identity })
+        Ok(Self { hyper, groups, external, track_norms, lean, device, route, way, identity })
     }
 
     /// Which way the steps run, and why.
@@ -122,7 +128,7 @@ impl Wsam {
         &self.route
     }
 
-    /// The method's hyperparameters.
+    /// The method's hyperparameters. Around a Burn optimizer `base` is plain SGD, and says nothing of it.
     pub fn hyperparameters(&self) -> &Hyperparameters {
         &self.hyper
     }
@@ -175,7 +181,8 @@ impl Wsam {
         }
     }
 
-    /// State of a parameter, read back; `None` before its first step. Waits for the device.
+    /// State of a parameter, read back; `None` before its first step, and around a Burn optimizer, whose
+    /// state is in [`to_record`](Self::to_record). Waits for the device.
     ///
     /// # Errors
     ///
@@ -220,7 +227,7 @@ impl Wsam {
         model: M,
         grads: GradientsParams,
     ) -> Result<Ascended<M>, Rejected<M>> {
-        let (way, context, _) = self.parts();
+        let (way, _, context, _) = self.parts();
         let ascended = match way {
             Way::TensorOps(ops) => runner::ascend(ops, context, &model, grads)
                 .map(|(perturbed, pending)| (perturbed, Climb::TensorOps(Box::new(pending)))),
@@ -277,11 +284,18 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        let (way, context, _) = self.parts();
-        let stepped = match way {
-            Way::TensorOps(ops) => runner::base_step(ops, context, &rates, model, grads),
+        let (way, external, context, _) = self.parts();
+        let stepped = match (way, external) {
+            (Way::TensorOps(ops), None) => runner::base_step(ops, context, &rates, model, grads),
+            (Way::TensorOps(ops), Some(base)) => {
+                external::base_step(ops, base, context, &rates, model, grads)
+            }
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => runner::base_step(fused, context, &rates, model, grads),
+            (Way::Fused(fused), None) => runner::base_step(fused, context, &rates, model, grads),
+            #[cfg(feature = "fused-wsam")]
+            (Way::Fused(fused), Some(base)) => {
+                external::base_step(fused, base, context, &rates, model, grads)
+            }
         };
         stepped.map_err(rejected)
     }
@@ -298,9 +312,23 @@ impl Wsam {
         }
     }
 
-    fn parts(&mut self) -> (&mut Way, Context<'_>, u64) {
-        let Self { hyper, groups, track_norms, device, way, identity, .. } = self;
-        (way, Context { hyper, groups, track_norms: *track_norms, device }, *identity)
+    #[allow(clippy::type_complexity)]
+    fn parts(&mut self) -> (&mut Way, Option<&mut External>, Context<'_>, u64) {
+        let Self { hyper, groups, external, track_norms, device, way, identity, .. } = self;
+        let context = Context { hyper, groups, track_norms: *track_norms, device };
+        (way, external.as_mut(), context, *identity)
+    }
+
+    /// The Burn optimizer, if that is the base.
+    pub(super) fn burn_optimizer(&self) -> Option<&ModuleOptimizer> {
+        self.external.as_ref().map(|External(optimizer)| optimizer)
+    }
+
+    /// Gives a Burn optimizer its state.
+    pub(super) fn load_external(&mut self, record: OptimizerRecord) {
+        if let Some(External(optimizer)) = &mut self.external {
+            *optimizer = optimizer.clone().load_record(record);
+        }
     }
 
     fn descend_reported<M: Module>(
@@ -310,19 +338,25 @@ impl Wsam {
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
         let Ascended { perturbed, anchor, climb, optimizer } = ascended;
-        let (way, context, identity) = self.parts();
+        let (way, external, context, identity) = self.parts();
         if optimizer != identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
         let models = (perturbed, anchor);
         let descended = match (way, climb) {
-            (Way::TensorOps(ops), Climb::TensorOps(pending)) => {
-                runner::descend(ops, context, rates, models, *pending, grads)
-            }
+            (Way::TensorOps(ops), Climb::TensorOps(pending)) => match external {
+                None => runner::descend(ops, context, rates, models, *pending, grads),
+                Some(base) => {
+                    external::descend(ops, base, context, rates, models, *pending, grads)
+                }
+            },
             #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), Climb::Fused(pending)) => {
-                runner::descend(fused, context, rates, models, *pending, grads)
-            }
+            (Way::Fused(fused), Climb::Fused(pending)) => match external {
+                None => runner::descend(fused, context, rates, models, *pending, grads),
+                Some(base) => {
+                    external::descend(fused, base, context, rates, models, *pending, grads)
+                }
+            },
             // An optimizer's route never changes, and the ascent is this optimizer's own.
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),

@@ -18,6 +18,11 @@ impl Rates {
         Ok(Self(lr))
     }
 
+    /// As Burn's optimizers take them.
+    pub(crate) fn burn(&self) -> ModuleLearningRate {
+        self.0.clone()
+    }
+
     /// The rate of each parameter.
     pub(crate) fn of(&self, names: &[(ParamId, String)]) -> Result<Vec<f64>, WsamError> {
         names

@@ -42,7 +42,10 @@ impl Wsam {
     /// [`WsamError::State`] if `model` has other shapes than the optimizer saw, [`WsamError::Backend`]
     /// if the device was lost.
     pub fn to_record<M: Module>(&self, model: &M) -> Result<OptimizerRecord, WsamError> {
-        OptimizerRecord::from_bytes(self.into_bytes(model)?).map_err(failed)
+        match self.burn_optimizer() {
+            Some(optimizer) => Ok(optimizer.to_record()),
+            None => OptimizerRecord::from_bytes(self.into_bytes(model)?).map_err(failed),
+        }
     }
 
     fn writer<M: Module>(&self, model: &M) -> Result<Writer, WsamError> {
@@ -97,14 +100,21 @@ impl Wsam {
         self.from_bytes(model, record.into_bytes().map_err(failed)?)
     }
 
+    /// Takes a Burn optimizer's own record, which it judges by itself: what does not fit its kind is
+    /// left out, and those parameters start anew.
+    fn read_external<M: Module>(&mut self, model: &M, bytes: Bytes) -> Result<(), WsamError> {
+        let copy = |bytes: &Bytes| Bytes::from_bytes_vec(bytes.to_vec());
+        let entries = entries(Reader::from_bytes(copy(&bytes)).map_err(failed)?)?;
+        check_known(&parameters(model), &entries)?;
+        let record = OptimizerRecord::from_bytes(bytes).map_err(failed)?;
+        self.load_external(record);
+        Ok(())
+    }
+
     fn read<M: Module>(&mut self, model: &M, reader: Reader) -> Result<(), WsamError> {
         let parameters = parameters(model);
         let mut entries = entries(reader)?;
-        let known: HashSet<u64> = parameters.iter().map(|parameter| parameter.id.val()).collect();
-        if let Some((id, entry)) = entries.iter().find(|(id, _)| !known.contains(*id)) {
-            let param = entry.path.clone().unwrap_or_else(|| format!("parameter {id}"));
-            return Err(WsamError::ForeignRecord { param });
-        }
+        check_known(&parameters, &entries)?;
         let base = self.hyperparameters().base;
         let ids: Vec<_> = parameters.iter().map(|parameter| parameter.id).collect();
         let loaded = parameters
@@ -128,7 +138,10 @@ impl Wsam {
         model: &M,
         path: impl AsRef<std::path::Path>,
     ) -> Result<(), WsamError> {
-        self.writer(model)?.write_to_file(path).map_err(failed)
+        match self.burn_optimizer() {
+            Some(optimizer) => optimizer.save(path).map_err(failed),
+            None => self.writer(model)?.write_to_file(path).map_err(failed),
+        }
     }
 
     /// [`load_record`](Self::load_record), from a burnpack file.
@@ -141,6 +154,9 @@ impl Wsam {
         model: &M,
         path: impl AsRef<std::path::Path>,
     ) -> Result<(), WsamError> {
+        if self.burn_optimizer().is_some() {
+            return self.load_record(model, OptimizerRecord::load(path).map_err(failed)?);
+        }
         self.read(model, Reader::from_file(path).map_err(failed)?)
     }
 
@@ -152,7 +168,10 @@ impl Wsam {
     // Burn's own name for it.
     #[allow(clippy::wrong_self_convention)]
     pub fn into_bytes<M: Module>(&self, model: &M) -> Result<Bytes, WsamError> {
-        self.writer(model)?.into_bytes().map_err(failed)
+        match self.burn_optimizer() {
+            Some(optimizer) => optimizer.into_bytes().map_err(failed),
+            None => self.writer(model)?.into_bytes().map_err(failed),
+        }
     }
 
     /// [`load_record`](Self::load_record), from memory.
@@ -163,7 +182,25 @@ impl Wsam {
     // Burn's own name for it.
     #[allow(clippy::wrong_self_convention)]
     pub fn from_bytes<M: Module>(&mut self, model: &M, bytes: Bytes) -> Result<(), WsamError> {
-        self.read(model, Reader::from_bytes(bytes).map_err(failed)?)
+        match self.burn_optimizer() {
+            Some(_) => self.read_external(model, bytes),
+            None => self.read(model, Reader::from_bytes(bytes).map_err(failed)?),
+        }
+    }
+}
+
+/// Refuses a record with a parameter that the model does not have.
+fn check_known(
+    parameters: &[Parameter],
+    entries: &BTreeMap<u64, Entry>,
+) -> Result<(), WsamError> {
+    let known: HashSet<u64> = parameters.iter().map(|parameter| parameter.id.val()).collect();
+    match entries.iter().find(|(id, _)| !known.contains(*id)) {
+        Some((id, entry)) => {
+            let param = entry.path.clone().unwrap_or_else(|| format!("parameter {id}"));
+            Err(WsamError::ForeignRecord { param })
+        }
+        None => Ok(()),
     }
 }
 

@@ -31,7 +31,7 @@ impl Context<'_> {
     }
 }
 
-type TensorOf<R> = <<R as Runner>::Form as Form>::Tensor;
+pub(super) type TensorOf<R> = <<R as Runner>::Form as Form>::Tensor;
 
 /// Tensors in the order of the slots, and what is left for the caller.
 pub(crate) struct Half<R: Runner, K> {
@@ -46,6 +46,8 @@ pub(crate) trait Runner: Sized {
     /// From an ascent to its descent.
     type Kept;
     type LeanKept;
+    /// From a mix to its sharpness step.
+    type Mixed;
 
     /// Element types it takes, in values and in words, and what it is called.
     const TYPES: (&'static [DType], &'static str, &'static str);
@@ -86,6 +88,31 @@ pub(crate) trait Runner: Sized {
         slots: Vec<Slot<TensorOf<Self>>>,
     ) -> Result<Half<Self, ()>, WsamError>;
 
+    /// What a base optimizer elsewhere steps on: `a g + b g~`, clipped.
+    fn mix(
+        &mut self,
+        context: Context<'_>,
+        kept: Self::Kept,
+        grads_perturbed: Vec<TensorOf<Self>>,
+    ) -> Result<Half<Self, Self::Mixed>, WsamError>;
+
+    /// The clipped gradients alone, for a step without a second pass.
+    fn clip(
+        &mut self,
+        context: Context<'_>,
+        slots: Vec<Slot<TensorOf<Self>>>,
+    ) -> Result<Vec<TensorOf<Self>>, WsamError>;
+
+    /// The sharpness step, from the weights that such an optimizer left; in the coupled form there is
+    /// none, and no weights.
+    fn sharpen(
+        &mut self,
+        context: Context<'_>,
+        rates: &[f64],
+        mixed: Self::Mixed,
+        weights: Option<Vec<TensorOf<Self>>>,
+    ) -> Result<Half<Self, Norms>, WsamError>;
+
     /// Forgets the states of `ids` and takes those that were loaded. On an error nothing changed.
     fn replace_states(
         &mut self,
@@ -104,10 +131,10 @@ pub(crate) trait Runner: Sized {
 #[derive(Debug)]
 pub(crate) struct Pending<K> {
     pub(crate) names: Vec<(ParamId, String)>,
-    kept: K,
+    pub(super) kept: K,
 }
 
-fn slots<R: Runner, M: Module>(
+pub(super) fn slots<R: Runner, M: Module>(
     runner: &R,
     context: Context<'_>,
     model: &M,
@@ -134,7 +161,7 @@ fn slots<R: Runner, M: Module>(
     Ok(collected)
 }
 
-fn names<T>(slots: &[Slot<T>]) -> Vec<(ParamId, String)> {
+pub(super) fn names<T>(slots: &[Slot<T>]) -> Vec<(ParamId, String)> {
     slots.iter().map(|slot| (slot.id, slot.path.clone())).collect()
 }
 
@@ -197,7 +224,7 @@ pub(crate) fn descend<R: Runner, M: Module>(
     }
 }
 
-fn finish<R: Runner, M: Module, K>(
+pub(super) fn finish<R: Runner, M: Module, K>(
     runner: &R,
     model: M,
     names: &[(ParamId, String)],

@@ -269,6 +269,59 @@ impl<F: Form> ModuleMapper for Assign<F> {
     }
 }
 
+/// Gradients of the first parameter of each id, for a Burn optimizer.
+pub(crate) fn gradients<F: Form, M: Module>(
+    module: &M,
+    names: &[(ParamId, String)],
+    tensors: Vec<F::Tensor>,
+) -> GradientsParams {
+    struct Register<F: Form> {
+        values: HashMap<ParamId, F::Tensor>,
+        grads: GradientsParams,
+    }
+    impl<F: Form> ModuleVisitor for Register<F> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(value) = self.values.remove(&param.id) {
+                self.grads.register(param.id, F::give::<D>(value, param.lazy_shape()));
+            }
+        }
+    }
+    let values = names.iter().map(|(id, _)| *id).zip(tensors).collect();
+    let mut register = Register::<F> { values, grads: GradientsParams::new() };
+    module.visit(&mut register);
+    register.grads
+}
+
+/// Weights of the first parameter of each id, in the order of `names`.
+pub(crate) fn weights<F: Form, M: Module>(
+    module: &M,
+    names: &[(ParamId, String)],
+) -> Result<Vec<F::Tensor>, WsamError> {
+    struct Find<F: Form> {
+        found: HashMap<ParamId, F::Tensor>,
+        error: Option<WsamError>,
+    }
+    impl<F: Form> ModuleVisitor for Find<F> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.error.is_some() || self.found.contains_key(&param.id) {
+                return;
+            }
+            match F::hold(param.val().without_autodiff()) {
+                Ok(tensor) => drop(self.found.insert(param.id, tensor)),
+                Err(error) => self.error = Some(error),
+            }
+        }
+    }
+    let mut find = Find::<F> { found: HashMap::new(), error: None };
+    module.visit(&mut find);
+    if let Some(error) = find.error {
+        return Err(error);
+    }
+    let lost = |path: &String| WsamError::Backend { reason: format!("{path} is gone") };
+    let take = |(id, path): &(ParamId, String)| find.found.remove(id).ok_or_else(|| lost(path));
+    names.iter().map(take).collect()
+}
+
 type Strategy = burn::tensor::GradientCheckpointingStrategy;
 
 /// A copy of `module` with the perturbed weights, for the second pass.

@@ -38,6 +38,13 @@ pub(crate) struct Kept {
     norms: TensorNorms,
 }
 
+/// What a mix keeps: each pair of clipped gradients, with `lr_factor sharpness`.
+#[derive(Debug)]
+pub(crate) struct Mixed {
+    grads: Vec<(Tensor<1>, Tensor<1>, f64)>,
+    norms: TensorNorms,
+}
+
 /// What a lean ascent keeps: the base optimizer's step, taken, and the term in `g`.
 #[derive(Debug)]
 pub(crate) struct LeanKept {
@@ -113,6 +120,7 @@ impl Runner for TensorOps {
     type Form = Flat;
     type Kept = Kept;
     type LeanKept = LeanKept;
+    type Mixed = Mixed;
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
         (&[DType::F32, DType::F64], "f32 and f64", "tensor-op");
@@ -227,6 +235,54 @@ impl Runner for TensorOps {
             })
             .collect();
         Ok(Half { tensors, rest: (), retired: Vec::new() })
+    }
+
+    fn mix(
+        &mut self,
+        context: Context<'_>,
+        kept: Kept,
+        grads_perturbed: Vec<Tensor<1>>,
+    ) -> Result<Half<Self, Mixed>, WsamError> {
+        let Kept { slots, mut norms } = kept;
+        norms.perturbed = perturbed_norm(context, &grads_perturbed);
+        let scale_g = scale_of_g(context.hyper, &norms);
+        let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
+        let (tensors, grads) = slots
+            .into_iter()
+            .zip(grads_perturbed)
+            .map(|(slot, g_perturbed)| {
+                let InGroup { blend, lr_factor, .. } = context.in_group(&slot);
+                let g = scaled(slot.grad, &scale_g);
+                let g_perturbed = scaled(g_perturbed, &scale_perturbed);
+                (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
+            })
+            .unzip();
+        Ok(Half { tensors, rest: Mixed { grads, norms }, retired: Vec::new() })
+    }
+
+    fn clip(
+        &mut self,
+        context: Context<'_>,
+        slots: Vec<Slot<Tensor<1>>>,
+    ) -> Result<Vec<Tensor<1>>, WsamError> {
+        let norm = || global_norm(slots.iter().map(|slot| slot.grad.clone()));
+        let gradient = context.hyper.clips_gradient().then(norm);
+        let scale = scale_of_g(context.hyper, &TensorNorms { gradient, perturbed: None });
+        Ok(slots.into_iter().map(|slot| scaled(slot.grad, &scale)).collect())
+    }
+
+    fn sharpen(
+        &mut self,
+        _context: Context<'_>,
+        rates: &[f64],
+        mixed: Mixed,
+        weights: Option<Vec<Tensor<1>>>,
+    ) -> Result<Half<Self, Norms>, WsamError> {
+        let tensors = weights.into_iter().flatten().zip(rates).zip(mixed.grads).map(
+            |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),
+        );
+        let rest = Norms::TensorOps(Box::new(mixed.norms));
+        Ok(Half { tensors: tensors.collect(), rest, retired: Vec::new() })
     }
 
     fn replace_states(

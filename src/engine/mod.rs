@@ -49,6 +49,7 @@ mod error;
 mod half;
 mod kinds;
 mod lean;
+mod mix;
 mod pipelines;
 mod plan;
 mod readback;
@@ -64,6 +65,7 @@ pub use base::BaseStep;
 pub use error::{EngineError, Role};
 pub use kinds::Rates;
 pub use lean::LeanAscent;
+pub use mix::{Mix, MixTensor};
 pub use slices::{
     AscentTensor, BaseTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, Placement, Slice,
 };

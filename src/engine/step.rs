@@ -54,6 +54,14 @@ impl Ascent {
     pub fn stats(&self) -> StepStats {
         self.stats
     }
+
+    pub(crate) fn tensors(&self) -> usize {
+        self.tensors
+    }
+
+    pub(crate) fn track_norms(&self) -> bool {
+        self.track_norms
+    }
 }
 
 impl Engine {

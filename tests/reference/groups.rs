@@ -5,7 +5,7 @@ use burn_wsam::reference::{Oracle, ReferenceError};
 
 fn sgd(groups: Vec<Group>) -> Hyperparameters {
     let base = Base::Sgd { momentum: None, weight_decay: 0.0 };
-    Hyperparameters { rho: 1.0, epsilon: 1e-300, groups, ..Hyperparameters::new(base) }
+    Hyperparameters { rho: 1.0, epsilon: 1e-30, groups, ..Hyperparameters::new(base) }
 }
 
 fn close(got: &[Vec<f64>], want: &[&[f64]]) {

@@ -1,6 +1,6 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::{Fused, Kept, LeanKept, Row, State};
+use super::{Fused, Kept, LeanKept, Mixed, Row, State};
 use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident};
 use crate::burn::error::WsamError;
 use crate::burn::record::Loaded;
@@ -18,6 +18,7 @@ impl Runner for Fused {
     type Form = OnDevice;
     type Kept = Kept;
     type LeanKept = LeanKept;
+    type Mixed = Mixed;
 
     const TYPES: (&'static [DType], &'static str, &'static str) = (&[DType::F32], "f32", "fused");
 
@@ -213,6 +214,33 @@ impl Runner for Fused {
         Ok(Half { tensors, rest: (), retired: weights })
     }
 
+    fn mix(
+        &mut self,
+        context: Context<'_>,
+        kept: Kept,
+        grads_perturbed: Vec<Resident>,
+    ) -> Result<Half<Self, Mixed>, WsamError> {
+        self.mix_external(context, kept, grads_perturbed)
+    }
+
+    fn clip(
+        &mut self,
+        context: Context<'_>,
+        slots: Vec<Slot<Resident>>,
+    ) -> Result<Vec<Resident>, WsamError> {
+        self.clip_external(context, slots)
+    }
+
+    fn sharpen(
+        &mut self,
+        context: Context<'_>,
+        rates: &[f64],
+        mixed: Mixed,
+        weights: Option<Vec<Resident>>,
+    ) -> Result<Half<Self, Norms>, WsamError> {
+        self.sharpen_external(context, rates, mixed, weights)
+    }
+
     fn replace_states(
         &mut self,
         device: &Device,
@@ -248,7 +276,7 @@ impl Runner for Fused {
     }
 }
 
-fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<u64>, Vec<Shape>) {
+pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<u64>, Vec<Shape>) {
     let ids = rows.iter().map(|row| row.id).collect();
     let shapes = rows.iter().map(|row| row.shape.clone()).collect();
     (ids, rows.iter().map(|row| row.len).collect(), shapes)
@@ -281,6 +309,6 @@ fn in_place_of(rows: &[Row], weights: &[Resident], perturbed: &[Resident]) -> Ve
     rows.iter().zip(weights).map(take).collect()
 }
 
-fn slices(memory: &[Memory]) -> Vec<Slice> {
+pub(super) fn slices(memory: &[Memory]) -> Vec<Slice> {
     memory.iter().map(|memory| memory.slice.clone()).collect()
 }

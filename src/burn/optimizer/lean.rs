@@ -45,7 +45,11 @@ impl Wsam {
         if self.hyper.coupling == Coupling::Coupled {
             return Err(Rejected::new(model, WsamError::LeanCoupled));
         }
-        let (way, context, optimizer) = self.parts();
+        let (way, external, context, optimizer) = self.parts();
+        if external.is_some() {
+            let what = "lean mode";
+            return Err(Rejected::new(model, WsamError::NotWithBurnOptimizer { what }));
+        }
         let ascended = match way {
             Way::TensorOps(ops) => runner::lean_ascend(ops, context, rates, model, grads)
                 .map(|(models, pending)| (models, LeanClimb::TensorOps(Box::new(pending)))),
@@ -77,7 +81,7 @@ impl Wsam {
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
         let LeanAscended { perturbed, anchor, climb, optimizer } = ascended;
-        let (way, context, identity) = self.parts();
+        let (way, _, context, identity) = self.parts();
         if optimizer != identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }

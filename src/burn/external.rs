@@ -1,0 +1,90 @@
+//! Steps around a base optimizer of Burn's: what it steps on comes from the route, and the sharpness
+//! step follows it.
+
+use super::error::WsamError;
+use super::rates::Rates;
+use super::report::Norms;
+use super::runner::{Context, Half, Pending, Runner, TensorOf, finish, names, slots};
+use super::slots::{Collected, collect_perturbed, gradients, weights};
+use crate::method::Coupling;
+use burn::module::Module;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+
+/// A Burn optimizer as the base.
+pub(crate) struct External(pub(crate) ModuleOptimizer);
+
+impl std::fmt::Debug for External {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("External").finish_non_exhaustive()
+    }
+}
+
+impl External {
+    fn step<R: Runner, M: Module>(
+        &mut self,
+        rates: &Rates,
+        model: M,
+        names: &[(burn::module::ParamId, String)],
+        mixed: Vec<TensorOf<R>>,
+    ) -> M {
+        let grads = gradients::<R::Form, M>(&model, names, mixed);
+        self.0.step(rates.burn(), model, grads)
+    }
+}
+
+/// The stepped model, or `anchor` as it was; if the sharpness step fails, the model as the base
+/// optimizer left it.
+pub(crate) fn descend<R: Runner, M: Module>(
+    runner: &mut R,
+    external: &mut External,
+    context: Context<'_>,
+    rates: &Rates,
+    (perturbed, anchor): (M, M),
+    pending: Pending<R::Kept>,
+    grads: GradientsParams,
+) -> Result<(M, Norms), (M, WsamError)> {
+    let Pending { names, kept } = pending;
+    let collected = collect_perturbed::<R::Form, M>(&perturbed, grads, context.device, &names);
+    drop(perturbed);
+    let mixed = collected.and_then(|grads| {
+        // Before anything is stepped.
+        let rates = rates.of(&names)?;
+        Ok((rates, runner.mix(context, kept, grads)?))
+    });
+    let (each, Half { tensors, rest, retired }) = match mixed {
+        Ok(mixed) => mixed,
+        Err(error) => return Err((anchor, error)),
+    };
+    let model = external.step::<R, M>(rates, anchor, &names, tensors);
+    runner.retire(retired);
+    let stepped = match context.hyper.coupling {
+        Coupling::Coupled => Ok(None),
+        Coupling::Decoupled => weights::<R::Form, M>(&model, &names).map(Some),
+    };
+    let sharpened = stepped.and_then(|weights| runner.sharpen(context, &each, rest, weights));
+    match sharpened {
+        // Without a sharpness step there are no tensors, and the model stays as it is.
+        Ok(half) => Ok(finish(runner, model, &names, half)),
+        Err(error) => Err((model, error)),
+    }
+}
+
+/// The model stepped by the base optimizer alone, or as it was.
+pub(crate) fn base_step<R: Runner, M: Module>(
+    runner: &mut R,
+    external: &mut External,
+    context: Context<'_>,
+    rates: &Rates,
+    model: M,
+    grads: GradientsParams,
+) -> Result<M, (M, WsamError)> {
+    let clipped = slots(runner, context, &model, grads).and_then(|Collected { slots, .. }| {
+        let names = names(&slots);
+        rates.of(&names)?;
+        Ok((names, runner.clip(context, slots)?))
+    });
+    match clipped {
+        Ok((names, tensors)) => Ok(external.step::<R, M>(rates, model, &names, tensors)),
+        Err(error) => Err((model, error)),
+    }
+}

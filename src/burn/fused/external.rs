@@ -1,0 +1,149 @@
+//! The halves of a step around a base optimizer of Burn's.
+
+use super::steps::{columns, slices};
+use super::{Fused, Kept, Mixed, Row};
+use crate::burn::bridge::{Memory, Resident};
+use crate::burn::error::WsamError;
+use crate::burn::report::Norms;
+use crate::burn::runner::{Context, Half};
+use crate::burn::slots::Slot;
+use crate::engine::{BaseTensor, DescentTensor, MixTensor, StepStats};
+use crate::method::Coupling;
+
+impl Fused {
+    pub(super) fn mix_external(
+        &mut self,
+        context: Context<'_>,
+        kept: Kept,
+        grads_perturbed: Vec<Resident>,
+    ) -> Result<Half<Self, Mixed>, WsamError> {
+        let hyper = context.hyper;
+        let Kept { bridge, ascent, rows, weights, perturbed } = kept;
+        let (_, lens, shapes) = columns(&rows);
+        // In the decoupled form an unclipped `g` is what it steps on.
+        let as_it_is = hyper.coupling == Coupling::Decoupled && !hyper.clips_gradient();
+        let arenas = if as_it_is { Vec::new() } else { vec![lens] };
+        let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
+        let (grads_perturbed, arenas) = (resolved.tensors, resolved.arenas);
+        let mut mix = None;
+        let tensors = match arenas.first() {
+            None => {
+                let grads: Vec<Memory> = rows.iter().map(|row| row.grad.clone()).collect();
+                bridge.tensors(&grads, &shapes)
+            }
+            Some(mixed) => {
+                let tensors: Vec<_> = rows
+                    .iter()
+                    .zip(mixed)
+                    .zip(&grads_perturbed)
+                    .map(|((row, mixed), grad_perturbed)| MixTensor {
+                        mixed: mixed.slice.clone(),
+                        grad: row.grad.slice.clone(),
+                        grad_perturbed: grad_perturbed.slice.clone(),
+                        group: row.group,
+                    })
+                    .collect();
+                let mut encoder = self.encoder();
+                mix = Some(self.engine.mix(&mut encoder, hyper, &ascent, &tensors)?);
+                self.submit(encoder);
+                bridge.tensors(mixed, &shapes)
+            }
+        };
+        let rest = Mixed { bridge, ascent, rows, grads_perturbed, mix };
+        // The old weights: the base optimizer's step replaces them.
+        Ok(Half { tensors, rest, retired: weights })
+    }
+
+    pub(super) fn clip_external(
+        &mut self,
+        context: Context<'_>,
+        slots: Vec<Slot<Resident>>,
+    ) -> Result<Vec<Resident>, WsamError> {
+        if !context.hyper.clips_gradient() {
+            return Ok(slots.into_iter().map(|slot| slot.grad).collect());
+        }
+        let lens = slots.iter().map(|slot| slot.len as u64).collect();
+        let (bridge, rows, arenas, _) = self.rows(context, slots, vec![lens])?;
+        let (_, _, shapes) = columns(&rows);
+        let clipped: Vec<Memory> = arenas.into_iter().flatten().collect();
+        let tensors: Vec<_> = rows
+            .iter()
+            .zip(&clipped)
+            .map(|(row, clipped)| BaseTensor {
+                weight: clipped.slice.clone(),
+                anchor: None,
+                grad: row.grad.slice.clone(),
+                state: Vec::new(),
+                step: 1,
+                group: row.group,
+            })
+            .collect();
+        let mut encoder = self.encoder();
+        let stats = self.engine.clip(&mut encoder, context.hyper, &tensors)?;
+        self.submit(encoder);
+        self.last_step = Some(StepStats { submissions: 1, ..stats });
+        Ok(bridge.tensors(&clipped, &shapes))
+    }
+
+    pub(super) fn sharpen_external(
+        &mut self,
+        context: Context<'_>,
+        rates: &[f64],
+        mixed: Mixed,
+        weights: Option<Vec<Resident>>,
+    ) -> Result<Half<Self, Norms>, WsamError> {
+        let Context { hyper, track_norms, .. } = context;
+        let Mixed { bridge, ascent, rows, grads_perturbed, mix } = mixed;
+        let mut stats = ascent.stats();
+        stats.submissions += 1;
+        if let Some(mix) = &mix {
+            stats += StepStats { submissions: 1, ..mix.stats() };
+        }
+        let mut half = Half {
+            tensors: Vec::new(),
+            rest: self.norms(hyper, track_norms, ascent.norms()),
+            retired: Vec::new(),
+        };
+        if let Some(weights) = weights {
+            let (ids, lens, shapes) = columns(&rows);
+            let resolved = bridge.resolve(weights.clone(), vec![lens], Vec::new())?;
+            let updated: Vec<Memory> = resolved.arenas.into_iter().flatten().collect();
+            let tensors: Vec<_> = rows
+                .iter()
+                .zip(&resolved.tensors)
+                .zip(&updated)
+                .zip(&grads_perturbed)
+                .map(|(((row, weight), updated), grad_perturbed)| sharpened(
+                    row, weight, updated, grad_perturbed,
+                ))
+                .collect();
+            let mut encoder = self.encoder();
+            let step =
+                self.engine.sharpen(&mut encoder, hyper, rates, &ascent, mix.as_ref(), &tensors)?;
+            self.submit(encoder);
+            stats += StepStats { submissions: 1, ..step };
+            half.tensors = bridge.tensors(&updated, &shapes);
+            half.retired = weights;
+            self.place(&ids, &half.tensors, updated);
+        }
+        self.last_step = Some(stats);
+        Ok(half)
+    }
+}
+
+fn sharpened(
+    row: &Row,
+    weight: &Memory,
+    updated: &Memory,
+    grad_perturbed: &Memory,
+) -> DescentTensor {
+    DescentTensor {
+        weight: updated.slice.clone(),
+        anchor: Some(weight.slice.clone()),
+        grad: row.grad.slice.clone(),
+        grad_perturbed: grad_perturbed.slice.clone(),
+        state: slices(&[]),
+        step: 1,
+        group: row.group,
+    }
+}

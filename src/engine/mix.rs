@@ -1,0 +1,188 @@
+//! What is left of a step whose base optimizer is not this engine's: the gradient it steps on, and the
+//! sharpness step after it.
+//!
+//! Both are the descent's kernel with other constants: a gradient is a step of `-1` from zero, and a
+//! step along `g~ - g` alone is one whose blend is zero.
+
+use super::Engine;
+use super::checks::check_slices;
+use super::error::EngineError;
+use super::half::{Half, HalfNorm};
+use super::kinds::{Kinds, Rates};
+use super::record::Constants;
+use super::slices::{BaseTensor, DescentTensor, Slice};
+use super::stats::StepStats;
+use super::step::{Ascent, BlendSource, descent_norm, same_count, stats};
+use crate::layout::{Kernel, KindUniforms, NormOf, Norms};
+use crate::method::Hyperparameters;
+use std::time::Instant;
+
+/// One tensor of a [`mix`](Engine::mix). All slices have one length.
+#[derive(Clone, Debug)]
+pub struct MixTensor {
+    /// Written.
+    pub mixed: Slice,
+    /// The gradient `g`, unclipped. Read.
+    pub grad: Slice,
+    /// The perturbed gradient `g~`. Read.
+    pub grad_perturbed: Slice,
+    /// Its parameter group, as in [`DescentTensor::group`].
+    pub group: usize,
+}
+
+/// A recorded [`mix`](Engine::mix): the norm of `g~`, if the step takes one, is taken.
+#[derive(Debug)]
+pub struct Mix {
+    stats: StepStats,
+}
+
+impl Mix {
+    /// What it cost.
+    pub fn stats(&self) -> StepStats {
+        self.stats
+    }
+}
+
+impl Engine {
+    /// Records `mixed = a g + b g~`, both clipped where the hyperparameters clip them: what a base
+    /// optimizer of the caller's own steps on. In the decoupled form that is `g`, clipped.
+    ///
+    /// # Errors
+    ///
+    /// As [`descent`](Engine::descent); nothing was recorded then.
+    pub fn mix(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        hyper: &Hyperparameters,
+        ascent: &Ascent,
+        tensors: &[MixTensor],
+    ) -> Result<Mix, EngineError> {
+        let start = Instant::now();
+        let norm = descent_norm(hyper, ascent.track_norms());
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|tensor| DescentTensor {
+                weight: tensor.mixed.clone(),
+                // Read and multiplied by zero.
+                anchor: Some(tensor.grad.clone()),
+                grad: tensor.grad.clone(),
+                grad_perturbed: tensor.grad_perturbed.clone(),
+                state: Vec::new(),
+                step: 1,
+                group: tensor.group,
+            })
+            .collect();
+        let stats = self.blended(encoder, hyper, Rates::Same(0.0), norm, ascent, &tensors, as_mix)?;
+        Ok(Mix { stats: StepStats { recording: start.elapsed(), ..stats } })
+    }
+
+    /// Records the clipped gradient of a step without a second pass, into each tensor's `weight`: `anchor`
+    /// and states are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`base_step`](Engine::base_step); nothing was recorded then.
+    pub fn clip(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        hyper: &Hyperparameters,
+        tensors: &[BaseTensor],
+    ) -> Result<StepStats, EngineError> {
+        let start = Instant::now();
+        hyper.validate()?;
+        let half = Half {
+            norm: hyper.clips_gradient().then_some(HalfNorm {
+                of: NormOf::Gradient,
+                perturbed: false,
+                slots: Norms::GRADIENT,
+            }),
+            kernel: Kernel::Descent { states: 0, anchored: true, alone: true },
+        };
+        let tensors: Vec<_> = tensors
+            .iter()
+            .map(|tensor| BaseTensor {
+                anchor: Some(tensor.grad.clone()),
+                state: Vec::new(),
+                ..tensor.clone()
+            })
+            .collect();
+        let kinds = Kinds::of_groups(hyper, tensors.iter().map(|tensor| tensor.group))?;
+        let rows = tensors
+            .iter()
+            .enumerate()
+            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(true)));
+        let plan = self.plan(half, rows, || check_slices(&tensors))?;
+        let blend = BlendSource::Method;
+        let kinds = kinds.uniforms(hyper, blend).into_iter().map(as_mix).collect();
+        let norms = self.norms_buffer();
+        self.record(encoder, "wsam.clip", &plan.0, &Constants { kinds, blend }, &norms)?;
+        Ok(stats(&plan.0, plan.1, start))
+    }
+
+    /// Records the sharpness step of the decoupled form, `w <- w - lr sharpness (g~ - g)`, after a base
+    /// optimizer of the caller's own has stepped. States and step counts of the tensors are not looked
+    /// at. `mix` is that of the same step, if there was one: it has taken the norm of `g~`.
+    ///
+    /// # Errors
+    ///
+    /// As [`descent`](Engine::descent); nothing was recorded then.
+    #[allow(clippy::too_many_arguments)]
+    pub fn sharpen<'a>(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        hyper: &Hyperparameters,
+        rates: impl Into<Rates<'a>>,
+        ascent: &Ascent,
+        mix: Option<&Mix>,
+        tensors: &[DescentTensor],
+    ) -> Result<StepStats, EngineError> {
+        let norm = match mix {
+            Some(_) => None,
+            None => descent_norm(hyper, ascent.track_norms()),
+        };
+        let stateless: Vec<_> = tensors
+            .iter()
+            .map(|tensor| DescentTensor { state: Vec::new(), ..tensor.clone() })
+            .collect();
+        self.blended(encoder, hyper, rates.into(), norm, ascent, &stateless, as_sharpening)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn blended(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        hyper: &Hyperparameters,
+        rates: Rates<'_>,
+        norm: Option<HalfNorm>,
+        ascent: &Ascent,
+        tensors: &[DescentTensor],
+        with: fn(KindUniforms) -> KindUniforms,
+    ) -> Result<StepStats, EngineError> {
+        let start = Instant::now();
+        hyper.validate()?;
+        rates.check(tensors.len())?;
+        same_count(ascent.tensors(), tensors.len())?;
+        let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
+        let half = Half { norm, kernel: Kernel::Descent { states: 0, anchored, alone: false } };
+        let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
+        let rows = tensors
+            .iter()
+            .enumerate()
+            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(anchored)));
+        let plan = self.plan(half, rows, || check_slices(tensors))?;
+        let blend = BlendSource::Method;
+        let kinds = kinds.uniforms(hyper, blend).into_iter().map(with).collect();
+        self.record(encoder, "wsam.mix", &plan.0, &Constants { kinds, blend }, ascent.norms())?;
+        Ok(stats(&plan.0, plan.1, start))
+    }
+}
+
+/// `0 w - (-1) h`.
+fn as_mix(kind: KindUniforms) -> KindUniforms {
+    KindUniforms { decay: 0.0, lr: -1.0, weight_decay: 0.0, sharpness: 0.0, ..kind }
+}
+
+/// `w - lr 0 - lr sharpness (g~ - g)`.
+fn as_sharpening(kind: KindUniforms) -> KindUniforms {
+    KindUniforms { decay: 1.0, weight_decay: 0.0, a: 0.0, b: 0.0, ..kind }
+}
