@@ -6,6 +6,8 @@ mod common;
 mod accumulation;
 #[path = "optimizer/bits.rs"]
 mod bits;
+#[path = "optimizer/external.rs"]
+mod external;
 #[path = "optimizer/groups.rs"]
 mod groups;
 #[path = "optimizer/limits.rs"]
@@ -61,6 +63,10 @@ const TESTS: &[(&str, Test)] = &[
     ("groups beside the oracle", groups::oracle),
     ("learning rates by parameter do as in Burn", groups::rates),
     ("refused groups and rates", groups::misuse),
+    ("Burn's optimizers as the base", external::as_built_in),
+    ("any optimizer as the base", external::any),
+    ("records around Burn's optimizers", external::records),
+    ("refused around Burn's optimizers", external::misuse),
     ("micro-batches, perturbed once", accumulation::whole),
     ("micro-batches, each perturbed", accumulation::each),
     ("micro-batches refused", accumulation::refused),

@@ -42,10 +42,9 @@ impl Wsam {
     /// [`WsamError::State`] if `model` has other shapes than the optimizer saw, [`WsamError::Backend`]
     /// if the device was lost.
     pub fn to_record<M: Module>(&self, model: &M) -> Result<OptimizerRecord, WsamError> {
-        match self.burn_optimizer() {
-            Some(optimizer) => Ok(optimizer.to_record()),
-            None => OptimizerRecord::from_bytes(self.into_bytes(model)?).map_err(failed),
-        }
+        // Through bytes for a Burn optimizer, too: what its own record holds of a state on a GPU is not
+        // always what the state was, once further steps are taken.
+        OptimizerRecord::from_bytes(self.into_bytes(model)?).map_err(failed)
     }
 
     fn writer<M: Module>(&self, model: &M) -> Result<Writer, WsamError> {
