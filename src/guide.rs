@@ -102,6 +102,34 @@
 //! the same ones, which a loop around `GradientsAccumulator` must see to by itself.
 //! [`Perturbation`](crate::Perturbation) chooses between the step of one large batch and m-sharpness.
 //!
+//! # Several devices
+//!
+//! Where one process drives several devices, a replica is a micro-batch: let the closure of
+//! [`step_accumulated`](crate::Wsam::step_accumulated) move the model to the device of its batch, with
+//! `model.clone().to_device(&device)`, which gradients follow back, and bring the loss to the optimizer's
+//! device. `Perturbation::Whole` perturbs along the average gradient, `EachMicroBatch` each replica along
+//! its own, as the authors' code does. Running statistics of such copies are their own.
+//!
+//! Where each replica has an optimizer (one process for each device), average the gradients between
+//! the calls, with whatever moves them. Averaged before the perturbation it is one large batch:
+//!
+//! ```text
+//! g = average(gradient(&model))           ascended = optim.ascend(model, g)?
+//! g~ = average(gradient(&*ascended))      model = optim.descend(lr, ascended, g~)?
+//! ```
+//!
+//! For a perturbation of each replica's own, climb twice: along its gradient for the second pass, then
+//! along the average, which is what the step counts from.
+//!
+//! ```text
+//! local = gradient(&model)                ascended = optim.ascend(model, local)?
+//! g~ = average(gradient(&*ascended))      model = ascended.restore()
+//! g = average(local)                      model = optim.descend(lr, optim.ascend(model, g)?, g~)?
+//! ```
+//!
+//! Replicas that start equal and see the same averages stay equal bit for bit on adapters of one kind.
+//! Burn 0.22's collectives are for CUDA; on wgpu, gradients go through the host.
+//!
 //! # Stopping, resuming, coming from Burn's optimizers
 //!
 //! [`save`](crate::Wsam::save) and [`load`](crate::Wsam::load), or their forms in memory, keep the
@@ -137,7 +165,9 @@
 //! A step costs two passes, forward and backward, and on the fused route little beside them. Through
 //! the second pass it holds `w + e_w` and `g` beside what the base optimizer holds, 8 bytes a parameter;
 //! in [lean mode](crate::Wsam::lean_ascend) 4. Batch normalisation advances from the unperturbed pass
-//! alone. Dropout draws another mask in each pass, which adds noise to the sharpness.
+//! alone. Dropout draws another mask in each pass, which adds noise to the sharpness;
+//! [`mask_seed`](crate::WsamConfig::mask_seed) gives both the same. In a loop of two calls, wait for the
+//! device and seed it before each pass.
 //!
 //! # When not to use it
 //!

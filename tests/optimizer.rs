@@ -12,6 +12,8 @@ mod external;
 mod groups;
 #[path = "optimizer/limits.rs"]
 mod limits;
+#[path = "optimizer/masks.rs"]
+mod masks;
 #[path = "optimizer/misuse.rs"]
 mod misuse;
 #[path = "optimizer/modules.rs"]
@@ -22,6 +24,8 @@ mod nets;
 mod oracle;
 #[path = "optimizer/records.rs"]
 mod records;
+#[path = "optimizer/replicas.rs"]
+mod replicas;
 #[path = "optimizer/reports.rs"]
 mod reports;
 
@@ -70,6 +74,8 @@ const TESTS: &[(&str, Test)] = &[
     ("micro-batches, perturbed once", accumulation::whole),
     ("micro-batches, each perturbed", accumulation::each),
     ("micro-batches refused", accumulation::refused),
+    ("the same masks in both passes", masks::dropout),
+    ("replicas with optimizers of their own", replicas::own_optimizers),
     ("a run resumes bit for bit", records::resume),
     ("records in files and on both routes", records::files_and_routes),
     ("records of Burn's own optimizers", records::takeover),
@@ -124,6 +130,7 @@ fn on_adapters() -> Vec<Trial> {
         return gpu::trials(&[("the optimizer on the GPU", |_| unreachable!())]);
     }
     let mut trials = Vec::new();
+    let mut devices: Vec<(Device, String)> = Vec::new();
     for gpu in &adapters {
         let device = match burned::device(gpu) {
             Ok(device) => device.autodiff(),
@@ -141,6 +148,7 @@ fn on_adapters() -> Vec<Trial> {
                 trials.extend(on(TRAVEL, &target, &format!("{label}, {}", gpu.name)));
             }
         }
+        devices.push((device.clone(), gpu.name.clone()));
         let fused = Target { device: device.clone(), policy: RoutePolicy::Fused };
         let test: &[(&str, Test)] = &[("groups cost no dispatches", groups::dispatches)];
         trials.extend(on(test, &fused, &format!("fused, {}", gpu.name)));
@@ -148,6 +156,19 @@ fn on_adapters() -> Vec<Trial> {
         trials.push(Trial::test(format!("the routes agree [{gpu_name}]"), move || {
             Ok(limits::routes_agree(&fused)?)
         }));
+    }
+    // Two adapters, or one and the CPU.
+    devices.push((Device::flex().autodiff(), "flex".to_owned()));
+    for pair in devices.windows(2) {
+        let [(device, name), (other, other_name)] = pair else { continue };
+        for (policy, label) in
+            [(RoutePolicy::Fused, "fused"), (RoutePolicy::TensorOps, "tensor operations")]
+        {
+            let target = Target { device: device.clone(), policy };
+            let other = other.clone();
+            let name = format!("replicas on two devices [{label}, {name} and {other_name}]");
+            trials.push(Trial::test(name, move || Ok(replicas::two_devices(&target, &other)?)));
+        }
     }
     trials
 }

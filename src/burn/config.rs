@@ -182,6 +182,11 @@ pub struct WsamConfig {
     /// price is told at [`Wsam::lean_ascend`]. For the decoupled form.
     #[config(default = false)]
     pub lean: bool,
+    /// Give both passes of a step the same random numbers, so that dropout draws the same masks: the
+    /// seed of the first step's, from which later ones follow. For [`Wsam::step`] and
+    /// [`Wsam::step_accumulated`]. Burn has one generator for the whole process, which this seeds
+    /// anew before each pass, after waiting for the device.
+    pub mask_seed: Option<u64>,
     /// Which way the steps may run.
     #[config(default = "RoutePolicy::Auto")]
     pub route: RoutePolicy,
@@ -268,7 +273,7 @@ impl WsamConfig {
                 return own("the weight decay of a group");
             }
         }
-        let options = (self.track_norms, self.lean);
+        let options = (self.track_norms, self.lean, self.mask_seed);
         let groups = self.groups.iter().map(|group| group.params.clone()).collect();
         Wsam::new(hyper, groups, optimizer, self.route, options, device)
     }

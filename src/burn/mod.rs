@@ -5,6 +5,7 @@ mod config;
 mod error;
 mod external;
 mod groups;
+mod masks;
 mod optimizer;
 mod rates;
 mod record;

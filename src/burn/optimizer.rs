@@ -11,6 +11,7 @@ use super::error::{Rejected, WsamError};
 use super::external::{self, External};
 #[cfg(feature = "fused-wsam")]
 use super::fused::Fused;
+use super::masks::Masks;
 use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
@@ -60,7 +61,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 ///
 /// The second pass runs on a copy of the model with running statistics of its own: batch
 /// normalisation advances once a step, from the unperturbed pass. Dropout draws another mask in
-/// each pass.
+/// each pass, unless [`mask_seed`](crate::WsamConfig::mask_seed) is set.
 #[derive(Debug)]
 pub struct Wsam {
     hyper: Hyperparameters,
@@ -70,6 +71,9 @@ pub struct Wsam {
     external: Option<External>,
     track_norms: bool,
     lean: bool,
+    mask_seed: Option<u64>,
+    /// Steps taken with it.
+    masked: u64,
     device: Device,
     route: Route,
     way: Way,
@@ -108,7 +112,7 @@ impl Wsam {
         groups: Vec<ParamGroup>,
         optimizer: Option<ModuleOptimizer>,
         policy: RoutePolicy,
-        (track_norms, lean): (bool, bool),
+        (track_norms, lean, mask_seed): (bool, bool, Option<u64>),
         device: &Device,
     ) -> Result<Self, WsamError> {
         if lean && hyper.coupling == Coupling::Coupled {
@@ -120,7 +124,19 @@ impl Wsam {
         let base = external.as_ref().map_or(hyper.base.name(), |_| "a Burn optimizer");
         log::info!("WSAM around {base}: {route}");
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { hyper, groups, external, track_norms, lean, device, route, way, identity })
+        Ok(Self {
+            hyper,
+            groups,
+            external,
+            track_norms,
+            lean,
+            mask_seed,
+            masked: 0,
+            device,
+            route,
+            way,
+            identity,
+        })
     }
 
     /// Which way the steps run, and why.
@@ -317,6 +333,13 @@ impl Wsam {
         let Self { hyper, groups, external, track_norms, device, way, identity, .. } = self;
         let context = Context { hyper, groups, track_norms: *track_norms, device };
         (way, external.as_mut(), context, *identity)
+    }
+
+    /// Seeds of the next step.
+    pub(super) fn masks(&mut self) -> Masks {
+        let step = self.masked;
+        self.masked = step.wrapping_add(1);
+        Masks::new(&self.device, self.mask_seed, step)
     }
 
     /// The Burn optimizer, if that is the base.

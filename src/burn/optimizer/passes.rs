@@ -47,11 +47,15 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        let first = match pass(&model, loss(&model)) {
-            Ok(first) => first,
-            Err(error) => return Err(Rejected::new(model, error)),
+        let masks = self.masks();
+        let mut both = |model: &M| {
+            masks.before(model, 0)?;
+            pass(model, loss(model))
         };
-        self.halves(&rates, model, first, |perturbed| pass(perturbed, loss(perturbed)))
+        match both(&model) {
+            Ok(first) => self.halves(&rates, model, first, both),
+            Err(error) => Err(Rejected::new(model, error)),
+        }
     }
 
     /// A whole step over micro-batches that together are too large for one pass. Gradients are those
@@ -101,11 +105,15 @@ impl Wsam {
             Err(error) => return Err(Rejected::new(model, error)),
         };
         let share = 1.0 / micro_batches.len() as f64;
-        let mut each = |model: &M, batch: &B| pass(model, loss(model, batch) * share);
+        let masks = self.masks();
+        let mut each = |model: &M, (part, batch): (usize, &B)| {
+            masks.before(model, part)?;
+            pass(model, loss(model, batch) * share)
+        };
         if perturbation == Perturbation::Whole {
             let mut all = |model: &M| {
                 let mut sums = Sums::default();
-                for batch in micro_batches {
+                for batch in micro_batches.iter().enumerate() {
                     sums.add(model, each(model, batch)?);
                 }
                 sums.take()
@@ -117,7 +125,7 @@ impl Wsam {
         }
         let (mut first, mut second) = (Sums::default(), Sums::default());
         let mut model = model;
-        for batch in micro_batches {
+        for batch in micro_batches.iter().enumerate() {
             let (grads, loss) = match each(&model, batch) {
                 Ok(pass) => pass,
                 Err(error) => return Err(Rejected::new(model, error)),

@@ -1,0 +1,49 @@
+//! The same random numbers in both passes of a step.
+
+use super::error::WsamError;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+
+/// Seeds of one step.
+pub(crate) struct Masks {
+    device: Device,
+    seed: Option<u64>,
+}
+
+impl Masks {
+    /// For the `step`-th step after `seed`; none without a seed.
+    pub(crate) fn new(device: &Device, seed: Option<u64>, step: u64) -> Self {
+        let seed = seed.map(|seed| scrambled(seed ^ scrambled(step)));
+        Self { device: device.clone(), seed }
+    }
+
+    /// Call it before a pass of `model` over the `part`-th micro-batch.
+    pub(crate) fn before<M: Module>(&self, model: &M, part: usize) -> Result<(), WsamError> {
+        let Some(seed) = self.seed else { return Ok(()) };
+        // A lazy parameter draws its value when it is first asked for it: not in the midst of a pass.
+        model.visit(&mut Initialise);
+        // What is pending draws its numbers when it runs, and must not draw them from the new seed.
+        let failed = |error| WsamError::Backend { reason: format!("{error:?}") };
+        self.device.sync().map_err(failed)?;
+        self.device.seed(seed.wrapping_add(part as u64));
+        Ok(())
+    }
+}
+
+struct Initialise;
+
+impl ModuleVisitor for Initialise {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_initialized() {
+            drop(param.val());
+        }
+    }
+}
+
+/// SplitMix64's finalizer (Steele, Lea & Flood 2014): neighbours become strangers.
+fn scrambled(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

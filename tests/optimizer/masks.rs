@@ -1,0 +1,71 @@
+//! Random numbers in the two passes.
+
+use super::Target;
+use super::nets::{Mlp, config, data, text};
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig};
+use burn::tensor::{Tensor, activation::relu};
+use burn_wsam::{Perturbation, WsamConfig};
+
+#[derive(Module, Debug)]
+struct Dropping {
+    net: Mlp,
+    dropout: Dropout,
+}
+
+impl Dropping {
+    fn new(target: &Target) -> Self {
+        Self { net: Mlp::new(&target.device), dropout: DropoutConfig::new(0.5).init() }
+    }
+
+    fn loss(&self, batch: u64) -> Tensor<1> {
+        let x = data([7, 5], batch, &self.net.a.weight.device());
+        let hidden = self.dropout.forward(relu(self.net.a.forward(x)));
+        self.net.b.forward(hidden).powi_scalar(2).mean()
+    }
+}
+
+/// Losses of both passes over three steps. At rho 0 they differ by the masks alone.
+fn losses(target: &Target, config: &WsamConfig, parts: usize) -> Result<Vec<(f32, f32)>, String> {
+    let mut optim = target.init(&config.clone().with_rho(0.0))?;
+    let mut model = Dropping::new(target);
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        let batches: Vec<u64> = (0..parts as u64).collect();
+        let step = match parts {
+            // At rate 0 the steps differ by their masks alone.
+            1 => optim.step(0.0, model, |model| model.loss(0)),
+            _ => {
+                let each = Perturbation::Whole;
+                optim.step_accumulated(0.0, model, each, &batches, |model, b| model.loss(*b))
+            }
+        };
+        let report;
+        (model, report) = step.map_err(text)?;
+        let [first, second] = [report.loss(), report.perturbed_loss()];
+        found.push((first.into_scalar::<f32>(), second.into_scalar::<f32>()));
+    }
+    Ok(found)
+}
+
+pub(crate) fn dropout(target: &Target) -> Result<(), String> {
+    for parts in [1, 2] {
+        let plain = losses(target, &config(), parts)?;
+        if plain.iter().any(|(first, second)| first == second) {
+            return Err(format!("without a seed the masks are the same: {plain:?}"));
+        }
+        let seeded = losses(target, &config().with_mask_seed(Some(7)), parts)?;
+        if seeded.iter().any(|(first, second)| first != second) {
+            return Err(format!("with a seed the masks differ: {seeded:?}"));
+        }
+        if seeded[0] == seeded[1] || seeded[1] == seeded[2] {
+            return Err(format!("all steps have the same masks: {seeded:?}"));
+        }
+        let again = losses(target, &config().with_mask_seed(Some(7)), parts)?;
+        let other = losses(target, &config().with_mask_seed(Some(8)), parts)?;
+        if again != seeded || other == seeded {
+            return Err(format!("a seed does not say what the masks are: {seeded:?}"));
+        }
+    }
+    Ok(())
+}
