@@ -107,8 +107,12 @@ fn run() -> Result<f32, EngineError> {
     let mut encoder = device.create_command_encoder(&Default::default());
     for step in 1..=STEPS {
         gradient(&mut encoder, &at_weight);
-        let tensor =
-            AscentTensor { weight: weight.clone(), grad: grad.clone(), partner: Some(perturbed.clone()), group: 0 };
+        let tensor = AscentTensor {
+            weight: weight.clone(),
+            grad: grad.clone(),
+            partner: Some(perturbed.clone()),
+            group: 0,
+        };
         let ascent = engine.ascent(&mut encoder, &hyper, AscentOptions::default(), &[tensor])?;
         gradient(&mut encoder, &at_perturbed);
         let tensor = DescentTensor {

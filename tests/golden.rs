@@ -27,8 +27,9 @@ fn main() {
     println!("golden files from {}", golden::folder().display());
     let mut trials = Vec::new();
     trials.extend(goldens.iter().map(|golden| {
-        let make: MakeRoute =
-            Box::new(|golden| Ok(Box::new(OracleRoute::new(golden.hyper.clone(), golden.weight.clone()))));
+        let make: MakeRoute = Box::new(|golden| {
+            Ok(Box::new(OracleRoute::new(golden.hyper.clone(), golden.weight.clone())))
+        });
         trial(golden, "oracle", EXACT, make)
     }));
     #[cfg(feature = "fused-wsam")]

@@ -2,8 +2,8 @@
 
 use burn_wsam::layout::{
     Access, BlendUniforms, Chunk, DispatchUniforms, Frames, KINDS, Kernel, KindUniforms,
-    NormFinishUniforms, Norms, SCOPES, Specialisation, Stage, Width, bindings, column, framed, source,
-    storage_buffers,
+    NormFinishUniforms, Norms, SCOPES, Specialisation, Stage, Width, bindings, column, framed,
+    source, storage_buffers,
 };
 use std::collections::HashSet;
 use std::mem::offset_of;

@@ -75,12 +75,19 @@ impl Steps {
                 step: 2,
                 group: 0,
             });
-            let descents =
-                model.map(|t| LeanDescentTensor { weight: at(0, t), grad_perturbed: at(3, t), group: 0 });
+            let descents = model.map(|t| LeanDescentTensor {
+                weight: at(0, t),
+                grad_perturbed: at(3, t),
+                group: 0,
+            });
             return Self::Lean(ascents, descents);
         }
-        let ascents =
-            model.map(|t| AscentTensor { weight: at(0, t), grad: at(1, t), partner: Some(at(2, t)), group: 0 });
+        let ascents = model.map(|t| AscentTensor {
+            weight: at(0, t),
+            grad: at(1, t),
+            partner: Some(at(2, t)),
+            group: 0,
+        });
         let descents = model.map(|t| DescentTensor {
             weight: at(0, t),
             anchor: None,

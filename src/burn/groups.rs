@@ -78,9 +78,8 @@ pub(crate) fn check_groups<'a, M: Module>(
     model: &M,
     taken: impl Iterator<Item = (ParamId, &'a str)> + Clone,
 ) -> Result<(), WsamError> {
-    let matched = |group: &ParamGroup| {
-        taken.clone().any(|(id, path)| group.matches(&id, Some(path)))
-    };
+    let matched =
+        |group: &ParamGroup| taken.clone().any(|(id, path)| group.matches(&id, Some(path)));
     let left: Vec<usize> = (0..groups.len()).filter(|place| !matched(&groups[*place])).collect();
     if left.is_empty() {
         return Ok(());

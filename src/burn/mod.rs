@@ -25,7 +25,8 @@ mod fused;
 
 pub use ascended::{Ascended, LeanAscended};
 pub use config::{
-    AdamBaseConfig, AdamWBaseConfig, BaseConfig, BurnWsamConfig, RoutePolicy, SgdBaseConfig, WsamConfig,
+    AdamBaseConfig, AdamWBaseConfig, BaseConfig, BurnWsamConfig, RoutePolicy, SgdBaseConfig,
+    WsamConfig,
 };
 pub use error::{Rejected, WsamError};
 pub use groups::GroupConfig;

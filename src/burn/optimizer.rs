@@ -369,9 +369,7 @@ impl Wsam {
         let descended = match (way, climb) {
             (Way::TensorOps(ops), Climb::TensorOps(pending)) => match external {
                 None => runner::descend(ops, context, rates, models, *pending, grads),
-                Some(base) => {
-                    external::descend(ops, base, context, rates, models, *pending, grads)
-                }
+                Some(base) => external::descend(ops, base, context, rates, models, *pending, grads),
             },
             #[cfg(feature = "fused-wsam")]
             (Way::Fused(fused), Climb::Fused(pending)) => match external {

@@ -189,10 +189,7 @@ impl Wsam {
 }
 
 /// Refuses a record with a parameter that the model does not have.
-fn check_known(
-    parameters: &[Parameter],
-    entries: &BTreeMap<u64, Entry>,
-) -> Result<(), WsamError> {
+fn check_known(parameters: &[Parameter], entries: &BTreeMap<u64, Entry>) -> Result<(), WsamError> {
     let known: HashSet<u64> = parameters.iter().map(|parameter| parameter.id.val()).collect();
     match entries.iter().find(|(id, _)| !known.contains(*id)) {
         Some((id, entry)) => {

@@ -216,8 +216,8 @@ pub(crate) fn descend<R: Runner, M: Module>(
     let collected = collect_perturbed::<R::Form, M>(&perturbed, grads, context.device, &names);
     // Before the new weights are allocated: w + e_w has done its work.
     drop(perturbed);
-    let descended = collected
-        .and_then(|grads| runner.descend(context, &rates.of(&names)?, kept, grads));
+    let descended =
+        collected.and_then(|grads| runner.descend(context, &rates.of(&names)?, kept, grads));
     match descended {
         Ok(half) => Ok(finish(runner, anchor, &names, half)),
         Err(error) => Err((anchor, error)),

@@ -278,9 +278,10 @@ impl Runner for TensorOps {
         mixed: Mixed,
         weights: Option<Vec<Tensor<1>>>,
     ) -> Result<Half<Self, Norms>, WsamError> {
-        let tensors = weights.into_iter().flatten().zip(rates).zip(mixed.grads).map(
-            |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),
-        );
+        let tensors =
+            weights.into_iter().flatten().zip(rates).zip(mixed.grads).map(
+                |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),
+            );
         let rest = Norms::TensorOps(Box::new(mixed.norms));
         Ok(Half { tensors: tensors.collect(), rest, retired: Vec::new() })
     }

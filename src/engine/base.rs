@@ -2,11 +2,11 @@
 //! the same state.
 
 use super::Engine;
+use super::checks::check_slices;
 use super::error::EngineError;
 use super::half::{Half, HalfNorm};
-use super::record::Constants;
-use super::checks::check_slices;
 use super::kinds::{Kinds, Rates, check_states};
+use super::record::Constants;
 use super::slices::BaseTensor;
 use super::stats::StepStats;
 use super::step::{BlendSource, stats};

@@ -8,8 +8,8 @@ use super::slices::{Columns, Slice};
 use super::stats::StepStats;
 use super::{ALIGNMENT, Engine};
 use crate::layout::{
-    self, Access, COLUMNS, Chunk, Frames, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation,
-    Width, column, column_binding,
+    self, Access, COLUMNS, Chunk, Frames, Kernel, NormFinishUniforms, NormOf, Scaling,
+    Specialisation, Width, column, column_binding,
 };
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};

@@ -14,11 +14,11 @@
 //! way cannot be taken back.
 
 use super::Engine;
+use super::checks::check_slices;
 use super::error::EngineError;
 use super::half::Half;
-use super::record::Constants;
-use super::checks::check_slices;
 use super::kinds::{Kinds, Rates, check_partners, check_states};
+use super::record::Constants;
 use super::slices::{LeanAscentTensor, LeanDescentTensor};
 use super::stats::StepStats;
 use super::step::{BlendSource, ascent_norm, descent_norm, same_count, scaling, stats};
@@ -85,11 +85,7 @@ impl Engine {
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
             norm: Some(ascent_norm(hyper, track_norms)),
-            kernel: Kernel::LeanAscent {
-                scaling: scaling(hyper),
-                states: states as u32,
-                anchored,
-            },
+            kernel: Kernel::LeanAscent { scaling: scaling(hyper), states: states as u32, anchored },
         };
         let rows = tensors
             .iter()

@@ -72,7 +72,8 @@ impl Engine {
                 group: tensor.group,
             })
             .collect();
-        let stats = self.blended(encoder, hyper, Rates::Same(0.0), norm, ascent, &tensors, as_mix)?;
+        let stats =
+            self.blended(encoder, hyper, Rates::Same(0.0), norm, ascent, &tensors, as_mix)?;
         Ok(Mix { stats: StepStats { recording: start.elapsed(), ..stats } })
     }
 

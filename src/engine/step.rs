@@ -1,11 +1,11 @@
 //! The two halves of a step.
 
 use super::Engine;
+use super::checks::{check_ascent, check_slices};
 use super::error::EngineError;
 use super::half::{Half, HalfNorm, Plan};
-use super::record::Constants;
-use super::checks::{check_ascent, check_slices};
 use super::kinds::{Kinds, Rates, check_partners, check_states};
+use super::record::Constants;
 use super::slices::{AscentTensor, DescentTensor, Placement};
 use super::stats::StepStats;
 use crate::layout::{Kernel, NormOf, Norms, Scaling};

@@ -94,14 +94,8 @@ const KIND_TABLE: Binding = Binding {
     access: Access::Uniform((KINDS * size_of::<KindUniforms>()) as u64),
 };
 
-const NORM: &[Binding] = &[
-    CHUNKS,
-    tensor(column::WEIGHT),
-    tensor(column::GRAD),
-    PARTIALS,
-    DISPATCH,
-    KIND_TABLE,
-];
+const NORM: &[Binding] =
+    &[CHUNKS, tensor(column::WEIGHT), tensor(column::GRAD), PARTIALS, DISPATCH, KIND_TABLE];
 
 const NORM_FINISH: &[Binding] =
     &[PARTIALS, uniform::<NormFinishUniforms>(4, "norm_finish_uniforms"), NORMS];

@@ -27,12 +27,16 @@ fn all_ways() -> Vec<Group> {
 const LENS: [usize; 9] = [300, 17, 4100, 5, 0, 64, 1000, 3, 259];
 const OF: [usize; 9] = [1, 2, 3, 4, 4, 5, 6, 0, 5];
 
-pub(crate) fn beside_oracle(gpu: &Gpu) -> Result<(), String> {
-    // Few frames: tensors have buffers of their own, and sixteen frames take long to compile.
+/// Tensors have buffers of their own here, and shaders of sixteen frames take long to compile.
+pub(crate) fn engine_of_few_frames(gpu: &Gpu) -> Result<Arc<Engine>, String> {
     let engine = engine(gpu)?;
     let tuning = Tuning { max_frames: 2, ..engine.tuning() };
     let engine = Engine::with_tuning(engine.device(), engine.queue(), tuning);
-    let engine = Arc::new(engine.map_err(|error| error.to_string())?);
+    Ok(Arc::new(engine.map_err(|error| error.to_string())?))
+}
+
+pub(crate) fn beside_oracle(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine_of_few_frames(gpu)?;
     let weight = model(1, &LENS);
     let clip = Some(Clip { max_norm: 0.5, scope: ClipScope::Both });
     for base in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
@@ -216,7 +220,10 @@ pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
     let bytes = (4 * 1700 + 12 * 2000, 8 * 2000 + 4 * 1700);
     // What has no partner lies in another frame, not in another dispatch.
     if got.dispatches > want.dispatches + 1 || (got.bytes_read, got.bytes_written) != bytes {
-        return Err(format!("lean {of:?}: {got:?}; wanted {bytes:?} and {} dispatches", want.dispatches));
+        return Err(format!(
+            "lean {of:?}: {got:?}; wanted {bytes:?} and {} dispatches",
+            want.dispatches
+        ));
     }
     Ok(())
 }

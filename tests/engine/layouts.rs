@@ -111,7 +111,12 @@ fn step(
     at: impl Fn(usize, usize) -> Slice,
 ) -> Result<(), String> {
     let ascents: Vec<_> = (0..LENS.len())
-        .map(|i| AscentTensor { weight: at(0, i), grad: at(1, i), partner: Some(at(2, i)), group: 0 })
+        .map(|i| AscentTensor {
+            weight: at(0, i),
+            grad: at(1, i),
+            partner: Some(at(2, i)),
+            group: 0,
+        })
         .collect();
     let descents: Vec<_> = (0..LENS.len())
         .map(|i| DescentTensor {

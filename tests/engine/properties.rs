@@ -3,7 +3,8 @@
 use super::*;
 use crate::common::gpu::Gpu;
 use crate::common::raw::engine;
-use burn_wsam::method::{Clip, ClipScope};
+use burn_wsam::method::{Clip, ClipScope, Group, NormScope};
+use burn_wsam::reference::Oracle;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -44,6 +45,50 @@ fn hyperparameters() -> impl Strategy<Value = Hyperparameters> {
             ..Hyperparameters::new(base)
         },
     )
+}
+
+fn group() -> impl Strategy<Value = Group> {
+    let some = proptest::option::of::<std::ops::Range<f64>>;
+    let scope = prop_oneof![Just(NormScope::Global), Just(NormScope::Own)];
+    let adaptive = proptest::option::of(any::<bool>());
+    (0.0..3.0, some(0.0..0.1), some(0.0..2.0), some(0.0..0.9), adaptive, 0..4, scope).prop_map(
+        |(lr_factor, weight_decay, rho, gamma, adaptive, still, norm)| Group {
+            lr_factor,
+            weight_decay,
+            rho,
+            gamma,
+            adaptive,
+            perturbed: still != 0,
+            norm,
+        },
+    )
+}
+
+/// Groups of all kinds, and tensors thrown into them.
+pub(crate) fn any_groups(gpu: &Gpu) -> Result<(), String> {
+    let engine = groups::engine_of_few_frames(gpu)?;
+    let tensors = proptest::collection::vec((0usize..700, 0usize..100), 0..8);
+    let groups = proptest::collection::vec(group(), 1..5);
+    let placement = prop_oneof![Just(Placement::OutOfPlace), Just(Placement::InPlace)];
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
+        .run(
+            &(hyperparameters(), groups, placement, tensors),
+            |(hyper, groups, placement, tensors)| {
+                let of: Vec<_> =
+                    tensors.iter().map(|(_, draw)| draw % (groups.len() + 1)).collect();
+                let lens: Vec<_> = tensors.into_iter().map(|(len, _)| len).collect();
+                let hyper = Hyperparameters { groups, ..hyper };
+                let weight = model(1, &lens);
+                let oracle = Oracle::with_groups(hyper.clone(), weight.clone(), &of);
+                let mut oracle =
+                    OracleRoute(oracle.map_err(|e| TestCaseError::fail(e.to_string()))?);
+                let route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
+                side_by_side(&hyper, &mut route.with_groups(&of), &mut oracle, &lens, 2)
+                    .map_err(TestCaseError::fail)
+            },
+        )
+        .map_err(|error| error.to_string())
 }
 
 pub(crate) fn any_step(gpu: &Gpu) -> Result<(), String> {

@@ -53,7 +53,8 @@ pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
         *error == EngineError::OutOfBounds { tensor: 0, role: Role::Weight, end: 68, size: 64 }
     })?;
     let huge = Slice { len: u64::MAX / 2, ..shared.clone() };
-    let tensors = [AscentTensor { weight: huge.clone(), grad: huge.clone(), partner: Some(huge), group: 0 }];
+    let tensors =
+        [AscentTensor { weight: huge.clone(), grad: huge.clone(), partner: Some(huge), group: 0 }];
     expect("a length that overflows", ascend(&engine, &tensors, out), |error| {
         matches!(error, EngineError::OutOfBounds { tensor: 0, role: Role::Weight, .. })
     })?;
@@ -179,7 +180,12 @@ fn blended(engine: &Engine, source: BlendSource<'_>) -> Result<Vec<f32>, EngineE
     let [weight, grad, partner, grad_perturbed] =
         [1.0, 2.0, 0.0, 4.0].map(|value| slice(engine, &[value; 8]));
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let tensors = [AscentTensor { weight: weight.clone(), grad: grad.clone(), partner: Some(partner), group: 0 }];
+    let tensors = [AscentTensor {
+        weight: weight.clone(),
+        grad: grad.clone(),
+        partner: Some(partner),
+        group: 0,
+    }];
     let ascent = engine.ascent(&mut encoder, &sgd(), AscentOptions::default(), &tensors)?;
     let tensors = [DescentTensor {
         weight: weight.clone(),

@@ -22,7 +22,8 @@ pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
     for (name, hyper, dispatches, bytes) in cases {
         for tensors in [1, 3, 200] {
             let len = 4096;
-            let stats = step(&engine, hyper.clone(), tensors, len).map_err(|error| error.to_string())?;
+            let stats =
+                step(&engine, hyper.clone(), tensors, len).map_err(|error| error.to_string())?;
             let parameters = (tensors * len) as u64;
             if stats.dispatches != dispatches {
                 return Err(format!("{name}, {tensors} tensors: {} dispatches", stats.dispatches));
@@ -55,7 +56,12 @@ fn step(
         len: len as u64,
     };
     let ascents: Vec<_> = (0..tensors)
-        .map(|i| AscentTensor { weight: at(0, i), grad: at(1, i), partner: Some(at(2, i)), group: 0 })
+        .map(|i| AscentTensor {
+            weight: at(0, i),
+            grad: at(1, i),
+            partner: Some(at(2, i)),
+            group: 0,
+        })
         .collect();
     let descents: Vec<_> = (0..tensors)
         .map(|i| DescentTensor {

@@ -89,7 +89,8 @@ pub(crate) fn as_built_in(target: &Target) -> Result<(), String> {
 pub(crate) fn any(target: &Target) -> Result<(), String> {
     // Muon is for matrices.
     let muon: ModuleOptimizer = AdamWConfig::new().init();
-    let muon = muon.with_group(ParamGroup::from_predicate("weight"), MuonConfig::new().build(), None);
+    let muon =
+        muon.with_group(ParamGroup::from_predicate("weight"), MuonConfig::new().build(), None);
     let optimizers: [(&str, ModuleOptimizer, f64); 3] = [
         ("Lion", LionConfig::new().init(), 1e-3),
         ("LAMB", LambConfig::new().init(), 1e-2),
@@ -97,8 +98,7 @@ pub(crate) fn any(target: &Target) -> Result<(), String> {
     ];
     for (name, burn, lr) in optimizers {
         for decouple in [false, true] {
-            let config =
-                WsamConfig::new(BaseConfig::Burn).with_gamma(0.0).with_decouple(decouple);
+            let config = WsamConfig::new(BaseConfig::Burn).with_gamma(0.0).with_decouple(decouple);
             let (mut optim, mut alone) = (target.around(&config, burn.clone())?, burn.clone());
             let mut ours = Mlp::new(&target.device);
             let mut theirs = ours.clone();

@@ -8,8 +8,8 @@ use burn::optim::GradientsParams;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{DType, Device, Tensor};
 use burn_wsam::{
-    AdamBaseConfig, AdamWBaseConfig, BaseConfig, GroupConfig, Rejected, Route, RoutePolicy, SgdBaseConfig,
-    TensorOpsReason, WsamConfig, WsamError,
+    AdamBaseConfig, AdamWBaseConfig, BaseConfig, GroupConfig, Rejected, Route, RoutePolicy,
+    SgdBaseConfig, TensorOpsReason, WsamConfig, WsamError,
 };
 
 /// The step must be refused for this reason, and give the model back as it was.
@@ -181,7 +181,9 @@ pub(crate) fn serialisation() -> Result<(), String> {
             .with_gamma(0.7)
             .with_decouple(false)
             .with_max_norm(Some(2.0))
-            .with_groups(vec![GroupConfig::new(ParamGroup::from_predicate("bias")).with_rho(Some(1.0))])
+            .with_groups(vec![
+                GroupConfig::new(ParamGroup::from_predicate("bias")).with_rho(Some(1.0)),
+            ])
             .with_route(RoutePolicy::TensorOps);
         let loaded = WsamConfig::load_binary(config.to_string().as_bytes())
             .map_err(|error| error.to_string())?;

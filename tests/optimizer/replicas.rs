@@ -65,11 +65,7 @@ impl Replica {
 }
 
 /// One step of all replicas, as the guide says.
-fn step(
-    replicas: Vec<Replica>,
-    scope: Perturbation,
-    step: u64,
-) -> Result<Vec<Replica>, String> {
+fn step(replicas: Vec<Replica>, scope: Perturbation, step: u64) -> Result<Vec<Replica>, String> {
     let local: Vec<_> = replicas.iter().map(|r| r.gradient(&r.model, step)).collect();
     let sent: Vec<_> = replicas.iter().zip(&local).map(|(r, g)| send(&r.model, g)).collect();
     let mut climbed = Vec::new();
@@ -143,9 +139,10 @@ pub(crate) fn two_devices(target: &Target, other: &Device) -> Result<(), String>
                     replica.loss(*batch).to_device(&target.device)
                 });
             model = stepped.map_err(text)?.0;
-            let stepped = alone.step_accumulated(0.01, want, scope, &batches, |model, (batch, _)| {
-                model.loss(*batch)
-            });
+            let stepped =
+                alone.step_accumulated(0.01, want, scope, &batches, |model, (batch, _)| {
+                    model.loss(*batch)
+                });
             want = stepped.map_err(text)?.0;
             close(&format!("{scope:?}, step {at}"), &model, &want)?;
         }

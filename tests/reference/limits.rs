@@ -57,7 +57,8 @@ fn adaptive_ascent_is_scale_invariant() {
     let hyper = Hyperparameters { adaptive: true, ..plain_sgd() };
     let e_w = |s: f64| {
         let w = map(&start(), |w| w * s);
-        let moved = Oracle::new(hyper.clone(), w.clone()).ascent(&map(&gradient(1), |g| g / s)).unwrap();
+        let moved =
+            Oracle::new(hyper.clone(), w.clone()).ascent(&map(&gradient(1), |g| g / s)).unwrap();
         flat(&moved).into_iter().zip(flat(&w)).map(|(m, w)| (m - w) / s).collect::<Vec<_>>()
     };
     for (a, b) in e_w(1.0).into_iter().zip(e_w(8.0)) {

@@ -284,7 +284,11 @@ pub(crate) fn plans(gpu: &Gpu) -> Result<(), String> {
     expect("again", made(&model, &base, false), 0)?;
     let numbers = Hyperparameters { rho: 0.3, gamma: 0.5, ..base.clone() };
     expect("with other numbers", made(&model, &numbers, false), 0)?;
-    expect("adaptive", made(&model, &Hyperparameters { adaptive: true, ..base.clone() }, false), 1)?;
+    expect(
+        "adaptive",
+        made(&model, &Hyperparameters { adaptive: true, ..base.clone() }, false),
+        1,
+    )?;
     let clip = Some(Clip { max_norm: 1.0, scope: ClipScope::Both });
     expect("clipped", made(&model, &Hyperparameters { clip, ..base.clone() }, false), 1)?;
     expect("with another base", made(&model, &sgd(), false), 1)?;

@@ -113,9 +113,9 @@ impl Fused {
                 .zip(&resolved.tensors)
                 .zip(&updated)
                 .zip(&grads_perturbed)
-                .map(|(((row, weight), updated), grad_perturbed)| sharpened(
-                    row, weight, updated, grad_perturbed,
-                ))
+                .map(|(((row, weight), updated), grad_perturbed)| {
+                    sharpened(row, weight, updated, grad_perturbed)
+                })
                 .collect();
             let mut encoder = self.encoder();
             let step =

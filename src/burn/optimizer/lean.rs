@@ -3,9 +3,9 @@
 use super::{LeanClimb, Way, Wsam, rejected};
 use crate::burn::ascended::LeanAscended;
 use crate::burn::error::{Rejected, WsamError};
+use crate::burn::rates::Rates;
 use crate::burn::report::Norms;
 use crate::burn::runner;
-use crate::burn::rates::Rates;
 use crate::method::Coupling;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
