@@ -86,6 +86,11 @@
 //! # }
 //! ```
 //!
+#![cfg_attr(feature = "train", doc = include_str!("guide/learner.md"))]
+#![cfg_attr(
+    not(feature = "train"),
+    doc = "# Burn's `SupervisedTraining`\n\nThe feature `train` has a learner and a strategy for it.\n"
+)]
 //! # Large batches
 //!
 //! [`step_accumulated`](crate::Wsam::step_accumulated) takes a step over micro-batches. Both passes see

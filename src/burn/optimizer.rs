@@ -4,6 +4,8 @@ mod lean;
 mod passes;
 
 pub use passes::Perturbation;
+#[cfg(feature = "train")]
+pub(super) use passes::copied;
 
 use super::ascended::Ascended;
 use super::config::RoutePolicy;
@@ -262,6 +264,26 @@ impl Wsam {
         stepped.map_err(rejected)
     }
 
+    #[cfg(feature = "train")]
+    pub(super) fn is_lean(&self) -> bool {
+        self.lean
+    }
+
+    #[cfg(feature = "train")]
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether [`state`](Self::state) has one, without a wait.
+    #[cfg(feature = "train")]
+    pub(super) fn has_state(&self, id: ParamId) -> bool {
+        match &self.way {
+            Way::TensorOps(ops) => ops.state_len(id).is_some(),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => fused.state_len(id).is_some(),
+        }
+    }
+
     pub(super) fn replace_states(
         &mut self,
         ids: &[ParamId],
@@ -279,7 +301,7 @@ impl Wsam {
         (way, Context { hyper, track_norms: *track_norms, device }, *identity)
     }
 
-    fn descend_reported<M: Module>(
+    pub(super) fn descend_reported<M: Module>(
         &mut self,
         lr: LearningRate,
         ascended: Ascended<M>,

@@ -1,7 +1,7 @@
 //! A look at the optimizer's state.
 
 use super::error::WsamError;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Bytes, Tensor, TensorData};
 
 /// State of one parameter, read back to the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,7 +13,12 @@ pub struct OptimizerState {
     pub tensors: Vec<(&'static str, TensorData)>,
 }
 
-/// The way from the device to the host.
+/// The way from the device to the host, taken at once: what CubeCL hands out is a promise that is kept
+/// when somebody looks, and by then the memory may have other contents.
 pub(crate) fn read(tensor: Tensor<1>) -> Result<TensorData, WsamError> {
-    tensor.try_into_data().map_err(|error| WsamError::Backend { reason: format!("{error:?}") })
+    let failed = |error: &dyn std::fmt::Debug| WsamError::Backend { reason: format!("{error:?}") };
+    let promised = tensor.try_into_data().map_err(|error| failed(&error))?;
+    let (bytes, shape, dtype) = promised.into_parts();
+    let bytes = Bytes::from_bytes_vec(bytes.to_vec());
+    TensorData::try_from_bytes(bytes, shape, dtype).map_err(|error| failed(&error))
 }

@@ -60,7 +60,7 @@ impl Wsam {
         self.lean_descend_reported(ascended, grads).map(|(model, _)| model)
     }
 
-    pub(super) fn lean_descend_reported<M: Module>(
+    pub(in crate::burn) fn lean_descend_reported<M: Module>(
         &mut self,
         ascended: LeanAscended<M>,
         grads: GradientsParams,
