@@ -15,8 +15,6 @@ mod misuse;
 mod nets;
 #[path = "learner/reports.rs"]
 mod reports;
-#[path = "learner/probe.rs"]
-mod probe;
 #[path = "learner/resume.rs"]
 mod resume;
 #[path = "learner/stops.rs"]
@@ -65,7 +63,6 @@ const TESTS: &[(&str, Test)] = &[
     ("metrics and checkpoints in files", reports::files),
     ("sharpness as a metric", reports::sharpness),
     ("the last step", reports::last),
-    ("probe", probe::probe),
 ];
 
 fn main() {

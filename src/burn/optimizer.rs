@@ -278,9 +278,9 @@ impl Wsam {
     #[cfg(feature = "train")]
     pub(super) fn has_state(&self, id: ParamId) -> bool {
         match &self.way {
-            Way::TensorOps(ops) => ops.state_len(id).is_some(),
+            Way::TensorOps(ops) => ops.has_state(id),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.state_len(id).is_some(),
+            Way::Fused(fused) => fused.has_state(id),
         }
     }
 

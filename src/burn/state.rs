@@ -1,7 +1,7 @@
 //! A look at the optimizer's state.
 
 use super::error::WsamError;
-use burn::tensor::{Bytes, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 /// State of one parameter, read back to the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,12 +13,12 @@ pub struct OptimizerState {
     pub tensors: Vec<(&'static str, TensorData)>,
 }
 
-/// The way from the device to the host, taken at once: what CubeCL hands out is a promise that is kept
-/// when somebody looks, and by then the memory may have other contents.
+/// The way from the device to the host.
 pub(crate) fn read(tensor: Tensor<1>) -> Result<TensorData, WsamError> {
-    let failed = |error: &dyn std::fmt::Debug| WsamError::Backend { reason: format!("{error:?}") };
-    let promised = tensor.try_into_data().map_err(|error| failed(&error))?;
-    let (bytes, shape, dtype) = promised.into_parts();
-    let bytes = Bytes::from_bytes_vec(bytes.to_vec());
-    TensorData::try_from_bytes(bytes, shape, dtype).map_err(|error| failed(&error))
+    let data = tensor.try_into_data();
+    let data = data.map_err(|error| WsamError::Backend { reason: format!("{error:?}") })?;
+    // CubeCL hands out a promise that is kept when somebody looks, and by then a step may have written
+    // to the memory. So look.
+    let _ = data.as_bytes();
+    Ok(data)
 }

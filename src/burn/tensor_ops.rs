@@ -49,6 +49,11 @@ pub(crate) struct LeanKept {
 
 impl TensorOps {
     /// A parameter's state, read back.
+    #[cfg(feature = "train")]
+    pub(crate) fn has_state(&self, id: ParamId) -> bool {
+        self.states.contains_key(&id)
+    }
+
     pub(crate) fn state(
         &self,
         base: &Base,

@@ -93,6 +93,10 @@
 //! numbers. A checkpoint of Burn's `Sgd`, `Adam` or `AdamW` can be resumed with WSAM around the same
 //! optimizer, and the other way round.
 //!
+//! The state is read before the training goes on. Burn 0.22.1 leaves this to the thread that writes the
+//! file, so that on wgpu the checkpoints of its own optimizers may hold a state of later steps; the last
+//! checkpoint of a training is right, and the one to take over.
+//!
 //! # What is different from Burn's own strategy
 //!
 //! - One device, the optimizer's; the learner's model is moved there. Autodiff checkpointing is a
@@ -147,7 +151,7 @@ pub struct WsamTraining {
 
 /// What is told of a training before it begins.
 #[derive(Clone)]
-pub(in crate::burn) struct Plan {
+struct Plan {
     perturbation: Perturbation,
     rho: Option<Schedule>,
     gamma: Option<Schedule>,

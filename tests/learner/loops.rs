@@ -83,8 +83,12 @@ fn counted(taken: usize, want: usize) -> Result<(), String> {
 fn configs() -> Vec<WsamConfig> {
     let [(sgd, _), (adamw, _)] = bases();
     vec![
-        WsamConfig::new(sgd.clone()),
-        WsamConfig::new(sgd).with_decouple(false).with_adaptive(true).with_rho(0.5),
+        WsamConfig::new(sgd),
+        // Without any state but the count.
+        WsamConfig::new(SgdBaseConfig::new().into())
+            .with_decouple(false)
+            .with_adaptive(true)
+            .with_rho(0.5),
         WsamConfig::new(adamw).with_max_norm(Some(0.5)),
     ]
 }
@@ -199,16 +203,14 @@ const LARGEST: f32 = 0.23;
 
 /// Keeps the weights of a layer in bounds.
 #[derive(Module, Debug)]
-pub(crate) struct Bounded {
-    pub(crate) net: Net,
-    pub(crate) bound: burn::module::Ignored<f32>,
+struct Bounded {
+    net: Net,
 }
 
 impl Bounded {
-    pub(crate) fn bounded(mut self) -> Self {
-        let b = self.bound.0;
+    fn bounded(mut self) -> Self {
         self.net.b.weight = self.net.b.weight.map(|weight| {
-            Tensor::from_inner(weight.inner().clamp(-b, b)).require_grad()
+            Tensor::from_inner(weight.inner().clamp(-LARGEST, LARGEST)).require_grad()
         });
         self
     }
@@ -248,11 +250,11 @@ pub(crate) fn overridden(target: &Target) -> Result<(), String> {
     let wsam = target.wsam(&config)?;
     let result = training_of::<Bounded>(&folder, EPOCHS)
         .with_training_strategy(wsam.strategy())
-        .launch(wsam.learner(Bounded { net: fork(&initial), bound: burn::module::Ignored(LARGEST) }, 0.5));
+        .launch(wsam.learner(Bounded { net: fork(&initial) }, 0.5));
     let ours = trained(result)?.net;
 
     let by_hand = by_hand(target, &config, initial, 1, &|optim, model, window, _, _| {
-        Ok(Bounded { net: halves(optim, model, window, 0.5)?, bound: burn::module::Ignored(LARGEST) }.bounded().net)
+        Ok(Bounded { net: halves(optim, model, window, 0.5)? }.bounded().net)
     })?;
     equal("bounded", &ours, &by_hand)?;
     let weights = ours.b.weight.val().into_data();

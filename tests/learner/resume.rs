@@ -7,7 +7,7 @@ use crate::nets::{ITERATIONS, Net};
 use crate::tools::{close, fork};
 use burn::train::{ExecutionStrategy, Learner, TrainingError, TrainingStrategy};
 use burn_wsam::train::{Schedule, WsamTraining, WsamTrainingError};
-use burn_wsam::{Perturbation, WsamConfig, WsamError};
+use burn_wsam::{Perturbation, SgdBaseConfig, WsamConfig, WsamError};
 use std::path::Path;
 
 const EPOCHS: usize = 3;
@@ -61,7 +61,7 @@ pub(crate) fn whole(target: &Target) -> Result<(), String> {
         check(target, &config, 1, &|wsam| wsam)?;
         check(target, &config.with_lean(true).with_max_norm(Some(0.5)), 1, &|wsam| wsam)?;
     }
-    Ok(())
+    check(target, &WsamConfig::new(SgdBaseConfig::new().into()), 1, &|wsam| wsam)
 }
 
 /// Schedules go on where they were: rho's own scheduler, gamma's and WSAM's part by the count of steps.
@@ -90,9 +90,11 @@ pub(crate) fn takeover(target: &Target) -> Result<(), String> {
         let part = |epochs| training(&folder, epochs).with_default_checkpointers();
         let initial = Net::new(7, &target.device);
         let other = || Net::new(8, &target.device);
-        let whole = training(&folder, 3)
-            .with_training_strategy(own())
-            .launch(Learner::new(fork(&initial), burn(), rate()));
+        let whole = training(&folder, 3).with_training_strategy(own()).launch(Learner::new(
+            fork(&initial),
+            burn(),
+            rate(),
+        ));
         let whole = trained(whole)?;
 
         let learner = Learner::new(initial, burn(), rate());

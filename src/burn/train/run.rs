@@ -197,7 +197,7 @@ where
             Mode::Delivering { rate_of_its_own: Some(found), .. } => {
                 Err(WsamTrainingError::RateOfItsOwn { base: lr, found })
             }
-            Mode::Delivering { taken, .. } if taken == sent => Ok(()),
+            Mode::Delivering { taken, .. } if taken == sent && sent > 0 => Ok(()),
             Mode::Delivering { taken, .. } => Err(WsamTrainingError::NotTaken { sent, taken }),
             _ => Err(WsamTrainingError::NotTaken { sent, taken: 0 }),
         }
