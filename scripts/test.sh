@@ -1,5 +1,6 @@
 #!/bin/sh
-# The whole test suite: formatting, lints, and all tests on the three feature sets.
+# The whole test suite: formatting, lints, and all tests on three feature sets: all features, Burn
+# alone, the engine alone.
 #
 #   sh scripts/test.sh            run everything
 #   sh scripts/test.sh drivers    only see to the software Vulkan drivers
@@ -79,8 +80,12 @@ drivers
 say "formatting"
 cargo fmt --all --check
 
-say "tests, default features"
-cargo test --release
+# The default features and `train`, which leaves out nothing that they have.
+all="--features train"
+
+say "tests, all features"
+# shellcheck disable=SC2086
+cargo test --release $all
 say "tests, Burn alone (tensor operations)"
 # shellcheck disable=SC2086
 cargo test --release $burn_only
@@ -91,10 +96,13 @@ cargo test --release $fused_only
 say "lints"
 cargo clippy --release --all-targets -- -D warnings
 # shellcheck disable=SC2086
+cargo clippy --release --all-targets $all -- -D warnings
+# shellcheck disable=SC2086
 cargo clippy --release --all-targets $burn_only -- -D warnings
 # shellcheck disable=SC2086
 cargo clippy --release --all-targets $fused_only -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+# shellcheck disable=SC2086
+RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps $all
 
 say "what a user of one feature compiles"
 # Without dev-dependencies: tensor operations must not need wgpu, nor the engine Burn.

@@ -96,6 +96,11 @@
 //! not perturbed costs the ascent nothing. On the fused route groups are rows in a table: the step takes
 //! the dispatches that it takes without them. A group that matches no parameter is refused.
 //!
+#![cfg_attr(feature = "train", doc = include_str!("guide/learner.md"))]
+#![cfg_attr(
+    not(feature = "train"),
+    doc = "# Burn's `SupervisedTraining`\n\nThe feature `train` has a learner and a strategy for it.\n"
+)]
 //! # Large batches
 //!
 //! [`step_accumulated`](crate::Wsam::step_accumulated) takes a step over micro-batches. Both passes see

@@ -16,6 +16,7 @@
 //!
 //! - `burn` (default): the optimizer for Burn.
 //! - `fused-wsam` (default): the WGSL engine, and with `burn` the fused route.
+//! - `train`: a learner and a strategy for burn-train's `SupervisedTraining`, in the module `train`.
 
 #[cfg(feature = "burn")]
 mod burn;

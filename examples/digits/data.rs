@@ -23,7 +23,7 @@ const TEST_IMAGES: usize = 360;
 const SPLIT_SEED: u64 = 1998;
 
 /// Images with their labels, on a device.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Batch {
     /// `[images, 1, 8, 8]`, from 0 to 1.
     pub(crate) images: Tensor<4>,
@@ -32,7 +32,7 @@ pub(crate) struct Batch {
 
 /// Indices of some images.
 pub(crate) struct Digits {
-    indices: Vec<usize>,
+    pub(crate) indices: Vec<usize>,
 }
 
 impl Digits {
@@ -68,7 +68,8 @@ impl Digits {
     }
 }
 
-fn batch(indices: &[usize], device: &Device) -> Batch {
+/// These images.
+pub(crate) fn batch(indices: &[usize], device: &Device) -> Batch {
     let rows = || indices.iter().map(|index| &ROWS[index * ROW..][..ROW]);
     let pixels: Vec<f32> =
         rows().flat_map(|row| &row[..PIXELS]).map(|pixel| f32::from(*pixel) / BRIGHTEST).collect();

@@ -263,6 +263,11 @@ impl Fused {
         self.engine.queue().submit([encoder.finish()]);
     }
 
+    #[cfg(feature = "train")]
+    pub(crate) fn has_state(&self, id: ParamId) -> bool {
+        self.states.contains_key(&id)
+    }
+
     /// A parameter's state, read back.
     pub(crate) fn state(
         &self,

@@ -16,6 +16,9 @@ mod slots;
 mod state;
 mod tensor_ops;
 
+#[cfg(feature = "train")]
+pub mod train;
+
 #[cfg(feature = "fused-wsam")]
 mod bridge;
 #[cfg(feature = "fused-wsam")]

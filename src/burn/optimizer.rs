@@ -4,6 +4,8 @@ mod lean;
 mod passes;
 
 pub use passes::Perturbation;
+#[cfg(feature = "train")]
+pub(super) use passes::copied;
 
 use super::ascended::Ascended;
 use super::config::RoutePolicy;
@@ -316,6 +318,26 @@ impl Wsam {
         stepped.map_err(rejected)
     }
 
+    #[cfg(feature = "train")]
+    pub(super) fn is_lean(&self) -> bool {
+        self.lean
+    }
+
+    #[cfg(feature = "train")]
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether [`state`](Self::state) has one, without a wait.
+    #[cfg(feature = "train")]
+    pub(super) fn has_state(&self, id: ParamId) -> bool {
+        match &self.way {
+            Way::TensorOps(ops) => ops.has_state(id),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => fused.has_state(id),
+        }
+    }
+
     pub(super) fn replace_states(
         &mut self,
         ids: &[ParamId],
@@ -354,7 +376,7 @@ impl Wsam {
         }
     }
 
-    fn descend_reported<M: Module>(
+    pub(super) fn descend_reported<M: Module>(
         &mut self,
         rates: &Rates,
         ascended: Ascended<M>,

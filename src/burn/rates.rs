@@ -18,6 +18,12 @@ impl Rates {
         Ok(Self(lr))
     }
 
+    /// The rate of what no group matches.
+    #[cfg(feature = "train")]
+    pub(crate) fn base(&self) -> f64 {
+        self.0.base()
+    }
+
     /// As Burn's optimizers take them.
     pub(crate) fn burn(&self) -> ModuleLearningRate {
         self.0.clone()

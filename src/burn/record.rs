@@ -24,6 +24,20 @@ pub(crate) struct Loaded {
     pub(crate) len: u64,
 }
 
+/// State of one parameter by the names of a record, in the parameter's shape.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recorded {
+    pub(super) tensors: Vec<(&'static str, TensorData)>,
+    pub(super) scalars: Vec<(&'static str, Scalar)>,
+}
+
+/// All that [`Recorded`] may hold, of whatever base optimizer.
+#[cfg(feature = "train")]
+pub(super) const TENSOR_FIELDS: [&str; 4] =
+    ["momentum.velocity", "momentum.moment_1", "momentum.moment_2", "momentum.max_moment_2"];
+#[cfg(feature = "train")]
+pub(super) const STEP_FIELDS: [&str; 2] = ["step", "momentum.time"];
+
 /// Burn's key of a parameter's rank.
 const RANK: &str = "__rank";
 /// Beyond any training, and safe to count on from.
@@ -48,23 +62,20 @@ impl Wsam {
     }
 
     fn writer<M: Module>(&self, model: &M) -> Result<Writer, WsamError> {
-        let base = &self.hyperparameters().base;
         let mut tensors = Vec::new();
         let mut scalars = Vec::new();
         let mut paths = Vec::new();
         for Parameter { id, path, shape, .. } in parameters(model) {
-            let Some(state) = self.state(id)? else { continue };
-            let (prefix, found) = (id.val(), shape.num_elements());
-            for ((_, data), field) in state.tensors.into_iter().zip(fields(base)) {
-                let (bytes, flat, dtype) = data.into_parts();
-                if flat.num_elements() != found {
-                    let state = flat.num_elements();
-                    return Err(WsamError::State { param: path, found, state });
-                }
-                let (name, shape) = (format!("{prefix}.{field}"), shape.clone());
+            let Some(recorded) = self.recorded(id, &path, &shape)? else { continue };
+            let prefix = id.val();
+            for (field, data) in recorded.tensors {
+                let (bytes, shape, dtype) = data.into_parts();
+                let name = format!("{prefix}.{field}");
                 tensors.push(burn_pack::Tensor::new(name, dtype, shape, Some(prefix), bytes));
             }
-            scalars.push((format!("{prefix}.{}", step_field(base)), Scalar::from(state.step)));
+            for (field, scalar) in recorded.scalars {
+                scalars.push((format!("{prefix}.{field}"), scalar));
+            }
             scalars.push((format!("{prefix}.{RANK}"), Scalar::from(shape.num_dims())));
             paths.push((prefix.to_string(), path));
         }
@@ -76,6 +87,30 @@ impl Wsam {
             writer = writer.with_metadata(&name, &path);
         }
         Ok(writer)
+    }
+
+    /// The state of one parameter of this shape, by the names of a record; `None` before its first
+    /// step. `path` is for the error.
+    pub(super) fn recorded(
+        &self,
+        id: ParamId,
+        path: &str,
+        shape: &Shape,
+    ) -> Result<Option<Recorded>, WsamError> {
+        let Some(state) = self.state(id)? else { return Ok(None) };
+        let (base, found) = (&self.hyperparameters().base, shape.num_elements());
+        let tensors = state.tensors.into_iter().zip(fields(base)).map(|((_, data), field)| {
+            let (bytes, flat, dtype) = data.into_parts();
+            if flat.num_elements() != found {
+                let state = flat.num_elements();
+                return Err(WsamError::State { param: path.to_owned(), found, state });
+            }
+            let data = TensorData::try_from_bytes(bytes, shape.clone(), dtype).map_err(failed)?;
+            Ok((field, data))
+        });
+        let tensors = tensors.collect::<Result<_, _>>()?;
+        let scalars = vec![(step_field(base), Scalar::from(state.step))];
+        Ok(Some(Recorded { tensors, scalars }))
     }
 
     /// Takes the state of `model`'s parameters from a record, of this optimizer's by whatever route,
@@ -111,8 +146,25 @@ impl Wsam {
     }
 
     fn read<M: Module>(&mut self, model: &M, reader: Reader) -> Result<(), WsamError> {
+        self.replace(model, entries(reader)?)
+    }
+
+    /// [`load_record`](Self::load_record), from states that were taken out of a record.
+    #[cfg(feature = "train")]
+    pub(super) fn load_recorded<M: Module>(
+        &mut self,
+        model: &M,
+        states: Vec<(u64, Recorded)>,
+    ) -> Result<(), WsamError> {
+        self.replace(model, states.into_iter().map(|(id, state)| (id, state.into())).collect())
+    }
+
+    fn replace<M: Module>(
+        &mut self,
+        model: &M,
+        mut entries: BTreeMap<u64, Entry>,
+    ) -> Result<(), WsamError> {
         let parameters = parameters(model);
-        let mut entries = entries(reader)?;
         check_known(&parameters, &entries)?;
         let base = self.hyperparameters().base;
         let ids: Vec<_> = parameters.iter().map(|parameter| parameter.id).collect();
@@ -268,6 +320,15 @@ struct Entry {
     scalars: BTreeMap<String, Scalar>,
 }
 
+#[cfg(feature = "train")]
+impl From<Recorded> for Entry {
+    fn from(Recorded { tensors, scalars }: Recorded) -> Self {
+        let tensors = tensors.into_iter().map(|(field, data)| (field.to_owned(), data)).collect();
+        let scalars = scalars.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+        Self { path: None, tensors, scalars }
+    }
+}
+
 /// The record, by parameter id.
 fn entries(reader: Reader) -> Result<BTreeMap<u64, Entry>, WsamError> {
     let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
@@ -283,9 +344,6 @@ fn entries(reader: Reader) -> Result<BTreeMap<u64, Entry>, WsamError> {
     for tensor in reader.into_tensors().map_err(failed)? {
         let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(failed)?;
         let (id, field) = place(&name)?;
-        if !dtype.is_float() {
-            return Err(failed(format!("{name} is {dtype:?}, but states are floats")));
-        }
         let data = TensorData::try_from_bytes(bytes, shape, dtype).map_err(failed)?;
         entries.entry(id).or_default().tensors.insert(field, data);
     }
@@ -324,6 +382,9 @@ impl Entry {
                     return Err(WsamError::RecordShape { param: param.clone(), weight, record });
                 }
                 let (bytes, _, dtype_found) = data.into_parts();
+                if !dtype_found.is_float() {
+                    return Err(failed(format!("{param} has a state of {dtype_found:?}")));
+                }
                 let flat = TensorData::try_from_bytes(bytes, [len], dtype_found).map_err(failed)?;
                 Ok(flat.convert_dtype(dtype))
             })

@@ -15,5 +15,10 @@ pub struct OptimizerState {
 
 /// The way from the device to the host.
 pub(crate) fn read(tensor: Tensor<1>) -> Result<TensorData, WsamError> {
-    tensor.try_into_data().map_err(|error| WsamError::Backend { reason: format!("{error:?}") })
+    let data = tensor.try_into_data();
+    let data = data.map_err(|error| WsamError::Backend { reason: format!("{error:?}") })?;
+    // CubeCL hands out a promise that is kept when somebody looks, and by then a step may have written
+    // to the memory. So look.
+    let _ = data.as_bytes();
+    Ok(data)
 }

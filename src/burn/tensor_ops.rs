@@ -55,6 +55,11 @@ pub(crate) struct LeanKept {
 }
 
 impl TensorOps {
+    #[cfg(feature = "train")]
+    pub(crate) fn has_state(&self, id: ParamId) -> bool {
+        self.states.contains_key(&id)
+    }
+
     /// A parameter's state, read back.
     pub(crate) fn state(
         &self,

@@ -36,7 +36,7 @@ impl Wsam {
         }
     }
 
-    pub(super) fn lean_ascend_at<M: Module>(
+    pub(in crate::burn) fn lean_ascend_at<M: Module>(
         &mut self,
         rates: &Rates,
         model: M,
@@ -75,7 +75,7 @@ impl Wsam {
         self.lean_descend_reported(ascended, grads).map(|(model, _)| model)
     }
 
-    pub(super) fn lean_descend_reported<M: Module>(
+    pub(in crate::burn) fn lean_descend_reported<M: Module>(
         &mut self,
         ascended: LeanAscended<M>,
         grads: GradientsParams,

@@ -211,7 +211,7 @@ impl<M: Module> Sums<M> {
 }
 
 /// Handles to the same gradients.
-fn copied<M: Module>(model: &M, grads: &GradientsParams) -> GradientsParams {
+pub(in crate::burn) fn copied<M: Module>(model: &M, grads: &GradientsParams) -> GradientsParams {
     struct Copy<'a> {
         from: &'a GradientsParams,
         to: GradientsParams,

@@ -1,0 +1,103 @@
+//! A training loop of one's own around the two halves of a step, with gradients accumulated over
+//! micro-batches. See the README beside this file.
+
+#[allow(dead_code)]
+#[path = "../digits/data.rs"]
+mod data;
+#[allow(dead_code)]
+#[path = "../digits/model.rs"]
+mod model;
+
+use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
+use burn::module::Module;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::Device;
+use burn_wsam::{SgdBaseConfig, Wsam, WsamConfig, WsamError};
+use clap::Parser;
+use data::{Batch, Digits, Shuffle};
+use model::Network;
+use std::error::Error;
+
+/// Trains a small convolutional network on the UCI handwritten digits with WSAM, in a loop written out.
+#[derive(Parser, Debug)]
+#[command(name = "custom_loop")]
+struct Options {
+    /// Epochs.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    epochs: u32,
+
+    /// Images in a micro-batch.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=1437))]
+    batch_size: u32,
+
+    /// Micro-batches of a step.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    accumulation: u32,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let device = device().autodiff();
+    let (train, test) = Digits::split();
+    let micro_batches = train.len() / options.batch_size as usize;
+    let steps = micro_batches.div_ceil(options.accumulation as usize) * options.epochs as usize;
+    let mut rate = CosineAnnealingLrSchedulerConfig::new(0.05, steps).init()?;
+
+    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+    let base = SgdBaseConfig::new().with_momentum(Some(momentum));
+    let mut optim = WsamConfig::new(base.into()).with_gamma(0.8).init(&device)?;
+    println!("Route: {}", optim.route());
+
+    let mut network = Network::new(1, &device);
+    let mut shuffle = Shuffle::new(1);
+    for epoch in 1..=options.epochs {
+        let batches: Vec<_> =
+            train.epoch(options.batch_size as usize, &mut shuffle, &device).collect();
+        for micro_batches in batches.chunks(options.accumulation as usize) {
+            network = step(&mut optim, network, rate.step().base(), micro_batches)?;
+        }
+        let all = test.all(&device.clone().inner());
+        let correct: i64 = network.valid().correct(&all).into_scalar();
+        println!("epoch {epoch}: {:.2} %", 100.0 * correct as f64 / test.len() as f64);
+    }
+    Ok(())
+}
+
+/// One step: up along the gradient of all micro-batches, and down with theirs at the perturbed weights.
+fn step(
+    optim: &mut Wsam,
+    network: Network,
+    lr: f64,
+    micro_batches: &[Batch],
+) -> Result<Network, WsamError> {
+    let grads = gradients(&network, micro_batches);
+    let ascended = optim.ascend(network, grads)?;
+    // The same micro-batches, or it would not be the sharpness of this loss.
+    let grads = gradients(&ascended, micro_batches);
+    Ok(optim.descend(lr, ascended, grads)?)
+}
+
+/// The gradient of the micro-batches' mean loss.
+fn gradients(network: &Network, micro_batches: &[Batch]) -> GradientsParams {
+    let mut sum = GradientsAccumulator::new();
+    for batch in micro_batches {
+        let loss = network.loss(batch) / micro_batches.len() as f64;
+        sum.accumulate(network, GradientsParams::from_grads(loss.backward(), network));
+    }
+    sum.grads()
+}
+
+/// A GPU if there is one; the route that is printed tells.
+#[cfg(feature = "fused-wsam")]
+fn device() -> Device {
+    burn_wsam::device().unwrap_or_else(|error| {
+        println!("{error}; on the CPU, then");
+        Device::flex()
+    })
+}
+
+#[cfg(not(feature = "fused-wsam"))]
+fn device() -> Device {
+    Device::flex()
+}

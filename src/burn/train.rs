@@ -1,0 +1,285 @@
+//! WSAM in burn-train's [`SupervisedTraining`](burn::train::SupervisedTraining).
+//!
+//! The usual script trains with WSAM once the optimizer and the strategy are ours; metrics, renderer,
+//! checkpointers, early stopping, schedulers, gradient accumulation and interruption stay Burn's own, and
+//! so does the model's [`TrainStep`], which is called twice a step.
+//!
+//! ```
+//! use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
+//! use burn::data::dataset::InMemDataset;
+//! use burn::module::Module;
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::{Device, Tensor};
+//! use burn::train::metric::LossMetric;
+//! use burn::train::{
+//!     InferenceStep, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
+//! };
+//! use burn_wsam::train::WsamTraining;
+//! use burn_wsam::{AdamWBaseConfig, WsamConfig};
+//!
+//! # #[derive(Module, Debug)]
+//! # struct Model(Linear);
+//! #
+//! # impl Model {
+//! #     fn forward(&self, x: Tensor<2>) -> RegressionOutput {
+//! #         let (output, targets) = (self.0.forward(x.clone()), x.slice([0..4, 0..1]));
+//! #         let loss = (output.clone() - targets.clone()).powi_scalar(2).mean();
+//! #         RegressionOutput::new(loss, output, targets)
+//! #     }
+//! # }
+//! #
+//! # impl TrainStep for Model {
+//! #     type Input = Tensor<2>;
+//! #     type Output = RegressionOutput;
+//! #
+//! #     fn step(&self, x: Tensor<2>) -> TrainOutput<RegressionOutput> {
+//! #         let item = self.forward(x);
+//! #         TrainOutput::new(self, item.loss.backward(), item)
+//! #     }
+//! # }
+//! #
+//! # impl InferenceStep for Model {
+//! #     type Input = Tensor<2>;
+//! #     type Output = RegressionOutput;
+//! #
+//! #     fn step(&self, x: Tensor<2>) -> RegressionOutput {
+//! #         self.forward(x)
+//! #     }
+//! # }
+//! #
+//! # struct Batches;
+//! #
+//! # impl Batcher<f32, Tensor<2>> for Batches {
+//! #     fn batch(&self, items: Vec<f32>, device: &Device) -> Tensor<2> {
+//! #         Tensor::<1>::from_floats(items.as_slice(), device).reshape([-1, 1])
+//! #     }
+//! # }
+//! #
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = std::env::temp_dir().join(format!("burn-wsam-doc-{}", std::process::id()));
+//! # let loader = || {
+//! #     let items = InMemDataset::new(vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]);
+//! #     DataLoaderBuilder::new(Batches).batch_size(4).build(items)
+//! # };
+//! // On a GPU: burn_wsam::device()?.autodiff()
+//! let device = Device::flex().autodiff();
+//! let config = WsamConfig::new(AdamWBaseConfig::new().into());
+//! let wsam = WsamTraining::new(config.init(&device)?);
+//! println!("{}", wsam.route());
+//!
+//! # let model = Model(LinearConfig::new(1, 1).init(&device));
+//! // Was: Learner::new(model, AdamWConfig::new().init(), 1e-3)
+//! let learner = wsam.learner(model, 1e-3);
+//! let result = SupervisedTraining::new(&folder, loader(), loader())
+//!     .metric_train_numeric(LossMetric::new())
+//!     .metric_valid_numeric(LossMetric::new())
+//!     .with_default_checkpointers()
+//!     .with_training_strategy(wsam.strategy())
+//!     .num_epochs(2)
+//! #   .with_application_logger(None)
+//!     .launch(learner);
+//! assert!(result.error.is_none());
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a checkpoint holds
+//!
+//! Beside the model and the scheduler, in `optim-{epoch}.bpk`, the base optimizer's state in the form of
+//! Burn's own optimizers and the number of steps taken. A training stopped after any epoch and resumed
+//! with `.checkpoint(epoch)` ends where one ends that was not stopped, bit for bit, if it sees the same
+//! batches in the same order (a shuffled loader of Burn's starts its order anew) and draws no random
+//! numbers. A checkpoint of Burn's `Sgd`, `Adam` or `AdamW` can be resumed with WSAM around the same
+//! optimizer, and the other way round.
+//!
+//! The state is read before the training goes on. Burn 0.22.1 leaves this to the thread that writes the
+//! file, so that on wgpu the checkpoints of its own optimizers may hold a state of later steps; the last
+//! checkpoint of a training is right, and the one to take over.
+//!
+//! # What is different from Burn's own strategy
+//!
+//! - One device, the optimizer's; the learner's model is moved there. Autodiff checkpointing is a
+//!   property of the model's device here: `device.autodiff().gradient_checkpointing()`. What
+//!   `SupervisedTraining::gradient_checkpointing` says does not reach a strategy.
+//! - An overridden `TrainStep::optimize` is handed new weights where gradients were. What it does to the
+//!   model after the optimizer's step is as ever; what it does to gradients belongs in `step`.
+//! - A step that is refused ends the training: see [`WsamTrainingError`].
+
+mod courier;
+mod error;
+mod gradients;
+mod report;
+mod run;
+mod schedule;
+mod shared;
+mod sharpness;
+mod strategy;
+
+pub use error::WsamTrainingError;
+pub use report::TrainingStep;
+pub use schedule::{Moment, Schedule};
+pub use sharpness::SharpnessMetric;
+
+use super::optimizer::{Perturbation, Wsam};
+use super::route::Route;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::module::Module;
+use burn::optim::ModuleOptimizer;
+use burn::tensor::{Device, Tensor};
+use burn::train::{Learner, LearnerModel, TrainStep, TrainingStrategy};
+use courier::Courier;
+use shared::Shared;
+use std::fmt;
+use std::sync::Arc;
+use strategy::Strategy;
+
+/// The loss in what a model's [`TrainStep`] returns.
+type LossOf<M> = dyn Fn(&<M as TrainStep>::Output) -> Tensor<1>;
+
+/// WSAM for a [`SupervisedTraining`](burn::train::SupervisedTraining): makes the learner and the strategy,
+/// which belong together, and tells about the training. See the [module](self).
+///
+/// A handle: clones are the same training. One trains at a time.
+#[derive(Clone)]
+pub struct WsamTraining {
+    shared: Arc<Shared>,
+    plan: Plan,
+    route: Route,
+}
+
+/// What is told of a training before it begins.
+#[derive(Clone)]
+struct Plan {
+    perturbation: Perturbation,
+    rho: Option<Schedule>,
+    gamma: Option<Schedule>,
+    active: Option<Arc<dyn Fn(Moment) -> bool + Send + Sync>>,
+}
+
+impl WsamTraining {
+    /// A training with this optimizer, on its device.
+    pub fn new(wsam: Wsam) -> Self {
+        let route = wsam.route().clone();
+        let plan = Plan { perturbation: Perturbation::Whole, rho: None, gamma: None, active: None };
+        Self { shared: Arc::new(Shared::new(wsam)), plan, route }
+    }
+
+    /// Where the weights are perturbed if gradients are accumulated; by default once, along the whole
+    /// gradient.
+    pub fn with_perturbation(mut self, perturbation: Perturbation) -> Self {
+        self.plan.perturbation = perturbation;
+        self
+    }
+
+    /// The radius of the perturbation for each step. A value outside its domain ends the training.
+    pub fn with_rho(mut self, rho: impl Into<Schedule>) -> Self {
+        self.plan.rho = Some(rho.into());
+        self
+    }
+
+    /// The weight of the sharpness for each step. A value outside its domain ends the training.
+    pub fn with_gamma(mut self, gamma: impl Into<Schedule>) -> Self {
+        self.plan.gamma = Some(gamma.into());
+        self
+    }
+
+    /// Says for each step whether it is WSAM's; elsewhere the base optimizer steps alone, for the price
+    /// of its one pass, and the state goes on. WSAM for the last part of a training:
+    ///
+    /// ```
+    /// # use burn_wsam::{SgdBaseConfig, WsamConfig, train::WsamTraining};
+    /// # fn main() -> Result<(), burn_wsam::WsamError> {
+    /// # let device = burn::tensor::Device::flex();
+    /// # let wsam = WsamConfig::new(SgdBaseConfig::new().into()).init(&device)?;
+    /// let training = WsamTraining::new(wsam).with_active(|at| at.epoch > 15);
+    /// # let _ = training;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The answer should depend on nothing but its argument, or a resumed training takes another way.
+    pub fn with_active(mut self, active: impl Fn(Moment) -> bool + Send + Sync + 'static) -> Self {
+        self.plan.active = Some(Arc::new(active));
+        self
+    }
+
+    /// The learner: `Learner::new` with WSAM as its optimizer. It trains under
+    /// [`strategy`](Self::strategy) alone; under another strategy its weights stay as they are, and an
+    /// error is logged.
+    ///
+    /// Burn's per-tensor gradient clipping has no place here: use
+    /// [`max_norm`](crate::WsamConfig::max_norm).
+    pub fn learner<M: LearnerModel>(
+        &self,
+        model: M,
+        lr_scheduler: impl Into<ModuleLrScheduler>,
+    ) -> Learner<M> {
+        let optimizer = ModuleOptimizer::from(Courier(self.shared.clone()));
+        Learner::new(model, optimizer, lr_scheduler)
+    }
+
+    /// The strategy, for
+    /// [`with_training_strategy`](burn::train::SupervisedTraining::with_training_strategy).
+    pub fn strategy<M: LearnerModel>(&self) -> TrainingStrategy<M>
+    where
+        <M as TrainStep>::Input: Clone,
+    {
+        TrainingStrategy::Custom(Arc::new(Strategy { training: self.clone(), loss: None }))
+    }
+
+    /// [`strategy`](Self::strategy), told where the loss is in what the model's `TrainStep` returns, so
+    /// that it knows the sharpness: `|output| output.loss.clone()`, for Burn's own outputs. The value
+    /// is not waited for.
+    pub fn strategy_with_loss<M: LearnerModel>(
+        &self,
+        loss: impl Fn(&<M as TrainStep>::Output) -> Tensor<1> + 'static,
+    ) -> TrainingStrategy<M>
+    where
+        <M as TrainStep>::Input: Clone,
+    {
+        let loss: Option<Box<LossOf<M>>> = Some(Box::new(loss));
+        TrainingStrategy::Custom(Arc::new(Strategy { training: self.clone(), loss }))
+    }
+
+    /// The sharpness of each step as a metric. It has values under
+    /// [`strategy_with_loss`](Self::strategy_with_loss).
+    pub fn sharpness(&self) -> SharpnessMetric {
+        SharpnessMetric::new(self.shared.clone())
+    }
+
+    /// Which way the steps run, and why.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// The last step; `None` before the first one of the training.
+    pub fn last(&self) -> Option<Arc<TrainingStep>> {
+        self.shared.desk().last.clone()
+    }
+
+    /// What the last step of WSAM cost; `None` before the first one and in tensor operations.
+    #[cfg(feature = "fused-wsam")]
+    pub fn last_cost(&self) -> Option<crate::engine::StepStats> {
+        self.shared.wsam().last_step()
+    }
+
+    /// The error of ours that ended the training, if one did.
+    pub fn error(&self) -> Option<Arc<WsamTrainingError>> {
+        self.shared.desk().error.clone()
+    }
+
+    /// The optimizer's device, with the model's autodiff context if it is there already.
+    fn device_for<M: Module>(&self, model: &M) -> Device {
+        let own = self.shared.wsam().device().clone();
+        let of_model = model.devices().into_iter().find(|device| *device == own);
+        let device = of_model.unwrap_or(own);
+        if device.is_autodiff() { device } else { device.autodiff() }
+    }
+}
+
+impl fmt::Debug for WsamTraining {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WsamTraining").field("route", &self.route).finish_non_exhaustive()
+    }
+}

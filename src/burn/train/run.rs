@@ -1,0 +1,249 @@
+//! A training under way: one optimizer step over one batch or over accumulated ones.
+
+use super::error::WsamTrainingError;
+use super::gradients::{Sum, trainable, weights};
+use super::report::TrainingStep;
+use super::schedule::{Moment, Schedule};
+use super::shared::{Mode, Shared};
+use super::{LossOf, Plan};
+use crate::burn::error::WsamError;
+use crate::burn::masks::Masks;
+use crate::burn::optimizer::{Perturbation, copied};
+use crate::burn::rates::Rates;
+use crate::burn::report::StepReport;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
+use std::sync::Arc;
+
+pub(super) struct Run<'a, M: LearnerModel> {
+    pub(super) shared: &'a Shared,
+    plan: &'a Plan,
+    loss: Option<&'a LossOf<M>>,
+    pub(super) learner: Learner<M>,
+    rho: Option<Schedule>,
+    gamma: Option<Schedule>,
+    steps: u64,
+}
+
+/// The micro-batches of one step.
+pub(super) struct Window<M: TrainStep> {
+    at: Moment,
+    perturbed: bool,
+    /// Of every step, or only of the whole.
+    each: bool,
+    first: Sum<M>,
+    second: Sum<M>,
+    masks: Masks,
+    /// For the second pass.
+    items: Vec<M::Input>,
+}
+
+impl<M: TrainStep> Window<M> {
+    pub(super) fn len(&self) -> usize {
+        self.first.len
+    }
+}
+
+impl<'a, M: LearnerModel> Run<'a, M>
+where
+    <M as TrainStep>::Input: Clone,
+{
+    /// Takes over what the learner carries out of a checkpoint.
+    pub(super) fn begin(
+        shared: &'a Shared,
+        plan: &'a Plan,
+        loss: Option<&'a LossOf<M>>,
+        learner: Learner<M>,
+    ) -> Result<Self, (M, WsamTrainingError)> {
+        let (rho, gamma) = (plan.rho.clone(), plan.gamma.clone());
+        let mut run = Self { shared, plan, loss, learner, rho, gamma, steps: 0 };
+        let model = run.learner.model();
+        match run.take_over(&model) {
+            Ok(()) => Ok(run),
+            // A foreign optimizer may have stepped the learner's model.
+            Err(error) => Err((model, error)),
+        }
+    }
+
+    /// Hands the learner's optimizer the weights that it has, whereupon it gives up the states that
+    /// it carries.
+    fn take_over(&mut self, model: &M) -> Result<(), WsamTrainingError> {
+        if self.shared.wsam().burn_optimizer().is_some() {
+            // Its state has no way into the learner's checkpoints.
+            return Err(WsamError::NotWithBurnOptimizer { what: "the learning strategy" }.into());
+        }
+        let trainable = trainable(model);
+        let current = weights(model, |id| trainable.contains(&id));
+        let sent = current.len();
+        let closed = self.hand_over(current, Mode::Collecting { taken: 0, found: Vec::new() });
+        let Mode::Collecting { taken, found } = closed else {
+            return Err(WsamTrainingError::NotTaken { sent, taken: 0 });
+        };
+        if taken != sent {
+            return Err(WsamTrainingError::NotTaken { sent, taken });
+        }
+        self.steps = found.iter().filter_map(|loaded| loaded.steps).max().unwrap_or(0);
+        self.shared.desk().steps = Some(self.steps);
+        if !found.is_empty() {
+            let states = found.into_iter().map(|loaded| (loaded.id, loaded.state.clone()));
+            self.shared.wsam().load_recorded(model, states.collect())?;
+        }
+        let after = |schedule: &Option<Schedule>| schedule.as_ref().map(|s| s.after(self.steps));
+        (self.rho, self.gamma) = (after(&self.plan.rho), after(&self.plan.gamma));
+        Ok(())
+    }
+
+    /// Opens the window of the next step, and sets what is scheduled for it.
+    pub(super) fn open(
+        &mut self,
+        epoch: usize,
+        accumulation: usize,
+    ) -> Result<Window<M>, WsamTrainingError> {
+        let at = Moment { epoch, step: self.steps };
+        let mut wsam = self.shared.wsam();
+        if let Some(rho) = &mut self.rho {
+            wsam.set_rho(rho.next(at))?;
+        }
+        if let Some(gamma) = &mut self.gamma {
+            wsam.set_gamma(gamma.next(at))?;
+        }
+        Ok(Window {
+            at,
+            perturbed: self.plan.active.as_ref().is_none_or(|active| active(at)),
+            each: accumulation > 1 && self.plan.perturbation == Perturbation::EachMicroBatch,
+            first: Sum::default(),
+            second: Sum::default(),
+            masks: wsam.masks(),
+            items: Vec::new(),
+        })
+    }
+
+    /// The first pass over a batch; with m-sharpness the second one too.
+    pub(super) fn pass(
+        &mut self,
+        window: &mut Window<M>,
+        item: <M as TrainStep>::Input,
+    ) -> Result<<M as TrainStep>::Output, WsamTrainingError> {
+        if window.perturbed {
+            window.items.push(item.clone());
+        }
+        window.masks.before(&self.learner.model(), window.first.len)?;
+        let TrainOutput { grads, item: output } = self.learner.train_step(item);
+        let loss = self.loss.map(|loss| loss(&output));
+        if !(window.perturbed && window.each) {
+            window.first.add(&self.learner.model(), grads, loss);
+            return Ok(output);
+        }
+        let model = self.learner.model();
+        window.first.add(&model, copied(&model, &grads), loss);
+        let ascended = self.shared.wsam().ascend(model, grads)?;
+        self.second(&ascended, window)?;
+        // Of this micro-batch; the learner has the model.
+        drop(ascended.restore());
+        Ok(output)
+    }
+
+    /// The second pass, over all batches that wait for it.
+    fn second(&self, perturbed: &M, window: &mut Window<M>) -> Result<(), WsamTrainingError> {
+        for item in window.items.drain(..) {
+            window.masks.before(perturbed, window.second.len)?;
+            let TrainOutput { grads, item } = TrainStep::step(perturbed, item);
+            let loss = self.loss.map(|loss| loss(&item));
+            window.second.add(perturbed, grads, loss);
+        }
+        Ok(())
+    }
+
+    /// The step, over what is in the window.
+    pub(super) fn step(
+        &mut self,
+        mut window: Window<M>,
+        iteration: usize,
+    ) -> Result<(), WsamTrainingError> {
+        self.learner.lr_step();
+        let rates = Rates::new(self.learner.lr_current())?;
+        let (grads, loss) = std::mem::take(&mut window.first).take();
+        let (model, report) = if !window.perturbed {
+            (self.shared.wsam().base_step(rates.burn(), self.learner.model(), grads)?, None)
+        } else if self.shared.wsam().is_lean() {
+            self.lean(&rates, grads, loss, &mut window)?
+        } else {
+            let ascended = self.shared.wsam().ascend(self.learner.model(), grads)?;
+            self.second(&ascended, &mut window)?;
+            let (grads, perturbed_loss) = window.second.take();
+            let (model, norms) = self.shared.wsam().descend_reported(&rates, ascended, grads)?;
+            (model, report(loss, perturbed_loss, norms))
+        };
+        self.deliver(model)?;
+        self.note(window.at, window.perturbed, rates.base(), report, iteration);
+        Ok(())
+    }
+
+    fn lean(
+        &mut self,
+        rates: &Rates,
+        grads: GradientsParams,
+        loss: Option<Tensor<1>>,
+        window: &mut Window<M>,
+    ) -> Result<(M, Option<StepReport>), WsamTrainingError> {
+        let ascended = self.shared.wsam().lean_ascend_at(rates, self.learner.model(), grads)?;
+        // The learner lets the weights go, or lean mode would save nothing.
+        self.deliver(ascended.anchor.clone())?;
+        self.second(&ascended, window)?;
+        let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
+        let (model, norms) = self.shared.wsam().lean_descend_reported(ascended, grads)?;
+        Ok((model, report(loss, perturbed_loss, norms)))
+    }
+
+    /// Puts the weights of `model` into the learner's.
+    fn deliver(&mut self, model: M) -> Result<(), WsamTrainingError> {
+        let new = {
+            let wsam = self.shared.wsam();
+            weights(&model, |id| wsam.has_state(id))
+        };
+        drop(model);
+        let sent = new.len();
+        match self.hand_over(new, Mode::Delivering { taken: 0 }) {
+            Mode::Delivering { taken } if taken == sent && sent > 0 => Ok(()),
+            Mode::Delivering { taken } => Err(WsamTrainingError::NotTaken { sent, taken }),
+            _ => Err(WsamTrainingError::NotTaken { sent, taken: 0 }),
+        }
+    }
+
+    /// Through the learner's optimizer; the mode as it is afterwards.
+    fn hand_over(&mut self, weights: GradientsParams, mode: Mode) -> Mode {
+        self.shared.desk().mode = mode;
+        self.learner.optimizer_step(weights);
+        std::mem::take(&mut self.shared.desk().mode)
+    }
+
+    fn note(
+        &mut self,
+        at: Moment,
+        perturbed: bool,
+        lr: f64,
+        report: Option<StepReport>,
+        iteration: usize,
+    ) {
+        self.steps += 1;
+        let (rho, gamma) = {
+            let wsam = self.shared.wsam();
+            (wsam.hyperparameters().rho, wsam.hyperparameters().gamma)
+        };
+        let mut desk = self.shared.desk();
+        if let Some(report) = &report {
+            desk.sharpness.push(iteration, report.sharpness());
+        }
+        desk.steps = Some(self.steps);
+        desk.last = Some(Arc::new(TrainingStep { at, lr, rho, gamma, perturbed, report }));
+    }
+}
+
+fn report(
+    loss: Option<Tensor<1>>,
+    perturbed_loss: Option<Tensor<1>>,
+    norms: crate::burn::report::Norms,
+) -> Option<StepReport> {
+    Some(StepReport { loss: loss?, perturbed_loss: perturbed_loss?, norms })
+}

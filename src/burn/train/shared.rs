@@ -1,0 +1,100 @@
+//! What the handle, the strategy and the learner's optimizer share.
+
+use super::courier::{self, Loaded};
+use super::error::WsamTrainingError;
+use super::report::TrainingStep;
+use super::sharpness::Queue;
+use crate::burn::error::WsamError;
+use crate::burn::optimizer::Wsam;
+use crate::burn::record::Recorded;
+use burn::tensor::Shape;
+use burn::train::train::WorkerFailure;
+use burn::train::{Interrupter, TrainingError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Two locks: the desk may be asked while a step is taken.
+pub(super) struct Shared {
+    wsam: Mutex<Wsam>,
+    desk: Mutex<Desk>,
+}
+
+/// Where weights are handed over, and what is known of the training.
+#[derive(Default)]
+pub(super) struct Desk {
+    pub(super) mode: Mode,
+    /// Optimizer steps of the training; `None` before one.
+    pub(super) steps: Option<u64>,
+    pub(super) last: Option<Arc<TrainingStep>>,
+    pub(super) sharpness: Queue,
+    pub(super) error: Option<Arc<WsamTrainingError>>,
+    pub(super) warned: bool,
+    interrupter: Option<Interrupter>,
+}
+
+/// What the learner's optimizer is there for at the moment.
+#[derive(Debug, Default)]
+pub(super) enum Mode {
+    /// Nothing: somebody else calls it.
+    #[default]
+    Closed,
+    /// Giving away the states that it carries, the weights stay.
+    Collecting { taken: usize, found: Vec<Arc<Loaded>> },
+    /// Bringing new weights.
+    Delivering { taken: usize },
+}
+
+impl Shared {
+    pub(super) fn new(wsam: Wsam) -> Self {
+        Self { wsam: Mutex::new(wsam), desk: Mutex::default() }
+    }
+
+    pub(super) fn wsam(&self) -> MutexGuard<'_, Wsam> {
+        self.wsam.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn steps(&self) -> Option<u64> {
+        self.desk().steps
+    }
+
+    /// Makes ready for a training.
+    pub(super) fn begin(&self, interrupter: &Interrupter) {
+        let mut desk = self.desk();
+        let sharpness = desk.sharpness.emptied();
+        *desk = Desk { interrupter: Some(interrupter.clone()), sharpness, ..Desk::default() };
+    }
+
+    /// Stops the training.
+    pub(super) fn fail(&self, error: WsamTrainingError) {
+        let message = error.to_string();
+        let interrupter = {
+            let mut desk = self.desk();
+            desk.error.get_or_insert_with(|| Arc::new(error));
+            desk.interrupter.clone()
+        };
+        match interrupter {
+            // Burn has no case for optimizers; this one stands for a step that went wrong.
+            Some(interrupter) => interrupter
+                .fail(TrainingError::Workers(vec![WorkerFailure { device_id: 0, message }])),
+            None => log::error!("{message}"),
+        }
+    }
+
+    /// A parameter's state, read for a record.
+    pub(super) fn recorded(&self, prefix: &str, shape: &Shape) -> Option<Recorded> {
+        let read = || -> Result<Option<Recorded>, WsamError> {
+            match courier::id(prefix) {
+                Some(id) => self.wsam().recorded(id, &format!("parameter {prefix}"), shape),
+                None => Ok(None),
+            }
+        };
+        // There is nobody to return an error to.
+        read().unwrap_or_else(|error| {
+            self.fail(error.into());
+            None
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! The sharpness as a metric of burn-train's.
+
+use super::shared::Shared;
+use burn::tensor::{Tensor, TensorReadError};
+use burn::train::metric::state::{FormatOptions, NumericMetricState};
+use burn::train::metric::{
+    Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
+    SerializedEntry,
+};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// Steps that may wait for the metric's thread. It lags by a few; a metric that was made and not
+/// registered must not collect for ever.
+const WAITING: usize = 1 << 12;
+
+/// Sharpness of steps, on its way to the metric.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Somebody made the metric.
+    wanted: bool,
+    /// By iteration in the epoch.
+    values: VecDeque<(usize, Tensor<1>)>,
+}
+
+impl Queue {
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    pub(super) fn emptied(&self) -> Self {
+        Self { wanted: self.wanted, values: VecDeque::new() }
+    }
+
+    pub(super) fn push(&mut self, iteration: usize, sharpness: Tensor<1>) {
+        if !self.wanted {
+            return;
+        }
+        if self.values.len() == WAITING {
+            self.values.pop_front();
+        }
+        self.values.push_back((iteration, sharpness));
+    }
+
+    /// That of this iteration. Items come in order; an epoch begins at 1 again.
+    fn take(&mut self, iteration: usize) -> Option<Tensor<1>> {
+        let at = self.values.iter().position(|(found, _)| *found == iteration)?;
+        self.values.drain(..=at).next_back().map(|(_, value)| value)
+    }
+}
+
+/// The sharpness `L(w + e_w) - L(w)` of each step as a training metric, made by
+/// [`WsamTraining::sharpness`](super::WsamTraining::sharpness):
+/// `.metric_train_numeric(wsam.sharpness())`.
+///
+/// Iterations without a step of WSAM (the base optimizer alone, a micro-batch that is not the last)
+/// count for nothing.
+#[derive(Clone)]
+pub struct SharpnessMetric {
+    shared: Arc<Shared>,
+    name: MetricName,
+    state: NumericMetricState,
+    /// The last iteration had one.
+    now: bool,
+    /// An iteration of the epoch had one.
+    ever: bool,
+}
+
+impl SharpnessMetric {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        shared.desk().sharpness.want();
+        let name = Arc::new("Sharpness".to_owned());
+        Self { shared, name, state: NumericMetricState::default(), now: false, ever: false }
+    }
+
+    fn format(&self) -> FormatOptions {
+        FormatOptions::new(self.name.clone()).precision(5)
+    }
+}
+
+impl fmt::Debug for SharpnessMetric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharpnessMetric").finish_non_exhaustive()
+    }
+}
+
+impl Metric for SharpnessMetric {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn description(&self) -> Option<String> {
+        Some("Loss at the perturbed weights less the loss at the weights".to_owned())
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes { unit: None, higher_is_better: false }.into()
+    }
+
+    fn update(
+        &mut self,
+        _item: &(),
+        metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        let taken = metadata.iteration.map(|at| self.shared.desk().sharpness.take(at));
+        self.now = false;
+        let Some(sharpness) = taken.flatten() else {
+            return Ok(SerializedEntry::not_available(None));
+        };
+        self.state.update(sharpness.try_into_scalar::<f64>()?, 1);
+        (self.now, self.ever) = (true, true);
+        Ok(self.state.compute_update(self.format()))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        if !self.ever {
+            return Ok(SerializedEntry::not_available(None));
+        }
+        Ok(self.state.compute_final(self.format()))
+    }
+
+    fn clear(&mut self) {
+        self.state.reset();
+        (self.now, self.ever) = (false, false);
+    }
+}
+
+impl Numeric for SharpnessMetric {
+    fn value(&self) -> Option<NumericEntry> {
+        self.now.then(|| self.state.current_value())
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.ever.then(|| self.state.running_value())
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        self.state.final_value()
+    }
+}

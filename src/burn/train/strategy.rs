@@ -1,0 +1,191 @@
+//! The training loop: that of Burn's single-device strategy, with WSAM's steps in it.
+//!
+//! Burn's own loop is not open to other steps, so this one raises the same events in the same order.
+
+use super::run::Run;
+use super::{LossOf, WsamTraining};
+use burn::train::{
+    EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, LearnerModel,
+    SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainStep,
+    TrainingComponents, TrainingItem, ValidLoader,
+};
+
+pub(super) struct Strategy<M: LearnerModel> {
+    pub(super) training: WsamTraining,
+    pub(super) loss: Option<Box<LossOf<M>>>,
+}
+
+impl<M: LearnerModel> SupervisedLearningStrategy<M> for Strategy<M>
+where
+    <M as TrainStep>::Input: Clone,
+{
+    fn fit(
+        &self,
+        components: TrainingComponents<M>,
+        mut learner: Learner<M>,
+        train: TrainLoader<M>,
+        valid: ValidLoader<M>,
+        starting_epoch: usize,
+    ) -> (M, SupervisedTrainingEventProcessor<M>) {
+        let TrainingComponents {
+            num_epochs,
+            mut checkpointer,
+            grad_accumulation,
+            interrupter,
+            mut early_stopping,
+            mut event_processor,
+            event_store,
+            ..
+        } = components;
+        let shared = &*self.training.shared;
+        let device = self.training.device_for(&learner.model());
+        let (train, valid) = (train.to_device(&device), valid.to_device(&device.clone().inner()));
+        learner.fork(&device);
+        shared.begin(&interrupter);
+        let run = Run::begin(shared, &self.training.plan, self.loss.as_deref(), learner);
+        let mut run = match run {
+            Ok(run) => run,
+            Err((model, error)) => {
+                shared.fail(error);
+                return (model, event_processor);
+            }
+        };
+        let mut splits = Splits { events: &mut event_processor, interrupter: &interrupter };
+        for epoch in starting_epoch..=num_epochs {
+            splits.train(&mut run, &train, epoch, grad_accumulation);
+            if interrupter.should_stop() {
+                if let Some(interruption) = interrupter.interruption() {
+                    let reason = interruption.reason.as_deref().unwrap_or("reason unknown");
+                    log::info!("Training interrupted: {reason}");
+                }
+                break;
+            }
+            splits.validate(&run.learner, &valid, epoch);
+            splits.end_epoch(epoch, checkpointer.is_some() || early_stopping.is_some());
+            if interrupter.should_stop() {
+                break;
+            }
+            if let Some(checkpointer) = &mut checkpointer {
+                checkpointer.checkpoint(&run.learner, epoch, &event_store);
+            }
+            if let Some(early_stopping) = &mut early_stopping
+                && early_stopping.should_stop(epoch, &event_store)
+            {
+                break;
+            }
+        }
+        (run.learner.model(), event_processor)
+    }
+}
+
+/// The parts of an epoch.
+struct Splits<'a, M: LearnerModel> {
+    events: &'a mut SupervisedTrainingEventProcessor<M>,
+    interrupter: &'a Interrupter,
+}
+
+type TrainEvent<M> = LearnerEvent<<M as TrainStep>::Output>;
+type ValidEvent<M> = LearnerEvent<<M as InferenceStep>::Output>;
+
+impl<M: LearnerModel> Splits<'_, M>
+where
+    <M as TrainStep>::Input: Clone,
+{
+    fn train(
+        &mut self,
+        run: &mut Run<'_, M>,
+        loader: &TrainLoader<M>,
+        epoch: usize,
+        accumulation: Option<usize>,
+    ) {
+        log::info!("Executing training step for epoch {epoch}");
+        let total_items = loader.num_items();
+        self.trained(LearnerEvent::StartSplit { epoch_number: epoch, total_items });
+        let accumulation = accumulation.unwrap_or(1);
+        let mut items = loader.iter();
+        let mut iteration = 0;
+        let mut window = None;
+        while let Some(item) = items.next() {
+            let item = match item {
+                Ok(item) => item,
+                Err(error) => {
+                    self.interrupter.fail(error);
+                    break;
+                }
+            };
+            iteration += 1;
+            let progress = items.progress();
+            // What is left in the window at the end of an epoch is a step too; if the loader does
+            // not know that it ends, it is lost, as in Burn's loop.
+            let one = || {
+                let mut open = match window.take() {
+                    Some(open) => open,
+                    None => run.open(epoch, accumulation)?,
+                };
+                let output = run.pass(&mut open, item)?;
+                if accumulation <= open.len() || progress.is_completed() {
+                    run.step(open, iteration)?;
+                } else {
+                    window = Some(open);
+                }
+                Ok(output)
+            };
+            let output = match one() {
+                Ok(output) => output,
+                Err(error) => {
+                    run.shared.fail(error);
+                    break;
+                }
+            };
+            let lr = Some(run.learner.lr_current());
+            let item = TrainingItem::new(output, progress, Some(iteration), lr);
+            self.trained(LearnerEvent::ProcessedItem(item));
+            if self.interrupter.should_stop() {
+                break;
+            }
+        }
+        self.trained(LearnerEvent::EndSplit(epoch));
+    }
+
+    fn validate(&mut self, learner: &Learner<M>, loader: &ValidLoader<M>, epoch: usize) {
+        log::info!("Executing validation step for epoch {epoch}");
+        let total_items = loader.num_items();
+        self.validated(LearnerEvent::StartSplit { epoch_number: epoch, total_items });
+        let model = learner.model().valid();
+        let mut items = loader.iter();
+        let mut iteration = 0;
+        while let Some(item) = items.next() {
+            let item = match item {
+                Ok(item) => item,
+                Err(error) => {
+                    self.interrupter.fail(error);
+                    break;
+                }
+            };
+            let progress = items.progress();
+            iteration += 1;
+            let output = InferenceStep::step(&model, item);
+            let item = TrainingItem::new(output, progress, Some(iteration), None);
+            self.validated(LearnerEvent::ProcessedItem(item));
+            if self.interrupter.should_stop() {
+                break;
+            }
+        }
+        self.validated(LearnerEvent::EndSplit(epoch));
+    }
+
+    fn end_epoch(&mut self, epoch: usize, flush: bool) {
+        self.trained(LearnerEvent::EndEpoch(epoch));
+        if flush {
+            self.interrupter.fail_on_error(self.events.flush());
+        }
+    }
+
+    fn trained(&mut self, event: TrainEvent<M>) {
+        self.interrupter.fail_on_error(self.events.process_train(event));
+    }
+
+    fn validated(&mut self, event: ValidEvent<M>) {
+        self.interrupter.fail_on_error(self.events.process_valid(event));
+    }
+}

@@ -1,0 +1,210 @@
+//! The usual script, with nothing on the terminal.
+
+use crate::Target;
+use crate::nets::{Batch, Net, train_loader, valid_loader};
+use crate::tools::{fork, parameters, same};
+use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::module::Module;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamWConfig, ModuleOptimizer, SgdConfig};
+use burn::train::checkpoint::KeepLastNCheckpoints;
+use burn::train::logger::{EvaluationProgressLogger, InMemoryMetricLogger, TrainingProgressLogger};
+use burn::train::metric::{LossMetric, MetricDefinition};
+use burn::train::renderer::{
+    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
+    MetricsRendererTraining,
+};
+use burn::train::{
+    InferenceStep, LearnerModel, LearningResult, RegressionOutput, SupervisedTraining, TrainStep,
+};
+use burn_wsam::train::WsamTraining;
+use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// A folder that goes with the test.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        // A thread runs one test at a time.
+        let own = (std::process::id(), std::thread::current().id());
+        let folder = Self(std::env::temp_dir().join(format!("burn-wsam-learner-{own:?}")));
+        folder.clear();
+        folder
+    }
+
+    fn clear(&self) {
+        if self.0.exists() {
+            std::fs::remove_dir_all(&self.0).expect("a folder of ours");
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl std::ops::Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// Burn's training, with a loss to watch and all checkpoints kept.
+pub(crate) fn training(folder: &Path, epochs: usize) -> SupervisedTraining<Net> {
+    training_of::<Net>(folder, epochs)
+}
+
+/// The same of another model.
+pub(crate) fn training_of<M>(folder: &Path, epochs: usize) -> SupervisedTraining<M>
+where
+    M: LearnerModel
+        + TrainStep<Input = Batch, Output = RegressionOutput>
+        + InferenceStep<Input = Batch, Output = RegressionOutput>,
+{
+    SupervisedTraining::new(folder, train_loader(), valid_loader())
+        .metric_train_numeric(LossMetric::new())
+        .metric_valid_numeric(LossMetric::new())
+        .with_metric_logger(InMemoryMetricLogger::new())
+        .with_checkpointing_strategy(KeepLastNCheckpoints::new(100))
+        .with_application_logger(None)
+        .renderer(Box::new(Quiet::default()))
+        .num_epochs(epochs)
+}
+
+/// A rate that changes at each step, as scripts have it.
+pub(crate) fn rate() -> ModuleLrScheduler {
+    LinearLrSchedulerConfig::new(0.02, 0.005, 12).init().expect("a sound scheduler")
+}
+
+impl Target {
+    pub(crate) fn wsam(&self, config: &WsamConfig) -> Result<WsamTraining, String> {
+        Ok(WsamTraining::new(self.init(config)?))
+    }
+}
+
+/// The weights, if nothing went wrong.
+pub(crate) fn trained<M>(result: LearningResult<M>) -> Result<M, String> {
+    match (result.error, result.interrupted) {
+        (None, None) => Ok(result.model),
+        (error, interrupted) => Err(format!("ended by {error:?}, {interrupted:?}")),
+    }
+}
+
+/// Base optimizers, with Burn's own of the same kind.
+pub(crate) fn bases() -> [(BaseConfig, fn() -> ModuleOptimizer); 2] {
+    let sgd = SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()));
+    [
+        (sgd.into(), || SgdConfig::new().with_momentum(Some(MomentumConfig::new())).init()),
+        (AdamWBaseConfig::new().into(), || AdamWConfig::new().init()),
+    ]
+}
+
+/// Notes what it is told.
+#[derive(Clone, Default)]
+pub(crate) struct Quiet(Arc<Mutex<Vec<String>>>);
+
+impl Quiet {
+    fn note(&self, event: String) {
+        self.0.lock().expect("nobody panics here").push(event);
+    }
+
+    pub(crate) fn heard(&self) -> Vec<String> {
+        self.0.lock().expect("nobody panics here").clone()
+    }
+}
+
+impl TrainingProgressLogger for Quiet {
+    fn start(&mut self, epochs: usize, first: usize, items: Option<usize>, label: Option<&str>) {
+        self.note(format!("start {epochs} {first} {items:?} {label:?}"));
+    }
+
+    fn update_epoch(&mut self, epoch: usize) {
+        self.note(format!("epoch {epoch}"));
+    }
+
+    fn start_split(&mut self, split: &str, items: usize) {
+        self.note(format!("split {split} {items}"));
+    }
+
+    fn update_split(&mut self, items: usize) {
+        self.note(format!("items {items}"));
+    }
+
+    fn end_split(&mut self) {
+        self.note("end of split".to_owned());
+    }
+
+    fn end(&mut self) {
+        self.note("end".to_owned());
+    }
+
+    fn log_event_training(&mut self, event: String) {
+        self.note(event);
+    }
+}
+
+impl EvaluationProgressLogger for Quiet {
+    fn start_global_progress(&mut self, _tests: usize) {}
+    fn start_test(&mut self, _name: &str, _items: usize) {}
+    fn update_test_progress(&mut self, _items: usize) {}
+    fn end_test(&mut self) {}
+    fn end_global_progress(&mut self) {}
+    fn log_event_evaluation(&mut self, _event: String) {}
+}
+
+impl MetricsRendererTraining for Quiet {
+    fn update_train(&mut self, state: MetricState) {
+        self.metric("train", &state);
+    }
+
+    fn update_valid(&mut self, state: MetricState) {
+        self.metric("valid", &state);
+    }
+}
+
+impl Quiet {
+    fn metric(&self, split: &str, state: &MetricState) {
+        let kind = match state {
+            MetricState::Generic(_) => "text",
+            MetricState::Numeric(..) => "number",
+        };
+        self.note(format!("{kind} of {split}"));
+    }
+}
+
+impl MetricsRendererEvaluation for Quiet {
+    fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}
+}
+
+impl MetricsRenderer for Quiet {
+    fn manual_close(&mut self) {}
+
+    fn register_metric(&mut self, definition: MetricDefinition) {
+        self.note(format!("metric {}", definition.name));
+    }
+}
+
+/// Equal bit for bit, running statistics too.
+pub(crate) fn equal<M: Module>(what: &str, got: &M, want: &M) -> Result<(), String> {
+    // A fork has settled statistics.
+    let (got, want) = (fork(got), parameters(&fork(want)));
+    if parameters(&got).len() != want.len() || want.is_empty() {
+        return Err(format!("{what}: other parameters"));
+    }
+    same(what, &got, &want)
+}
+
+/// Different in some parameter.
+pub(crate) fn differ<M: Module>(what: &str, got: &M, other: &M) -> Result<(), String> {
+    match equal(what, got, other) {
+        Ok(()) => Err(format!("{what}: nothing changed")),
+        Err(_) => Ok(()),
+    }
+}

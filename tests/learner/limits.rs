@@ -1,0 +1,89 @@
+//! Beside Burn's own single-device strategy.
+
+use crate::Target;
+use crate::bench::{Folder, Quiet, bases, rate, trained, training};
+use crate::nets::Net;
+use crate::tools::{close, fork};
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::module::ParamGroup;
+use burn::optim::ModuleOptimizer;
+use burn::train::{ExecutionStrategy, Learner, SupervisedTraining, TrainingStrategy};
+use burn_wsam::{BaseConfig, WsamConfig};
+
+fn burns_own(target: &Target) -> TrainingStrategy<Net> {
+    TrainingStrategy::Default(ExecutionStrategy::single(target.device.clone()))
+}
+
+fn beside_burn(
+    target: &Target,
+    base: BaseConfig,
+    burn: ModuleOptimizer,
+    rate: fn() -> ModuleLrScheduler,
+    accumulated: impl Fn(SupervisedTraining<Net>) -> SupervisedTraining<Net>,
+) -> Result<(), String> {
+    let folder = Folder::new();
+    for decouple in [false, true] {
+        let initial = Net::new(7, &target.device);
+        let wsam =
+            target.wsam(&WsamConfig::new(base.clone()).with_gamma(0.0).with_decouple(decouple))?;
+        let ours = accumulated(training(&folder, 3))
+            .with_training_strategy(wsam.strategy())
+            .launch(wsam.learner(fork(&initial), rate()));
+        let theirs = accumulated(training(&folder, 3))
+            .with_training_strategy(burns_own(target))
+            .launch(Learner::new(fork(&initial), burn.clone(), rate()));
+        close(&format!("{base:?}"), &trained(ours)?, &trained(theirs)?)?;
+    }
+    Ok(())
+}
+
+/// gamma 0 is the base optimizer, so the training is Burn's own.
+pub(crate) fn gamma_zero(target: &Target) -> Result<(), String> {
+    for (base, burn) in bases() {
+        beside_burn(target, base, burn(), rate, |training| training)?;
+    }
+    Ok(())
+}
+
+/// A scheduler with groups.
+pub(crate) fn rates_by_parameter(target: &Target) -> Result<(), String> {
+    let (base, burn) = &bases()[0];
+    let rates = || rate().with_group(ParamGroup::from_predicate("bias"), 1e-3);
+    beside_burn(target, base.clone(), burn(), rates, |training| training)
+}
+
+/// Burn sums gradients, and takes a step of what is left at the end of an epoch.
+pub(crate) fn gamma_zero_accumulated(target: &Target) -> Result<(), String> {
+    for (base, burn) in bases() {
+        beside_burn(target, base.clone(), burn(), rate, |training| training.grads_accumulation(3))?;
+        beside_burn(target, base, burn(), rate, |training| training.grads_accumulation(1))?;
+    }
+    Ok(())
+}
+
+/// A renderer hears the same from both.
+pub(crate) fn events(target: &Target) -> Result<(), String> {
+    let folder = Folder::new();
+    let (base, burn) = &bases()[0];
+    let wsam = target.wsam(&WsamConfig::new(base.clone()))?;
+    let (ours, theirs) = (Quiet::default(), Quiet::default());
+    let training = |renderer: &Quiet| {
+        training(&folder, 2).with_default_checkpointers().renderer(Box::new(renderer.clone()))
+    };
+    let initial = Net::new(7, &target.device);
+    let result = training(&ours)
+        .with_training_strategy(wsam.strategy())
+        .launch(wsam.learner(fork(&initial), rate()));
+    trained(result)?;
+    let result = training(&theirs).with_training_strategy(burns_own(target)).launch(Learner::new(
+        initial,
+        burn(),
+        rate(),
+    ));
+    trained(result)?;
+    let (ours, theirs) = (ours.heard(), theirs.heard());
+    if theirs.len() < 20 || ours != theirs {
+        return Err(format!("{ours:#?}, where Burn has {theirs:#?}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! A model with a bit of everything, and its batches.
+
+use crate::tools::data;
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
+use burn::data::dataset::InMemDataset;
+use burn::module::Module;
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Training passes of all models. One test runs at a time.
+static PASSES: AtomicUsize = AtomicUsize::new(0);
+
+/// Training passes while `work` runs.
+pub(crate) fn passes<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = PASSES.load(Ordering::SeqCst);
+    let done = work();
+    (done, PASSES.load(Ordering::SeqCst) - before)
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    x: Tensor<2>,
+    y: Tensor<2>,
+    /// The late layer takes part.
+    late: bool,
+}
+
+struct Batches;
+
+impl Batcher<u64, Batch> for Batches {
+    fn batch(&self, items: Vec<u64>, device: &Device) -> Batch {
+        let rows = |width, salt| {
+            let rows = items.iter().map(|item| data([1, width], *item + salt, device));
+            Tensor::cat(rows.collect(), 0)
+        };
+        // From the second batch of each epoch on.
+        Batch { x: rows(5, 1), y: rows(3, 1000), late: items.iter().any(|item| *item >= BATCH) }
+    }
+}
+
+const BATCH: u64 = 4;
+/// Items of a training epoch: three whole batches and a half one.
+const ITEMS: u64 = 14;
+/// Batches of a training epoch.
+pub(crate) const ITERATIONS: usize = 4;
+
+fn loader(items: std::ops::Range<u64>) -> Arc<dyn DataLoader<Batch>> {
+    let items = InMemDataset::new(items.collect());
+    DataLoaderBuilder::new(Batches).batch_size(BATCH as usize).build(items)
+}
+
+/// Always in the same order.
+pub(crate) fn train_loader() -> Arc<dyn DataLoader<Batch>> {
+    loader(0..ITEMS)
+}
+
+pub(crate) fn valid_loader() -> Arc<dyn DataLoader<Batch>> {
+    loader(100..106)
+}
+
+/// The batches of an epoch.
+pub(crate) fn batches(device: &Device) -> Vec<Batch> {
+    let loader = train_loader().to_device(device);
+    let batches = loader.iter().map(|batch| batch.expect("data in memory")).collect();
+    batches
+}
+
+/// Two layers; between them batch normalisation, if wanted; a layer that is frozen, one that joins
+/// late, and one that never does.
+#[derive(Module, Debug)]
+pub(crate) struct Net {
+    a: Linear,
+    norm: Option<BatchNorm>,
+    pub(crate) b: Linear,
+    frozen: Linear,
+    late: Linear,
+    never: Linear,
+}
+
+impl Net {
+    pub(crate) fn new(seed: u64, device: &Device) -> Self {
+        device.seed(seed);
+        Self {
+            a: LinearConfig::new(5, 19).init(device),
+            norm: None,
+            b: LinearConfig::new(19, 3).init(device),
+            frozen: LinearConfig::new(3, 3).init(device).no_grad(),
+            late: LinearConfig::new(5, 3).init(device),
+            never: LinearConfig::new(2, 2).init(device),
+        }
+    }
+
+    pub(crate) fn normalised(seed: u64, device: &Device) -> Self {
+        Self { norm: Some(BatchNormConfig::new(19).init(device)), ..Self::new(seed, device) }
+    }
+
+    fn forward(&self, Batch { x, y, late }: Batch) -> RegressionOutput {
+        let mut hidden = self.a.forward(x.clone());
+        if let Some(norm) = &self.norm {
+            hidden = norm.forward(hidden);
+        }
+        let mut output = self.frozen.forward(self.b.forward(relu(hidden)));
+        if late {
+            output = output + self.late.forward(x);
+        }
+        let loss = (output.clone() - y.clone()).powi_scalar(2).mean();
+        RegressionOutput::new(loss, output, y)
+    }
+}
+
+impl TrainStep for Net {
+    type Input = Batch;
+    type Output = RegressionOutput;
+
+    fn step(&self, batch: Batch) -> TrainOutput<RegressionOutput> {
+        PASSES.fetch_add(1, Ordering::SeqCst);
+        let item = self.forward(batch);
+        TrainOutput::new(self, item.loss.backward(), item)
+    }
+}
+
+impl InferenceStep for Net {
+    type Input = Batch;
+    type Output = RegressionOutput;
+
+    fn step(&self, batch: Batch) -> RegressionOutput {
+        self.forward(batch)
+    }
+}

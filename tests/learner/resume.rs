@@ -1,0 +1,145 @@
+//! Stopping and resuming.
+
+use crate::Target;
+use crate::bench::{Folder, bases, differ, equal, rate, trained, training};
+use crate::loops;
+use crate::nets::{ITERATIONS, Net};
+use crate::tools::{close, fork};
+use burn::train::{ExecutionStrategy, Learner, TrainingError, TrainingStrategy};
+use burn_wsam::train::{Schedule, WsamTraining, WsamTrainingError};
+use burn_wsam::{Perturbation, SgdBaseConfig, WsamConfig, WsamError};
+use std::path::Path;
+
+const EPOCHS: usize = 3;
+
+/// A run over all epochs, or from a checkpoint on.
+fn run(
+    target: &Target,
+    folder: &Path,
+    config: &WsamConfig,
+    set: &dyn Fn(WsamTraining) -> WsamTraining,
+    accumulated: usize,
+    from: Option<usize>,
+) -> Result<Net, String> {
+    let wsam = set(target.wsam(config)?);
+    let mut training = training(folder, EPOCHS)
+        .with_default_checkpointers()
+        .grads_accumulation(accumulated)
+        .with_training_strategy(wsam.strategy());
+    // Other weights and ids than the first run's, so that the checkpoint's are what counts.
+    let mut seed = 7;
+    if let Some(epoch) = from {
+        training = training.checkpoint(epoch);
+        seed = 8;
+    }
+    let model = Net::normalised(seed, &target.device);
+    let model = trained(training.launch(wsam.learner(model, rate())))?;
+    let steps = wsam.last().ok_or("no step")?.at.step as usize + 1;
+    let want = EPOCHS * ITERATIONS.div_ceil(accumulated);
+    if steps == want { Ok(model) } else { Err(format!("{steps} steps for {want}")) }
+}
+
+fn check(
+    target: &Target,
+    config: &WsamConfig,
+    accumulated: usize,
+    set: &dyn Fn(WsamTraining) -> WsamTraining,
+) -> Result<(), String> {
+    let folder = Folder::new();
+    let whole = run(target, &folder, config, set, accumulated, None)?;
+    for epoch in 1..EPOCHS {
+        let resumed = run(target, &folder, config, set, accumulated, Some(epoch))?;
+        equal(&format!("{config} after {epoch}"), &resumed, &whole)?;
+    }
+    Ok(())
+}
+
+/// Stopped after each epoch, with parameters that never had a gradient and one that joined late.
+pub(crate) fn whole(target: &Target) -> Result<(), String> {
+    for (base, _) in bases() {
+        let config = WsamConfig::new(base);
+        check(target, &config, 1, &|wsam| wsam)?;
+        check(target, &config.with_lean(true).with_max_norm(Some(0.5)), 1, &|wsam| wsam)?;
+    }
+    check(target, &WsamConfig::new(SgdBaseConfig::new().into()), 1, &|wsam| wsam)
+}
+
+/// Schedules go on where they were: rho's own scheduler, gamma's and WSAM's part by the count of steps.
+pub(crate) fn schedules(target: &Target) -> Result<(), String> {
+    let set = |wsam: WsamTraining| {
+        wsam.with_rho(loops::rho())
+            .with_gamma(Schedule::of(|at| 0.9 - 0.05 * at.step as f64))
+            .with_active(|at| at.step > 2)
+            .with_perturbation(Perturbation::EachMicroBatch)
+    };
+    for (base, _) in bases() {
+        check(target, &WsamConfig::new(base), 2, &set)?;
+    }
+    Ok(())
+}
+
+/// A training of Burn's own goes on with WSAM; at gamma 0 it makes no difference. And back.
+///
+/// Each part ends with the checkpoint that the next one takes: Burn 0.22.1 writes its optimizers'
+/// checkpoints while the training goes on, from memory that the training uses, so that on wgpu only the
+/// last one of a run is sure to be right.
+pub(crate) fn takeover(target: &Target) -> Result<(), String> {
+    for (base, burn) in bases() {
+        let folder = Folder::new();
+        let own = || TrainingStrategy::Default(ExecutionStrategy::single(target.device.clone()));
+        let part = |epochs| training(&folder, epochs).with_default_checkpointers();
+        let initial = Net::new(7, &target.device);
+        let other = || Net::new(8, &target.device);
+        let whole = training(&folder, 3).with_training_strategy(own()).launch(Learner::new(
+            fork(&initial),
+            burn(),
+            rate(),
+        ));
+        let whole = trained(whole)?;
+
+        let learner = Learner::new(initial, burn(), rate());
+        trained(part(1).with_training_strategy(own()).launch(learner))?;
+        let wsam = target.wsam(&WsamConfig::new(base.clone()).with_gamma(0.0))?;
+        let resumed = part(2)
+            .checkpoint(1)
+            .with_training_strategy(wsam.strategy())
+            .launch(wsam.learner(other(), rate()));
+        differ("one epoch less", &trained(resumed)?, &whole)?;
+        let learner = Learner::new(other(), burn(), rate());
+        let back = part(3).checkpoint(2).with_training_strategy(own()).launch(learner);
+        close(&format!("{base:?}"), &trained(back)?, &whole)?;
+    }
+    Ok(())
+}
+
+/// The training ends before its first step, and the model is the checkpoint's.
+pub(crate) fn refused(target: &Target) -> Result<(), String> {
+    let folder = Folder::new();
+    let [(sgd, _), (adamw, _)] = bases();
+    let wsam = target.wsam(&WsamConfig::new(sgd))?;
+    let training = |epochs| training(&folder, epochs).with_default_checkpointers();
+    let result = training(1)
+        .with_training_strategy(wsam.strategy())
+        .launch(wsam.learner(Net::new(7, &target.device), rate()));
+    let first = trained(result)?;
+
+    let wsam = target.wsam(&WsamConfig::new(adamw))?;
+    let result = training(2)
+        .checkpoint(1)
+        .with_training_strategy(wsam.strategy())
+        .launch(wsam.learner(Net::new(8, &target.device), rate()));
+    let Some(TrainingError::Workers(failures)) = result.error.as_deref() else {
+        return Err(format!("not refused: {:?}", result.error));
+    };
+    let said = failures.iter().any(|failure| failure.message.contains("momentum.velocity"));
+    let error = wsam.error().ok_or("no error")?;
+    let right = matches!(
+        &*error,
+        WsamTrainingError::Wsam(WsamError::RecordState { base: "AdamW", found, .. })
+            if found.len() == 1
+    );
+    if !right || !said {
+        return Err(format!("{error:?}, {failures:?}"));
+    }
+    equal("the checkpoint's model", &result.model, &first)
+}

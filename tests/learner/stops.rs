@@ -1,0 +1,195 @@
+//! Ways to end early.
+
+use crate::Target;
+use crate::bench::{Folder, bases, equal, rate, trained, training, training_of};
+use crate::nets::{Batch, ITERATIONS, Net};
+use crate::tools::fork;
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::TensorReadError;
+use burn::train::metric::store::EventStoreClient;
+use burn::train::metric::{Metric, MetricMetadata, MetricName, SerializedEntry};
+use burn::train::{
+    EarlyStoppingStrategy, InferenceStep, Interrupter, LearningResult, RegressionOutput,
+    TrainOutput, TrainStep, TrainingError,
+};
+use burn_wsam::WsamConfig;
+use burn_wsam::WsamError;
+use burn_wsam::train::{Schedule, WsamTraining, WsamTrainingError};
+use std::sync::Arc;
+
+fn wsam(target: &Target) -> Result<WsamTraining, String> {
+    target.wsam(&WsamConfig::new(bases()[0].0.clone()))
+}
+
+/// Steps taken.
+fn steps(wsam: &WsamTraining) -> usize {
+    wsam.last().map_or(0, |step| step.at.step as usize + 1)
+}
+
+/// The training ended by an error of ours, told in Burn's way too, after so many steps.
+fn failed<M>(
+    wsam: &WsamTraining,
+    result: &LearningResult<M>,
+    taken: usize,
+    right: fn(&WsamTrainingError) -> bool,
+) -> Result<(), String> {
+    let error = wsam.error().ok_or("no error")?;
+    let told = match result.error.as_deref() {
+        Some(TrainingError::Workers(failures)) => {
+            failures.iter().any(|failure| failure.message == error.to_string())
+        }
+        _ => false,
+    };
+    if !right(&error) || !told || result.interrupted.is_some() || steps(wsam) != taken {
+        let taken = steps(wsam);
+        return Err(format!("{error:?}, {:?}, after {taken} steps", result.error));
+    }
+    Ok(())
+}
+
+#[derive(Clone)]
+struct AfterTwo;
+
+impl EarlyStoppingStrategy for AfterTwo {
+    fn should_stop(&mut self, epoch: usize, _store: &EventStoreClient) -> bool {
+        epoch == 2
+    }
+}
+
+pub(crate) fn early(target: &Target) -> Result<(), String> {
+    let folder = Folder::new();
+    let wsam = wsam(target)?;
+    let initial = Net::new(7, &target.device);
+    let result = training(&folder, 9)
+        .early_stopping(AfterTwo)
+        .with_training_strategy(wsam.strategy())
+        .launch(wsam.learner(fork(&initial), rate()));
+    let stopped = trained(result)?;
+    if steps(&wsam) != 2 * ITERATIONS {
+        return Err(format!("{} steps", steps(&wsam)));
+    }
+    let wsam = self::wsam(target)?;
+    let result = training(&folder, 2)
+        .with_training_strategy(wsam.strategy())
+        .launch(wsam.learner(initial, rate()));
+    equal("two epochs", &stopped, &trained(result)?)
+}
+
+/// Interrupts at an iteration.
+#[derive(Clone)]
+struct Interrupts(Interrupter);
+
+impl Metric for Interrupts {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        Arc::new("Interrupts".to_owned())
+    }
+
+    fn update(
+        &mut self,
+        _: &(),
+        metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        if metadata.iteration == Some(2) {
+            self.0.stop(Some("seen enough"));
+        }
+        Ok(SerializedEntry::not_available(None))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(SerializedEntry::not_available(None))
+    }
+
+    fn clear(&mut self) {}
+}
+
+pub(crate) fn interrupted(target: &Target) -> Result<(), String> {
+    let folder = Folder::new();
+    let wsam = wsam(target)?;
+    let training = training(&folder, 50);
+    let interrupter = training.interrupter();
+    let result = training
+        .metric_train(Interrupts(interrupter))
+        .with_training_strategy(wsam.strategy())
+        .launch(wsam.learner(Net::new(7, &target.device), rate()));
+    let reason = result.interrupted.and_then(|interruption| interruption.reason);
+    // The metric's thread lags behind.
+    let in_time = (2..50 * ITERATIONS).contains(&steps(&wsam));
+    if reason.as_deref() != Some("seen enough") || result.error.is_some() || !in_time {
+        return Err(format!("{reason:?}, {:?}, {} steps", result.error, steps(&wsam)));
+    }
+    Ok(())
+}
+
+/// A scheduled rho that is none, in the middle of the second epoch.
+pub(crate) fn out_of_domain(target: &Target) -> Result<(), String> {
+    let folder = Folder::new();
+    let last = (ITERATIONS + 1) as u64;
+    for bad in [f64::NAN, -1.0] {
+        let rho = Schedule::of(move |at| if at.step == last { bad } else { 0.05 });
+        let wsam = wsam(target)?.with_rho(rho);
+        let result = training(&folder, 3)
+            .with_training_strategy(wsam.strategy())
+            .launch(wsam.learner(Net::new(7, &target.device), rate()));
+        failed(&wsam, &result, ITERATIONS + 1, |error| {
+            matches!(error, WsamTrainingError::Wsam(WsamError::Hyperparameter(_)))
+        })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn learning_rate(target: &Target) -> Result<(), String> {
+    let folder = Folder::new();
+    let initial = Net::new(7, &target.device);
+    for off in [false, true] {
+        let wsam = wsam(target)?.with_active(move |_| !off);
+        let result = training(&folder, 1)
+            .with_training_strategy(wsam.strategy())
+            .launch(wsam.learner(fork(&initial), f64::NAN));
+        failed(&wsam, &result, 0, |error| {
+            matches!(error, WsamTrainingError::Wsam(WsamError::Hyperparameter(_)))
+        })?;
+        equal("the model", &result.model, &initial)?;
+    }
+    Ok(())
+}
+
+/// Gives no gradients from some batch on.
+#[derive(Module, Debug)]
+struct Mute {
+    net: Net,
+}
+
+impl TrainStep for Mute {
+    type Input = Batch;
+    type Output = RegressionOutput;
+
+    fn step(&self, batch: Batch) -> TrainOutput<RegressionOutput> {
+        let output = TrainStep::step(&self.net, batch);
+        TrainOutput { grads: GradientsParams::new(), ..output }
+    }
+}
+
+impl InferenceStep for Mute {
+    type Input = Batch;
+    type Output = RegressionOutput;
+
+    fn step(&self, batch: Batch) -> RegressionOutput {
+        InferenceStep::step(&self.net, batch)
+    }
+}
+
+pub(crate) fn no_gradients(target: &Target) -> Result<(), String> {
+    let folder = Folder::new();
+    let initial = Net::new(7, &target.device);
+    let wsam = wsam(target)?;
+    let result = training_of::<Mute>(&folder, 2)
+        .with_training_strategy(wsam.strategy())
+        .launch(wsam.learner(Mute { net: fork(&initial) }, rate()));
+    failed(&wsam, &result, 0, |error| {
+        matches!(error, WsamTrainingError::Wsam(WsamError::NoGradients { gradients: 0 }))
+    })?;
+    equal("the model", &result.model.net, &initial)
+}
