@@ -39,7 +39,11 @@ fn stage_time(engine: &Engine, hyper: &Hyperparameters, steps: &Steps, wanted: S
             engine.queue().submit([encoder.finish()]);
             wait(engine);
             let times = engine.read_times().expect("the device is there");
-            total += times.iter().filter(|(stage, _)| *stage == wanted).map(|(_, t)| *t).sum();
+            total += times
+                .iter()
+                .filter(|(stage, _)| *stage == wanted)
+                .map(|(_, t)| *t)
+                .sum::<Duration>();
         })
         .expect("a valid step");
     total

@@ -18,11 +18,13 @@
 //! use burn_wsam::{AdamWBaseConfig, WsamConfig};
 //!
 //! # #[derive(Module, Debug)]
-//! # struct Model(Linear);
+//! # struct Model {
+//! #     linear: Linear,
+//! # }
 //! #
 //! # impl Model {
 //! #     fn forward(&self, x: Tensor<2>) -> RegressionOutput {
-//! #         let (output, targets) = (self.0.forward(x.clone()), x.slice([0..4, 0..1]));
+//! #         let (output, targets) = (self.linear.forward(x.clone()), x);
 //! #         let loss = (output.clone() - targets.clone()).powi_scalar(2).mean();
 //! #         RegressionOutput::new(loss, output, targets)
 //! #     }
@@ -67,7 +69,7 @@
 //! let wsam = WsamTraining::new(config.init(&device)?);
 //! println!("{}", wsam.route());
 //!
-//! # let model = Model(LinearConfig::new(1, 1).init(&device));
+//! # let model = Model { linear: LinearConfig::new(1, 1).init(&device) };
 //! // Was: Learner::new(model, AdamWConfig::new().init(), 1e-3)
 //! let learner = wsam.learner(model, 1e-3);
 //! let result = SupervisedTraining::new(&folder, loader(), loader())

@@ -66,8 +66,7 @@ pub(crate) fn valid_loader() -> Arc<dyn DataLoader<Batch>> {
 /// The batches of an epoch.
 pub(crate) fn batches(device: &Device) -> Vec<Batch> {
     let loader = train_loader().to_device(device);
-    let batches = loader.iter().map(|batch| batch.expect("data in memory")).collect();
-    batches
+    loader.iter().map(|batch| batch.expect("data in memory")).collect()
 }
 
 /// Two layers; between them batch normalisation, if wanted; a layer that is frozen, one that joins

@@ -10,7 +10,8 @@ use std::sync::Arc;
 pub struct Moment {
     /// The epoch, from 1 as Burn counts them.
     pub epoch: usize,
-    /// Optimizer steps taken before, in all epochs. A resumed training counts on.
+    /// Optimizer steps taken before, in all epochs. A resumed training counts on; one that was begun with
+    /// an optimizer of Burn's own counts from 0.
     pub step: u64,
 }
 
