@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole test suite: formatting, lints, and all tests on the three feature sets.
+# The whole test suite: formatting, lints, all tests on the three feature sets, and the command's.
 #
 #   sh scripts/test.sh            run everything
 #   sh scripts/test.sh drivers    only see to the software Vulkan drivers
@@ -88,8 +88,12 @@ say "tests, engine alone (raw wgpu)"
 # shellcheck disable=SC2086
 cargo test --release $fused_only
 
+say "tests, the command wsam"
+cargo test --release --features cli --bin wsam --test cli
+
 say "lints"
 cargo clippy --release --all-targets -- -D warnings
+cargo clippy --release --all-targets --features cli -- -D warnings
 # shellcheck disable=SC2086
 cargo clippy --release --all-targets $burn_only -- -D warnings
 # shellcheck disable=SC2086
