@@ -106,6 +106,7 @@ say "what a user of one feature compiles"
 cargo check --release --lib $burn_only
 # shellcheck disable=SC2086
 cargo check --release --lib $fused_only
+cargo check --release --bin wsam --no-default-features --features cli
 # shellcheck disable=SC2086
 if cargo tree -e normal $fused_only | grep -i '\bburn-core\b\|\bcubecl\b'; then
     echo "the engine's dependencies contain Burn"

@@ -27,7 +27,7 @@ pub(crate) struct Options {
 
     /// Epochs of SAM and WSAM. The base optimizer trains once as many, and once twice as many, which
     /// costs the same number of gradients.
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) epochs: u32,
 
     /// Images in a batch.

@@ -61,6 +61,9 @@ impl Net {
     }
 }
 
+/// A step of any optimizer, at a learning rate.
+type Step = Box<dyn FnMut(f64, Net, &Batch) -> Result<Net, Error>>;
+
 pub(crate) fn train(trial: &Trial, options: &Options, sets: &Sets) -> Result<Outcome, Error> {
     let plain = Device::flex();
     let device = plain.clone().autodiff();
@@ -72,7 +75,7 @@ pub(crate) fn train(trial: &Trial, options: &Options, sets: &Sets) -> Result<Out
         MomentumConfig { momentum: 0.9, dampening: 0.0, nesterov: false },
         WeightDecayConfig { penalty: 5e-4 },
     );
-    let mut step: Box<dyn FnMut(f64, Net, &Batch) -> Result<Net, Error>> = match trial.method {
+    let mut step: Step = match trial.method {
         Method::Base => {
             let config = SgdConfig::new().with_momentum(Some(momentum));
             let mut sgd = config.with_weight_decay(Some(decay)).init();
