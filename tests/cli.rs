@@ -177,7 +177,7 @@ fn toy() {
     assert!(!picture.contains("NaN") && !picture.contains("inf"));
     wsam(&["toy", "--plot", text(&png)]).ok();
     assert!(fs::read(&png).unwrap().starts_with(b"\x89PNG"));
-    wsam(&["toy", "--plot", text(&folder.join("no/where.svg"))]).fails(1, "where.svg");
+    wsam(&["toy", "--plot", text(&folder.join("no/where.svg"))]).fails(2, "there is no folder");
 }
 
 fn plot() {

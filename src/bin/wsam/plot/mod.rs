@@ -54,6 +54,11 @@ impl FromStr for Picture {
             Some("png") => Format::Png,
             _ => return Err("pictures end in .svg or .png".to_owned()),
         };
+        // Found out now, not after minutes of measuring.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(missing) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(format!("there is no folder {}", missing.display()));
+        }
         Ok(Self { path, format })
     }
 }
