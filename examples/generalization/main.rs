@@ -5,6 +5,7 @@ mod data;
 mod options;
 mod picture;
 mod results;
+mod surface;
 mod train;
 
 use clap::Parser;
@@ -61,7 +62,11 @@ fn run(options: &Options) -> Result<(), Error> {
     let table = results.table(&trials);
     println!("{table}");
     results.write("table.md", &table)?;
-    picture::draw(&results.folder().join("accuracy.svg"), &results, options)
+    picture::draw(&results.folder().join("accuracy.svg"), &results, options)?;
+    if options.surface {
+        surface::draw(&results.folder().join("surface.svg"), options, &sets)?;
+    }
+    Ok(())
 }
 
 /// Hidden by itself where stderr is not a terminal.

@@ -46,6 +46,11 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) sweep: bool,
 
+    /// Draw the training loss around the minima of SGD, SAM and WSAM (gamma 0.9) as well, at the first
+    /// seed, the last noise and the last rho.
+    #[arg(long)]
+    pub(crate) surface: bool,
+
     /// Folder of the results. What is there already is not trained again.
     #[arg(long, value_name = "DIR", default_value = "target/generalization")]
     pub(crate) out: PathBuf,
@@ -126,6 +131,17 @@ impl Options {
             methods.extend(with(gamma, decouple));
         }
         methods
+    }
+
+    /// What `--surface` draws.
+    pub(crate) fn drawn(&self) -> Vec<Trial> {
+        let (Some(noise), Some(rho)) = (self.noise.last(), self.rho.last()) else {
+            return Vec::new();
+        };
+        let with = |gamma, decouple| Method::Wsam { gamma, rho: *rho, decouple };
+        [Method::Base, with(0.5, false), with(0.9, true)]
+            .map(|method| Trial { noise: *noise, method, epochs: self.epochs, seed: 1 })
+            .to_vec()
     }
 
     /// Seed by seed, so that what is there early is a comparison already.

@@ -7,15 +7,20 @@ use plotters::prelude::*;
 use plotters::style::register_font;
 use std::path::Path;
 
-const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
+
+/// Without it nothing could be written into a picture.
+pub(crate) fn font() -> Result<(), Error> {
+    let fits = register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
+    fits.map_err(|_| Error::Picture("its font cannot be read".to_owned()))
+}
 
 pub(crate) fn draw(path: &Path, results: &Results, options: &Options) -> Result<(), Error> {
     // Against noise there is a line only where there are several.
     if options.noise.len() < 2 {
         return Ok(());
     }
-    let fits = register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
-    fits.map_err(|_| Error::Picture("its font cannot be read".to_owned()))?;
+    font()?;
     lines(path, results, options).map_err(|error| Error::Picture(error.to_string()))?;
     println!("{}", path.display());
     Ok(())
@@ -59,9 +64,11 @@ fn lines(
         .configure_mesh()
         .x_desc("wrong training labels, %")
         .y_desc("test accuracy, % (mean, standard deviation)")
+        .x_label_formatter(&|noise| format!("{noise}"))
+        .y_label_formatter(&|accuracy| format!("{accuracy}"))
         .label_style((FONT, 15))
         .axis_desc_style((FONT, 16))
-        .light_line_style(BLACK.mix(0.05))
+        .max_light_lines(0)
         .bold_line_style(BLACK.mix(0.15))
         .draw()?;
     for (i, (kind, line)) in kinds.iter().zip(&drawn).enumerate() {

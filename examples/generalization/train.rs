@@ -11,7 +11,9 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use burn_wsam::sharpness::{PowerIteration, loss_rise, top_eigenvalue};
+use burn_wsam::sharpness::{
+    Plane, PowerIteration, SharpnessError, Surface, loss_rise, surface, top_eigenvalue,
+};
 use burn_wsam::{SgdBaseConfig, WsamConfig, WsamError};
 use std::time::Instant;
 
@@ -64,9 +66,9 @@ impl Net {
 /// A step of any optimizer, at a learning rate.
 type Step = Box<dyn FnMut(f64, Net, &Batch) -> Result<Net, Error>>;
 
-pub(crate) fn train(trial: &Trial, options: &Options, sets: &Sets) -> Result<Outcome, Error> {
-    let plain = Device::flex();
-    let device = plain.clone().autodiff();
+/// The net as trained, and the seconds that it took.
+fn fit(trial: &Trial, options: &Options, sets: &Sets) -> Result<(Net, f64), Error> {
+    let device = Device::flex().autodiff();
     device.seed(trial.seed);
     let mut net = Net::new(sets.train.size, &device);
     let labels = sets.train.noisy(trial.noise, trial.seed);
@@ -107,19 +109,41 @@ pub(crate) fn train(trial: &Trial, options: &Options, sets: &Sets) -> Result<Out
             taken += 1;
         }
     }
-    let seconds = start.elapsed().as_secs_f64();
+    Ok((net, start.elapsed().as_secs_f64()))
+}
 
+/// What sharpness is measured on: labels as trained on.
+fn measured(trial: &Trial, sets: &Sets) -> Batch {
+    let labels = sets.train.noisy(trial.noise, trial.seed);
     let first: Vec<usize> = (0..sets.train.len().min(MEASURED)).collect();
-    let measured = sets.train.batch(&first, &labels, &device);
+    sets.train.batch(&first, &labels, &Device::flex().autodiff())
+}
+
+/// The loss around the weights that a training ends in.
+pub(crate) fn around(
+    trial: &Trial,
+    options: &Options,
+    sets: &Sets,
+    plane: &Plane,
+) -> Result<Surface, Error> {
+    let (net, _) = fit(trial, options, sets)?;
+    let batch = measured(trial, sets);
+    Ok(surface(&net, plane, |net: &Net| net.loss(&batch))?)
+}
+
+/// Trains, and measures what came of it.
+pub(crate) fn train(trial: &Trial, options: &Options, sets: &Sets) -> Result<Outcome, Error> {
+    let (net, seconds) = fit(trial, options, sets)?;
+    let measured = measured(trial, sets);
     let loss = |net: &Net| net.loss(&measured);
     let power = PowerIteration { max_products: 50, ..PowerIteration::default() };
     // A training that came to nothing is a result as well.
-    let or_nan = |found: Result<f64, burn_wsam::sharpness::SharpnessError>| match found {
-        Err(burn_wsam::sharpness::SharpnessError::NotFinite { .. }) => Ok(f64::NAN),
+    let or_nan = |found: Result<f64, SharpnessError>| match found {
+        Err(SharpnessError::NotFinite { .. }) => Ok(f64::NAN),
         found => found,
     };
     Ok(Outcome {
-        test_accuracy: accuracy(&net.valid(), &sets.test, &plain)?,
+        test_accuracy: accuracy(&net.valid(), &sets.test, &Device::flex())?,
         train_loss: number(net.loss(&measured))?,
         rise: or_nan(loss_rise(&net, RISE_RHO, false, loss))?,
         eigenvalue: or_nan(top_eigenvalue(&net, &power, loss).map(|top| top.value))?,
