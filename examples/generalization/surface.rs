@@ -46,7 +46,10 @@ fn panels(
     }
     let levels = LEVELS.map(|level| level.to_string()).join(", ");
     let style = TextStyle::from((FONT, 14).into_font());
-    below.draw(&Text::new(format!("lines: {levels} above the middle"), (60, 8), style))?;
+    let text = format!(
+        "axes: two random directions, normalised by filters; lines: {levels} above the middle"
+    );
+    below.draw(&Text::new(text, (44, 8), style))?;
     root.present()?;
     Ok(())
 }
