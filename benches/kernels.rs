@@ -9,45 +9,17 @@ mod raw;
 mod report;
 #[path = "common/sets.rs"]
 mod sets;
+#[path = "common/stages.rs"]
+mod stages;
 
-use burn_wsam::engine::Engine;
 use burn_wsam::layout::Stage;
 use burn_wsam::method::Hyperparameters;
 use criterion::{Criterion, criterion_group, criterion_main};
-use raw::{Model, Steps, bases, wait};
+use raw::{Model, Steps, bases};
 use report::Report;
 use serde_json::Value;
+use stages::{bytes, stage_time};
 use std::time::Duration;
-
-/// Bytes a parameter that a stage moves, with so many states.
-fn bytes(stage: Stage, states: u64) -> u64 {
-    4 * match stage {
-        Stage::Norm => 1,
-        Stage::NormFinish => 0,
-        Stage::Ascent => 3,
-        Stage::Descent => 4 + 2 * states,
-        Stage::LeanAscent => 4 + 2 * states,
-        Stage::LeanDescent => 3,
-    }
-}
-
-/// Device time of one stage in one step, all its dispatches together.
-fn stage_time(engine: &Engine, hyper: &Hyperparameters, steps: &Steps, wanted: Stage) -> Duration {
-    let mut total = Duration::ZERO;
-    steps
-        .record(engine, hyper, |encoder| {
-            engine.queue().submit([encoder.finish()]);
-            wait(engine);
-            let times = engine.read_times().expect("the device is there");
-            total += times
-                .iter()
-                .filter(|(stage, _)| *stage == wanted)
-                .map(|(_, t)| *t)
-                .sum::<Duration>();
-        })
-        .expect("a valid step");
-    total
-}
 
 fn kernels(criterion: &mut Criterion) {
     let (engine, adapter) = raw::engine();
@@ -65,27 +37,19 @@ fn kernels(criterion: &mut Criterion) {
             let (hyper, states) = (Hyperparameters::new(base), base.state_names().len());
             let model = Model::new(&engine, &set.lens, 4 + states);
             let [ordinary, lean] = [false, true].map(|lean| Steps::new(&model, lean));
-            let all = [
-                (Stage::Norm, &ordinary),
-                (Stage::NormFinish, &ordinary),
-                (Stage::Ascent, &ordinary),
-                (Stage::Descent, &ordinary),
-                (Stage::LeanAscent, &lean),
-                (Stage::LeanDescent, &lean),
-            ];
-            for (stage, steps) in all {
+            let all = stages::stages(false).map(|stage| (stage, &ordinary));
+            let lean = stages::stages(true).map(|stage| (stage, &lean));
+            // The norms are the same.
+            for (stage, steps) in all.into_iter().chain(lean.into_iter().skip(2)) {
                 // These do not depend on the base optimizer.
                 let shared = !matches!(stage, Stage::Descent | Stage::LeanAscent);
                 if shared && states > 0 {
                     continue;
                 }
-                let name = match shared {
-                    true => stage.entry_point().to_owned(),
-                    false => format!("{}, {base_name}", stage.entry_point()),
-                };
+                let name = stages::name(stage, base_name);
                 let moved = parameters * bytes(stage, states as u64);
                 let moved = Some(moved).filter(|bytes| *bytes > 0);
-                let run = || stage_time(&engine, &hyper, steps, stage);
+                let run = || stage_time(&engine, &hyper, steps, stage).expect("a valid step");
                 report.time(&mut group, (set.name, &name), moved, Value::Null, run);
             }
         }

@@ -80,8 +80,8 @@ drivers
 say "formatting"
 cargo fmt --all --check
 
-# The default features and `train`, which leaves out nothing that they have.
-all="--features train"
+# The default features, `train` and `cli`, which leave out nothing that the default has.
+all="--features train,cli"
 
 say "tests, all features"
 # shellcheck disable=SC2086
@@ -110,6 +110,7 @@ say "what a user of one feature compiles"
 cargo check --release --lib $burn_only
 # shellcheck disable=SC2086
 cargo check --release --lib $fused_only
+cargo check --release --bin wsam --no-default-features --features cli
 # shellcheck disable=SC2086
 if cargo tree -e normal $fused_only | grep -i '\bburn-core\b\|\bcubecl\b'; then
     echo "the engine's dependencies contain Burn"

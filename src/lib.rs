@@ -8,6 +8,7 @@
 //! - [`Wsam`] is the optimizer for Burn modules, made by [`WsamConfig`]. On a device from
 //!   [`device()`] its steps run through the kernels, elsewhere in Burn's tensor operations;
 //!   [`Wsam::route`] says which, and why.
+//! - [`sharpness`] measures how flat a minimum is.
 //! - [`guide`] leads from a Burn training loop to WSAM.
 //! - [`engine`] is the same step on raw `wgpu` buffers, without Burn.
 //! - [`reference`](mod@reference) is an `f64` oracle, to test against.
@@ -17,6 +18,7 @@
 //! - `burn` (default): the optimizer for Burn.
 //! - `fused-wsam` (default): the WGSL engine, and with `burn` the fused route.
 //! - `train`: a learner and a strategy for burn-train's `SupervisedTraining`, in the module `train`.
+//! - `cli`: the command `wsam`.
 
 #[cfg(feature = "burn")]
 mod burn;

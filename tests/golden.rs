@@ -10,9 +10,6 @@ use libtest_mimic::{Failed, Trial};
 /// The oracle against the authors' f64 code.
 const EXACT: Tolerance = Tolerance { rtol: 1e-12, atol: 1e-15, share: 1e-15 };
 
-/// f32 against f64. The share is what rounding leaves where `(1 - alpha) g + alpha g~` cancels.
-const SINGLE: Tolerance = Tolerance { rtol: 2e-5, atol: 1e-7, share: 4e-6 };
-
 type MakeRoute = Box<dyn Fn(&Golden) -> Result<Box<dyn Route>, String> + Send>;
 
 fn main() {
@@ -42,7 +39,7 @@ fn main() {
                 burn_route(golden, &device, burn_wsam::RoutePolicy::TensorOps, lean)
             });
             let route = format!("burn, tensor operations{}, flex", mode(lean));
-            trial(golden, &route, SINGLE, make)
+            trial(golden, &route, Tolerance::SINGLE, make)
         }));
     }
     let _ = &toys;
@@ -120,7 +117,7 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
                     Ok(Box::new(raw::EngineRoute::new(&engine, hyper, placement, weight)))
                 });
                 let route = format!("engine, {label} [{}]", gpu.name);
-                trials.push(trial(golden, &route, SINGLE, make));
+                trials.push(trial(golden, &route, Tolerance::SINGLE, make));
             }
         }
         for golden in goldens.iter().filter(|golden| fits(golden, true)) {
@@ -129,7 +126,12 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
                 let Golden { hyper, lr, weight, .. } = golden;
                 Ok(Box::new(lean::LeanRoute::new(&engine, hyper.clone(), *lr, weight)))
             });
-            trials.push(trial(golden, &format!("engine, lean [{}]", gpu.name), SINGLE, make));
+            trials.push(trial(
+                golden,
+                &format!("engine, lean [{}]", gpu.name),
+                Tolerance::SINGLE,
+                make,
+            ));
         }
         trials.extend(toys.iter().flat_map(|toy| toy_trials(toy, gpu, &engine)));
         #[cfg(feature = "burn")]
@@ -154,7 +156,7 @@ fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
             let device = device.clone();
             let make: MakeRoute = Box::new(move |golden| burn_route(golden, &device, policy, lean));
             let route = format!("burn, {label}{} [{}]", mode(lean), gpu.name);
-            trials.push(trial(golden, &route, SINGLE, make));
+            trials.push(trial(golden, &route, Tolerance::SINGLE, make));
         }
     }
     trials
@@ -169,16 +171,8 @@ fn toy_trials(
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
 ) -> Vec<Trial> {
     use burn_wsam::engine::Placement;
-    use common::{raw, toy as example};
-    // Two of the runs end on the ridge between the basins, far from either minimum.
-    let basin = |point| {
-        let near = |minimum| example::distance(point, minimum) < 5.0;
-        match (near(example::SHARP), near(example::FLAT)) {
-            (true, _) => "sharp basin",
-            (_, true) => "flat basin",
-            _ => "ridge",
-        }
-    };
+    use common::raw;
+    use common::toy::{basin, toy_path};
     let trial = |run: &golden::ToyRun| {
         let (toy, run, engine) = (toy.clone(), run.clone(), engine.clone());
         let name = format!("{} gamma {} {:?} [{}]", toy.file, run.gamma, run.coupling, gpu.name);
@@ -188,7 +182,7 @@ fn toy_trials(
             let start = vec![toy.start.to_vec()];
             let mut route =
                 raw::EngineRoute::new(&engine, toy.hyper(&run), Placement::OutOfPlace, &start);
-            let path = example::toy_path(&toy, steps, &mut route)?;
+            let path = toy_path(&toy, steps, &mut route)?;
             let (end, want) = (path[steps], run.path[steps]);
             println!("\n    {title}: {end:?}, authors {want:?}: {}", basin(want));
             if basin(end) == basin(want) {

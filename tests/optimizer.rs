@@ -28,6 +28,8 @@ mod records;
 mod replicas;
 #[path = "optimizer/reports.rs"]
 mod reports;
+#[path = "optimizer/sharpness.rs"]
+mod sharpness;
 
 use burn::tensor::Device;
 use burn_wsam::RoutePolicy;
@@ -90,6 +92,12 @@ const TESTS: &[(&str, Test)] = &[
     ("a foreign ascent", misuse::foreign_ascent),
     ("another device", misuse::another_device),
     ("another element type", misuse::element_types),
+    ("the loss's rise on a quadratic", sharpness::rise),
+    ("eigenvalues of a known Hessian", sharpness::eigenvalues),
+    ("sharpness of tied and frozen parameters", sharpness::tied_and_frozen),
+    ("measuring changes nothing", sharpness::changes_nothing),
+    ("a surface is normalised by filters", sharpness::surface),
+    ("refused measures", sharpness::refused),
 ];
 
 /// Not in tensor operations on wgpu: there Burn 0.22.1 itself mixes up tensors that change threads
@@ -104,6 +112,7 @@ fn main() {
     ];
     let flex = Target { device: Device::flex().autodiff(), policy: RoutePolicy::TensorOps };
     trials.extend(on(TESTS, &flex, "flex"));
+    trials.extend(on(&[("a dense Hessian in f64", sharpness::dense)], &flex, "flex"));
     trials.extend(on(TRAVEL, &flex, "flex"));
     trials.extend(on_adapters());
     common::gpu::run(trials);

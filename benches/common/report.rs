@@ -1,7 +1,11 @@
 //! What every benchmark hands out beside criterion's own output: a table and a JSON file.
 
+#[path = "rows.rs"]
+mod rows;
+
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
-use serde_json::{Value, json};
+use rows::Row;
+use serde_json::Value;
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -10,29 +14,6 @@ pub(crate) struct Report {
     bench: &'static str,
     machine: Value,
     rows: RefCell<Vec<Row>>,
-}
-
-struct Row {
-    set: String,
-    name: String,
-    /// Bytes of tensors moved, where they are counted.
-    bytes: Option<u64>,
-    /// What else was counted.
-    counts: Value,
-    seconds: Vec<f64>,
-}
-
-impl Row {
-    /// Lower quartile, median, upper quartile.
-    fn quartiles(&self) -> [f64; 3] {
-        let mut sorted = self.seconds.clone();
-        sorted.sort_by(f64::total_cmp);
-        [1, 2, 3].map(|quarter| sorted[sorted.len() * quarter / 4])
-    }
-
-    fn rate(&self) -> Option<f64> {
-        Some(self.bytes? as f64 / self.quartiles()[1] / 1e9)
-    }
 }
 
 impl Report {
@@ -79,40 +60,8 @@ impl Report {
     /// If the file cannot be written.
     pub(crate) fn finish(&self) -> std::io::Result<()> {
         let rows = self.rows.borrow();
-        let copy = |set: &str| {
-            let found = rows.iter().find(|row| row.set == set && row.name == "copy")?;
-            found.rate()
-        };
-        println!("\n| set | | median ms | quartiles | GB/s | of the copy | |");
-        println!("| --- | --- | --- | --- | --- | --- | --- |");
-        for row in rows.iter() {
-            let [low, median, high] = row.quartiles().map(|seconds| 1e3 * seconds);
-            let rate = row.rate().map_or(String::new(), |rate| format!("{rate:.2}"));
-            let share = row.rate().zip(copy(&row.set));
-            let share = share.map_or(String::new(), |(rate, copy)| format!("{:.2}", rate / copy));
-            let Row { set, name, counts, .. } = row;
-            let counts = if counts.is_null() { String::new() } else { counts.to_string() };
-            println!(
-                "| {set} | {name} | {median:.3} | {low:.3} - {high:.3} | {rate} | {share} | {counts} |"
-            );
-        }
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|row| {
-                let [low, median, high] = row.quartiles();
-                json!({
-                    "set": row.set,
-                    "name": row.name,
-                    "seconds": { "median": median, "quartile_1": low, "quartile_3": high },
-                    "samples": row.seconds.len(),
-                    "bytes": row.bytes,
-                    "gb_per_s": row.rate(),
-                    "of_copy": row.rate().zip(copy(&row.set)).map(|(rate, copy)| rate / copy),
-                    "counts": row.counts,
-                })
-            })
-            .collect();
-        let whole = json!({ "bench": self.bench, "machine": self.machine, "rows": rows });
+        println!("\n{}", rows::table(&rows));
+        let whole = rows::json(self.bench, &self.machine, &rows);
         let folder = std::env::var("WSAM_BENCH_OUT")
             .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target/wsam").to_owned());
         std::fs::create_dir_all(&folder)?;

@@ -48,6 +48,12 @@ impl Digits {
         self.indices.len()
     }
 
+    /// Pixels from 0 to 1, image by image, and labels.
+    #[allow(dead_code)]
+    pub(crate) fn values(&self) -> (Vec<f32>, Vec<u8>) {
+        values(&self.indices)
+    }
+
     /// All images at once.
     pub(crate) fn all(&self, device: &Device) -> Batch {
         batch(&self.indices, device)
@@ -68,12 +74,18 @@ impl Digits {
     }
 }
 
+/// Pixels from 0 to 1, image by image, and labels.
+fn values(indices: &[usize]) -> (Vec<f32>, Vec<u8>) {
+    let rows = || indices.iter().map(|index| &ROWS[index * ROW..][..ROW]);
+    let pixels = rows().flat_map(|row| &row[..PIXELS]);
+    let labels = rows().map(|row| row[PIXELS]);
+    (pixels.map(|pixel| f32::from(*pixel) / BRIGHTEST).collect(), labels.collect())
+}
+
 /// These images.
 pub(crate) fn batch(indices: &[usize], device: &Device) -> Batch {
-    let rows = || indices.iter().map(|index| &ROWS[index * ROW..][..ROW]);
-    let pixels: Vec<f32> =
-        rows().flat_map(|row| &row[..PIXELS]).map(|pixel| f32::from(*pixel) / BRIGHTEST).collect();
-    let labels: Vec<i32> = rows().map(|row| i32::from(row[PIXELS])).collect();
+    let (pixels, labels) = values(indices);
+    let labels: Vec<i32> = labels.into_iter().map(i32::from).collect();
     let images = TensorData::new(pixels, [indices.len(), 1, SIDE, SIDE]);
     Batch {
         images: Tensor::from_data(images, device),
@@ -99,10 +111,14 @@ impl Shuffle {
         z ^ (z >> 31)
     }
 
-    fn shuffle(&mut self, indices: &mut [usize]) {
+    /// A number below `end`. The bias of the remainder is about `end` in 2^64.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub(crate) fn shuffle(&mut self, indices: &mut [usize]) {
         for last in (1..indices.len()).rev() {
-            // The bias of the remainder is about 1,797 in 2^64.
-            let other = (self.next() % (last as u64 + 1)) as usize;
+            let other = self.below(last as u64 + 1) as usize;
             indices.swap(last, other);
         }
     }

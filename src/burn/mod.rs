@@ -12,6 +12,7 @@ mod record;
 mod report;
 mod route;
 mod runner;
+pub mod sharpness;
 mod slots;
 mod state;
 mod tensor_ops;

@@ -104,12 +104,22 @@ pub fn load_from(folder: &Path) -> Result<(Vec<Golden>, Vec<Toy>), String> {
         return Err(format!("{}: no *.json file", folder.display()));
     }
 
-    let (mut goldens, mut toys) = (Vec::new(), Vec::new());
+    let mut texts = Vec::new();
     for path in paths {
+        let text = std::fs::read_to_string(&path);
+        texts.push((path.clone(), text.map_err(|e| format!("{}: {e}", path.display()))?));
+    }
+    parse(&texts)
+}
+
+/// Reads files by their paths and texts. An error names the path.
+pub fn parse(texts: &[(PathBuf, impl AsRef<str>)]) -> Result<(Vec<Golden>, Vec<Toy>), String> {
+    let (mut goldens, mut toys) = (Vec::new(), Vec::new());
+    for (path, text) in texts {
         let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let at_file = |error: String| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(&path).map_err(|e| at_file(e.to_string()))?;
-        let json: Value = serde_json::from_str(&text).map_err(|e| at_file(e.to_string()))?;
+        let json: Value =
+            serde_json::from_str(text.as_ref()).map_err(|e| at_file(e.to_string()))?;
         if json.get("runs").is_some() {
             toys.push(parse_toy(file, &json).map_err(at_file)?);
         } else {

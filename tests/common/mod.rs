@@ -1,6 +1,8 @@
-//! Shared by the integration tests; each of them uses a part.
+//! Shared by the integration tests; each of them uses a part. The command `wsam` uses the golden
+//! reader, the replay and the engine's routes as well.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod adapters;
 pub mod golden;
 pub mod replay;
 pub mod toy;

@@ -1,7 +1,7 @@
 //! The engine as a route, and buffers to feed it.
 
+use super::adapters::Gpu;
 use super::golden::{Tensors, narrow, widen};
-use super::gpu::Gpu;
 use super::replay::Route;
 use burn_wsam::engine::{
     Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError,

@@ -52,6 +52,11 @@ pub struct Tolerance {
     pub share: f64,
 }
 
+impl Tolerance {
+    /// f32 against f64. The share is what rounding leaves where `(1 - alpha) g + alpha g~` cancels.
+    pub const SINGLE: Self = Self { rtol: 2e-5, atol: 1e-7, share: 4e-6 };
+}
+
 /// One compared element.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {

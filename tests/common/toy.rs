@@ -48,6 +48,17 @@ pub fn toy_path(toy: &Toy, steps: usize, route: &mut dyn Route) -> Result<Vec<[f
     Ok(path)
 }
 
+/// Where a point lies. Two of the recorded runs end on the ridge between the basins, far from either
+/// minimum.
+pub fn basin(point: [f64; 2]) -> &'static str {
+    let near = |minimum| distance(point, minimum) < 5.0;
+    match (near(SHARP), near(FLAT)) {
+        (true, _) => "sharp basin",
+        (_, true) => "flat basin",
+        _ => "ridge",
+    }
+}
+
 /// Largest distance of a coordinate.
 pub fn distance(a: [f64; 2], b: [f64; 2]) -> f64 {
     (a[0] - b[0]).abs().max((a[1] - b[1]).abs())

@@ -1,0 +1,108 @@
+//! `wsam check`: the golden trajectories on this machine's adapters.
+
+use crate::adapters::{chosen, engine};
+use crate::error::Error;
+use crate::options::CheckOptions;
+use crate::replayed::golden::{self, Golden, Toy};
+use crate::replayed::lean::LeanRoute;
+use crate::replayed::raw::EngineRoute;
+use crate::replayed::replay::{Route, Tolerance, Worst, replay};
+use crate::replayed::toy::{basin, toy_path};
+use burn_wsam::engine::{Engine, Placement};
+use burn_wsam::method::Coupling;
+use include_dir::{Dir, include_dir};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The golden files that the command was built with.
+static GOLDEN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/tests/golden");
+
+/// The golden files of `folder`, or those that come with the command.
+pub(crate) fn load(folder: Option<&PathBuf>) -> Result<(Vec<Golden>, Vec<Toy>), Error> {
+    if let Some(folder) = folder {
+        return golden::load_from(folder).map_err(Error::Golden);
+    }
+    let mut texts = Vec::new();
+    for file in GOLDEN.files().filter(|file| file.path().extension().is_some_and(|e| e == "json")) {
+        let not_text = || Error::Golden(format!("{}: not UTF-8", file.path().display()));
+        texts.push((file.path().to_owned(), file.contents_utf8().ok_or_else(not_text)?));
+    }
+    golden::parse(&texts).map_err(Error::Golden)
+}
+
+pub(crate) fn check(options: &CheckOptions) -> Result<(), Error> {
+    // Files first: a bad one should not wait for an adapter.
+    let (goldens, toys) = load(options.golden.as_ref())?;
+    if goldens.is_empty() {
+        let folder = options.golden.as_ref().map_or("", |folder| folder.to_str().unwrap_or(""));
+        return Err(Error::Golden(format!("{folder}: no trajectory in it")));
+    }
+    let (mut failed, mut all) = (0, 0);
+    for gpu in chosen(&options.adapter)? {
+        let info = gpu.adapter.get_info();
+        println!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info);
+        println!("worst error, as a share of what is allowed: out of place, in place, lean");
+        let engine = Arc::new(engine(&gpu)?);
+        for golden in &goldens {
+            let results = replays(&engine, golden);
+            all += results.len();
+            failed += results.iter().filter(|result| result.is_err()).count();
+            report(&golden.file, &results);
+        }
+        for toy in &toys {
+            let ends = toy_ends(&engine, toy);
+            all += ends.len();
+            failed += ends.iter().filter(|end| end.is_err()).count();
+            let right = ends.iter().filter(|end| end.is_ok()).count();
+            println!("  {:<38} {right} of {} runs end where they should", toy.file, ends.len());
+            ends.iter()
+                .filter_map(|end| end.as_ref().err())
+                .for_each(|e| println!("    FAILED {e}"));
+        }
+    }
+    if failed > 0 {
+        return Err(Error::Check { failed, all });
+    }
+    println!("all {all} replays within the tolerance");
+    Ok(())
+}
+
+/// A file in both placements and, where the form allows it, in lean mode.
+fn replays(engine: &Arc<Engine>, golden: &Golden) -> Vec<Result<Worst, String>> {
+    let Golden { hyper, lr, weight, .. } = golden;
+    let mut routes: Vec<Box<dyn Route>> = [Placement::OutOfPlace, Placement::InPlace]
+        .into_iter()
+        .map(|placement| EngineRoute::new(engine, *hyper, placement, weight))
+        .map(|route| Box::new(route) as Box<dyn Route>)
+        .collect();
+    if hyper.coupling == Coupling::Decoupled {
+        routes.push(Box::new(LeanRoute::new(engine, *hyper, *lr, weight)));
+    }
+    routes.iter_mut().map(|route| replay(golden, route.as_mut(), Tolerance::SINGLE)).collect()
+}
+
+fn report(file: &str, results: &[Result<Worst, String>]) {
+    let cell = |result: &Result<Worst, String>| match result {
+        Ok(worst) => format!("{:>5.1} %", 100.0 * worst.score),
+        Err(_) => " FAILED".to_owned(),
+    };
+    let cells: Vec<_> = results.iter().map(cell).collect();
+    println!("  {file:<38} {}", cells.join("  "));
+    results.iter().filter_map(|result| result.as_ref().err()).for_each(|e| println!("    {e}"));
+}
+
+/// Each run of the paper's example: it must end in the basin where the authors' code ended.
+fn toy_ends(engine: &Arc<Engine>, toy: &Toy) -> Vec<Result<(), String>> {
+    let end = |run: &golden::ToyRun| {
+        let (steps, start) = (run.path.len() - 1, vec![toy.start.to_vec()]);
+        let hyper = toy.hyper(run);
+        let mut route = EngineRoute::new(engine, hyper, Placement::OutOfPlace, &start);
+        let (end, want) = (toy_path(toy, steps, &mut route)?[steps], run.path[steps]);
+        if basin(end) == basin(want) {
+            return Ok(());
+        }
+        let (gamma, coupling) = (run.gamma, run.coupling);
+        Err(format!("gamma {gamma} {coupling:?}: {end:?}, the {}, for {want:?}", basin(end)))
+    };
+    toy.runs.iter().map(end).collect()
+}

@@ -1,0 +1,51 @@
+//! `wsam scaling`: the time of a step against the number of parameters, and against that of tensors.
+
+use crate::adapters::chosen;
+use crate::bench::{Report, finish};
+use crate::error::Error;
+use crate::measured::raw::machine;
+use crate::options::ScalingOptions;
+use crate::parameters::Named;
+use crate::timing::{Timing, progress};
+use serde_json::json;
+
+/// Tensors, where parameters vary.
+const TENSORS: u64 = 100;
+/// Parameters, where tensors vary.
+const PARAMETERS: u64 = 4 << 20;
+
+pub(crate) fn scaling(options: &ScalingOptions) -> Result<(), Error> {
+    let most = options.max_params << 20;
+    let mut points = Vec::new();
+    let mut parameters = 1 << 14;
+    while parameters <= most {
+        points.push(("parameters", set(parameters, TENSORS)));
+        parameters *= 4;
+    }
+    let counts = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
+    points.extend(counts.map(|tensors| ("tensors", set(PARAMETERS.min(most), tensors))));
+
+    let gpus = chosen(&options.adapter)?;
+    let progress = progress(2 * points.len() * gpus.len());
+    let mut reports = Vec::new();
+    for gpu in &gpus {
+        let timing = Timing::new(gpu, &options.step, &progress)?;
+        let mut rows = Vec::new();
+        for (axis, set) in &points {
+            let model = timing.model(set)?;
+            rows.push(timing.step(set, &model, json!({ "axis": axis }))?);
+            rows.push(timing.copy(set, &model)?);
+            // A plan keeps its buffers, and every point has its own.
+            timing.engine.forget_plans();
+        }
+        reports.push(Report { machine: machine(&gpu.adapter.get_info()), rows });
+    }
+    progress.finish_and_clear();
+    finish("scaling", &reports, &options.output)
+}
+
+/// So many parameters in so many tensors, as evenly as they go.
+fn set(parameters: u64, tensors: u64) -> Named {
+    let len = |i| parameters * (i + 1) / tensors - parameters * i / tensors;
+    (format!("{parameters} in {tensors}"), (0..tensors).map(len).collect())
+}

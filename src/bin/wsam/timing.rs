@@ -1,0 +1,168 @@
+//! Times of steps, stages and copies over one parameter set on one adapter, as rows.
+
+use crate::adapters::{engine, full_name};
+use crate::error::Error;
+use crate::measured::raw::{Model, Steps, bases};
+use crate::measured::rows::Row;
+use crate::measured::{copy, stages};
+use crate::options::{BaseChoice, Mode, StepOptions};
+use crate::parameters::Named;
+use crate::replayed::adapters::Gpu;
+use burn_wsam::engine::{Engine, EngineError};
+use burn_wsam::layout::Stage;
+use burn_wsam::method::{Coupling, Hyperparameters};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// Times are taken at least so often.
+const LEAST: usize = 10;
+
+/// What to time, and where.
+pub(crate) struct Timing<'a> {
+    pub(crate) engine: Engine,
+    adapter: String,
+    hyper: Hyperparameters,
+    /// The base optimizer's name in the benchmarks.
+    base: &'static str,
+    options: &'a StepOptions,
+    progress: &'a ProgressBar,
+}
+
+impl<'a> Timing<'a> {
+    pub(crate) fn new(
+        gpu: &Gpu,
+        options: &'a StepOptions,
+        progress: &'a ProgressBar,
+    ) -> Result<Self, Error> {
+        let (base, found) = bases()[match options.base {
+            BaseChoice::Sgd => 0,
+            BaseChoice::Momentum => 1,
+            BaseChoice::AdamW => 2,
+        }];
+        let hyper = Hyperparameters {
+            coupling: match options.mode {
+                Mode::Coupled => Coupling::Coupled,
+                Mode::Decoupled | Mode::Lean => Coupling::Decoupled,
+            },
+            ..Hyperparameters::new(found)
+        };
+        let adapter = full_name(gpu);
+        Ok(Self { engine: engine(gpu)?, adapter, hyper, base, options, progress })
+    }
+
+    fn lean(&self) -> bool {
+        self.options.mode == Mode::Lean
+    }
+
+    fn states(&self) -> usize {
+        self.hyper.base.state_names().len()
+    }
+
+    fn failed(&self, source: EngineError) -> Error {
+        Error::Engine { adapter: self.adapter.clone(), source }
+    }
+
+    /// Buffers for a set, unless they are more than the adapter has.
+    pub(crate) fn model(&self, (set, lens): &Named) -> Result<Model, Error> {
+        let (set, adapter) = (set.clone(), self.adapter.clone());
+        let aligned = |len: &u64| len.checked_mul(4)?.checked_next_multiple_of(256);
+        let bytes = lens.iter().try_fold(0_u64, |sum, len| sum.checked_add(aligned(len)?));
+        let (bytes, device) = (bytes.unwrap_or(u64::MAX), self.engine.device());
+        let largest = device.limits().max_buffer_size;
+        if bytes > largest {
+            return Err(Error::TooLarge { set, bytes, adapter, largest });
+        }
+        let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let model = Model::new(&self.engine, lens, 4 + self.states());
+        match pollster::block_on(scope.pop()) {
+            None => Ok(model),
+            Some(error) => Err(Error::Memory { set, adapter, reason: error.to_string() }),
+        }
+    }
+
+    /// The whole step. Counts are `more` and what the step counts itself.
+    pub(crate) fn step(&self, set: &Named, model: &Model, more: Value) -> Result<Row, Error> {
+        let steps = Steps::new(model, self.lean());
+        let fail = |error| self.failed(error);
+        // Recorded and thrown away: the counts.
+        let stats = steps.record(&self.engine, &self.hyper, drop).map_err(fail)?;
+        let parameters: u64 = set.1.iter().sum();
+        let mut counts = json!({
+            "parameters": parameters,
+            "tensors": set.1.len(),
+            "dispatches": stats.dispatches,
+            "bytes_a_parameter": stats.bytes() as f64 / parameters as f64,
+        });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            counts[name] = value.clone();
+        }
+        let mode = match self.options.mode {
+            Mode::Decoupled => "",
+            Mode::Coupled => ", coupled",
+            Mode::Lean => ", lean",
+        };
+        let name = format!("step, {}{mode}", self.base);
+        let run = || steps.run(&self.engine, &self.hyper).map(|(time, _)| time);
+        self.row(set, name, Some(stats.bytes()), counts, run)
+    }
+
+    /// Each stage by itself; nothing where the adapter has no timestamps, which is said.
+    pub(crate) fn stages(&self, set: &Named, model: &Model) -> Result<Vec<Row>, Error> {
+        // A fork, so that the dispatches of whole steps stay untimed.
+        let timed = self.engine.fork();
+        if let Err(error) = timed.time_dispatches() {
+            self.progress.println(format!("{}: no times of single stages: {error}", self.adapter));
+            return Ok(Vec::new());
+        }
+        let steps = Steps::new(model, self.lean());
+        let parameters: u64 = set.1.iter().sum();
+        let mut rows = Vec::new();
+        for stage in stages::stages(self.lean()) {
+            let bytes = parameters * stages::bytes(stage, self.states() as u64);
+            let bytes = Some(bytes).filter(|bytes| *bytes > 0);
+            let run = || stages::stage_time(&timed, &self.hyper, &steps, stage);
+            let row = self.row(set, stages::name(stage, self.base), bytes, Value::Null, run)?;
+            if stage == Stage::Norm && row.quartiles()[1] == 0.0 {
+                let adapter = &self.adapter;
+                self.progress.println(format!("{adapter}: its timestamps do not tell times"));
+                return Ok(Vec::new());
+            }
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    /// The memory's own rate.
+    pub(crate) fn copy(&self, set: &Named, model: &Model) -> Result<Row, Error> {
+        let (bytes, run) = copy::copy(&self.engine, [&model.buffers[0], &model.buffers[1]]);
+        self.row(set, "copy".to_owned(), Some(bytes), Value::Null, || Ok(run()))
+    }
+
+    fn row(
+        &self,
+        (set, _): &Named,
+        name: String,
+        bytes: Option<u64>,
+        counts: Value,
+        mut run: impl FnMut() -> Result<Duration, EngineError>,
+    ) -> Result<Row, Error> {
+        self.progress.set_message(format!("{}: {set}, {name}", self.adapter));
+        let mut run = || run().map_err(|error| self.failed(error));
+        // The first run compiles and allocates.
+        run()?;
+        let (mut seconds, start) = (Vec::new(), Instant::now());
+        while seconds.len() < LEAST || start.elapsed().as_secs_f64() < self.options.seconds {
+            seconds.push(run()?.as_secs_f64());
+        }
+        self.progress.inc(1);
+        Ok(Row { set: set.clone(), name, bytes, counts, seconds })
+    }
+}
+
+/// Hidden by itself where stderr is not a terminal.
+pub(crate) fn progress(things: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}, {elapsed} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(things as u64).with_style(style)
+}

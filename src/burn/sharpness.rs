@@ -1,0 +1,104 @@
+//! How sharp the loss is around a model's weights, for reports and experiments.
+//!
+//! - [`loss_rise`]: `L(w + e_w) - L(w)`, by how much the loss rises `rho` up the gradient: what WSAM
+//!   weighs in training.
+//! - [`top_eigenvalue`]: the largest eigenvalue of the loss's Hessian.
+//! - [`surface`]: the loss over a plane through the weights.
+//!
+//! All work on any Burn backend, through the model's own forward and backward passes: each takes a
+//! closure that computes the loss of a model, and runs it on copies with running statistics of their
+//! own. The model that is measured never changes. A layer in training mode behaves so here, too:
+//! batch normalisation goes by the batch, and dropout draws a new mask in every pass, which makes
+//! these measures noise. Measure such a model without its dropout.
+//!
+//! Parameters that are frozen, or that the loss does not depend on, take no part.
+//!
+//! ```
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use burn_wsam::sharpness::{self, PowerIteration, SharpnessError};
+//!
+//! # fn main() -> Result<(), SharpnessError> {
+//! let device = Device::flex().autodiff();
+//! let model = LinearConfig::new(4, 1).init(&device);
+//! let x = Tensor::<2>::random([8, 4], Distribution::Default, &device);
+//! let loss = |model: &Linear| model.forward(x.clone()).powi_scalar(2).mean();
+//!
+//! println!("the loss rises by {}", sharpness::loss_rise(&model, 0.05, false, loss)?);
+//! let top = sharpness::top_eigenvalue(&model, &PowerIteration::default(), loss)?;
+//! println!("largest eigenvalue {} after {} products", top.value, top.products);
+//! # Ok(())
+//! # }
+//! ```
+
+mod hessian;
+mod point;
+mod random;
+mod surface;
+
+pub use hessian::{PowerIteration, TopEigenvalue, top_eigenvalue};
+pub use surface::{Plane, Surface, surface};
+
+use super::{SgdBaseConfig, WsamConfig, WsamError};
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use point::{Point, scalar};
+
+/// Why a measure could not be taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SharpnessError {
+    /// The model, its gradients or an option were refused, as a step would refuse them.
+    #[error(transparent)]
+    Refused(#[from] WsamError),
+    /// A loss or a gradient is not finite, so there is nothing to measure.
+    #[error("{what} is {value}")]
+    NotFinite {
+        /// What was computed.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// The model has no parameter that a plane could lead along.
+    #[error("the model has no trainable parameter of two dimensions or more")]
+    NoDirections,
+}
+
+/// `L(w + e_w) - L(w)`, with `e_w` of radius `rho` along the gradient, or ASAM's if `adaptive`.
+///
+/// It is half a step of WSAM, and takes two forward passes and one backward pass.
+///
+/// # Errors
+///
+/// [`SharpnessError::Refused`] if `rho` is outside its domain, if the loss is not on an autodiff
+/// graph or no parameter has a gradient; [`SharpnessError::NotFinite`] if a loss is not finite.
+pub fn loss_rise<M, F>(
+    model: &M,
+    rho: f64,
+    adaptive: bool,
+    mut loss: F,
+) -> Result<f64, SharpnessError>
+where
+    M: Module,
+    F: FnMut(&M) -> Tensor<1>,
+{
+    let point = Point::of(model)?;
+    let config = WsamConfig::new(SgdBaseConfig::new().into());
+    let mut probe = config.with_rho(rho).with_adaptive(adaptive).init(&point.device)?;
+    // An optimizer's first half on a copy; the second is never taken.
+    let copy = point.copy(model);
+    let value = loss(&copy);
+    if !value.is_autodiff() {
+        return Err(WsamError::NoAutodiff.into());
+    }
+    let grads = GradientsParams::from_grads(value.backward(), &copy);
+    let before = finite("the loss", scalar(value)?)?;
+    let ascended = probe.ascend(copy, grads).map_err(WsamError::from)?;
+    let after = finite("the loss at w + e_w", scalar(loss(&ascended))?)?;
+    Ok(after - before)
+}
+
+fn finite(what: &'static str, value: f64) -> Result<f64, SharpnessError> {
+    if value.is_finite() { Ok(value) } else { Err(SharpnessError::NotFinite { what, value }) }
+}

@@ -1,0 +1,142 @@
+//! A model's weights as one vector, and the loss and gradient at other points.
+
+use super::SharpnessError;
+use crate::burn::error::WsamError;
+use crate::burn::slots::{Flat, Path, collect, collect_perturbed, perturbed_copy};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
+use std::collections::HashSet;
+
+/// One flat tensor for each parameter.
+pub(crate) type Vector = Vec<Tensor<1>>;
+
+/// The trainable parameters of a model, off the graph.
+#[derive(Debug)]
+pub(crate) struct Point {
+    /// Without autodiff.
+    pub(crate) device: Device,
+    pub(crate) weights: Vector,
+    names: Vec<(ParamId, String)>,
+}
+
+impl Point {
+    /// Where the model is.
+    pub(crate) fn of<M: Module>(model: &M) -> Result<Self, SharpnessError> {
+        let mut found = Trainable::default();
+        model.visit(&mut found);
+        let Some(first) = found.weights.first() else {
+            let frozen = WsamError::NoGradients { gradients: 0 };
+            let error = if found.autodiff { frozen } else { WsamError::NoAutodiff };
+            return Err(error.into());
+        };
+        Ok(Self { device: first.device(), weights: found.weights, names: found.names })
+    }
+
+    /// The same weights in a copy with running statistics of its own.
+    pub(crate) fn copy<M: Module>(&self, model: &M) -> M {
+        self.moved(model, self.weights.clone())
+    }
+
+    /// A copy with other weights.
+    pub(crate) fn moved<M: Module>(&self, model: &M, weights: Vector) -> M {
+        let ids = self.names.iter().map(|(id, _)| *id);
+        perturbed_copy::<Flat, M>(model, ids.zip(weights).collect(), false)
+    }
+
+    /// The loss and the gradient here; parameters without a gradient are dropped from the point.
+    pub(crate) fn differentiate<M: Module>(
+        &mut self,
+        model: &M,
+        loss: &mut impl FnMut(&M) -> Tensor<1>,
+    ) -> Result<(f64, Vector), SharpnessError> {
+        let copy = self.copy(model);
+        let (value, grads) = backward(&copy, loss)?;
+        let slots = collect::<Flat, M>(&copy, grads, &self.device)?.slots;
+        self.names = slots.iter().map(|slot| (slot.id, slot.path.clone())).collect();
+        self.weights = slots.iter().map(|slot| slot.weight.clone()).collect();
+        Ok((value, slots.into_iter().map(|slot| slot.grad).collect()))
+    }
+
+    /// The gradient at `weights + by * direction`.
+    pub(crate) fn gradient_along<M: Module>(
+        &self,
+        model: &M,
+        direction: &Vector,
+        by: f64,
+        loss: &mut impl FnMut(&M) -> Tensor<1>,
+    ) -> Result<Vector, SharpnessError> {
+        let copy = self.moved(model, combine(&self.weights, by, direction));
+        let (_, grads) = backward(&copy, loss)?;
+        Ok(collect_perturbed::<Flat, M>(&copy, grads, &self.device, &self.names)?)
+    }
+}
+
+fn backward<M: Module>(
+    model: &M,
+    loss: &mut impl FnMut(&M) -> Tensor<1>,
+) -> Result<(f64, GradientsParams), SharpnessError> {
+    let value = loss(model);
+    if !value.is_autodiff() {
+        return Err(WsamError::NoAutodiff.into());
+    }
+    let grads = GradientsParams::from_grads(value.backward(), model);
+    Ok((scalar(value)?, grads))
+}
+
+#[derive(Default)]
+struct Trainable {
+    path: Path,
+    seen: HashSet<ParamId>,
+    autodiff: bool,
+    names: Vec<(ParamId, String)>,
+    weights: Vector,
+}
+
+impl ModuleVisitor for Trainable {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let len = value.shape().num_elements();
+        self.autodiff |= value.is_autodiff();
+        if value.is_require_grad() && len > 0 && self.seen.insert(param.id) {
+            self.names.push((param.id, self.path.to_string()));
+            self.weights.push(value.without_autodiff().reshape([len]));
+        }
+    }
+}
+
+/// `a + by * b`.
+pub(crate) fn combine(a: &Vector, by: f64, b: &Vector) -> Vector {
+    a.iter().zip(b).map(|(a, b)| a.clone() + b.clone() * by).collect()
+}
+
+/// `by * a`.
+pub(crate) fn scaled(a: &Vector, by: f64) -> Vector {
+    a.iter().map(|a| a.clone() * by).collect()
+}
+
+/// The inner product.
+pub(crate) fn dot(a: &Vector, b: &Vector) -> Result<f64, SharpnessError> {
+    let products = a.iter().zip(b).map(|(a, b)| (a.clone() * b.clone()).sum());
+    // Read at once: each read waits for the device.
+    let sums = Tensor::cat(products.collect(), 0);
+    let read = sums.try_into_data().map_err(|error| backend(&error))?;
+    Ok(read.iter::<f64>().sum())
+}
+
+/// A loss, on the host.
+pub(crate) fn scalar(tensor: Tensor<1>) -> Result<f64, SharpnessError> {
+    tensor.without_autodiff().try_into_scalar().map_err(|error| backend(&error))
+}
+
+fn backend(error: &dyn std::fmt::Debug) -> SharpnessError {
+    WsamError::Backend { reason: format!("{error:?}") }.into()
+}
