@@ -102,6 +102,12 @@ pub struct Engine {
 /// Bytes between the starts of two bindings in one buffer: WebGPU's largest alignment.
 const ALIGNMENT: u64 = 256;
 
+/// Storage buffers that the largest stage binds with one frame.
+const STORAGE_BUFFERS: u32 = 8;
+
+/// Uniform buffers that a stage binds at most: group 1 of [`Pipelines`].
+const UNIFORMS: u32 = 4;
+
 impl Engine {
     /// Makes an engine on a device and its queue, with the [`Tuning`] that suits its adapter.
     ///
@@ -194,12 +200,17 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_storage_buffers_per_shader_stage",
             u64::from(limits.max_storage_buffers_per_shader_stage),
-            8,
+            u64::from(STORAGE_BUFFERS),
         ),
         (
             "max_uniform_buffers_per_shader_stage",
             u64::from(limits.max_uniform_buffers_per_shader_stage),
-            4,
+            u64::from(UNIFORMS),
+        ),
+        (
+            "max_buffers_and_acceleration_structures_per_shader_stage",
+            u64::from(limits.max_buffers_and_acceleration_structures_per_shader_stage),
+            u64::from(STORAGE_BUFFERS + UNIFORMS),
         ),
         (
             "max_dynamic_uniform_buffers_per_pipeline_layout",
