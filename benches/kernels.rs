@@ -39,7 +39,9 @@ fn stage_time(engine: &Engine, hyper: &Hyperparameters, steps: &Steps, wanted: S
             engine.queue().submit([encoder.finish()]);
             wait(engine);
             let times = engine.read_times().expect("the device is there");
-            total += times.iter().filter(|(stage, _)| *stage == wanted).map(|(_, t)| *t).sum();
+            let stage = times.iter().filter(|(stage, _)| *stage == wanted);
+            // Said, for a crate of the `time` kind adds other sums to Duration.
+            total += stage.map(|(_, time)| *time).sum::<Duration>();
         })
         .expect("a valid step");
     total
