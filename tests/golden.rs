@@ -88,11 +88,11 @@ fn burn_route(
     Ok(Box::new(make(golden, device, policy)?))
 }
 
-/// Engine in both placements and in lean mode, Burn in both routes and modes, and the toy example, on each adapter.
+/// On each adapter: the engine with the adapter's limits and with WebGPU's, Burn in both routes and
+/// modes, and the toy example.
 #[cfg(feature = "fused-wsam")]
 fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
-    use burn_wsam::engine::Placement;
-    use common::{gpu, lean, raw};
+    use common::{gpu, raw};
 
     let adapters = gpu::adapters();
     if adapters.is_empty() {
@@ -100,42 +100,59 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
     }
     let mut trials = Vec::new();
     for gpu in &adapters {
-        let engine = match raw::engine(gpu) {
-            Ok(engine) => engine,
-            Err(error) => {
-                trials.push(Trial::test(format!("engine [{}]", gpu.name), || Err(error.into())));
-                continue;
-            }
-        };
-        for (placement, label) in
-            [(Placement::OutOfPlace, "out of place"), (Placement::InPlace, "in place")]
-        {
-            for golden in goldens {
-                let engine = engine.clone();
-                let make: MakeRoute = Box::new(move |golden| {
-                    let (hyper, weight) = (golden.hyper.clone(), &golden.weight);
-                    Ok(Box::new(raw::EngineRoute::new(&engine, hyper, placement, weight)))
-                });
-                let route = format!("engine, {label} [{}]", gpu.name);
-                trials.push(trial(golden, &route, Tolerance::SINGLE, make));
+        let opened = [("", raw::engine(gpu)), (", WebGPU's limits", raw::webgpu_engine(gpu))];
+        for (limits, engine) in opened {
+            match engine {
+                Ok(engine) => {
+                    trials.extend(engine_trials(goldens, gpu, &engine, limits));
+                    if limits.is_empty() {
+                        trials.extend(toys.iter().flat_map(|toy| toy_trials(toy, gpu, &engine)));
+                    }
+                }
+                Err(error) => {
+                    let name = format!("engine{limits} [{}]", gpu.name);
+                    trials.push(Trial::test(name, || Err(error.into())));
+                }
             }
         }
-        for golden in goldens.iter().filter(|golden| fits(golden, true)) {
-            let engine = engine.clone();
-            let make: MakeRoute = Box::new(move |golden| {
-                let Golden { hyper, lr, weight, .. } = golden;
-                Ok(Box::new(lean::LeanRoute::new(&engine, hyper.clone(), *lr, weight)))
-            });
-            trials.push(trial(
-                golden,
-                &format!("engine, lean [{}]", gpu.name),
-                Tolerance::SINGLE,
-                make,
-            ));
-        }
-        trials.extend(toys.iter().flat_map(|toy| toy_trials(toy, gpu, &engine)));
         #[cfg(feature = "burn")]
         trials.extend(burn_on(gpu, goldens));
+    }
+    trials
+}
+
+/// Both placements and lean mode of one engine.
+#[cfg(feature = "fused-wsam")]
+fn engine_trials(
+    goldens: &[Golden],
+    gpu: &common::gpu::Gpu,
+    engine: &std::sync::Arc<burn_wsam::engine::Engine>,
+    limits: &str,
+) -> Vec<Trial> {
+    use burn_wsam::engine::Placement;
+    use common::{lean, raw};
+    let mut trials = Vec::new();
+    for (placement, label) in
+        [(Placement::OutOfPlace, "out of place"), (Placement::InPlace, "in place")]
+    {
+        for golden in goldens {
+            let engine = engine.clone();
+            let make: MakeRoute = Box::new(move |golden| {
+                let (hyper, weight) = (golden.hyper.clone(), &golden.weight);
+                Ok(Box::new(raw::EngineRoute::new(&engine, hyper, placement, weight)))
+            });
+            let route = format!("engine, {label}{limits} [{}]", gpu.name);
+            trials.push(trial(golden, &route, Tolerance::SINGLE, make));
+        }
+    }
+    for golden in goldens.iter().filter(|golden| fits(golden, true)) {
+        let engine = engine.clone();
+        let make: MakeRoute = Box::new(move |golden| {
+            let Golden { hyper, lr, weight, .. } = golden;
+            Ok(Box::new(lean::LeanRoute::new(&engine, hyper.clone(), *lr, weight)))
+        });
+        let route = format!("engine, lean{limits} [{}]", gpu.name);
+        trials.push(trial(golden, &route, Tolerance::SINGLE, make));
     }
     trials
 }

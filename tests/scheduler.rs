@@ -29,6 +29,7 @@ fn main() {
         ("134M + 3", |gpu| counts::set(gpu, "134M + 3")),
         ("eight storage buffers", counts::eight_buffers),
         ("many buffers", counts::many_buffers),
+        ("buffers of all kinds counted together", counts::counted_together),
         ("plans are kept, and made anew", counts::plans),
     ];
     #[allow(unused_mut)]

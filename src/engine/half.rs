@@ -6,7 +6,7 @@ use super::plan::{Cut, cut};
 use super::schedule::{Capacity, Dispatch, pack};
 use super::slices::{Columns, Slice};
 use super::stats::StepStats;
-use super::{ALIGNMENT, Engine};
+use super::{ALIGNMENT, Engine, UNIFORMS};
 use crate::layout::{
     self, Access, COLUMNS, Chunk, Frames, Kernel, NormFinishUniforms, NormOf, Scaling,
     Specialisation, Width, column, column_binding,
@@ -207,8 +207,12 @@ impl Engine {
     fn capacity(&self, kernel: Kernel) -> Capacity {
         let limits = self.device.limits();
         let taken = layout::storage_buffers(kernel.stage());
+        let spare = limits.max_storage_buffers_per_shader_stage.saturating_sub(taken);
+        // Metal counts buffers of all kinds together.
+        let most = limits.max_buffers_and_acceleration_structures_per_shader_stage;
+        let spare_of_all = most.saturating_sub(taken + UNIFORMS);
         Capacity {
-            spare_buffers: limits.max_storage_buffers_per_shader_stage.saturating_sub(taken),
+            spare_buffers: spare.min(spare_of_all),
             max_frames: self.tuning.max_frames,
             max_chunks: u64::from(self.max_grid).pow(2),
         }

@@ -73,7 +73,7 @@ pub use stats::StepStats;
 pub use step::{Ascent, AscentOptions, BlendSource};
 pub use tuning::Tuning;
 
-use crate::layout::{COLUMNS, column_binding};
+use crate::layout::{COLUMNS, KINDS, KindUniforms, column_binding};
 use half::{Key, Plan};
 use pipelines::Pipelines;
 use plan::WindowLimits;
@@ -108,6 +108,12 @@ pub struct Engine {
 
 /// Bytes between the starts of two bindings in one buffer: WebGPU's largest alignment.
 const ALIGNMENT: u64 = 256;
+
+/// Storage buffers that the largest stage binds with one frame.
+const STORAGE_BUFFERS: u32 = 8;
+
+/// Uniform buffers that a stage binds at most: group 1 of [`Pipelines`].
+const UNIFORMS: u32 = 4;
 
 impl Engine {
     /// Makes an engine on a device and its queue, with the [`Tuning`] that suits its adapter.
@@ -201,12 +207,17 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_storage_buffers_per_shader_stage",
             u64::from(limits.max_storage_buffers_per_shader_stage),
-            8,
+            u64::from(STORAGE_BUFFERS),
         ),
         (
             "max_uniform_buffers_per_shader_stage",
             u64::from(limits.max_uniform_buffers_per_shader_stage),
-            4,
+            u64::from(UNIFORMS),
+        ),
+        (
+            "max_buffers_and_acceleration_structures_per_shader_stage",
+            u64::from(limits.max_buffers_and_acceleration_structures_per_shader_stage),
+            u64::from(STORAGE_BUFFERS + UNIFORMS),
         ),
         (
             "max_dynamic_uniform_buffers_per_pipeline_layout",
@@ -235,6 +246,12 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
             16 * (u64::from(workgroup) + 16),
         ),
         ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size, ALIGNMENT),
+        (
+            "max_uniform_buffer_binding_size",
+            limits.max_uniform_buffer_binding_size,
+            // A page of the table of kinds.
+            (KINDS * size_of::<KindUniforms>()) as u64,
+        ),
         (
             "max_compute_workgroups_per_dimension",
             u64::from(limits.max_compute_workgroups_per_dimension),

@@ -8,9 +8,10 @@ pub struct Gpu {
     pub adapter: wgpu::Adapter,
 }
 
-/// Every adapter of the platform's first-class APIs (Vulkan, Metal, DX12).
+/// Every adapter of the APIs that `WGPU_BACKEND` names, or of the platform's first-class ones (Vulkan,
+/// Metal, DX12).
 pub fn adapters() -> Vec<Gpu> {
-    let backends = wgpu::Backends::PRIMARY;
+    let backends = wgpu::Backends::PRIMARY.with_env();
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
@@ -19,8 +20,35 @@ pub fn adapters() -> Vec<Gpu> {
         .into_iter()
         .map(|adapter| {
             let info = adapter.get_info();
-            let word = info.name.split_whitespace().next().unwrap_or("unnamed").to_owned();
-            Gpu { name: word, instance: instance.clone(), adapter }
+            let word = info.name.split_whitespace().next().unwrap_or("unnamed");
+            let name = match info.backend {
+                // The same driver may be there as a Vulkan adapter.
+                wgpu::Backend::Gl => format!("{word} GL"),
+                _ => word.to_owned(),
+            };
+            Gpu { name, instance: instance.clone(), adapter }
         })
         .collect()
+}
+
+/// A device with WebGPU's default limits and no feature: what a page in a browser gets.
+pub fn webgpu_device(gpu: &Gpu) -> Result<(wgpu::Device, wgpu::Queue), String> {
+    let required_limits = wgpu::Limits::default();
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+    let opened = pollster::block_on(gpu.adapter.request_device(&descriptor));
+    let (device, queue) = opened.map_err(|error| error.to_string())?;
+    let limits = device.limits();
+    let granted = [
+        u64::from(limits.max_storage_buffers_per_shader_stage),
+        limits.max_storage_buffer_binding_size,
+        u64::from(limits.min_storage_buffer_offset_alignment),
+        u64::from(limits.max_compute_invocations_per_workgroup),
+        u64::from(limits.max_compute_workgroups_per_dimension),
+    ];
+    // By the standard; a device that grants more would prove nothing.
+    if granted == [8, 1 << 27, 256, 256, 65_535] && device.features().is_empty() {
+        Ok((device, queue))
+    } else {
+        Err(format!("{granted:?} granted, and {:?}", device.features()))
+    }
 }

@@ -31,9 +31,17 @@ pub fn trials(tests: &[(&str, Test)]) -> Vec<Trial> {
         .collect()
 }
 
-/// Runs trials as `cargo test` would: one at a time, for they share devices and cores.
+/// Runs trials as `cargo test` would: one at a time, for they share devices and cores. Says first
+/// which adapters there are.
 pub fn run(trials: Vec<Trial>) -> ! {
     let mut arguments = Arguments::from_args();
+    if !arguments.list {
+        for gpu in adapters() {
+            let wgpu::AdapterInfo { name, driver, driver_info, backend, .. } =
+                gpu.adapter.get_info();
+            println!("adapter [{}]: {name}, driver {driver} {driver_info}, {backend}", gpu.name);
+        }
+    }
     arguments.test_threads.get_or_insert(1);
     libtest_mimic::run(&arguments, trials).exit()
 }

@@ -1,6 +1,6 @@
 //! The engine as a route, and buffers to feed it.
 
-use super::adapters::Gpu;
+use super::adapters::{Gpu, webgpu_device};
 use super::golden::{Tensors, narrow, widen};
 use super::replay::Route;
 use burn_wsam::engine::{
@@ -15,6 +15,12 @@ use wgpu::util::DeviceExt;
 pub fn engine(gpu: &Gpu) -> Result<Arc<Engine>, String> {
     let (engine, _) = Engine::on_adapter(&gpu.adapter).map_err(|error| error.to_string())?;
     Ok(Arc::new(engine))
+}
+
+/// An engine on a device with WebGPU's default limits.
+pub fn webgpu_engine(gpu: &Gpu) -> Result<Arc<Engine>, String> {
+    let (device, queue) = webgpu_device(gpu)?;
+    Engine::new(&device, &queue).map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// A storage buffer with this content.

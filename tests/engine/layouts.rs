@@ -44,7 +44,10 @@ const LENS: [usize; 6] = [1, 255, 0, 257, 4097, 10_001];
 
 /// Everything of a model in one buffer, at offsets of any multiple of 4 bytes.
 pub(crate) fn one_buffer(gpu: &Gpu) -> Result<(), String> {
-    let engine = engine(gpu)?;
+    one_buffer_on(&engine(gpu)?)
+}
+
+pub(crate) fn one_buffer_on(engine: &Arc<Engine>) -> Result<(), String> {
     let roles = ["w", "g", "partner", "g~", "exp_avg", "exp_avg_sq"];
     let mut memory = Poisoned::new();
     let places: Vec<Vec<_>> = roles
@@ -52,24 +55,24 @@ pub(crate) fn one_buffer(gpu: &Gpu) -> Result<(), String> {
         .zip(0..)
         .map(|(_, role)| model(10 * role, &LENS).iter().map(|t| memory.place(t)).collect())
         .collect();
-    let buffer = common::raw::buffer(&engine, &memory.memory);
+    let buffer = common::raw::buffer(engine, &memory.memory);
     let at = |role: usize, i: usize| {
         let (offset, len) = places[role][i];
         Slice { buffer: buffer.clone(), offset, len }
     };
-    step(&engine, adamw(), Placement::OutOfPlace, at)?;
+    step(engine, adamw(), Placement::OutOfPlace, at)?;
     let bytes = engine.read_buffer(&buffer).map_err(|error| error.to_string())?;
     let found: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
     memory.check(&found)?;
     // The same step with every tensor at the start of a buffer of its own.
     let alone: Vec<Vec<Slice>> = (0..roles.len() as u64)
-        .map(|role| model(10 * role, &LENS).iter().map(|t| slice(&engine, &narrow(t))).collect())
+        .map(|role| model(10 * role, &LENS).iter().map(|t| slice(engine, &narrow(t))).collect())
         .collect();
-    step(&engine, adamw(), Placement::OutOfPlace, |role, i| alone[role][i].clone())?;
+    step(engine, adamw(), Placement::OutOfPlace, |role, i| alone[role][i].clone())?;
     for (role, tensors) in alone.iter().enumerate() {
         for (i, tensor) in tensors.iter().enumerate() {
-            let want = bits(&engine, tensor)?;
-            let got = bits(&engine, &at(role, i))?;
+            let want = bits(engine, tensor)?;
+            let got = bits(engine, &at(role, i))?;
             if got != want {
                 return Err(format!("{} of tensor {i} depends on where it lies", roles[role]));
             }

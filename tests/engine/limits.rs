@@ -2,24 +2,23 @@
 
 use super::*;
 use crate::common::gpu::Gpu;
-use crate::common::raw::engine;
+use crate::common::raw::{engine, webgpu_engine};
 use burn_wsam::engine::{EngineError, Tuning};
 
-/// An engine on a device with limits of the test's choice.
-fn limited(
+/// A device with limits of the test's choice.
+fn opened(
     gpu: &Gpu,
     restrict: impl Fn(&mut wgpu::Limits),
-) -> Result<Result<Arc<Engine>, EngineError>, String> {
+) -> Result<(wgpu::Device, wgpu::Queue), String> {
     let mut required_limits = gpu.adapter.limits();
     restrict(&mut required_limits);
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
-    let (device, queue) = pollster::block_on(gpu.adapter.request_device(&descriptor))
-        .map_err(|error| error.to_string())?;
-    Ok(Engine::new(&device, &queue).map(Arc::new))
+    pollster::block_on(gpu.adapter.request_device(&descriptor)).map_err(|error| error.to_string())
 }
 
 fn granted(gpu: &Gpu, restrict: impl Fn(&mut wgpu::Limits)) -> Result<Arc<Engine>, String> {
-    limited(gpu, restrict)?.map_err(|error| error.to_string())
+    let (device, queue) = opened(gpu, restrict)?;
+    Engine::new(&device, &queue).map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// Bindings of 64 KiB: a tensor of 1,000,003 elements is seen through 62 windows.
@@ -41,26 +40,61 @@ pub(crate) fn grids(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
+/// Every kind of step, wide and narrow, on a device that grants what WebGPU promises and no more.
 pub(crate) fn webgpu_defaults(gpu: &Gpu) -> Result<(), String> {
-    let engine = granted(gpu, |limits| {
-        let alignment = limits.min_storage_buffer_offset_alignment;
-        *limits = wgpu::Limits::default();
-        limits.min_storage_buffer_offset_alignment = alignment.max(256);
-        limits.min_uniform_buffer_offset_alignment = 256;
-    })?;
-    against_oracle(&engine, amsgrad(), Placement::InPlace, &[65_537, 3], 3)
+    let engine = webgpu_engine(gpu)?;
+    for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
+        for placement in [Placement::OutOfPlace, Placement::InPlace] {
+            against_oracle(&engine, hyper, placement, &[65_537, 3, 4096, 257, 1], 3)?;
+        }
+    }
+    layouts::one_buffer_on(&engine)
 }
 
+/// A device whose every other limit is the adapter's gives an error that names the one, and both
+/// numbers.
 pub(crate) fn too_little(gpu: &Gpu) -> Result<(), String> {
-    let made = limited(gpu, |limits| limits.max_storage_buffers_per_shader_stage = 7)?;
-    match made {
-        Err(EngineError::Limit {
-            name: "max_storage_buffers_per_shader_stage",
-            granted: 7,
-            needed: 8,
-        }) => Ok(()),
-        other => Err(format!("{other:?} on a device with 7 storage buffers")),
+    type Restrict = fn(&mut wgpu::Limits);
+    let cases: &[(&str, u64, u64, Restrict)] = &[
+        ("max_storage_buffers_per_shader_stage", 7, 8, |limits| {
+            limits.max_storage_buffers_per_shader_stage = 7;
+        }),
+        ("max_uniform_buffers_per_shader_stage", 3, 4, |limits| {
+            limits.max_uniform_buffers_per_shader_stage = 3;
+        }),
+        ("max_buffers_and_acceleration_structures_per_shader_stage", 11, 12, |limits| {
+            limits.max_buffers_and_acceleration_structures_per_shader_stage = 11;
+        }),
+        ("max_dynamic_uniform_buffers_per_pipeline_layout", 1, 2, |limits| {
+            limits.max_dynamic_uniform_buffers_per_pipeline_layout = 1;
+        }),
+        ("max_bindings_per_bind_group", 152, 153, |limits| {
+            limits.max_bindings_per_bind_group = 152;
+        }),
+        ("max_compute_invocations_per_workgroup", 15, 16, |limits| {
+            limits.max_compute_invocations_per_workgroup = 15;
+        }),
+        ("max_compute_workgroup_size_x", 15, 16, |limits| limits.max_compute_workgroup_size_x = 15),
+        ("max_compute_workgroup_storage_size", 511, 512, |limits| {
+            limits.max_compute_workgroup_storage_size = 511;
+        }),
+        ("max_storage_buffer_binding_size", 255, 256, |limits| {
+            limits.max_storage_buffer_binding_size = 255;
+        }),
+        ("max_compute_workgroups_per_dimension", 0, 1, |limits| {
+            limits.max_compute_workgroups_per_dimension = 0;
+        }),
+    ];
+    for (wanted, little, need, restrict) in cases {
+        let tuning = Tuning { workgroup: 16, ..engine(gpu)?.tuning() };
+        let (device, queue) = opened(gpu, restrict)?;
+        match Engine::with_tuning(&device, &queue, tuning) {
+            Err(EngineError::Limit { name, granted, needed })
+                if (name, granted, needed) == (*wanted, *little, *need) => {}
+            other => return Err(format!("{wanted} of {little}: {other:?}")),
+        }
     }
+    Ok(())
 }
 
 /// Every tuning is right; only its speed differs.

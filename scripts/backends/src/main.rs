@@ -1,0 +1,139 @@
+//! Takes every specialisation that build.rs validates through naga's writers for each backend of wgpu,
+//! and what comes out through the compiler or validator behind it, where one is at hand. See README.md.
+//!
+//!     burn-wsam-backends <folder for scratch files> [<libdxcompiler.so>]
+//!
+//! Prints one line for each way: its name, what read it, and a cell for each stage, between tabs.
+//! Exits with 1 if anything failed, and says what on stderr.
+
+#[path = "../../../src/layout/mod.rs"]
+#[allow(dead_code, unreachable_pub, unused_imports)]
+mod layout;
+mod shipped;
+mod tools;
+mod ways;
+mod writers;
+
+use layout::Stage;
+use naga::ShaderStage;
+use naga::back::pipeline_constants::process_overrides;
+use shipped::Module;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use ways::{Bench, Tools, Way};
+use writers::Shader;
+
+/// How many failures of one cell are told in full.
+const TOLD: usize = 3;
+
+/// One way of one stage.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    passed: usize,
+    failed: usize,
+}
+
+type Table = [[Cell; Stage::ALL.len()]; Way::ALL.len()];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether nothing failed.
+fn run() -> Result<bool, String> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let folder = arguments.first().ok_or("a folder for scratch files must be named")?;
+    let tools = Tools::find(arguments.get(1).map(String::as_str));
+    let modules = shipped::modules()?;
+    // Largest first would be better still; any order keeps all threads busy.
+    let pipelines: Vec<_> =
+        modules.iter().flat_map(|m| (0..m.variants.len()).map(move |v| (m, v))).collect();
+    let (next, table) = (AtomicUsize::new(0), Mutex::new(Table::default()));
+    let work = |thread: usize| -> Result<(), String> {
+        let bench = Bench::new(&tools, &Path::new(folder).join(thread.to_string()))?;
+        while let Some((module, variant)) = pipelines.get(next.fetch_add(1, Ordering::Relaxed)) {
+            take(&tools, &bench, module, *variant, &table)?;
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let work = &work;
+        let started: Vec<_> = (0..threads).map(|t| scope.spawn(move || work(t))).collect();
+        let joined = started.into_iter().map(|thread| thread.join());
+        joined
+            .map(|end| end.unwrap_or_else(|_| Err("a thread panicked".to_owned())))
+            .collect::<Result<(), String>>()
+    })?;
+    let table = table.into_inner().map_err(|error| error.to_string())?;
+    print(&tools, &table, pipelines.len());
+    Ok(table.iter().flatten().all(|cell| cell.failed == 0))
+}
+
+/// One pipeline, every way that is open.
+fn take(
+    tools: &Tools,
+    bench: &Bench<'_>,
+    module: &Module,
+    variant: usize,
+    table: &Mutex<Table>,
+) -> Result<(), String> {
+    let (entry_point, constants) = (module.stage.entry_point(), &module.variants[variant]);
+    let entry = Some((ShaderStage::Compute, entry_point));
+    let (parsed, info) = process_overrides(&module.parsed, &module.info, entry, constants)
+        .map_err(|error| format!("{}: {error}", module.name))?;
+    let shader = Shader { module: &parsed, info: &info, slots: &module.slots, entry_point };
+    for (way, row) in Way::ALL.into_iter().zip(0..) {
+        if tools.reader(way).is_err() {
+            continue;
+        }
+        let end = bench.take(way, &shader);
+        let mut table = table.lock().map_err(|error| error.to_string())?;
+        let cell = &mut table[row][module.stage as usize];
+        match end {
+            Ok(()) => cell.passed += 1,
+            Err(error) => {
+                cell.failed += 1;
+                if cell.failed <= TOLD {
+                    let mut constants: Vec<_> = constants.iter().collect();
+                    constants.sort_by_key(|(name, _)| *name);
+                    eprintln!("FAILED {}: {}, {constants:?}: {error}", way.name(), module.name);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn print(tools: &Tools, table: &Table, pipelines: usize) {
+    let stages: Vec<_> = Stage::ALL.iter().map(|stage| stage.entry_point()).collect();
+    println!("way\tread by\t{}", stages.join("\t"));
+    for (way, row) in Way::ALL.into_iter().zip(table) {
+        let reader = tools.reader(way);
+        let cells: Vec<_> = row
+            .iter()
+            .map(|cell| match (&reader, cell) {
+                (Err(_), _) => "absent".to_owned(),
+                (Ok(_), Cell { passed: 0, failed: 0 }) => "absent".to_owned(),
+                (Ok(_), Cell { passed, failed: 0 }) => {
+                    format!("{} {passed}", format!("{:?}", way.status()).to_lowercase())
+                }
+                (Ok(_), Cell { passed, failed }) => {
+                    format!("failed {failed} of {}", passed + failed)
+                }
+            })
+            .collect();
+        let reader = reader.unwrap_or_else(|reason| format!("absent: {reason}"));
+        println!("{}\t{reader}\t{}", way.name(), cells.join("\t"));
+    }
+    eprintln!("{pipelines} specialisations, {} ways", Way::ALL.len());
+}

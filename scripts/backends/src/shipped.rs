@@ -1,0 +1,98 @@
+//! What the crate compiles: its own lists, sources and bindings.
+
+use crate::layout::{
+    self, Access, COLUMNS, Frames, Kernel, Specialisation, Stage, WORKGROUPS, Width, column_binding,
+};
+use naga::back::PipelineConstants;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+
+/// How a buffer is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Uniform,
+    /// A storage buffer that is only read.
+    Table,
+    /// A storage buffer bound read_write.
+    Storage,
+}
+
+/// A buffer of a shader module.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) at: naga::ResourceBinding,
+    pub(crate) kind: Kind,
+}
+
+/// A shader module of the crate, parsed and validated as wgpu does.
+pub(crate) struct Module {
+    pub(crate) stage: Stage,
+    pub(crate) name: String,
+    pub(crate) parsed: naga::Module,
+    pub(crate) info: ModuleInfo,
+    /// By group and number.
+    pub(crate) slots: Vec<Slot>,
+    /// Constants of each pipeline.
+    pub(crate) variants: Vec<PipelineConstants>,
+}
+
+/// Every module that build.rs validates.
+pub(crate) fn modules() -> Result<Vec<Module>, String> {
+    let mut modules = Vec::new();
+    for stage in Stage::ALL {
+        for width in Width::ALL {
+            for frames in Frames::SAMPLES {
+                modules.push(module(stage, width, frames)?);
+            }
+        }
+    }
+    Ok(modules)
+}
+
+fn module(stage: Stage, width: Width, frames: Frames) -> Result<Module, String> {
+    let name = format!("{}, {width:?}, {} frames", stage.entry_point(), frames.count);
+    let source = match frames {
+        Frames::SINGLE => layout::source(stage, width).to_owned(),
+        frames => layout::framed(layout::source(stage, width), frames),
+    };
+    let fail = |error: &dyn std::fmt::Display| format!("{name}: {error}");
+    let parsed =
+        naga::front::wgsl::parse_str(&source).map_err(|e| fail(&e.emit_to_string(&source)))?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::default())
+        .validate(&parsed)
+        .map_err(|e| fail(&e.emit_to_string(&source)))?;
+    let kernels = Kernel::all().into_iter().filter(|kernel| kernel.stage() == stage);
+    let variants = kernels.flat_map(|kernel| {
+        let constants = move |workgroup| {
+            let all = Specialisation { kernel, width, frames }.constants(workgroup);
+            all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        };
+        WORKGROUPS.map(constants)
+    });
+    let variants: Vec<_> = variants.collect();
+    Ok(Module { stage, name, parsed, info, slots: slots(stage, frames), variants })
+}
+
+/// The bindings of the pipeline's layout; a column that varies has one in each frame.
+fn slots(stage: Stage, frames: Frames) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for binding in layout::bindings(stage) {
+        let kind = match binding.access {
+            Access::Uniform(_) => Kind::Uniform,
+            Access::Table => Kind::Table,
+            Access::Storage => Kind::Storage,
+        };
+        let column = (0..COLUMNS)
+            .find(|c| binding.group == 0 && column_binding(*c, 0) == binding.number)
+            .filter(|column| frames.varies(*column));
+        let numbers: Vec<_> = match column {
+            Some(column) => (0..frames.count).map(|f| column_binding(column, f)).collect(),
+            None => vec![binding.number],
+        };
+        slots.extend(numbers.into_iter().map(|number| {
+            let at = naga::ResourceBinding { group: binding.group, binding: number };
+            Slot { at, kind }
+        }));
+    }
+    slots.sort_by_key(|slot| slot.at);
+    slots
+}
