@@ -45,7 +45,7 @@ pub(crate) fn webgpu_defaults(gpu: &Gpu) -> Result<(), String> {
     let engine = webgpu_engine(gpu)?;
     for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
         for placement in [Placement::OutOfPlace, Placement::InPlace] {
-            against_oracle(&engine, hyper, placement, &[65_537, 3, 4096, 257, 1], 3)?;
+            against_oracle(&engine, hyper.clone(), placement, &[65_537, 3, 4096, 257, 1], 3)?;
         }
     }
     layouts::one_buffer_on(&engine)

@@ -72,11 +72,11 @@ fn replays(engine: &Arc<Engine>, golden: &Golden) -> Vec<Result<Worst, String>> 
     let Golden { hyper, lr, weight, .. } = golden;
     let mut routes: Vec<Box<dyn Route>> = [Placement::OutOfPlace, Placement::InPlace]
         .into_iter()
-        .map(|placement| EngineRoute::new(engine, *hyper, placement, weight))
+        .map(|placement| EngineRoute::new(engine, hyper.clone(), placement, weight))
         .map(|route| Box::new(route) as Box<dyn Route>)
         .collect();
     if hyper.coupling == Coupling::Decoupled {
-        routes.push(Box::new(LeanRoute::new(engine, *hyper, *lr, weight)));
+        routes.push(Box::new(LeanRoute::new(engine, hyper.clone(), *lr, weight)));
     }
     routes.iter_mut().map(|route| replay(golden, route.as_mut(), Tolerance::SINGLE)).collect()
 }
