@@ -69,10 +69,8 @@ fn run() -> Result<bool, String> {
     std::thread::scope(|scope| {
         let work = &work;
         let started: Vec<_> = (0..threads).map(|t| scope.spawn(move || work(t))).collect();
-        let joined = started.into_iter().map(|thread| thread.join());
-        joined
-            .map(|end| end.unwrap_or_else(|_| Err("a thread panicked".to_owned())))
-            .collect::<Result<(), String>>()
+        let mut ends = started.into_iter().map(|thread| thread.join());
+        ends.try_for_each(|end| end.unwrap_or_else(|_| Err("a thread panicked".to_owned())))
     })?;
     let table = table.into_inner().map_err(|error| error.to_string())?;
     print(&tools, &table, pipelines.len());
