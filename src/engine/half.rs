@@ -117,6 +117,7 @@ impl Engine {
         rows: impl ExactSizeIterator<Item = Row<'a>> + Clone,
         check: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<(Arc<Plan>, bool), EngineError> {
+        let rows = rows.map(move |row| half.row(row));
         // A panic elsewhere cannot leave a half-written list: its entries are replaced whole.
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = plans.iter().position(|(key, _)| key.fits(half, rows.len(), rows.clone()))
@@ -364,6 +365,14 @@ impl HalfNorm {
 }
 
 impl Half {
+    /// The row without what this half does not look at, so that it makes no plan of its own.
+    fn row<'a>(&self, row: Row<'a>) -> Row<'a> {
+        match self.kernel {
+            Kernel::Ascent { .. } | Kernel::LeanAscent { .. } => row,
+            _ => Row { scope: Some(0), adaptive: false, ..row },
+        }
+    }
+
     /// Whether the kernel has anything to do with a tensor.
     fn takes(&self, row: &Row<'_>) -> bool {
         row.scope.is_some() || !matches!(self.kernel, Kernel::Ascent { .. })

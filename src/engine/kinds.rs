@@ -6,8 +6,8 @@ use super::error::EngineError;
 use super::half::Row;
 use super::slices::{Columns, Slice};
 use super::step::BlendSource;
-use crate::layout::KindUniforms;
-use crate::method::{Hyperparameters, InGroup, validate_lr};
+use crate::layout::{KindUniforms, SCOPES};
+use crate::method::{Hyperparameters, InGroup, MAX_OWN_NORMS, validate_lr};
 
 /// Learning rates of a step: one for all tensors, or one for each, in their order.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,6 +49,9 @@ impl Rates<'_> {
         }
     }
 }
+
+/// Every norm that the method allows has its place, the global one too.
+const _: () = assert!(SCOPES > MAX_OWN_NORMS);
 
 /// What tells kinds apart.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,6 @@ pub use specialisations::{
     COLUMNS, Frames, Kernel, NormOf, Scaling, Specialisation, Stage, WORKGROUPS, Width, column,
 };
 
-use crate::method::MAX_OWN_NORMS;
 use bytemuck::{Pod, Zeroable};
 use std::mem::{offset_of, size_of};
 
@@ -233,7 +232,7 @@ pub struct Norms {
     /// Unused.
     pub padding: f32,
     /// What `e_w` was divided by in the groups with a norm of their own, in their order.
-    pub own: [f32; MAX_OWN_NORMS + 1],
+    pub own: [f32; SCOPES],
 }
 
 impl Norms {
@@ -254,7 +253,7 @@ impl Norms {
 }
 
 /// Norms that perturbations are divided by, at most.
-pub const SCOPES: usize = MAX_OWN_NORMS + 1;
+pub const SCOPES: usize = 32;
 
 /// Uniforms of `norm_finish`.
 #[repr(C)]
