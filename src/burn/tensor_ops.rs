@@ -79,14 +79,15 @@ fn climb(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> (Vec<Tensor<1>>, Te
     let groups: Vec<InGroup> = slots.iter().map(|slot| context.in_group(slot)).collect();
     let divisors: Vec<_> = (0..hyper.scopes())
         .map(|scope| {
-            let inside = slots.iter().zip(&groups).filter_map(|(slot, group)| {
-                (group.perturbed && group.scope == scope).then(|| match group.adaptive {
+            let is_inside = |group: &InGroup| group.perturbed && group.scope == scope;
+            let inside = slots.iter().zip(&groups).filter(|(_, group)| is_inside(group)).map(
+                |(slot, group)| match group.adaptive {
                     true => slot.weight.clone() * slot.grad.clone(),
                     false => slot.grad.clone(),
-                })
-            });
+                },
+            );
             // A scope without parameters has nothing to divide.
-            inside.clone().next().map(|_| global_norm(inside))
+            groups.iter().any(is_inside).then(|| global_norm(inside))
         })
         .collect();
     let gradient = match &divisors[0] {

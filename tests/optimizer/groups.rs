@@ -63,7 +63,7 @@ pub(crate) fn oracle(target: &Target) -> Result<(), String> {
                     .with_max_norm(max_norm)
                     .with_groups(groups());
                 for lean in [false, true] {
-                    if !(lean && !decouple) {
+                    if decouple || !lean {
                         let config = config.clone().with_lean(lean);
                         four_steps(target, &config).map_err(|e| format!("{config}: {e}"))?;
                     }

@@ -4,7 +4,9 @@ use super::Target;
 use super::nets::{Mlp, close, grads, parameters, same, text};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+#[cfg(feature = "fused-wsam")]
+use burn::tensor::Device;
+use burn::tensor::{Tensor, TensorData};
 use burn_wsam::{AdamWBaseConfig, Perturbation, Wsam, WsamConfig};
 use std::collections::HashMap;
 
@@ -125,6 +127,7 @@ pub(crate) fn own_optimizers(target: &Target) -> Result<(), String> {
 }
 
 /// One optimizer, and passes on two devices: where one device ends.
+#[cfg(feature = "fused-wsam")]
 pub(crate) fn two_devices(target: &Target, other: &Device) -> Result<(), String> {
     for scope in SCOPES {
         let (mut optim, mut alone) = (target.init(&config())?, target.init(&config())?);
