@@ -1,4 +1,4 @@
-//! The golden trajectories: every `*.json` of a folder is read, replayed through a [`Route`] and
+//! The golden trajectories: every `*.json` of a folder is read, replayed through a `Route` and
 //! compared at every step. A file that cannot be read or understood is an error, never skipped.
 
 use std::path::{Path, PathBuf};
