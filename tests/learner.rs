@@ -23,19 +23,7 @@ mod stops;
 #[allow(dead_code)]
 mod tools;
 
-use burn::tensor::Device;
-use burn_wsam::RoutePolicy;
-use libtest_mimic::{Failed, Trial};
-
-/// Where a test runs, and by which route.
-#[derive(Clone, Debug)]
-struct Target {
-    /// With autodiff.
-    device: Device,
-    policy: RoutePolicy,
-}
-
-type Test = fn(&Target) -> Result<(), String>;
+use common::target::{self, Target, Test};
 
 const TESTS: &[(&str, Test)] = &[
     ("gamma 0 is Burn's own strategy", limits::gamma_zero),
@@ -67,47 +55,8 @@ const TESTS: &[(&str, Test)] = &[
 ];
 
 fn main() {
-    let flex = Target { device: Device::flex().autodiff(), policy: RoutePolicy::TensorOps };
-    let mut trials = on(TESTS, &flex, "flex");
-    trials.extend(on_adapters());
+    let mut trials = target::on(TESTS, &target::flex(), "flex");
+    #[cfg(feature = "fused-wsam")]
+    trials.extend(target::on_adapters(TESTS, "SupervisedTraining on the GPU", |_, _| Vec::new()));
     common::gpu::run(trials);
-}
-
-fn on(tests: &[(&str, Test)], target: &Target, label: &str) -> Vec<Trial> {
-    let trial = |(name, test): &(&str, Test)| {
-        let (target, test) = (target.clone(), *test);
-        Trial::test(format!("{name} [{label}]"), move || test(&target).map_err(Failed::from))
-    };
-    tests.iter().map(trial).collect()
-}
-
-#[cfg(not(feature = "fused-wsam"))]
-fn on_adapters() -> Vec<Trial> {
-    Vec::new()
-}
-
-#[cfg(feature = "fused-wsam")]
-fn on_adapters() -> Vec<Trial> {
-    use common::{burned, gpu};
-    let adapters = gpu::adapters();
-    if adapters.is_empty() {
-        return gpu::trials(&[("SupervisedTraining on the GPU", |_| unreachable!())]);
-    }
-    let mut trials = Vec::new();
-    for gpu in &adapters {
-        let device = match burned::device(gpu) {
-            Ok(device) => device.autodiff(),
-            Err(error) => {
-                trials.push(Trial::test(format!("device [{}]", gpu.name), || Err(error.into())));
-                continue;
-            }
-        };
-        for (policy, label) in
-            [(RoutePolicy::Fused, "fused"), (RoutePolicy::TensorOps, "tensor operations")]
-        {
-            let target = Target { device: device.clone(), policy };
-            trials.extend(on(TESTS, &target, &format!("{label}, {}", gpu.name)));
-        }
-    }
-    trials
 }

@@ -31,19 +31,8 @@ mod reports;
 #[path = "optimizer/sharpness.rs"]
 mod sharpness;
 
-use burn::tensor::Device;
-use burn_wsam::RoutePolicy;
-use libtest_mimic::{Failed, Trial};
-
-/// Where a test runs, and by which route.
-#[derive(Clone, Debug)]
-struct Target {
-    /// With autodiff.
-    device: Device,
-    policy: RoutePolicy,
-}
-
-type Test = fn(&Target) -> Result<(), String>;
+use common::target::{self, Target, Test};
+use libtest_mimic::Trial;
 
 const TESTS: &[(&str, Test)] = &[
     ("gamma 0 is Burn's Sgd", limits::sgd),
@@ -110,69 +99,35 @@ fn main() {
         Trial::test("refused configurations", || Ok(misuse::configurations()?)),
         Trial::test("routes say why", || Ok(misuse::routes()?)),
     ];
-    let flex = Target { device: Device::flex().autodiff(), policy: RoutePolicy::TensorOps };
-    trials.extend(on(TESTS, &flex, "flex"));
-    trials.extend(on(&[("a dense Hessian in f64", sharpness::dense)], &flex, "flex"));
-    trials.extend(on(TRAVEL, &flex, "flex"));
+    let flex = target::flex();
+    trials.extend(target::on(TESTS, &flex, "flex"));
+    trials.extend(target::on(&[("a dense Hessian in f64", sharpness::dense)], &flex, "flex"));
+    trials.extend(target::on(TRAVEL, &flex, "flex"));
+    #[cfg(feature = "fused-wsam")]
     trials.extend(on_adapters());
     common::gpu::run(trials);
 }
 
-fn on(tests: &[(&str, Test)], target: &Target, label: &str) -> Vec<Trial> {
-    let trial = |(name, test): &(&str, Test)| {
-        let (target, test) = (target.clone(), *test);
-        Trial::test(format!("{name} [{label}]"), move || test(&target).map_err(Failed::from))
-    };
-    tests.iter().map(trial).collect()
-}
-
-#[cfg(not(feature = "fused-wsam"))]
-fn on_adapters() -> Vec<Trial> {
-    Vec::new()
-}
-
 #[cfg(feature = "fused-wsam")]
 fn on_adapters() -> Vec<Trial> {
-    use common::{burned, gpu};
-    let adapters = gpu::adapters();
-    if adapters.is_empty() {
-        return gpu::trials(&[("the optimizer on the GPU", |_| unreachable!())]);
-    }
-    let mut trials = Vec::new();
-    let mut devices: Vec<(Device, String)> = Vec::new();
-    for gpu in &adapters {
-        let device = match burned::device(gpu) {
-            Ok(device) => device.autodiff(),
-            Err(error) => {
-                trials.push(Trial::test(format!("device [{}]", gpu.name), || Err(error.into())));
-                continue;
-            }
-        };
-        for (policy, label) in
-            [(RoutePolicy::Fused, "fused"), (RoutePolicy::TensorOps, "tensor operations")]
-        {
-            let target = Target { device: device.clone(), policy };
-            trials.extend(on(TESTS, &target, &format!("{label}, {}", gpu.name)));
-            if policy == RoutePolicy::Fused {
-                trials.extend(on(TRAVEL, &target, &format!("{label}, {}", gpu.name)));
-            }
-        }
+    use burn_wsam::RoutePolicy;
+    let mut devices = Vec::new();
+    let mut trials = target::on_adapters(TESTS, "the optimizer on the GPU", |gpu, device| {
         devices.push((device.clone(), gpu.name.clone()));
         let fused = Target { device: device.clone(), policy: RoutePolicy::Fused };
-        let test: &[(&str, Test)] = &[("groups cost no dispatches", groups::dispatches)];
-        trials.extend(on(test, &fused, &format!("fused, {}", gpu.name)));
-        let (fused, gpu_name) = (device.clone(), gpu.name.clone());
-        trials.push(Trial::test(format!("the routes agree [{gpu_name}]"), move || {
-            Ok(limits::routes_agree(&fused)?)
-        }));
-    }
+        let label = format!("fused, {}", gpu.name);
+        let mut trials = target::on(TRAVEL, &fused, &label);
+        let counted: &[(&str, Test)] = &[("groups cost no dispatches", groups::dispatches)];
+        trials.extend(target::on(counted, &fused, &label));
+        let agree = move || Ok(limits::routes_agree(&fused.device)?);
+        trials.push(Trial::test(format!("the routes agree [{}]", gpu.name), agree));
+        trials
+    });
     // Two adapters, or one and the CPU.
-    devices.push((Device::flex().autodiff(), "flex".to_owned()));
+    devices.push((target::flex().device, "flex".to_owned()));
     for pair in devices.windows(2) {
         let [(device, name), (other, other_name)] = pair else { continue };
-        for (policy, label) in
-            [(RoutePolicy::Fused, "fused"), (RoutePolicy::TensorOps, "tensor operations")]
-        {
+        for (policy, label) in target::ROUTES {
             let target = Target { device: device.clone(), policy };
             let other = other.clone();
             let name = format!("replicas on two devices [{label}, {name} and {other_name}]");

@@ -44,8 +44,7 @@ pub(crate) fn descend<R: Runner, M: Module>(
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
     let Pending { names, kept } = pending;
-    let collected = collect_perturbed::<R::Form, M>(&perturbed, grads, context.device, &names);
-    drop(perturbed);
+    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &names);
     let mixed = collected.and_then(|grads| {
         // Before anything is stepped.
         let rates = rates.of(&names)?;

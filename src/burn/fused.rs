@@ -194,7 +194,7 @@ impl Fused {
         Norms::Fused(Box::new(DeviceNorms {
             engine: self.engine.clone(),
             norms: norms.clone(),
-            has_gradient: !hyper.adaptive && !hyper.perturbs_unevenly()
+            has_gradient: hyper.perturbs_by_gradient_norm()
                 || hyper.clips_gradient()
                 || track_norms,
             has_perturbed: hyper.clip.is_some() || track_norms,

@@ -71,16 +71,15 @@ pub(crate) fn group_of(groups: &[ParamGroup], id: ParamId, path: &str) -> usize 
     last.map_or(0, |place| place + 1)
 }
 
-/// Refuses a group that matches none of the model's parameters. `taken` are the parameters of the step;
-/// the model is walked only if there is a group that matches none of them.
-pub(crate) fn check_groups<'a, M: Module>(
+/// Refuses a group that matches none of the model's parameters. `taken` are the groups of the step's
+/// parameters; the model is walked only if one is not among them.
+pub(crate) fn check_groups<M: Module>(
     groups: &[ParamGroup],
     model: &M,
-    taken: impl Iterator<Item = (ParamId, &'a str)> + Clone,
+    taken: impl Iterator<Item = usize> + Clone,
 ) -> Result<(), WsamError> {
-    let matched =
-        |group: &ParamGroup| taken.clone().any(|(id, path)| group.matches(&id, Some(path)));
-    let left: Vec<usize> = (0..groups.len()).filter(|place| !matched(&groups[*place])).collect();
+    let left: Vec<usize> =
+        (0..groups.len()).filter(|place| !taken.clone().any(|group| group == place + 1)).collect();
     if left.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! The same random numbers in both passes of a step.
 
 use super::error::WsamError;
+use super::split_mix::scrambled;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
@@ -38,12 +39,4 @@ impl ModuleVisitor for Initialise {
             drop(param.val());
         }
     }
-}
-
-/// SplitMix64's finalizer (Steele, Lea & Flood 2014): neighbours become strangers.
-fn scrambled(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

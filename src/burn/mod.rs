@@ -14,7 +14,9 @@ mod route;
 mod runner;
 pub mod sharpness;
 mod slots;
+mod split_mix;
 mod state;
+mod sums;
 mod tensor_ops;
 
 #[cfg(feature = "train")]

@@ -156,8 +156,7 @@ pub(super) fn slots<R: Runner, M: Module>(
             _ => {}
         }
     }
-    let taken = collected.slots.iter().map(|slot| (slot.id, slot.path.as_str()));
-    check_groups(context.groups, model, taken)?;
+    check_groups(context.groups, model, collected.slots.iter().map(|slot| slot.group))?;
     Ok(collected)
 }
 
@@ -213,9 +212,7 @@ pub(crate) fn descend<R: Runner, M: Module>(
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
     let Pending { names, kept } = pending;
-    let collected = collect_perturbed::<R::Form, M>(&perturbed, grads, context.device, &names);
-    // Before the new weights are allocated: w + e_w has done its work.
-    drop(perturbed);
+    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &names);
     let descended =
         collected.and_then(|grads| runner.descend(context, &rates.of(&names)?, kept, grads));
     match descended {
@@ -272,8 +269,7 @@ pub(crate) fn lean_descend<R: Runner, M: Module>(
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
     let Pending { names, kept } = pending;
-    let collected = collect_perturbed::<R::Form, M>(&perturbed, grads, context.device, &names);
-    drop(perturbed);
+    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &names);
     match collected.and_then(|grads| runner.lean_descend(context, kept, grads)) {
         Ok(half) => Ok(finish(runner, anchor, &names, half)),
         Err(error) => Err((anchor, error)),

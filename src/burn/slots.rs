@@ -71,14 +71,16 @@ pub(crate) fn collect<F: Form, M: Module>(
     if found.slots.is_empty() { Err(WsamError::NoGradients { gradients }) } else { Ok(found) }
 }
 
-/// Takes the second gradients of the same parameters, named by id and path, in the same order.
+/// Takes the second gradients of the same parameters, named by id and path, in the same order. The
+/// perturbed module goes before anything is allocated: `w + e_w` has done its work.
 pub(crate) fn collect_perturbed<F: Form, M: Module>(
-    module: &M,
+    module: M,
     mut grads: GradientsParams,
     device: &Device,
     names: &[(ParamId, String)],
 ) -> Result<Vec<F::Tensor>, WsamError> {
-    let Grads::<F>(mut found) = walk(module, &mut grads, device, Grads(HashMap::new()))?;
+    let Grads::<F>(mut found) = walk(&module, &mut grads, device, Grads(HashMap::new()))?;
+    drop(module);
     names
         .iter()
         .map(|(id, path)| {

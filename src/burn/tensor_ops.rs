@@ -91,7 +91,7 @@ fn climb(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> (Vec<Tensor<1>>, Te
         })
         .collect();
     let gradient = match &divisors[0] {
-        Some(norm) if !hyper.adaptive && !hyper.perturbs_unevenly() => Some(norm.clone()),
+        Some(norm) if hyper.perturbs_by_gradient_norm() => Some(norm.clone()),
         _ if hyper.clips_gradient() || track_norms => {
             Some(global_norm(slots.iter().map(|slot| slot.grad.clone())))
         }

@@ -6,11 +6,11 @@ use super::checks::check_slices;
 use super::error::EngineError;
 use super::half::{Half, HalfNorm};
 use super::kinds::{Kinds, Rates, check_states};
-use super::record::Constants;
+use super::record::Recording;
 use super::slices::BaseTensor;
 use super::stats::StepStats;
-use super::step::{BlendSource, stats};
-use crate::layout::{Kernel, NormOf, Norms};
+use super::step::BlendSource;
+use crate::layout::{Kernel, KindUniforms, NormOf, Norms};
 use crate::method::Hyperparameters;
 use std::time::Instant;
 
@@ -48,32 +48,42 @@ impl Engine {
         track_norms: bool,
         tensors: &[BaseTensor],
     ) -> Result<BaseStep, EngineError> {
+        let rates = rates.into();
+        let states = hyper.base.state_names().len();
+        let norm = hyper.clips_gradient() || track_norms;
+        self.alone(encoder, "wsam.base_step", hyper, (rates, norm, states), tensors, |kind| kind)
+    }
+
+    /// A half over one gradient: the descent's kernel, with constants that `with` makes of the method's.
+    pub(crate) fn alone(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        label: &'static str,
+        hyper: &Hyperparameters,
+        (rates, norm, states): (Rates<'_>, bool, usize),
+        tensors: &[BaseTensor],
+        with: fn(KindUniforms) -> KindUniforms,
+    ) -> Result<BaseStep, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
-        let rates = rates.into();
         rates.check(tensors.len())?;
-        let states = hyper.base.state_names().len();
         check_states(tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step)), states)?;
         let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
         let kinds = Kinds::of_steps(hyper, each, rates)?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
-            norm: (hyper.clips_gradient() || track_norms).then_some(HalfNorm {
+            norm: norm.then_some(HalfNorm {
                 of: NormOf::Gradient,
                 perturbed: false,
                 slots: Norms::GRADIENT,
             }),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: true },
         };
-        let rows = tensors
-            .iter()
-            .enumerate()
-            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(anchored)));
-        let plan = self.plan(half, rows, || check_slices(tensors))?;
-        let blend = BlendSource::Method;
-        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
         let norms = self.norms_buffer();
-        self.record(encoder, "wsam.base_step", &plan.0, &constants, &norms)?;
-        Ok(BaseStep { norms, stats: stats(&plan.0, plan.1, start) })
+        let constants = kinds.constants(hyper, BlendSource::Method).with(with);
+        let recording = Recording { label, start, half, kinds: &kinds, constants, norms: &norms };
+        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
+        let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
+        Ok(BaseStep { norms, stats })
     }
 }

@@ -103,7 +103,7 @@ pub(crate) struct Ready {
 pub(crate) struct Plan {
     pub(crate) ready: Vec<Ready>,
     /// What the norm's finish needs, if there is one.
-    pub(crate) finish: NormFinishUniforms,
+    pub(crate) finish: Option<NormFinishUniforms>,
     /// All but submissions, plans made and time.
     pub(crate) stats: StepStats,
 }
@@ -147,7 +147,7 @@ impl Engine {
         let mut buffers = HashSet::new();
         let mut ready = Vec::new();
         let mut overhead = 0;
-        let mut finish = NormFinishUniforms::default();
+        let mut finish = None;
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         if let Some(norm) = half.norm {
             let mut rows: Vec<_> = rows.clone().filter_map(|row| norm.row(row)).collect();
@@ -159,7 +159,7 @@ impl Engine {
             let chunks = ends.last().copied().unwrap_or(0);
             let by_lane = self.by_lane(elements, u64::from(chunks));
             let lanes = if by_lane { self.tuning.workgroup } else { 1 };
-            finish = norm.finish(&rows, ends.iter().map(|end| end * lanes));
+            finish = Some(norm.finish(&rows, ends.iter().map(|end| end * lanes)));
             let bytes = 16 * norm.of.count() * u64::from(chunks * lanes);
             overhead += 2 * bytes;
             let partials = self.partials_for(bytes);

@@ -4,9 +4,10 @@
 use super::constants::kind_uniforms;
 use super::error::EngineError;
 use super::half::Row;
+use super::record::Constants;
 use super::slices::{Columns, Slice};
 use super::step::BlendSource;
-use crate::layout::{KindUniforms, SCOPES};
+use crate::layout::SCOPES;
 use crate::method::{Hyperparameters, InGroup, MAX_OWN_NORMS, validate_lr};
 
 /// Learning rates of a step: one for all tensors, or one for each, in their order.
@@ -123,15 +124,15 @@ impl Kinds {
     }
 
     /// The table of constants.
-    pub(crate) fn uniforms(
+    pub(crate) fn constants<'a>(
         &self,
         hyper: &Hyperparameters,
-        blend: BlendSource<'_>,
-    ) -> Vec<KindUniforms> {
-        let uniforms = self.found.iter().map(|(traits, group)| {
+        blend: BlendSource<'a>,
+    ) -> Constants<'a> {
+        let kinds = self.found.iter().map(|(traits, group)| {
             kind_uniforms(hyper, group, traits.lr * group.lr_factor, traits.step, blend)
         });
-        uniforms.collect()
+        Constants { kinds: kinds.collect(), blend }
     }
 }
 

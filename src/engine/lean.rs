@@ -18,10 +18,10 @@ use super::checks::check_slices;
 use super::error::EngineError;
 use super::half::Half;
 use super::kinds::{Kinds, Rates, check_partners, check_states};
-use super::record::Constants;
+use super::record::Recording;
 use super::slices::{LeanAscentTensor, LeanDescentTensor};
 use super::stats::StepStats;
-use super::step::{BlendSource, ascent_norm, descent_norm, same_count, scaling, stats};
+use super::step::{BlendSource, ascent_norm, descent_norm, same_count, scaling};
 use crate::layout::Kernel;
 use crate::method::{Coupling, Hyperparameters};
 use std::time::Instant;
@@ -87,15 +87,17 @@ impl Engine {
             norm: Some(ascent_norm(hyper, track_norms)),
             kernel: Kernel::LeanAscent { scaling: scaling(hyper), states: states as u32, anchored },
         };
-        let rows = tensors
-            .iter()
-            .enumerate()
-            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(anchored)));
-        let plan = self.plan(half, rows, || check_slices(tensors))?;
-        let blend = BlendSource::Method;
-        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
         let norms = self.norms_buffer();
-        self.record(encoder, "wsam.lean_ascent", &plan.0, &constants, &norms)?;
+        let recording = Recording {
+            label: "wsam.lean_ascent",
+            start,
+            half,
+            kinds: &kinds,
+            constants: kinds.constants(hyper, BlendSource::Method),
+            norms: &norms,
+        };
+        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
+        let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
         Ok(LeanAscent {
             norms,
             tensors: tensors.len(),
@@ -105,7 +107,7 @@ impl Engine {
                 Rates::Same(rate) => vec![rate],
                 Rates::Each(rates) => rates.to_vec(),
             },
-            stats: stats(&plan.0, plan.1, start),
+            stats,
         })
     }
 
@@ -134,14 +136,15 @@ impl Engine {
             Half { norm: descent_norm(hyper, ascent.track_norms), kernel: Kernel::LeanDescent };
         // The blend, clipping and the learning rate are all it takes from them.
         let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
-        let rows = tensors
-            .iter()
-            .enumerate()
-            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns()));
-        let plan = self.plan(half, rows, || check_slices(tensors))?;
-        let blend = BlendSource::Method;
-        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
-        self.record(encoder, "wsam.lean_descent", &plan.0, &constants, &ascent.norms)?;
-        Ok(stats(&plan.0, plan.1, start))
+        let recording = Recording {
+            label: "wsam.lean_descent",
+            start,
+            half,
+            kinds: &kinds,
+            constants: kinds.constants(hyper, BlendSource::Method),
+            norms: &ascent.norms,
+        };
+        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns()));
+        self.run(encoder, &recording, each, || check_slices(tensors))
     }
 }

@@ -9,11 +9,11 @@ use super::checks::check_slices;
 use super::error::EngineError;
 use super::half::{Half, HalfNorm};
 use super::kinds::{Kinds, Rates};
-use super::record::Constants;
+use super::record::Recording;
 use super::slices::{BaseTensor, DescentTensor, Slice};
 use super::stats::StepStats;
-use super::step::{Ascent, BlendSource, descent_norm, same_count, stats};
-use crate::layout::{Kernel, KindUniforms, NormOf, Norms};
+use super::step::{Ascent, BlendSource, descent_norm, same_count};
+use crate::layout::{Kernel, KindUniforms};
 use crate::method::Hyperparameters;
 use std::time::Instant;
 
@@ -89,35 +89,17 @@ impl Engine {
         hyper: &Hyperparameters,
         tensors: &[BaseTensor],
     ) -> Result<StepStats, EngineError> {
-        let start = Instant::now();
-        hyper.validate()?;
-        let half = Half {
-            norm: hyper.clips_gradient().then_some(HalfNorm {
-                of: NormOf::Gradient,
-                perturbed: false,
-                slots: Norms::GRADIENT,
-            }),
-            kernel: Kernel::Descent { states: 0, anchored: true, alone: true },
-        };
         let tensors: Vec<_> = tensors
             .iter()
             .map(|tensor| BaseTensor {
                 anchor: Some(tensor.grad.clone()),
                 state: Vec::new(),
+                step: 1,
                 ..tensor.clone()
             })
             .collect();
-        let kinds = Kinds::of_groups(hyper, tensors.iter().map(|tensor| tensor.group))?;
-        let rows = tensors
-            .iter()
-            .enumerate()
-            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(true)));
-        let plan = self.plan(half, rows, || check_slices(&tensors))?;
-        let blend = BlendSource::Method;
-        let kinds = kinds.uniforms(hyper, blend).into_iter().map(as_mix).collect();
-        let norms = self.norms_buffer();
-        self.record(encoder, "wsam.clip", &plan.0, &Constants { kinds, blend }, &norms)?;
-        Ok(stats(&plan.0, plan.1, start))
+        let how = (Rates::Same(0.0), hyper.clips_gradient(), 0);
+        Ok(self.alone(encoder, "wsam.clip", hyper, how, &tensors, as_mix)?.stats())
     }
 
     /// Records the sharpness step of the decoupled form, `w <- w - lr sharpness (g~ - g)`, after a base
@@ -166,15 +148,16 @@ impl Engine {
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half { norm, kernel: Kernel::Descent { states: 0, anchored, alone: false } };
         let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
-        let rows = tensors
-            .iter()
-            .enumerate()
-            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(anchored)));
-        let plan = self.plan(half, rows, || check_slices(tensors))?;
-        let blend = BlendSource::Method;
-        let kinds = kinds.uniforms(hyper, blend).into_iter().map(with).collect();
-        self.record(encoder, "wsam.mix", &plan.0, &Constants { kinds, blend }, ascent.norms())?;
-        Ok(stats(&plan.0, plan.1, start))
+        let recording = Recording {
+            label: "wsam.mix",
+            start,
+            half,
+            kinds: &kinds,
+            constants: kinds.constants(hyper, BlendSource::Method).with(with),
+            norms: ascent.norms(),
+        };
+        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
+        self.run(encoder, &recording, each, || check_slices(tensors))
     }
 }
 

@@ -1,7 +1,10 @@
 //! Fills a plan with the constants of a step and records it as one compute pass.
 
 use super::error::EngineError;
-use super::half::{Plan, range};
+use super::half::{Half, Plan, range};
+use super::kinds::Kinds;
+use super::slices::Columns;
+use super::stats::StepStats;
 use super::step::BlendSource;
 use super::timing::around;
 use super::{ALIGNMENT, Engine};
@@ -9,6 +12,7 @@ use crate::layout::{
     BlendUniforms, DispatchUniforms, KINDS, Kernel, KindUniforms, NORMS, NormFinishUniforms,
 };
 use bytemuck::{bytes_of, cast_slice};
+use std::time::Instant;
 use wgpu::util::DeviceExt;
 
 /// Bytes of a page of the table of kinds.
@@ -20,9 +24,43 @@ pub(crate) struct Constants<'a> {
     pub(crate) blend: BlendSource<'a>,
 }
 
+impl Constants<'_> {
+    /// Others, made of these.
+    pub(crate) fn with(self, change: fn(KindUniforms) -> KindUniforms) -> Self {
+        Self { kinds: self.kinds.into_iter().map(change).collect(), ..self }
+    }
+}
+
+/// Half a step, on its way to its plan.
+pub(crate) struct Recording<'a> {
+    pub(crate) label: &'static str,
+    /// When the caller began.
+    pub(crate) start: Instant,
+    pub(crate) half: Half,
+    pub(crate) kinds: &'a Kinds,
+    pub(crate) constants: Constants<'a>,
+    pub(crate) norms: &'a wgpu::Buffer,
+}
+
 impl Engine {
+    /// Plans the half over `tensors` (lengths and slices) and records it. `check` is called if the plan
+    /// must be made. On an error nothing is recorded.
+    pub(crate) fn run<'t>(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        recording: &Recording<'_>,
+        tensors: impl ExactSizeIterator<Item = (u64, Columns<'t>)> + Clone,
+        check: impl FnOnce() -> Result<(), EngineError>,
+    ) -> Result<StepStats, EngineError> {
+        let Recording { label, start, half, kinds, constants, norms } = recording;
+        let rows = tensors.enumerate().map(|(i, (len, columns))| kinds.row(i, len, columns));
+        let (plan, made) = self.plan(*half, rows, check)?;
+        self.record(encoder, label, &plan, constants, norms)?;
+        Ok(StepStats { plans_made: u32::from(made), recording: start.elapsed(), ..plan.stats })
+    }
+
     /// Records `plan`. On an error nothing is recorded.
-    pub(crate) fn record(
+    fn record(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         label: &str,
@@ -43,7 +81,7 @@ impl Engine {
             bytes.resize(PAGE, 0);
             pages.push(0);
         }
-        let finish_place = append(&mut bytes, bytes_of(&plan.finish));
+        let finish = plan.finish.map(|finish| append(&mut bytes, bytes_of(&finish)));
         let heads: Vec<_> = plan
             .ready
             .iter()
@@ -74,14 +112,16 @@ impl Engine {
                 entry(3, range(&uniforms, 0, PAGE as u64)),
             ],
         });
-        let finish_size = size_of::<NormFinishUniforms>() as u64;
-        let finish = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(label),
-            layout: &self.pipelines.finish_layout,
-            entries: &[
-                entry(4, range(&uniforms, u64::from(finish_place), finish_size)),
-                entry(NORMS.number, range(norms, 0, norms.size())),
-            ],
+        let finish = finish.map(|place| {
+            let size = size_of::<NormFinishUniforms>() as u64;
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(label),
+                layout: &self.pipelines.finish_layout,
+                entries: &[
+                    entry(4, range(&uniforms, u64::from(place), size)),
+                    entry(NORMS.number, range(norms, 0, norms.size())),
+                ],
+            })
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
             let kernel = label.to_owned();
@@ -102,8 +142,8 @@ impl Engine {
             }
             pass.set_pipeline(&ready.pipeline);
             pass.set_bind_group(0, &ready.group, &[]);
-            match ready.kernel {
-                Kernel::NormFinish(_) => pass.set_bind_group(1, &finish, &[]),
+            match (&finish, ready.kernel) {
+                (Some(finish), Kernel::NormFinish(_)) => pass.set_bind_group(1, finish, &[]),
                 _ => {
                     let page = pages[ready.page.min(pages.len() - 1)];
                     pass.set_bind_group(1, &step, &[head, page]);

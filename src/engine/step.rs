@@ -3,9 +3,9 @@
 use super::Engine;
 use super::checks::{check_ascent, check_slices};
 use super::error::EngineError;
-use super::half::{Half, HalfNorm, Plan};
+use super::half::{Half, HalfNorm};
 use super::kinds::{Kinds, Rates, check_partners, check_states};
-use super::record::Constants;
+use super::record::Recording;
 use super::slices::{AscentTensor, DescentTensor, Placement};
 use super::stats::StepStats;
 use crate::layout::{Kernel, NormOf, Norms, Scaling};
@@ -92,16 +92,17 @@ impl Engine {
         };
         let kinds = Kinds::of_groups(hyper, tensors.iter().map(|tensor| tensor.group))?;
         check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
-        let rows = tensors
-            .iter()
-            .enumerate()
-            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns()));
-        let plan = self.plan(half, rows, || check_ascent(tensors, placement))?;
         let norms = self.norms_buffer();
-        let blend = BlendSource::Method;
-        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
-        self.record(encoder, "wsam.ascent", &plan.0, &constants, &norms)?;
-        let stats = stats(&plan.0, plan.1, start);
+        let recording = Recording {
+            label: "wsam.ascent",
+            start,
+            half,
+            kinds: &kinds,
+            constants: kinds.constants(hyper, BlendSource::Method),
+            norms: &norms,
+        };
+        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns()));
+        let stats = self.run(encoder, &recording, each, || check_ascent(tensors, placement))?;
         Ok(Ascent { norms, tensors: tensors.len(), track_norms, stats })
     }
 
@@ -137,14 +138,16 @@ impl Engine {
             norm: descent_norm(hyper, ascent.track_norms),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: false },
         };
-        let rows = tensors
-            .iter()
-            .enumerate()
-            .map(|(i, tensor)| kinds.row(i, tensor.weight.len, tensor.columns(anchored)));
-        let plan = self.plan(half, rows, || check_slices(tensors))?;
-        let constants = Constants { kinds: kinds.uniforms(hyper, blend), blend };
-        self.record(encoder, "wsam.descent", &plan.0, &constants, &ascent.norms)?;
-        Ok(stats(&plan.0, plan.1, start))
+        let recording = Recording {
+            label: "wsam.descent",
+            start,
+            half,
+            kinds: &kinds,
+            constants: kinds.constants(hyper, blend),
+            norms: &ascent.norms,
+        };
+        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
+        self.run(encoder, &recording, each, || check_slices(tensors))
     }
 
     /// A fresh buffer for the norms, zero as wgpu makes it.
@@ -162,12 +165,12 @@ impl Engine {
 
 /// How a model's perturbation scales with its weights.
 pub(crate) fn scaling(hyper: &Hyperparameters) -> Scaling {
-    if hyper.perturbs_unevenly() {
-        Scaling::ByKind
-    } else if hyper.adaptive {
-        Scaling::Adaptive
-    } else {
+    if hyper.perturbs_by_gradient_norm() {
         Scaling::Plain
+    } else if hyper.perturbs_unevenly() {
+        Scaling::ByKind
+    } else {
+        Scaling::Adaptive
     }
 }
 
@@ -194,8 +197,4 @@ pub(crate) fn descent_norm(hyper: &Hyperparameters, track_norms: bool) -> Option
 
 pub(crate) fn same_count(ascent: usize, descent: usize) -> Result<(), EngineError> {
     if ascent == descent { Ok(()) } else { Err(EngineError::TensorCount { ascent, descent }) }
-}
-
-pub(crate) fn stats(plan: &Plan, made: bool, start: Instant) -> StepStats {
-    StepStats { plans_made: u32::from(made), recording: start.elapsed(), ..plan.stats }
 }

@@ -116,6 +116,11 @@ impl Hyperparameters {
         })
     }
 
+    /// Whether every perturbation is divided by `||g||`, and no other norm is needed for it.
+    pub fn perturbs_by_gradient_norm(&self) -> bool {
+        !self.adaptive && !self.perturbs_unevenly()
+    }
+
     pub(super) fn validate_groups(&self) -> Result<(), InvalidHyperparameter> {
         for group in &self.groups {
             non_negative("lr_factor of a group", group.lr_factor)?;

@@ -15,3 +15,5 @@ pub mod raw;
 
 #[cfg(feature = "burn")]
 pub mod burned;
+#[cfg(feature = "burn")]
+pub mod target;

@@ -1,7 +1,7 @@
 //! The halves of a step around a base optimizer of Burn's.
 
-use super::steps::{columns, slices};
-use super::{Fused, Kept, Mixed, Row};
+use super::steps::columns;
+use super::{Fused, Kept, Mixed};
 use crate::burn::bridge::{Memory, Resident};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
@@ -113,8 +113,14 @@ impl Fused {
                 .zip(&resolved.tensors)
                 .zip(&updated)
                 .zip(&grads_perturbed)
-                .map(|(((row, weight), updated), grad_perturbed)| {
-                    sharpened(row, weight, updated, grad_perturbed)
+                .map(|(((row, weight), updated), grad_perturbed)| DescentTensor {
+                    weight: updated.slice.clone(),
+                    anchor: Some(weight.slice.clone()),
+                    grad: row.grad.slice.clone(),
+                    grad_perturbed: grad_perturbed.slice.clone(),
+                    state: Vec::new(),
+                    step: 1,
+                    group: row.group,
                 })
                 .collect();
             let mut encoder = self.encoder();
@@ -128,22 +134,5 @@ impl Fused {
         }
         self.last_step = Some(stats);
         Ok(half)
-    }
-}
-
-fn sharpened(
-    row: &Row,
-    weight: &Memory,
-    updated: &Memory,
-    grad_perturbed: &Memory,
-) -> DescentTensor {
-    DescentTensor {
-        weight: updated.slice.clone(),
-        anchor: Some(weight.slice.clone()),
-        grad: row.grad.slice.clone(),
-        grad_perturbed: grad_perturbed.slice.clone(),
-        state: slices(&[]),
-        step: 1,
-        group: row.group,
     }
 }

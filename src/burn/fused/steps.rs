@@ -309,6 +309,6 @@ fn in_place_of(rows: &[Row], weights: &[Resident], perturbed: &[Resident]) -> Ve
     rows.iter().zip(weights).map(take).collect()
 }
 
-pub(super) fn slices(memory: &[Memory]) -> Vec<Slice> {
+fn slices(memory: &[Memory]) -> Vec<Slice> {
     memory.iter().map(|memory| memory.slice.clone()).collect()
 }

@@ -5,9 +5,10 @@ use super::Wsam;
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::rates::Rates;
 use crate::burn::report::StepReport;
+use crate::burn::sums::Sum;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 /// Where the weights are perturbed in a step over several micro-batches.
@@ -112,35 +113,37 @@ impl Wsam {
         };
         if perturbation == Perturbation::Whole {
             let mut all = |model: &M| {
-                let mut sums = Sums::default();
+                let mut sum = Sum::default();
                 for batch in micro_batches.iter().enumerate() {
-                    sums.add(model, each(model, batch)?);
+                    let (grads, loss) = each(model, batch)?;
+                    sum.add(model, grads, Some(loss));
                 }
-                sums.take()
+                summed(sum)
             };
             return match all(&model) {
                 Ok(first) => self.halves(&rates, model, first, all),
                 Err(error) => Err(Rejected::new(model, error)),
             };
         }
-        let (mut first, mut second) = (Sums::default(), Sums::default());
+        let (mut first, mut second) = (Sum::default(), Sum::default());
         let mut model = model;
         for batch in micro_batches.iter().enumerate() {
             let (grads, loss) = match each(&model, batch) {
                 Ok(pass) => pass,
                 Err(error) => return Err(Rejected::new(model, error)),
             };
-            first.add(&model, (copied(&model, &grads), loss));
+            first.add(&model, copied(&model, &grads), Some(loss));
             let ascended = self.ascend(model, grads)?;
-            let perturbed = each(&ascended, batch).map(|pass| second.add(&*ascended, pass));
+            let perturbed = each(&ascended, batch)
+                .map(|(grads, loss)| second.add(&*ascended, grads, Some(loss)));
             model = ascended.restore();
             if let Err(error) = perturbed {
                 return Err(Rejected::new(model, error));
             }
         }
         // The last climb is for the descent's sake: it needs `g`, and `g~` is there already.
-        match first.take() {
-            Ok(first) => self.halves(&rates, model, first, |_| second.take()),
+        match summed(first) {
+            Ok(first) => self.halves(&rates, model, first, |_| summed(second)),
             Err(error) => Err(Rejected::new(model, error)),
         }
     }
@@ -183,31 +186,10 @@ fn pass<M: Module>(model: &M, loss: Tensor<1>) -> Result<Pass, WsamError> {
     Ok((grads, loss.without_autodiff()))
 }
 
-/// Sums over micro-batches.
-struct Sums<M> {
-    grads: GradientsAccumulator<M>,
-    loss: Option<Tensor<1>>,
-}
-
-impl<M> Default for Sums<M> {
-    fn default() -> Self {
-        Self { grads: GradientsAccumulator::new(), loss: None }
-    }
-}
-
-impl<M: Module> Sums<M> {
-    fn add(&mut self, model: &M, (grads, loss): Pass) {
-        self.grads.accumulate(model, grads);
-        self.loss = Some(match self.loss.take() {
-            Some(sum) => sum + loss,
-            None => loss,
-        });
-    }
-
-    fn take(&mut self) -> Result<Pass, WsamError> {
-        let loss = self.loss.take().ok_or(WsamError::NoMicroBatches)?;
-        Ok((self.grads.grads(), loss))
-    }
+/// What was summed up.
+fn summed<M: Module>(sum: Sum<M>) -> Result<Pass, WsamError> {
+    let (grads, loss) = sum.take();
+    Ok((grads, loss.ok_or(WsamError::NoMicroBatches)?))
 }
 
 /// Handles to the same gradients.

@@ -68,7 +68,7 @@ impl Point {
     ) -> Result<Vector, SharpnessError> {
         let copy = self.moved(model, combine(&self.weights, by, direction));
         let (_, grads) = backward(&copy, loss)?;
-        Ok(collect_perturbed::<Flat, M>(&copy, grads, &self.device, &self.names)?)
+        Ok(collect_perturbed::<Flat, M>(copy, grads, &self.device, &self.names)?)
     }
 }
 

@@ -2,6 +2,7 @@
 //! device shares with the user's own code.
 
 use super::point::Vector;
+use crate::burn::split_mix::{STEP, scrambled};
 use burn::tensor::{Tensor, TensorData};
 
 /// Steele, Lea and Flood's SplitMix64 under Box and Muller's transformation.
@@ -17,11 +18,8 @@ impl Normal {
 
     /// In (0, 1].
     fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.state;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
+        let bits = scrambled(self.state);
+        self.state = self.state.wrapping_add(STEP);
         ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 

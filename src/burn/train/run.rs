@@ -1,7 +1,7 @@
 //! A training under way: one optimizer step over one batch or over accumulated ones.
 
 use super::error::WsamTrainingError;
-use super::gradients::{Sum, trainable, weights};
+use super::gradients::{trainable, weights};
 use super::report::TrainingStep;
 use super::schedule::{Moment, Schedule};
 use super::shared::{Mode, Shared};
@@ -11,6 +11,7 @@ use crate::burn::masks::Masks;
 use crate::burn::optimizer::{Perturbation, copied};
 use crate::burn::rates::Rates;
 use crate::burn::report::StepReport;
+use crate::burn::sums::Sum;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
