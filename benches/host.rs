@@ -15,7 +15,7 @@ mod sets;
 use burn::optim::GradientsParams;
 use burn::tensor::{Distribution, Tensor};
 use burn_wsam::RoutePolicy::{Fused, TensorOps};
-use burn_wsam::method::Hyperparameters;
+use burn_wsam::method::{Hyperparameters, NonFinite};
 use burned::{Deep, bases, wsam};
 use criterion::{Criterion, criterion_group, criterion_main};
 use raw::{Model, Steps};
@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
 fn recording(criterion: &mut Criterion, report: &Report) {
     let (engine, _) = raw::engine();
     let (_, base) = raw::bases()[1];
-    let hyper = Hyperparameters::new(base);
+    let non_finite = NonFinite::Propagate;
+    let hyper = Hyperparameters { non_finite, ..Hyperparameters::new(base) };
     for set in sets::sets() {
         let mut group = criterion.benchmark_group(format!("recording, {}", set.name));
         group.sample_size(20).measurement_time(Duration::from_secs(1));

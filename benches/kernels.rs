@@ -13,7 +13,7 @@ mod sets;
 mod stages;
 
 use burn_wsam::layout::Stage;
-use burn_wsam::method::Hyperparameters;
+use burn_wsam::method::{Hyperparameters, NonFinite};
 use criterion::{Criterion, criterion_group, criterion_main};
 use raw::{Model, Steps, bases};
 use report::Report;
@@ -34,7 +34,9 @@ fn kernels(criterion: &mut Criterion) {
         group.sample_size(10).warm_up_time(Duration::from_millis(300));
         group.measurement_time(Duration::from_secs(1));
         for (base_name, base) in bases() {
-            let (hyper, states) = (Hyperparameters::new(base), base.state_names().len());
+            let states = base.state_names().len();
+            let non_finite = NonFinite::Propagate;
+            let hyper = Hyperparameters { non_finite, ..Hyperparameters::new(base) };
             let model = Model::new(&engine, &set.lens, 4 + states);
             let [ordinary, lean] = [false, true].map(|lean| Steps::new(&model, lean));
             let all = stages::stages(false).map(|stage| (stage, &ordinary));

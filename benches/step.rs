@@ -11,7 +11,7 @@ mod report;
 #[path = "common/sets.rs"]
 mod sets;
 
-use burn_wsam::method::Hyperparameters;
+use burn_wsam::method::{Hyperparameters, NonFinite};
 use criterion::{Criterion, criterion_group, criterion_main};
 use raw::{Model, Steps, bases};
 use report::Report;
@@ -29,10 +29,13 @@ fn steps(criterion: &mut Criterion) {
         group.sample_size(10).warm_up_time(Duration::from_millis(500));
         group.measurement_time(Duration::from_secs(2));
         for (base_name, base) in bases() {
-            let hyper = Hyperparameters::new(base);
             let model = Model::new(&engine, &set.lens, 4 + base.state_names().len());
-            for lean in [false, true] {
-                let name = format!("{base_name}{}", if lean { ", lean" } else { "" });
+            use NonFinite::{Propagate, Skip};
+            for (mode, lean, non_finite) in
+                [("", false, Propagate), (", lean", true, Propagate), (", looking", false, Skip)]
+            {
+                let name = format!("{base_name}{mode}");
+                let hyper = Hyperparameters { non_finite, ..Hyperparameters::new(base) };
                 let steps = Steps::new(&model, lean);
                 // Recorded and thrown away: the counts.
                 let stats = steps.record(&engine, &hyper, drop).expect("a valid step");

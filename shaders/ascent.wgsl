@@ -4,19 +4,29 @@
 //
 // Out of place: reads weight and grad, writes partner = w + e_w; weight stays as it was.
 // IN_PLACE: reads weight and grad, writes partner = w (the anchor) and weight = w + e_w.
+// In a step that is skipped e_w is zero.
 // One invocation owns an element in all three buffers (see common.wgsl). Tensors that are not
 // perturbed are left out of the table.
 
 override IN_PLACE: bool = false;
 
+// What every element of a step needs, read once.
+struct Scales {
+    adaptive: bool,
+    skipped: bool,
+    rho: f32,
+    scale: f32,
+}
+
 // frame
-fn climb_at(chunk: Chunk, i: u32, count: u32, adaptive: bool, rho: f32, scale: f32) {
+fn climb_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     let w = load_weight(chunk.weight + i);
     // Scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
-    var e = rho * (load_grad(chunk.grad + i) * scale);
-    if adaptive {
+    var e = scales.rho * (load_grad(chunk.grad + i) * scales.scale);
+    if scales.adaptive {
         e *= w * w;
     }
+    e = select(e, vec4<f32>(), scales.skipped);
     if IN_PLACE {
         store_partner(chunk.partner + i, w, count);
         store_weight(chunk.weight + i, w + e, count);
@@ -25,12 +35,12 @@ fn climb_at(chunk: Chunk, i: u32, count: u32, adaptive: bool, rho: f32, scale: f
     }
 }
 
-fn climb(chunk: Chunk, len: u32, lane: u32, adaptive: bool, rho: f32, scale: f32) {
+fn climb(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
     for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        climb_at(chunk, i, 4u, adaptive, rho, scale);
+        climb_at(chunk, i, 4u, scales);
     }
     if owns_tail(len, lane) {
-        climb_at(chunk, len - len % 4u, len % 4u, adaptive, rho, scale);
+        climb_at(chunk, len - len % 4u, len % 4u, scales);
     }
 }
 // end frame
@@ -46,7 +56,6 @@ fn ascent(
     }
     let chunk = chunks[index];
     let kind = kinds[chunk.kind];
-    let scale = 1.0 / (perturbation_norm(kind) + kind.guard);
-    let adaptive = is_adaptive(kind);
-    climb(chunk, chunk.len, lane, adaptive, kind.rho, scale); // each frame
+    let scales = Scales(is_adaptive(kind), is_skipped(kind), kind.rho, perturbation_scale(kind));
+    climb(chunk, chunk.len, lane, scales); // each frame
 }

@@ -33,7 +33,7 @@ struct Chunk {
     kind: u32,
 }
 
-// Global norms of one step, written by norm_finish.
+// What one step finds out about its gradients: norm_finish and check write it.
 struct Norms {
     // ||g||, what max_norm clips.
     gradient: f32,
@@ -41,9 +41,15 @@ struct Norms {
     perturbation: f32,
     // ||g~||.
     perturbed: f32,
-    padding: f32,
+    // What every gradient is multiplied by, set by the host: 1 / loss scale.
+    inv_scale: f32,
     // What e_w is divided by in groups with a norm of their own.
     own: array<vec4<f32>, 8>,
+    // 1 if g, or g~, or its norm, has a NaN or an infinity; else 0.
+    bad_gradient: f32,
+    bad_perturbed: f32,
+    padding_0: f32,
+    padding_1: f32,
 }
 
 struct DispatchUniforms {
@@ -85,6 +91,10 @@ const PERTURBED: u32 = 1u;
 const ADAPTIVE: u32 = 2u;
 const DEVICE_BLEND: u32 = 4u;
 const FIRST: u32 = 8u;
+// A step over gradients that are not finite is left out ...
+const SKIPS: u32 = 16u;
+// ... but taken by the base optimizer alone where only g~ is not.
+const FALLS_BACK: u32 = 32u;
 
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
 @group(1) @binding(0) var<uniform> dispatch: DispatchUniforms;
@@ -94,6 +104,13 @@ const FIRST: u32 = 8u;
 // A dispatch is two-dimensional, because one dimension ends at 65,535 workgroups.
 fn chunk_index(workgroup: vec3<u32>) -> u32 {
     return workgroup.y * dispatch.grid_width + workgroup.x;
+}
+
+// Whether weights and states stay as they are. Told by numbers, not by NaNs: a compiler may take it
+// that there are none.
+fn is_skipped(kind: KindUniforms) -> bool {
+    let fatal = step_norms.bad_perturbed != 0.0 && (kind.flags & FALLS_BACK) == 0u;
+    return (kind.flags & SKIPS) != 0u && (step_norms.bad_gradient != 0.0 || fatal);
 }
 
 // A chunk's last elements, where its length is no multiple of four, are one invocation's: the next

@@ -6,6 +6,8 @@
 //     w   <- base_step(w, a g + b g~) - lr sharpness (g~ - g)
 //
 // ALONE: the base optimizer's step and nothing else, w <- base_step(w, g); there is no g~.
+// In a step that is skipped w alone is restored. In one that falls back g stands in for g~, which makes
+// it the base optimizer's.
 // Reads anchor, grad, grad_perturbed (unless ALONE); reads and writes weight and the states.
 // One invocation owns an element in all buffers (see common.wgsl).
 
@@ -21,6 +23,7 @@ struct Scales {
     sharpness: f32,
     clip_g: f32,
     clip_perturbed: f32,
+    falls_back: bool,
 }
 
 // frame
@@ -36,7 +39,8 @@ fn descend_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
         store_weight(chunk.weight + i, base_step(scales.kind, chunk, i, count, w, g), count);
         return;
     }
-    let g_perturbed = scales.clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
+    let second = scales.clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
+    let g_perturbed = select(second, g, scales.falls_back);
     let h = scales.a * g + scales.b * g_perturbed;
     let stepped = base_step(scales.kind, chunk, i, count, w, h);
     store_weight(chunk.weight + i, stepped - scales.sharpness * (g_perturbed - g), count);
@@ -48,6 +52,19 @@ fn descend(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
     }
     if owns_tail(len, lane) {
         descend_at(chunk, len - len % 4u, len % 4u, scales);
+    }
+}
+
+fn restore(chunk: Chunk, len: u32, lane: u32) {
+    if !ANCHORED {
+        return;
+    }
+    for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
+        store_weight(chunk.weight + i, load_anchor(chunk.anchor + i), 4u);
+    }
+    if owns_tail(len, lane) {
+        let i = len - len % 4u;
+        store_weight(chunk.weight + i, load_anchor(chunk.anchor + i), len % 4u);
     }
 }
 // end frame
@@ -71,6 +88,9 @@ fn descent(
         kind.lr * mixed.sharpness,
         clip(step_norms.gradient, kind.max_norm),
         clip(step_norms.perturbed, kind.max_norm_perturbed),
+        (kind.flags & FALLS_BACK) != 0u && step_norms.bad_perturbed != 0.0,
     );
-    descend(chunk, chunk.len, lane, scales); // each frame
+    let skipped = is_skipped(kind);
+    descend(chunk, select(chunk.len, 0u, skipped), lane, scales); // each frame
+    restore(chunk, select(0u, chunk.len, skipped), lane); // each frame
 }

@@ -4,7 +4,7 @@
 //     partner  w + e_w, if perturbed                     e_w as in ascent.wgsl, from the unclipped g
 //     weight   base_step(w, g) + lr sharpness g          g clipped as in descent.wgsl
 //
-// lean_descent.wgsl subtracts lr sharpness g~. Reads w from the anchor if ANCHORED, otherwise from
+// lean_descent.wgsl subtracts lr sharpness g~. In a step that is skipped both are w. Reads w from the anchor if ANCHORED, otherwise from
 // weight itself; reads grad, writes partner, reads and writes the states.
 // One invocation owns an element in all buffers (see common.wgsl).
 
@@ -50,6 +50,28 @@ fn climb(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
         climb_at(chunk, len - len % 4u, len % 4u, scales);
     }
 }
+
+fn stay_at(chunk: Chunk, i: u32, count: u32, perturbed: bool) {
+    var w: vec4<f32>;
+    if ANCHORED {
+        w = load_anchor(chunk.anchor + i);
+        store_weight(chunk.weight + i, w, count);
+    } else {
+        w = load_weight(chunk.weight + i);
+    }
+    if perturbed {
+        store_partner(chunk.partner + i, w, count);
+    }
+}
+
+fn stay(chunk: Chunk, len: u32, lane: u32, perturbed: bool) {
+    for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
+        stay_at(chunk, i, 4u, perturbed);
+    }
+    if owns_tail(len, lane) {
+        stay_at(chunk, len - len % 4u, len % 4u, perturbed);
+    }
+}
 // end frame
 
 @compute @workgroup_size(WORKGROUP)
@@ -67,9 +89,11 @@ fn lean_ascent(
         kind,
         is_perturbed(kind),
         is_adaptive(kind),
-        1.0 / (perturbation_norm(kind) + kind.guard),
+        perturbation_scale(kind),
         clip(step_norms.gradient, kind.max_norm),
         kind.lr * blend_of(kind).sharpness,
     );
-    climb(chunk, chunk.len, lane, scales); // each frame
+    let skipped = is_skipped(kind);
+    climb(chunk, select(chunk.len, 0u, skipped), lane, scales); // each frame
+    stay(chunk, select(0u, chunk.len, skipped), lane, scales.perturbed); // each frame
 }

@@ -1,7 +1,8 @@
 // norm: the global L2 norm over all tensors of a model, in two entry points.
 //
 //     norm         partials[..] = sums of squares over a chunk
-//     norm_finish  norms[slots] = sqrt(sum of all partials)
+//     norm_finish  norms[slots] = inv_scale sqrt(sum of all partials)
+//                  norms[mark]  = 1 if that is not finite
 //
 // of g if PLAIN, of what the perturbation scales if SCALED: |w| g where it is adaptive, g where it is
 // not, nothing where there is none. Of both in one reading if both are set, and then a plain and a
@@ -28,16 +29,17 @@ struct NormFinishUniforms {
     partial_count: u32,
     // Bit i set: write the norm of g to field i of Norms.
     slots_plain: u32,
-    padding_0: u32,
-    padding_1: u32,
+    // bad_gradient or bad_perturbed, as a place in Norms.
+    mark: u32,
+    padding: u32,
     // Where the partials of each scope end.
     ends: array<vec4<u32>, 8>,
 }
 
 @group(0) @binding(9) var<storage, read_write> partials: array<vec4<f32>>;
 @group(1) @binding(4) var<uniform> norm_finish_uniforms: NormFinishUniforms;
-// Norms, as an array.
-@group(1) @binding(5) var<storage, read_write> norms: array<f32, 36>;
+// Norms, as an array: several workgroups may write the same mark.
+@group(1) @binding(5) var<storage, read_write> norms: array<atomic<u32>, 40>;
 
 const LARGE: f32 = 0x1p+47f;
 const LARGE_SCALE: f32 = 0x1p-85f;
@@ -276,6 +278,19 @@ fn end_of(scope: u32) -> u32 {
     return norm_finish_uniforms.ends[scope / 4u][scope % 4u];
 }
 
+const INV_SCALE: u32 = 3u;
+
+fn finished(sum: vec4<f32>) -> f32 {
+    let norm = root(sum);
+    // By bits: a compiler may take it that there are no NaNs. Inputs of whatever magnitude give
+    // finite sums, so a sum that is none saw a NaN or an infinity.
+    let bits = bitcast<vec4<u32>>(vec4<f32>(sum.xyz, norm)) << vec4<u32>(1u);
+    if any(bits >= vec4<u32>(0xff000000u)) {
+        atomicStore(&norms[norm_finish_uniforms.mark], bitcast<u32>(1.0));
+    }
+    return bitcast<f32>(atomicLoad(&norms[INV_SCALE])) * norm;
+}
+
 // Workgroup k finishes the norm of scope k; the first one also that of g.
 @compute @workgroup_size(WORKGROUP)
 fn norm_finish(
@@ -292,7 +307,8 @@ fn norm_finish(
         let sum = stretch_sum(lane, start, end_of(scope), offset);
         if lane == 0u {
             // Scope 0 is the field `perturbation`; the others follow the named fields.
-            norms[select(3u + scope, 1u, scope == 0u)] = root(sum);
+            let slot = select(3u + scope, 1u, scope == 0u);
+            atomicStore(&norms[slot], bitcast<u32>(finished(sum)));
         }
     }
     if PLAIN {
@@ -302,9 +318,10 @@ fn norm_finish(
         }
         let sum = stretch_sum(lane, 0u, end, 0u);
         if lane == 0u && scope == 0u {
-            for (var slot = 0u; slot < 4u; slot += 1u) {
+            let norm = finished(sum);
+            for (var slot = 0u; slot < INV_SCALE; slot += 1u) {
                 if (norm_finish_uniforms.slots_plain & (1u << slot)) != 0u {
-                    norms[slot] = root(sum);
+                    atomicStore(&norms[slot], bitcast<u32>(norm));
                 }
             }
         }

@@ -10,11 +10,15 @@ fn is_perturbed(kind: KindUniforms) -> bool {
     return SCALING != 2u || (kind.flags & PERTURBED) != 0u;
 }
 
-// What a scaled gradient is divided by.
 fn perturbation_norm(kind: KindUniforms) -> f32 {
     if kind.norm < 4u {
         return step_norms.perturbation;
     }
     let own = kind.norm - 4u;
     return step_norms.own[own / 4u][own % 4u];
+}
+
+// What brings a gradient to the length of e_w over rho.
+fn perturbation_scale(kind: KindUniforms) -> f32 {
+    return step_norms.inv_scale / (perturbation_norm(kind) + kind.guard);
 }

@@ -40,8 +40,9 @@ fn blend_of(kind: KindUniforms) -> BlendUniforms {
 // PyTorch's guard in clip_grad_norm_.
 const CLIP_EPSILON: f32 = 1e-6;
 
+// What a gradient of this norm is multiplied by.
 fn clip(norm: f32, max_norm: f32) -> f32 {
-    return min(1.0, max_norm / (norm + CLIP_EPSILON));
+    return step_norms.inv_scale * min(1.0, max_norm / (norm + CLIP_EPSILON));
 }
 
 // frame

@@ -96,6 +96,16 @@
 //! not perturbed costs the ascent nothing. On the fused route groups are rows in a table: the step takes
 //! the dispatches that it takes without them. A group that matches no parameter is refused.
 //!
+//! # Gradients that are not finite
+//!
+//! By default a step over a NaN or an infinity is skipped, weights and state bit for bit as they were, and
+//! the training goes on. [`NonFinitePolicy`](crate::NonFinitePolicy) has the other choices. Look at
+//! [`skipped_steps`](crate::Wsam::skipped_steps) now and then, as it waits for the device: many of them
+//! mean a learning rate or a `rho` too large, or a loss that should not be computed as it is. In half
+//! precision small gradients vanish and large ones overflow;
+//! [`loss_scale`](crate::WsamConfig::loss_scale) seeks the largest factor that does not overflow. Under
+//! `SupervisedTraining` the loss is the training step's own, and is not scaled.
+//!
 #![cfg_attr(feature = "train", doc = include_str!("guide/learner.md"))]
 #![cfg_attr(
     not(feature = "train"),

@@ -7,8 +7,10 @@
 //! [`Hyperparameters`].
 
 mod group;
+mod non_finite;
 
 pub use group::{Group, InGroup, MAX_OWN_NORMS, NormScope};
+pub use non_finite::{NonFinite, Outcome};
 
 /// One hyperparameter is outside its domain.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -142,13 +144,15 @@ pub struct Hyperparameters {
     pub coupling: Coupling,
     /// Clipping by global norm, if any.
     pub clip: Option<Clip>,
+    /// What becomes of a step whose gradients are not finite.
+    pub non_finite: NonFinite,
     /// Groups of parameters that depart from this.
     pub groups: Vec<Group>,
 }
 
 impl Hyperparameters {
     /// The authors' defaults around `base`: rho 0.05, gamma 0.9, eps 1e-12, decoupled, not
-    /// adaptive, no clipping.
+    /// adaptive, no clipping; but a step that is not finite is skipped, where theirs writes NaNs.
     pub fn new(base: Base) -> Self {
         Self {
             base,
@@ -158,6 +162,7 @@ impl Hyperparameters {
             adaptive: false,
             coupling: Coupling::Decoupled,
             clip: None,
+            non_finite: NonFinite::Skip,
             groups: Vec::new(),
         }
     }

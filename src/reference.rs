@@ -18,7 +18,7 @@
 //! | Adam, AdamW, AMSGrad | PyTorch, `torch.optim.Adam`, `AdamW` (Kingma & Ba 2015, Loshchilov & Hutter 2019, Reddi et al. 2018) |
 
 use crate::method::{
-    Base, CLIP_EPSILON, ClipScope, Coupling, Hyperparameters, InGroup, Moments, Momentum,
+    Base, CLIP_EPSILON, ClipScope, Coupling, Hyperparameters, InGroup, Moments, Momentum, Outcome,
 };
 
 /// The oracle was called with tensors that do not fit, or out of turn.
@@ -161,7 +161,8 @@ impl Oracle {
         Ok(perturbed)
     }
 
-    /// Updates the weights and the state, given the gradient `g~` at `w + e_w`.
+    /// Updates the weights and the state, given the gradient `g~` at `w + e_w`; or does what
+    /// [`Hyperparameters::non_finite`] says.
     ///
     /// # Errors
     ///
@@ -171,24 +172,54 @@ impl Oracle {
         self.check(grads_perturbed)?;
         let g = self.pending.take().ok_or(ReferenceError::DescentBeforeAscent)?;
         self.norms.perturbed = norm(grads_perturbed);
+        let (gradient, perturbed) = (self.norms.gradient, self.norms.perturbed);
+        let outcome =
+            self.hyper.non_finite.outcome(false, gradient.is_finite(), perturbed.is_finite());
+        if outcome == Outcome::Skipped {
+            return Ok(());
+        }
         self.step = self.step.saturating_add(1);
 
         let (g, p) = self.clip(g, grads_perturbed.to_vec());
+        let p = if outcome == Outcome::Base { g.clone() } else { p };
         for (tensor, (g, p)) in g.iter().zip(&p).enumerate() {
             let InGroup { base, blend, lr_factor, .. } = self.groups[tensor];
             let lr = lr * lr_factor;
             match self.hyper.coupling {
                 Coupling::Coupled => {
                     let h = zip(g, p, |g, p| blend.a * g + blend.b * p);
-                    self.base_step(base, tensor, lr, &h);
+                    self.base_step_of(base, tensor, lr, &h);
                 }
                 Coupling::Decoupled => {
-                    self.base_step(base, tensor, lr, g);
+                    self.base_step_of(base, tensor, lr, g);
                     let sharpness = zip(p, g, |p, g| p - g);
                     let step = |w, s| w - lr * blend.sharpness * s;
                     self.weights[tensor] = zip(&self.weights[tensor], &sharpness, step);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The base optimizer's step alone, on `g`: what a step is at `gamma = 0`, without its second pass. An
+    /// ascent before it is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ascent`](Self::ascent).
+    pub fn base_step(&mut self, lr: f64, grads: &[Vec<f64>]) -> Result<(), ReferenceError> {
+        self.check(grads)?;
+        self.pending = None;
+        self.norms.gradient = norm(grads);
+        let finite = self.norms.gradient.is_finite();
+        if self.hyper.non_finite.outcome(false, finite, true) == Outcome::Skipped {
+            return Ok(());
+        }
+        self.step = self.step.saturating_add(1);
+        let (g, _) = self.clip(grads.to_vec(), Vec::new());
+        for (tensor, g) in g.iter().enumerate() {
+            let InGroup { base, lr_factor, .. } = self.groups[tensor];
+            self.base_step_of(base, tensor, lr * lr_factor, g);
         }
         Ok(())
     }
@@ -244,7 +275,7 @@ impl Oracle {
         (g, p)
     }
 
-    fn base_step(&mut self, base: Base, tensor: usize, lr: f64, h: &[f64]) {
+    fn base_step_of(&mut self, base: Base, tensor: usize, lr: f64, h: &[f64]) {
         let w = self.weights[tensor].clone();
         let direction = match base {
             Base::Sgd { momentum, weight_decay } => {

@@ -3,12 +3,18 @@
 
 mod common;
 
+#[path = "engine/faults.rs"]
+mod faults;
 #[path = "engine/groups.rs"]
 mod groups;
 #[path = "engine/layouts.rs"]
 mod layouts;
 #[path = "engine/limits.rs"]
 mod limits;
+#[path = "engine/non_finite.rs"]
+mod non_finite;
+#[path = "engine/processes.rs"]
+mod processes;
 #[path = "engine/properties.rs"]
 mod properties;
 #[path = "engine/refusals.rs"]
@@ -19,7 +25,7 @@ mod shapes;
 mod stats;
 
 use burn_wsam::engine::{Engine, Placement};
-use burn_wsam::method::{Base, Coupling, Hyperparameters, Moments, Momentum};
+use burn_wsam::method::{Base, Coupling, Hyperparameters, Moments, Momentum, NonFinite};
 use common::gpu::{Test, run, trials};
 use common::raw::EngineRoute;
 use common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
@@ -56,8 +62,23 @@ fn main() {
         ("refused blends", refusals::blends),
         ("a blend from the device", refusals::device_blend),
         ("counts", stats::counts),
+        ("a step that is not finite", non_finite::skipped),
+        ("a step that is not finite, lean", non_finite::lean),
+        ("a base step that is not finite", non_finite::base_alone),
+        ("a loss scale", non_finite::scaled),
+        ("a loss that overflows its scale", non_finite::overflow),
+        ("refused scales", non_finite::refused),
+        ("a lost device", faults::lost),
+        ("buffers of another device", faults::foreign),
+        ("no memory", faults::no_memory),
     ];
-    run(trials(tests));
+    let mut trials = trials(tests);
+    trials.extend(common::gpu::adapters().iter().map(faults::no_memory_at_all));
+    trials.push(processes::trial());
+    if processes::is_child() {
+        return processes::print();
+    }
+    run(trials);
 }
 
 /// f32 against f64, with gradients of order 1.
@@ -85,6 +106,11 @@ fn amsgrad() -> Hyperparameters {
         coupling: Coupling::Coupled,
         ..Hyperparameters::new(Base::Adam(Moments { amsgrad: true, ..MOMENTS }))
     }
+}
+
+/// Whatever comes of it: without a look at `g~`.
+fn propagating(hyper: Hyperparameters) -> Hyperparameters {
+    Hyperparameters { non_finite: NonFinite::Propagate, ..hyper }
 }
 
 /// Repeatable noise in [-1, 1), exact in f32.

@@ -3,7 +3,7 @@
 use burn_wsam::layout::{
     Access, BlendUniforms, Chunk, DispatchUniforms, Frames, KINDS, Kernel, KindUniforms,
     NormFinishUniforms, Norms, SCOPES, Specialisation, Stage, Width, bindings, column, framed,
-    source, storage_buffers,
+    mark, source, storage_buffers,
 };
 use std::collections::HashSet;
 use std::mem::offset_of;
@@ -57,10 +57,23 @@ fn structs_match_the_shaders() {
             kind,
         }
     );
-    same_layout!(Stage::Ascent, Norms { gradient, perturbation, perturbed, padding, own });
+    same_layout!(
+        Stage::Ascent,
+        Norms {
+            gradient,
+            perturbation,
+            perturbed,
+            inv_scale,
+            own,
+            bad_gradient,
+            bad_perturbed,
+            padding_0,
+            padding_1,
+        }
+    );
     same_layout!(
         Stage::NormFinish,
-        NormFinishUniforms { partial_count, slots_plain, padding_0, padding_1, ends }
+        NormFinishUniforms { partial_count, slots_plain, mark, padding, ends }
     );
     same_layout!(Stage::Norm, DispatchUniforms { chunk_count, grid_width, padding_0, padding_1 });
     same_layout!(Stage::Descent, BlendUniforms { a, b, sharpness, padding });
@@ -107,6 +120,8 @@ fn constants_match_the_shaders() {
     assert_eq!(constant("ADAPTIVE"), KindUniforms::ADAPTIVE);
     assert_eq!(constant("DEVICE_BLEND"), KindUniforms::DEVICE_BLEND);
     assert_eq!(constant("FIRST"), KindUniforms::FIRST);
+    assert_eq!(constant("SKIPS"), KindUniforms::SKIPS);
+    assert_eq!(constant("FALLS_BACK"), KindUniforms::FALLS_BACK);
     let size = |module: &naga::Module, name: &str| {
         let variables = module.global_variables.iter();
         let found = variables.map(|(_, v)| v).find(|v| v.name.as_deref() == Some(name));
@@ -116,7 +131,10 @@ fn constants_match_the_shaders() {
     assert_eq!(size(&module, "kinds") as usize, KINDS * size_of::<KindUniforms>());
     assert_eq!(size(&self::module(Stage::Norm), "norms") as usize, size_of::<Norms>());
     assert_eq!(Norms::place(0), 1);
-    assert_eq!(4 * Norms::place(SCOPES) as usize, size_of::<Norms>() - 4);
+    assert_eq!(size(&self::module(Stage::Check), "norms") as usize, size_of::<Norms>());
+    // Places of the last scope and of the marks, one after another.
+    assert_eq!(Norms::place(SCOPES) + 1, mark(false));
+    assert_eq!(4 * mark(true) as usize, offset_of!(Norms, bad_perturbed));
 }
 
 #[test]

@@ -20,6 +20,8 @@ mod misuse;
 mod modules;
 #[path = "optimizer/nets.rs"]
 mod nets;
+#[path = "optimizer/non_finite.rs"]
+mod non_finite;
 #[path = "optimizer/oracle.rs"]
 mod oracle;
 #[path = "optimizer/records.rs"]
@@ -66,6 +68,12 @@ const TESTS: &[(&str, Test)] = &[
     ("micro-batches, each perturbed", accumulation::each),
     ("micro-batches refused", accumulation::refused),
     ("the same masks in both passes", masks::dropout),
+    ("steps that are left out", non_finite::skips),
+    ("steps that fall back", non_finite::falls_back),
+    ("steps that are refused", non_finite::refuses),
+    ("steps that are left out, lean", non_finite::lean),
+    ("a NaN that propagates", non_finite::propagates),
+    ("scaled losses", non_finite::scales),
     ("replicas with optimizers of their own", replicas::own_optimizers),
     ("a run resumes bit for bit", records::resume),
     ("records in files and on both routes", records::files_and_routes),
@@ -98,6 +106,7 @@ fn main() {
         Trial::test("configuration survives serialisation", || Ok(misuse::serialisation()?)),
         Trial::test("refused configurations", || Ok(misuse::configurations()?)),
         Trial::test("routes say why", || Ok(misuse::routes()?)),
+        Trial::test("refused loss scales", || Ok(non_finite::misuse()?)),
     ];
     let flex = target::flex();
     trials.extend(target::on(TESTS, &flex, "flex"));

@@ -6,7 +6,9 @@ use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_wsam::{AdamWBaseConfig, BaseConfig, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig};
+use burn_wsam::{
+    AdamWBaseConfig, BaseConfig, NonFinitePolicy, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig,
+};
 
 /// Parameters and nothing else.
 #[derive(Module, Debug)]
@@ -74,6 +76,9 @@ pub(crate) fn bases() -> [Base; 2] {
 }
 
 pub(crate) fn wsam(base: &BaseConfig, route: RoutePolicy, lean: bool, device: &Device) -> Wsam {
-    let config = WsamConfig::new(base.clone()).with_route(route).with_lean(lean);
+    let config = WsamConfig::new(base.clone())
+        .with_route(route)
+        .with_lean(lean)
+        .with_non_finite(NonFinitePolicy::Propagate);
     config.init(device).expect("a valid configuration on a shared device")
 }

@@ -78,6 +78,7 @@ impl Steps {
             let descents = model.map(|t| LeanDescentTensor {
                 weight: at(0, t),
                 grad_perturbed: at(3, t),
+                ran_on: None,
                 group: 0,
             });
             return Self::Lean(ascents, descents);

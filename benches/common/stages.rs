@@ -29,6 +29,7 @@ pub(crate) fn bytes(stage: Stage, states: u64) -> u64 {
     4 * match stage {
         Stage::Norm => 1,
         Stage::NormFinish => 0,
+        Stage::Check => 1,
         Stage::Ascent => 3,
         Stage::Descent => 4 + 2 * states,
         Stage::LeanAscent => 4 + 2 * states,

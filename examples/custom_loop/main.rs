@@ -1,5 +1,5 @@
 //! A training loop of one's own around the two halves of a step, with gradients accumulated over
-//! micro-batches. See the README beside this file.
+//! micro-batches and groups of parameters. See the README beside this file.
 
 #[allow(dead_code)]
 #[path = "../digits/data.rs"]
@@ -9,11 +9,11 @@ mod data;
 mod model;
 
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
-use burn::module::Module;
+use burn::module::{Module, ParamGroup};
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
-use burn_wsam::{SgdBaseConfig, Wsam, WsamConfig, WsamError};
+use burn_wsam::{GroupConfig, SgdBaseConfig, Wsam, WsamConfig, WsamError};
 use clap::Parser;
 use data::{Batch, Digits, Shuffle};
 use model::Network;
@@ -46,7 +46,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
     let base = SgdBaseConfig::new().with_momentum(Some(momentum));
-    let mut optim = WsamConfig::new(base.into()).with_gamma(0.8).init(&device)?;
+    // Biases and normalisation layers: not perturbed. The last layer: perturbed less, at a lower rate.
+    let small = GroupConfig::new(ParamGroup::from_any_predicates(vec!["bias", "norm"]));
+    let last = GroupConfig::new(ParamGroup::from_path("linear.weight"));
+    let groups = vec![small.with_perturbed(false), last.with_rho(Some(0.02)).with_lr_factor(0.5)];
+    let config = WsamConfig::new(base.into()).with_gamma(0.8).with_groups(groups);
+    let mut optim = config.init(&device)?;
     println!("Route: {}", optim.route());
 
     let mut network = Network::new(1, &device);

@@ -1,28 +1,31 @@
 //! Between Burn's tensors and ranges of wgpu buffers.
+//!
+//! Burn's wgpu backend is one of two, by Burn's feature `fusion`: with it tensors are promises that a
+//! server keeps, without it they are memory. Each has its [`Bridge`].
+
+#[cfg(not(feature = "fusion"))]
+mod direct;
+#[cfg(feature = "fusion")]
+mod fusion;
+
+#[cfg(not(feature = "fusion"))]
+pub(crate) use direct::{Bridge, Resident, identity};
+#[cfg(feature = "fusion")]
+pub(crate) use fusion::{Bridge, Resident, identity};
 
 use super::error::WsamError;
 use super::slots::Form;
 use crate::engine::Slice;
-use burn::backend::fusion::custom::{
-    CustomOpIr, HandleContainer, OperationFn, OperationIr, TensorIr,
-};
-use burn::backend::fusion::{
-    FusionBackend, FusionHandle, FusionTensor, client::GlobalFusionClient, stream::StreamId,
-};
+use burn::backend::StreamId;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::{AutoCompiler, CubeBackend, CubeTensor, Wgpu, WgpuResource};
 use burn::cubecl::server::Handle;
 use burn::cubecl::wgpu::WgpuServer;
-use burn::tensor::{DType, Shape, Tensor};
+use burn::tensor::{Shape, Tensor};
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-type Runtime = <CubeBackend as FusionBackend>::FusionRuntime;
-type FusionHandles = HandleContainer<FusionHandle<Runtime>>;
 type CubeClient = burn::cubecl::client::Client;
-
-/// A tensor of Burn's on a wgpu device, of any rank, off the autodiff graph.
-pub(crate) type Resident = FusionTensor<Runtime>;
 
 /// Tensors as [`Resident`]s, which cost Burn nothing to take and give.
 #[derive(Debug)]
@@ -60,117 +63,6 @@ impl std::fmt::Debug for Memory {
 
 /// Tensors start on multiples of this, which suits every adapter and Burn's own kernels.
 const ALIGNMENT: u64 = 256;
-
-/// The way to one device's servers.
-#[derive(Clone)]
-pub(crate) struct Bridge {
-    fusion: GlobalFusionClient<Runtime>,
-    cube: CubeClient,
-    device: burn::cubecl::Device,
-}
-
-impl std::fmt::Debug for Bridge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bridge").field("device", &self.device).finish_non_exhaustive()
-    }
-}
-
-impl Bridge {
-    /// A bridge to the device of `tensor`.
-    pub(crate) fn new(tensor: &Resident) -> Self {
-        let fusion = tensor.client.clone();
-        let device = fusion.device().clone();
-        let cube = device.client();
-        Self { fusion, cube, device }
-    }
-
-    /// The memory behind `tensors`, and uninitialised memory for tensors of these lengths: an arena
-    /// for each list in `arenas`.
-    ///
-    /// Makes Burn compute whatever the tensors wait for and submit what it has pending, and gives up
-    /// `retired` along the way: in one call to its fusion server and one to the device's, each of
-    /// which costs far more than what it does here.
-    pub(crate) fn resolve(
-        &self,
-        tensors: Vec<Resident>,
-        arenas: Vec<Vec<u64>>,
-        retired: Vec<Resident>,
-    ) -> Result<Resolved, WsamError> {
-        let here = StreamId::current();
-        let lens: Vec<_> = tensors.iter().map(|t| t.shape.num_elements() as u64).collect();
-        let retired = retired.into_iter().filter(|tensor| tensor.stream == here);
-        let inputs: Vec<TensorIr> =
-            tensors.into_iter().chain(retired).map(Resident::into_ir).collect();
-        let count = lens.len();
-        let found = Arc::new(Mutex::new(Vec::with_capacity(count)));
-        let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &[]));
-        let sink = found.clone();
-        let take = OperationFn(move |handles: &mut FusionHandles| {
-            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-            let (tensors, retired) = inputs.split_at(count);
-            for ir in tensors {
-                sink.push(contiguous(handles.get_float_tensor::<CubeBackend>(ir)));
-            }
-            for ir in retired {
-                drop(handles.get_float_tensor::<CubeBackend>(ir));
-            }
-            Ok(())
-        });
-        self.fusion.register(here, ir, take);
-        let failed = |reason: String| WsamError::Backend { reason };
-        self.fusion.try_sync(|| ()).map_err(|error| failed(format!("{error:?}")))?;
-        let handles: Vec<Handle> =
-            std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
-        if handles.len() != count {
-            return Err(failed(format!("{} of {count} tensors were resolved", handles.len())));
-        }
-        self.cube
-            .exclusive(|| resolve(&self.cube, here, handles, &lens, &arenas))
-            .map_err(|error| failed(error.to_string()))?
-    }
-
-    /// Burn tensors of these shapes over memory of an arena.
-    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<Resident> {
-        let uninit = |shape: &Shape| {
-            TensorIr::uninit(self.fusion.create_empty_handle(), shape.clone(), DType::F32)
-        };
-        let outputs: Vec<_> = shapes.iter().map(uninit).collect();
-        let ir = OperationIr::Custom(CustomOpIr::new("wsam", &[], &outputs));
-        let handles: Vec<_> = memory.iter().map(|memory| memory.handle.clone()).collect();
-        let (cube, device) = (self.cube.clone(), self.device.clone());
-        // Taken by the one execution there is: an operation that is kept must not keep the memory.
-        let once = Mutex::new(Some((outputs, handles)));
-        let register = OperationFn(move |registry: &mut FusionHandles| {
-            let taken = once.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let (outputs, handles) = taken.unwrap_or_default();
-            for (output, handle) in outputs.into_iter().zip(handles) {
-                let (client, device) = (cube.clone(), device.clone());
-                let tensor =
-                    CubeTensor::new_contiguous(client, device, output.shape, handle, output.dtype);
-                registry.register_float_tensor::<CubeBackend>(&output.id, tensor);
-            }
-            Ok(())
-        });
-        self.fusion.register(StreamId::current(), ir, register)
-    }
-
-    /// Gives tensors up in one call to Burn's fusion server, where dropping each would take a call
-    /// for each. Tensors that others refer to, and those of other threads, are dropped as usual.
-    pub(crate) fn retire(&self, tensors: Vec<Resident>) {
-        let here = StreamId::current();
-        let inputs: Vec<TensorIr> = tensors
-            .into_iter()
-            .filter(|tensor| tensor.stream == here)
-            .map(Resident::into_ir)
-            .collect();
-        let ir = OperationIr::Custom(CustomOpIr::new("wsam.retire", &inputs, &[]));
-        let retire = OperationFn(move |handles: &mut FusionHandles| {
-            inputs.iter().for_each(|ir| drop(handles.get_float_tensor::<CubeBackend>(ir)));
-            Ok(())
-        });
-        self.fusion.register(here, ir, retire);
-    }
-}
 
 /// What [`Bridge::resolve`] found and made.
 pub(crate) struct Resolved {

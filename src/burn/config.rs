@@ -2,9 +2,11 @@
 
 use super::error::WsamError;
 use super::groups::GroupConfig;
-use super::optimizer::Wsam;
+use super::loss_scale::{LossScale, LossScaleConfig};
+use super::optimizer::{Options, Wsam};
 use crate::method::{
     Base, Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Moments, Momentum,
+    NonFinite,
 };
 use burn::config::Config;
 use burn::optim::ModuleOptimizer;
@@ -137,7 +139,37 @@ pub enum RoutePolicy {
     TensorOps,
 }
 
-/// Configuration of [`Wsam`], with the authors' defaults.
+/// What a step does if `g` or `g~` holds a NaN or an infinity, or has a norm beyond `f32`. More, and the
+/// rule of lean mode, at [`NonFinite`].
+///
+/// The device decides. The host finds out when the next step needs to know how many there were: it then
+/// waits for the last one, and for nothing after it; in tensor operations, and around a Burn optimizer,
+/// for all that the device has to do.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum NonFinitePolicy {
+    /// Leave the step out: weights and state stay as they were, bit for bit.
+    Skip,
+    /// Leave it out if `g` is not finite; take the base optimizer's step if only `g~` is not.
+    BaseStep,
+    /// Leave it out, and hand the model back with [`WsamError::NonFinite`]: every step waits for the
+    /// device.
+    Refuse,
+    /// Take it, whatever comes of it. Nothing is looked at and nobody waits.
+    Propagate,
+}
+
+impl NonFinitePolicy {
+    fn method(self) -> NonFinite {
+        match self {
+            Self::Skip | Self::Refuse => NonFinite::Skip,
+            Self::BaseStep => NonFinite::BaseStep,
+            Self::Propagate => NonFinite::Propagate,
+        }
+    }
+}
+
+/// Configuration of [`Wsam`], with the authors' defaults; but for
+/// [`non_finite`](Self::non_finite), since theirs propagates.
 ///
 /// ```
 /// use burn_wsam::{AdamWBaseConfig, WsamConfig};
@@ -174,6 +206,12 @@ pub struct WsamConfig {
     /// Clip only `g~`, where the authors clip `g` as well.
     #[config(default = false)]
     pub clip_perturbed_only: bool,
+    /// What a step does if its gradients are not finite.
+    #[config(default = "NonFinitePolicy::Skip")]
+    pub non_finite: NonFinitePolicy,
+    /// Scale losses, for gradients too small for their format. [`Wsam::step`] does it by itself; in two
+    /// calls, multiply both losses by [`Wsam::loss_scale`].
+    pub loss_scale: Option<LossScaleConfig>,
     /// Compute both gradient norms every step, for [`StepReport`](crate::StepReport): up to 4
     /// bytes more a parameter.
     #[config(default = false)]
@@ -212,6 +250,7 @@ impl WsamConfig {
             adaptive: self.adaptive,
             coupling: if self.decouple { Coupling::Decoupled } else { Coupling::Coupled },
             clip: self.max_norm.map(|max_norm| Clip { max_norm, scope }),
+            non_finite: self.non_finite.method(),
             groups: self.groups.iter().map(GroupConfig::group).collect(),
         };
         hyper.validate()?;
@@ -273,7 +312,14 @@ impl WsamConfig {
                 return own("the weight decay of a group");
             }
         }
-        let options = (self.track_norms, self.lean, self.mask_seed);
+        self.loss_scale.as_ref().map_or(Ok(()), LossScaleConfig::validate)?;
+        let options = Options {
+            track_norms: self.track_norms,
+            lean: self.lean,
+            mask_seed: self.mask_seed,
+            refuses: self.non_finite == NonFinitePolicy::Refuse,
+            loss_scale: self.loss_scale.clone().map(LossScale::new),
+        };
         let groups = self.groups.iter().map(|group| group.params.clone()).collect();
         Wsam::new(hyper, groups, optimizer, self.route, options, device)
     }

@@ -111,6 +111,18 @@ pub enum WsamError {
     /// Lean mode was asked for with the coupled form, whose base step needs `g~`.
     #[error("lean mode takes the base step before g~ is known, so it needs decouple = true")]
     LeanCoupled,
+    /// The step's gradients were not finite, and the policy is
+    /// [`Refuse`](crate::NonFinitePolicy::Refuse).
+    #[error("{} not finite; the step was left out", if *gradient { "g~ is" } else { "g is" })]
+    NonFinite {
+        /// Whether `g` was finite.
+        gradient: bool,
+        /// Whether `g~` was, if it was looked at.
+        perturbed: bool,
+    },
+    /// A loss scale was configured where losses are not this crate's to scale.
+    #[error("the learner's training step takes the gradient of its own loss, which nobody scales")]
+    LossScale,
     /// The descent was handed an ascent of another optimizer.
     #[error("this ascent belongs to another optimizer")]
     ForeignAscent,

@@ -1,12 +1,12 @@
 //! Steps around a base optimizer of Burn's: what it steps on comes from the route, and the sharpness
-//! step follows it.
+//! step follows it. Where gradients may not be finite, the host waits to know before it lets it step.
 
 use super::error::WsamError;
 use super::rates::Rates;
 use super::report::Norms;
 use super::runner::{Context, Half, Pending, Runner, TensorOf, finish, names, slots};
 use super::slots::{Collected, collect_perturbed, gradients, weights};
-use crate::method::Coupling;
+use crate::method::{Coupling, Outcome};
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 
@@ -54,7 +54,17 @@ pub(crate) fn descend<R: Runner, M: Module>(
         Ok(mixed) => mixed,
         Err(error) => return Err((anchor, error)),
     };
-    let model = external.step::<R, M>(rates, anchor, &names, tensors);
+    // It steps on the host's word, so the host must know.
+    let model = match runner.last_outcome() {
+        Ok(Some(settled)) if settled.outcome == Outcome::Skipped => {
+            return match runner.sharpen(context, &each, rest, None) {
+                Ok(half) => Ok((anchor, half.rest)),
+                Err(error) => Err((anchor, error)),
+            };
+        }
+        Ok(_) => external.step::<R, M>(rates, anchor, &names, tensors),
+        Err(error) => return Err((anchor, error)),
+    };
     runner.retire(retired);
     let stepped = match context.hyper.coupling {
         Coupling::Coupled => Ok(None),
@@ -82,8 +92,10 @@ pub(crate) fn base_step<R: Runner, M: Module>(
         rates.of(&names)?;
         Ok((names, runner.clip(context, slots)?))
     });
-    match clipped {
-        Ok((names, tensors)) => Ok(external.step::<R, M>(rates, model, &names, tensors)),
+    let decided = clipped.and_then(|clipped| Ok((clipped, runner.last_outcome()?)));
+    match decided {
+        Ok((_, Some(settled))) if settled.outcome == Outcome::Skipped => Ok(model),
+        Ok(((names, tensors), _)) => Ok(external.step::<R, M>(rates, model, &names, tensors)),
         Err(error) => Err((model, error)),
     }
 }

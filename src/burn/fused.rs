@@ -7,15 +7,18 @@
 mod external;
 mod steps;
 
-use super::bridge::{Bridge, Memory, OnDevice, Resident};
+use super::bridge::{Bridge, Memory, OnDevice, Resident, identity};
 use super::device::Shared;
 use super::error::WsamError;
 use super::report::Norms;
 use super::runner::Context;
 use super::slots::{Form, Slot};
 use super::state::{OptimizerState, read};
-use crate::engine::{Ascent, Engine, LeanAscent, Mix, StepStats};
-use crate::method::{Base, Hyperparameters};
+use super::verdict::{Finite, Settled, Unsettled};
+use crate::engine::{Ascent, Engine, LeanAscent, Mix, StepStats, norms_of};
+use crate::layout;
+use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
+use burn::backend::TensorMetadata;
 use burn::module::ParamId;
 use burn::tensor::Shape;
 use std::collections::HashMap;
@@ -36,12 +39,29 @@ pub(crate) struct Fused {
     steps: u64,
     states: HashMap<ParamId, State>,
     last_step: Option<StepStats>,
+    unsettled: Option<Unsettled<Evidence>>,
+}
+
+/// A copy of a step's norms, and the submission that makes it.
+#[derive(Debug)]
+struct Evidence {
+    copy: wgpu::Buffer,
+    submission: wgpu::SubmissionIndex,
+}
+
+/// What [`Fused::judged`] is told of a half.
+#[derive(Clone, Copy)]
+struct Trial<'a> {
+    ids: &'a [ParamId],
+    policy: NonFinite,
+    lean: bool,
+    norms: &'a wgpu::Buffer,
 }
 
 #[derive(Debug)]
 struct Weight {
-    /// Fusion's id of the tensor that the last step made. Ids are never used again, so a parameter
-    /// with another id has another value.
+    /// The [`identity`] of the tensor that the last step made: a parameter with another one has
+    /// another value.
     tensor: u64,
     memory: Memory,
     /// When that was, by [`Fused::steps`].
@@ -90,6 +110,8 @@ pub(crate) struct LeanKept {
     /// The base optimizer's step, taken, and the term in `g`.
     stepped: Vec<Memory>,
     perturbed: Vec<Resident>,
+    /// Where those are.
+    ran_on: Vec<Memory>,
 }
 
 /// Norms of a step on the device.
@@ -99,9 +121,19 @@ pub(crate) struct DeviceNorms {
     norms: wgpu::Buffer,
     has_gradient: bool,
     has_perturbed: bool,
+    policy: NonFinite,
+    lean: bool,
 }
 
 impl DeviceNorms {
+    pub(crate) fn outcome(&self) -> Result<Outcome, WsamError> {
+        if !self.policy.looks() {
+            return Ok(Outcome::Whole);
+        }
+        let Finite { gradient, perturbed } = finite(&self.engine.read_norms(&self.norms)?);
+        Ok(self.policy.outcome(self.lean, gradient, perturbed))
+    }
+
     pub(crate) fn gradient(&self) -> Result<Option<f64>, WsamError> {
         let read = || Ok(f64::from(self.engine.read_norms(&self.norms)?.gradient));
         self.has_gradient.then(read).transpose()
@@ -127,14 +159,15 @@ struct Row {
 }
 
 impl Fused {
-    pub(crate) fn new(shared: &Shared) -> Self {
-        Self {
-            engine: Arc::new(shared.engine.fork()),
+    pub(crate) fn new(shared: &Shared) -> Result<Self, WsamError> {
+        Ok(Self {
+            engine: Arc::new(shared.engine.fork()?),
             weights: HashMap::new(),
             steps: 0,
             states: HashMap::new(),
             last_step: None,
-        }
+            unsettled: None,
+        })
     }
 
     pub(crate) fn last_step(&self) -> Option<StepStats> {
@@ -164,9 +197,10 @@ impl Fused {
         let mut known = Vec::with_capacity(slots.len());
         for slot in slots {
             let perturbed = context.in_group(&slot).perturbed;
-            let placed = self.weights.get(&slot.id).filter(|w| w.tensor == slot.weight.id.value());
+            let identity = identity(&slot.weight);
+            let placed = self.weights.get(&slot.id).filter(|w| Some(w.tensor) == identity);
             let placed = placed.map(|weight| weight.memory.clone());
-            let shape = slot.weight.shape.clone();
+            let shape = slot.weight.shape();
             if placed.is_none() {
                 tensors.push(slot.weight.clone());
             }
@@ -190,7 +224,13 @@ impl Fused {
         Ok((bridge, rows, arenas, weights))
     }
 
-    fn norms(&self, hyper: &Hyperparameters, track_norms: bool, norms: &wgpu::Buffer) -> Norms {
+    fn norms(
+        &self,
+        hyper: &Hyperparameters,
+        track_norms: bool,
+        lean: bool,
+        norms: &wgpu::Buffer,
+    ) -> Norms {
         Norms::Fused(Box::new(DeviceNorms {
             engine: self.engine.clone(),
             norms: norms.clone(),
@@ -198,6 +238,8 @@ impl Fused {
                 || hyper.clips_gradient()
                 || track_norms,
             has_perturbed: hyper.clip.is_some() || track_norms,
+            policy: hyper.non_finite,
+            lean,
         }))
     }
 
@@ -241,7 +283,9 @@ impl Fused {
         self.steps += 1;
         let placed = self.steps;
         for ((id, tensor), memory) in ids.iter().zip(tensors).zip(memory) {
-            self.weights.insert(*id, Weight { tensor: tensor.id.value(), memory, placed });
+            if let Some(tensor) = identity(tensor) {
+                self.weights.insert(*id, Weight { tensor, memory, placed });
+            }
         }
         // One weight holds a whole arena: those of a model that is gone must not hold it for ever.
         self.weights.retain(|_, weight| placed - weight.placed < REMEMBERED_STEPS);
@@ -259,13 +303,49 @@ impl Fused {
         self.last_step = Some(step);
     }
 
-    fn submit(&self, encoder: wgpu::CommandEncoder) {
-        self.engine.queue().submit([encoder.finish()]);
+    fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.engine.queue().submit([encoder.finish()])
+    }
+
+    /// Submits the half that decides a step, and notes where the decision will be found.
+    fn judged(
+        &mut self,
+        mut encoder: wgpu::CommandEncoder,
+        trial: Trial<'_>,
+    ) -> Result<(), WsamError> {
+        let Trial { ids, policy, lean, norms } = trial;
+        if !policy.looks() {
+            self.submit(encoder);
+            return Ok(());
+        }
+        let copy = self.engine.send(&mut encoder, norms)?;
+        let evidence = Evidence { copy, submission: self.submit(encoder) };
+        self.unsettled = Some(Unsettled::new(ids.to_vec(), policy, lean, evidence));
+        Ok(())
+    }
+
+    /// By how much a parameter's step count is too high.
+    fn uncounted(&self, id: ParamId) -> Result<u64, WsamError> {
+        match &self.unsettled {
+            Some(unsettled) if unsettled.ids.contains(&id) => Ok(self.last()?.uncounted()),
+            _ => Ok(0),
+        }
+    }
+
+    fn last(&self) -> Result<Settled, WsamError> {
+        let whole = Finite { gradient: true, perturbed: true };
+        let Some(unsettled) = &self.unsettled else {
+            return Ok(Settled { finite: whole, outcome: Outcome::Whole });
+        };
+        unsettled.settled(|Evidence { copy, submission }| {
+            let bytes = self.engine.receive(copy, submission.clone())?;
+            Ok(finite(&norms_of(&bytes)?))
+        })
     }
 
     #[cfg(feature = "train")]
     pub(crate) fn has_state(&self, id: ParamId) -> bool {
-        self.states.contains_key(&id)
+        self.states.get(&id).is_some_and(|state| state.step > 0)
     }
 
     /// A parameter's state, read back.
@@ -275,12 +355,20 @@ impl Fused {
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
         let Some(state) = self.states.get(&id) else { return Ok(None) };
+        let step = state.step.saturating_sub(self.uncounted(id)?);
+        if step == 0 {
+            return Ok(None);
+        }
         let shape = Shape::from([state.len as usize]);
         let shapes = vec![shape.clone(); state.memory.len()];
         let tensors = state.bridge.tensors(&state.memory, &shapes);
         let data = tensors.into_iter().map(|tensor| read(OnDevice::give(tensor, shape.clone())));
         let data = data.collect::<Result<Vec<_>, _>>()?;
         let tensors = base.state_names().iter().copied().zip(data).collect();
-        Ok(Some(OptimizerState { step: state.step, tensors }))
+        Ok(Some(OptimizerState { step, tensors }))
     }
+}
+
+fn finite(norms: &layout::Norms) -> Finite {
+    Finite { gradient: norms.gradient_is_finite(), perturbed: norms.perturbed_is_finite() }
 }

@@ -5,6 +5,7 @@ mod config;
 mod error;
 mod external;
 mod groups;
+mod loss_scale;
 mod masks;
 mod optimizer;
 mod rates;
@@ -18,6 +19,7 @@ mod split_mix;
 mod state;
 mod sums;
 mod tensor_ops;
+mod verdict;
 
 #[cfg(feature = "train")]
 pub mod train;
@@ -31,11 +33,12 @@ mod fused;
 
 pub use ascended::{Ascended, LeanAscended};
 pub use config::{
-    AdamBaseConfig, AdamWBaseConfig, BaseConfig, BurnWsamConfig, RoutePolicy, SgdBaseConfig,
-    WsamConfig,
+    AdamBaseConfig, AdamWBaseConfig, BaseConfig, BurnWsamConfig, NonFinitePolicy, RoutePolicy,
+    SgdBaseConfig, WsamConfig,
 };
 pub use error::{Rejected, WsamError};
 pub use groups::GroupConfig;
+pub use loss_scale::LossScaleConfig;
 pub use optimizer::{Perturbation, Wsam};
 pub use report::StepReport;
 pub use route::{Route, TensorOpsReason};

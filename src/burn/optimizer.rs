@@ -13,6 +13,7 @@ use super::error::{Rejected, WsamError};
 use super::external::{self, External};
 #[cfg(feature = "fused-wsam")]
 use super::fused::Fused;
+use super::loss_scale::LossScale;
 use super::masks::Masks;
 use super::rates::Rates;
 use super::record::Loaded;
@@ -21,7 +22,8 @@ use super::route::{Route, TensorOpsReason};
 use super::runner::{self, Context, Pending, Runner};
 use super::state::OptimizerState;
 use super::tensor_ops::TensorOps;
-use crate::method::{Coupling, Group, Hyperparameters};
+use super::verdict::{Finite, Settled};
+use crate::method::{Coupling, Group, Hyperparameters, Outcome};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
@@ -71,15 +73,26 @@ pub struct Wsam {
     groups: Vec<ParamGroup>,
     /// The base optimizer, if it is one of Burn's.
     external: Option<External>,
-    track_norms: bool,
-    lean: bool,
-    mask_seed: Option<u64>,
-    /// Steps taken with it.
+    options: Options,
+    /// Steps taken with a mask seed.
     masked: u64,
+    /// Steps that were left out, of those that are settled.
+    skipped: u64,
     device: Device,
     route: Route,
     way: Way,
     identity: u64,
+}
+
+/// What a configuration says beside the method.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(super) track_norms: bool,
+    pub(super) lean: bool,
+    pub(super) mask_seed: Option<u64>,
+    /// Steps that are left out are errors.
+    pub(super) refuses: bool,
+    pub(super) loss_scale: Option<LossScale>,
 }
 
 #[derive(Debug)]
@@ -114,10 +127,10 @@ impl Wsam {
         groups: Vec<ParamGroup>,
         optimizer: Option<ModuleOptimizer>,
         policy: RoutePolicy,
-        (track_norms, lean, mask_seed): (bool, bool, Option<u64>),
+        options: Options,
         device: &Device,
     ) -> Result<Self, WsamError> {
-        if lean && hyper.coupling == Coupling::Coupled {
+        if options.lean && hyper.coupling == Coupling::Coupled {
             return Err(WsamError::LeanCoupled);
         }
         let device = device.clone().without_autodiff();
@@ -130,10 +143,9 @@ impl Wsam {
             hyper,
             groups,
             external,
-            track_norms,
-            lean,
-            mask_seed,
+            options,
             masked: 0,
+            skipped: 0,
             device,
             route,
             way,
@@ -230,6 +242,23 @@ impl Wsam {
         }
     }
 
+    /// Steps that were left out because their gradients were not finite. Waits for the last step.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError`] if the device was lost.
+    pub fn skipped_steps(&self) -> Result<u64, WsamError> {
+        Ok(self.skipped + self.last_outcome()?.map_or(0, |settled| settled.uncounted()))
+    }
+
+    /// What losses are to be multiplied by in both passes of the next step, for those who call
+    /// [`ascend`](Self::ascend) and [`descend`](Self::descend): 1 without a configured
+    /// [`loss_scale`](crate::WsamConfig::loss_scale). Ask before each step: what the scale learns from
+    /// one step shows in the scale of the second step after it.
+    pub fn loss_scale(&self) -> f64 {
+        self.options.loss_scale.as_ref().map_or(1.0, LossScale::scale)
+    }
+
     /// The first half of a step: climbs to `w + e_w`.
     ///
     /// `grads` is the gradient at `model`. The result dereferences to the perturbed model, for the
@@ -245,7 +274,7 @@ impl Wsam {
         model: M,
         grads: GradientsParams,
     ) -> Result<Ascended<M>, Rejected<M>> {
-        let (way, _, context, _) = self.parts();
+        let (way, _, context) = self.parts();
         let ascended = match way {
             Way::TensorOps(ops) => runner::ascend(ops, context, &model, grads)
                 .map(|(perturbed, pending)| (perturbed, Climb::TensorOps(Box::new(pending)))),
@@ -302,7 +331,12 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        let (way, external, context, _) = self.parts();
+        let inv_scale = self.loss_scale().recip();
+        if let Err(error) = self.settle() {
+            return Err(Rejected::new(model, error));
+        }
+        let (way, external, context) = self.parts();
+        let context = Context { inv_scale, ..context };
         let stepped = match (way, external) {
             (Way::TensorOps(ops), None) => runner::base_step(ops, context, &rates, model, grads),
             (Way::TensorOps(ops), Some(base)) => {
@@ -315,12 +349,60 @@ impl Wsam {
                 external::base_step(fused, base, context, &rates, model, grads)
             }
         };
-        stepped.map_err(rejected)
+        self.unless_refused(stepped.map_err(rejected)?, |model| model)
+    }
+
+    /// What was stepped, or an error if the step was left out and is to be an error.
+    fn unless_refused<M, T>(
+        &self,
+        stepped: T,
+        model: impl FnOnce(T) -> M,
+    ) -> Result<T, Rejected<M>> {
+        if !self.options.refuses {
+            return Ok(stepped);
+        }
+        match self.last_outcome() {
+            Ok(Some(Settled { finite, outcome })) if outcome != Outcome::Whole => {
+                let Finite { gradient, perturbed } = finite;
+                Err(Rejected::new(model(stepped), WsamError::NonFinite { gradient, perturbed }))
+            }
+            Ok(_) => Ok(stepped),
+            Err(error) => Err(Rejected::new(model(stepped), error)),
+        }
+    }
+
+    fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {
+        match &self.way {
+            Way::TensorOps(ops) => ops.last_outcome(),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => fused.last_outcome(),
+        }
+    }
+
+    /// Learns from the last step.
+    fn settle(&mut self) -> Result<(), WsamError> {
+        let settled = match &mut self.way {
+            Way::TensorOps(ops) => ops.settle()?,
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => fused.settle()?,
+        };
+        if let Some(settled) = settled {
+            self.skipped += settled.uncounted();
+            if let Some(scale) = &mut self.options.loss_scale {
+                scale.update(settled.outcome);
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "train")]
+    pub(super) fn scales_losses(&self) -> bool {
+        self.options.loss_scale.is_some()
     }
 
     #[cfg(feature = "train")]
     pub(super) fn is_lean(&self) -> bool {
-        self.lean
+        self.options.lean
     }
 
     #[cfg(feature = "train")]
@@ -343,6 +425,7 @@ impl Wsam {
         ids: &[ParamId],
         loaded: Vec<Loaded>,
     ) -> Result<(), WsamError> {
+        self.settle()?;
         match &mut self.way {
             Way::TensorOps(ops) => ops.replace_states(&self.device, ids, loaded),
             #[cfg(feature = "fused-wsam")]
@@ -351,17 +434,19 @@ impl Wsam {
     }
 
     #[allow(clippy::type_complexity)]
-    fn parts(&mut self) -> (&mut Way, Option<&mut External>, Context<'_>, u64) {
-        let Self { hyper, groups, external, track_norms, device, way, identity, .. } = self;
-        let context = Context { hyper, groups, track_norms: *track_norms, device };
-        (way, external.as_mut(), context, *identity)
+    fn parts(&mut self) -> (&mut Way, Option<&mut External>, Context<'_>) {
+        let inv_scale = self.loss_scale().recip();
+        let Self { hyper, groups, external, options, device, way, .. } = self;
+        let track_norms = options.track_norms;
+        let context = Context { hyper, groups, track_norms, inv_scale, device };
+        (way, external.as_mut(), context)
     }
 
     /// Seeds of the next step.
     pub(super) fn masks(&mut self) -> Masks {
         let step = self.masked;
         self.masked = step.wrapping_add(1);
-        Masks::new(&self.device, self.mask_seed, step)
+        Masks::new(&self.device, self.options.mask_seed, step)
     }
 
     /// The Burn optimizer, if that is the base.
@@ -383,10 +468,13 @@ impl Wsam {
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
         let Ascended { perturbed, anchor, climb, optimizer } = ascended;
-        let (way, external, context, identity) = self.parts();
-        if optimizer != identity {
+        if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
+        if let Err(error) = self.settle() {
+            return Err(Rejected::new(anchor, error));
+        }
+        let (way, external, context) = self.parts();
         let models = (perturbed, anchor);
         let descended = match (way, climb) {
             (Way::TensorOps(ops), Climb::TensorOps(pending)) => match external {
@@ -404,7 +492,7 @@ impl Wsam {
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),
         };
-        descended.map_err(rejected)
+        self.unless_refused(descended.map_err(rejected)?, |(model, _)| model)
     }
 }
 
@@ -419,7 +507,7 @@ fn choose(policy: RoutePolicy, device: &Device) -> Result<(Way, Route), WsamErro
         RoutePolicy::Auto | RoutePolicy::Fused => match super::device::shared(device) {
             Ok(shared) => {
                 let route = shared.route();
-                return Ok((Way::Fused(Fused::new(&shared)), route));
+                return Ok((Way::Fused(Fused::new(&shared)?), route));
             }
             Err(reason) => reason,
         },

@@ -5,6 +5,7 @@ use super::error::WsamError;
 use super::fused::DeviceNorms;
 use super::state::read;
 use super::tensor_ops::TensorNorms;
+use crate::method::Outcome;
 use burn::tensor::Tensor;
 
 /// Global norms of a step, still on the device.
@@ -69,6 +70,20 @@ impl StepReport {
             Norms::TensorOps(norms) => norms.perturbed.as_ref().map(scalar).transpose(),
             #[cfg(feature = "fused-wsam")]
             Norms::Fused(norms) => norms.perturbed(),
+        }
+    }
+
+    /// What the step did, which [`non_finite`](crate::WsamConfig::non_finite) has a say in. Waits for
+    /// the device.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError`] if the device was lost.
+    pub fn outcome(&self) -> Result<Outcome, WsamError> {
+        match &self.norms {
+            Norms::TensorOps(norms) => norms.outcome(),
+            #[cfg(feature = "fused-wsam")]
+            Norms::Fused(norms) => norms.outcome(),
         }
     }
 }

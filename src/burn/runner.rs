@@ -7,6 +7,7 @@ use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
 use super::slots::{Collected, Form, Slot, assign, collect, collect_perturbed, perturbed_copy};
+use super::verdict::Settled;
 use crate::method::{Hyperparameters, InGroup};
 use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::GradientsParams;
@@ -20,6 +21,8 @@ pub(crate) struct Context<'a> {
     /// Which parameters the hyperparameters' groups are for.
     pub(crate) groups: &'a [ParamGroup],
     pub(crate) track_norms: bool,
+    /// What gradients are multiplied by, from a step's first half on.
+    pub(crate) inv_scale: f64,
     pub(crate) device: &'a Device,
 }
 
@@ -112,6 +115,13 @@ pub(crate) trait Runner: Sized {
         mixed: Self::Mixed,
         weights: Option<Vec<TensorOf<Self>>>,
     ) -> Result<Half<Self, Norms>, WsamError>;
+
+    /// What became of the last step, if it may have been another than the method's and
+    /// [`settle`](Self::settle) was not called since. Waits for that step, and for nothing after it.
+    fn last_outcome(&self) -> Result<Option<Settled>, WsamError>;
+
+    /// The same, and counts the step only if it was taken. To be called before step counts are needed.
+    fn settle(&mut self) -> Result<Option<Settled>, WsamError>;
 
     /// Forgets the states of `ids` and takes those that were loaded. On an error nothing changed.
     fn replace_states(

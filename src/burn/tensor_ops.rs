@@ -1,12 +1,21 @@
 //! The step in plain Burn tensor operations, for every backend. Knows nothing of the engine.
 
+mod base;
+mod finite;
+
+use base::base_step;
+use finite::{Fact, Facts, look, unless, unless_state};
+
 use super::error::WsamError;
 use super::record::Loaded;
 use super::report::Norms;
 use super::runner::{Context, Half, Runner};
 use super::slots::{Flat, Slot};
 use super::state::{OptimizerState, read};
-use crate::method::{Base, Blend, CLIP_EPSILON, Clip, Hyperparameters, InGroup};
+use super::verdict::{Finite, Settled, Unsettled};
+use crate::method::{
+    Base, Blend, CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Outcome,
+};
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -15,6 +24,7 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(crate) struct TensorOps {
     states: HashMap<ParamId, State>,
+    unsettled: Option<Unsettled<Facts>>,
 }
 
 #[derive(Clone, Debug)]
@@ -29,12 +39,24 @@ struct State {
 pub(crate) struct TensorNorms {
     pub(crate) gradient: Option<Tensor<1>>,
     pub(crate) perturbed: Option<Tensor<1>>,
+    finite: Facts,
+    policy: NonFinite,
+    lean: bool,
+}
+
+impl TensorNorms {
+    /// Waits for the device.
+    pub(crate) fn outcome(&self) -> Result<Outcome, WsamError> {
+        let Finite { gradient, perturbed } = self.finite.read()?;
+        Ok(self.policy.outcome(self.lean, gradient, perturbed))
+    }
 }
 
 /// What an ascent keeps for its descent.
 #[derive(Debug)]
 pub(crate) struct Kept {
     slots: Vec<Slot<Tensor<1>>>,
+    inv_scale: f64,
     norms: TensorNorms,
 }
 
@@ -51,13 +73,17 @@ pub(crate) struct LeanKept {
     stepped: Vec<Tensor<1>>,
     /// `lr sharpness`, for each.
     factors: Vec<f64>,
+    /// What the second pass runs on.
+    ran_on: Vec<Tensor<1>>,
+    ids: Vec<ParamId>,
+    inv_scale: f64,
     norms: TensorNorms,
 }
 
 impl TensorOps {
     #[cfg(feature = "train")]
     pub(crate) fn has_state(&self, id: ParamId) -> bool {
-        self.states.contains_key(&id)
+        self.states.get(&id).is_some_and(|state| state.step > 0)
     }
 
     /// A parameter's state, read back.
@@ -67,15 +93,49 @@ impl TensorOps {
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
         let Some(state) = self.states.get(&id) else { return Ok(None) };
+        let of_last = self.unsettled.as_ref().filter(|unsettled| unsettled.ids.contains(&id));
+        let last = of_last.map(|last| last.settled(Facts::read)).transpose()?;
+        let step = state.step.saturating_sub(last.map_or(0, |last| last.uncounted()));
+        if step == 0 {
+            return Ok(None);
+        }
         let data = state.tensors.iter().cloned().map(read).collect::<Result<Vec<_>, _>>()?;
         let tensors = base.state_names().iter().copied().zip(data).collect();
-        Ok(Some(OptimizerState { step: state.step, tensors }))
+        Ok(Some(OptimizerState { step, tensors }))
+    }
+
+    /// Notes what decides a step.
+    fn judged(&mut self, ids: Vec<ParamId>, norms: &TensorNorms) {
+        let TensorNorms { finite, policy, lean, .. } = norms;
+        if policy.looks() {
+            self.unsettled = Some(Unsettled::new(ids, *policy, *lean, finite.clone()));
+        }
     }
 }
 
+/// Gradients as they are without a loss scale.
+fn unscaled(mut slots: Vec<Slot<Tensor<1>>>, inv_scale: f64) -> Vec<Slot<Tensor<1>>> {
+    for slot in &mut slots {
+        slot.grad = times(slot.grad.clone(), inv_scale);
+    }
+    slots
+}
+
+fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
+    if factor == 1.0 { tensor } else { tensor * factor }
+}
+
 /// `w + e_w` for every slot, and `||g||` where the step or the caller wants it.
-fn climb(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> (Vec<Tensor<1>>, TensorNorms) {
+fn climb(
+    context: Context<'_>,
+    slots: &[Slot<Tensor<1>>],
+    lean: bool,
+) -> (Vec<Tensor<1>>, TensorNorms) {
     let Context { hyper, track_norms, .. } = context;
+    let policy = hyper.non_finite;
+    let fact = look(policy, slots.iter().map(|slot| slot.grad.clone()));
+    let finite = Facts { gradient: fact, perturbed: None };
+    let skipped = finite.skipped(policy);
     let groups: Vec<InGroup> = slots.iter().map(|slot| context.in_group(slot)).collect();
     let divisors: Vec<_> = (0..hyper.scopes())
         .map(|scope| {
@@ -107,15 +167,29 @@ fn climb(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> (Vec<Tensor<1>>, Te
         if group.adaptive {
             e = e * slot.weight.clone() * slot.weight.clone();
         }
-        slot.weight.clone() + e
+        unless(&skipped, slot.weight.clone() + e, slot.weight.clone())
     });
-    (perturbed.collect(), TensorNorms { gradient, perturbed: None })
+    (perturbed.collect(), TensorNorms { gradient, perturbed: None, finite, policy, lean })
 }
 
-/// `||g~||`, where the step or the caller wants it.
-fn perturbed_norm(context: Context<'_>, grads_perturbed: &[Tensor<1>]) -> Option<Tensor<1>> {
+/// Adds `||g~||`, where the step or the caller wants it, and whether `g~` is finite.
+fn look_at_perturbed(context: Context<'_>, grads_perturbed: &[Tensor<1>], norms: &mut TensorNorms) {
     let wanted = context.hyper.clip.is_some() || context.track_norms;
-    wanted.then(|| global_norm(grads_perturbed.iter().cloned()))
+    norms.perturbed = wanted.then(|| global_norm(grads_perturbed.iter().cloned()));
+    norms.finite.perturbed = look(norms.policy, grads_perturbed.iter().cloned());
+}
+
+/// `||g||` of a step without a second pass, where it clips, and whether `g` is finite.
+fn look_at_gradient(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> TensorNorms {
+    let grads = || slots.iter().map(|slot| slot.grad.clone());
+    let policy = context.hyper.non_finite;
+    TensorNorms {
+        gradient: context.hyper.clips_gradient().then(|| global_norm(grads())),
+        perturbed: None,
+        finite: Facts { gradient: look(policy, grads()), perturbed: None },
+        policy,
+        lean: false,
+    }
 }
 
 fn scale_of_g(hyper: &Hyperparameters, norms: &TensorNorms) -> Option<Tensor<1>> {
@@ -136,8 +210,10 @@ impl Runner for TensorOps {
         context: Context<'_>,
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Half<Self, Kept>, WsamError> {
-        let (tensors, norms) = climb(context, &slots);
-        Ok(Half { tensors, rest: Kept { slots, norms }, retired: Vec::new() })
+        let inv_scale = context.inv_scale;
+        let slots = unscaled(slots, inv_scale);
+        let (tensors, norms) = climb(context, &slots, false);
+        Ok(Half { tensors, rest: Kept { slots, inv_scale, norms }, retired: Vec::new() })
     }
 
     fn descend(
@@ -148,8 +224,13 @@ impl Runner for TensorOps {
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<Half<Self, Norms>, WsamError> {
         let hyper = context.hyper;
-        let Kept { slots, mut norms } = kept;
-        norms.perturbed = perturbed_norm(context, &grads_perturbed);
+        let Kept { slots, inv_scale, mut norms } = kept;
+        let grads_perturbed: Vec<_> =
+            grads_perturbed.into_iter().map(|grad| times(grad, inv_scale)).collect();
+        look_at_perturbed(context, &grads_perturbed, &mut norms);
+        let skipped = norms.finite.skipped(norms.policy);
+        let falls_back = norms.finite.falls_back(norms.policy);
+        self.judged(slots.iter().map(|slot| slot.id).collect(), &norms);
         let scale_g = scale_of_g(hyper, &norms);
         let scale_perturbed = clip_factor(hyper.clip, &norms.perturbed);
         let tensors = slots
@@ -161,13 +242,14 @@ impl Runner for TensorOps {
                 let lr = lr * lr_factor;
                 let g = scaled(slot.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
+                let g_perturbed = unless(&falls_back, g_perturbed, g.clone());
                 let h = mix(&blend, &g, &g_perturbed);
-                let w = self.stepped(&base, lr, slot.id, slot.weight, h);
-                if blend.sharpness == 0.0 {
-                    w
-                } else {
-                    w - (g_perturbed - g) * (lr * blend.sharpness)
+                let old = slot.weight.clone();
+                let mut w = self.stepped(&base, lr, slot.id, slot.weight, h, &skipped);
+                if blend.sharpness != 0.0 {
+                    w = w - (g_perturbed - g) * (lr * blend.sharpness);
                 }
+                unless(&skipped, w, old)
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
@@ -181,7 +263,12 @@ impl Runner for TensorOps {
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Half<Self, LeanKept>, WsamError> {
         let hyper = context.hyper;
-        let (tensors, norms) = climb(context, &slots);
+        let inv_scale = context.inv_scale;
+        let slots = unscaled(slots, inv_scale);
+        let (tensors, norms) = climb(context, &slots, true);
+        let skipped = norms.finite.skipped(norms.policy);
+        let ids: Vec<_> = slots.iter().map(|slot| slot.id).collect();
+        self.judged(ids.clone(), &norms);
         let scale_g = scale_of_g(hyper, &norms);
         let (stepped, factors) = slots
             .into_iter()
@@ -191,11 +278,13 @@ impl Runner for TensorOps {
                 let lr = lr * lr_factor;
                 let factor = lr * blend.sharpness;
                 let g = scaled(slot.grad, &scale_g);
-                let stepped = self.stepped(&base, lr, slot.id, slot.weight, g.clone());
-                (stepped + g * factor, factor)
+                let old = slot.weight.clone();
+                let stepped = self.stepped(&base, lr, slot.id, slot.weight, g.clone(), &skipped);
+                (unless(&skipped, stepped + g * factor, old), factor)
             })
             .unzip();
-        let rest = LeanKept { stepped, factors, norms };
+        let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
+        let rest = LeanKept { stepped, factors, ran_on, ids, inv_scale, norms };
         Ok(Half { tensors, rest, retired: Vec::new() })
     }
 
@@ -205,15 +294,25 @@ impl Runner for TensorOps {
         kept: LeanKept,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<Half<Self, Norms>, WsamError> {
-        let LeanKept { stepped, factors, mut norms } = kept;
-        norms.perturbed = perturbed_norm(context, &grads_perturbed);
+        let LeanKept { stepped, factors, ran_on, ids, inv_scale, mut norms } = kept;
+        let grads_perturbed: Vec<_> =
+            grads_perturbed.into_iter().map(|grad| times(grad, inv_scale)).collect();
+        look_at_perturbed(context, &grads_perturbed, &mut norms);
+        // Under any policy: `g` was not finite and `ran_on` is w, or `g~` is not.
+        let returns = norms.finite.skipped(NonFinite::Skip);
+        self.judged(ids, &norms);
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
+        let mut ran_on = ran_on.into_iter();
         let tensors = stepped
             .into_iter()
             .zip(factors)
             .zip(grads_perturbed)
             .map(|((stepped, factor), g_perturbed)| {
-                stepped - scaled(g_perturbed, &scale_perturbed) * factor
+                let w = stepped - scaled(g_perturbed, &scale_perturbed) * factor;
+                match ran_on.next() {
+                    Some(ran_on) => unless(&returns, w, ran_on),
+                    None => w,
+                }
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
@@ -226,18 +325,20 @@ impl Runner for TensorOps {
         rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Half<Self, ()>, WsamError> {
-        let hyper = context.hyper;
-        let norm = || global_norm(slots.iter().map(|slot| slot.grad.clone()));
-        let gradient = hyper.clips_gradient().then(norm);
-        let norms = TensorNorms { gradient, perturbed: None };
-        let scale_g = scale_of_g(hyper, &norms);
+        let slots = unscaled(slots, context.inv_scale);
+        let norms = look_at_gradient(context, &slots);
+        let skipped = norms.finite.skipped(norms.policy);
+        self.judged(slots.iter().map(|slot| slot.id).collect(), &norms);
+        let scale_g = scale_of_g(context.hyper, &norms);
         let tensors = slots
             .into_iter()
             .zip(rates)
             .map(|(slot, lr)| {
                 let InGroup { base, lr_factor, .. } = context.in_group(&slot);
                 let g = scaled(slot.grad, &scale_g);
-                self.stepped(&base, lr * lr_factor, slot.id, slot.weight, g)
+                let old = slot.weight.clone();
+                let w = self.stepped(&base, lr * lr_factor, slot.id, slot.weight, g, &skipped);
+                unless(&skipped, w, old)
             })
             .collect();
         Ok(Half { tensors, rest: (), retired: Vec::new() })
@@ -249,8 +350,13 @@ impl Runner for TensorOps {
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<Half<Self, Mixed>, WsamError> {
-        let Kept { slots, mut norms } = kept;
-        norms.perturbed = perturbed_norm(context, &grads_perturbed);
+        let Kept { slots, inv_scale, mut norms } = kept;
+        let grads_perturbed: Vec<_> =
+            grads_perturbed.into_iter().map(|grad| times(grad, inv_scale)).collect();
+        look_at_perturbed(context, &grads_perturbed, &mut norms);
+        let falls_back = norms.finite.falls_back(norms.policy);
+        // Around it no step is counted here.
+        self.judged(Vec::new(), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
         let (tensors, grads) = slots
@@ -260,6 +366,7 @@ impl Runner for TensorOps {
                 let InGroup { blend, lr_factor, .. } = context.in_group(&slot);
                 let g = scaled(slot.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
+                let g_perturbed = unless(&falls_back, g_perturbed, g.clone());
                 (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
             })
             .unzip();
@@ -271,9 +378,10 @@ impl Runner for TensorOps {
         context: Context<'_>,
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Vec<Tensor<1>>, WsamError> {
-        let norm = || global_norm(slots.iter().map(|slot| slot.grad.clone()));
-        let gradient = context.hyper.clips_gradient().then(norm);
-        let scale = scale_of_g(context.hyper, &TensorNorms { gradient, perturbed: None });
+        let slots = unscaled(slots, context.inv_scale);
+        let norms = look_at_gradient(context, &slots);
+        self.judged(Vec::new(), &norms);
+        let scale = scale_of_g(context.hyper, &norms);
         Ok(slots.into_iter().map(|slot| scaled(slot.grad, &scale)).collect())
     }
 
@@ -290,6 +398,20 @@ impl Runner for TensorOps {
             );
         let rest = Norms::TensorOps(Box::new(mixed.norms));
         Ok(Half { tensors: tensors.collect(), rest, retired: Vec::new() })
+    }
+
+    fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {
+        self.unsettled.as_ref().map(|last| last.settled(Facts::read)).transpose()
+    }
+
+    fn settle(&mut self) -> Result<Option<Settled>, WsamError> {
+        let Some(settled) = self.last_outcome()? else { return Ok(None) };
+        for id in self.unsettled.take().into_iter().flat_map(|unsettled| unsettled.ids) {
+            if let Some(state) = self.states.get_mut(&id) {
+                state.step = state.step.saturating_sub(settled.uncounted());
+            }
+        }
+        Ok(Some(settled))
     }
 
     fn replace_states(
@@ -321,7 +443,7 @@ impl Runner for TensorOps {
 }
 
 impl TensorOps {
-    /// The base optimizer's step of one parameter; its state advances.
+    /// The base optimizer's step of one parameter; its state advances, unless the step is skipped.
     fn stepped(
         &mut self,
         base: &Base,
@@ -329,9 +451,13 @@ impl TensorOps {
         id: ParamId,
         w: Tensor<1>,
         h: Tensor<1>,
+        skipped: &Option<Fact>,
     ) -> Tensor<1> {
-        let (w, state) = base_step(base, lr, w, h, self.states.remove(&id));
-        self.states.insert(id, state);
+        // At step 0 it holds what a first step left behind that was skipped.
+        let old = self.states.remove(&id).filter(|state| state.step > 0);
+        let before = old.as_ref().map(|old| old.tensors.clone());
+        let (w, state) = base_step(base, lr, w, h, old);
+        self.states.insert(id, unless_state(skipped, state, before));
         w
     }
 }
@@ -343,60 +469,6 @@ fn mix(blend: &Blend, g: &Tensor<1>, g_perturbed: &Tensor<1>) -> Tensor<1> {
         (0.0, b) => g_perturbed.clone() * b,
         (a, b) => g.clone() * a + g_perturbed.clone() * b,
     }
-}
-
-/// One step of the base optimizer, as PyTorch and Burn define it.
-fn base_step(
-    base: &Base,
-    lr: f64,
-    w: Tensor<1>,
-    h: Tensor<1>,
-    old: Option<State>,
-) -> (Tensor<1>, State) {
-    let step = old.as_ref().map_or(1, |state| state.step + 1);
-    let mut old = old.map_or_else(Vec::new, |state| state.tensors).into_iter();
-    match *base {
-        Base::Sgd { momentum, weight_decay } => {
-            let d = decayed(h, &w, weight_decay);
-            let Some(m) = momentum else {
-                return (w - d * lr, State { step, tensors: vec![] });
-            };
-            let buffer = match old.next() {
-                Some(buffer) => buffer * m.momentum + d.clone() * (1.0 - m.dampening),
-                None => d.clone(),
-            };
-            let u = if m.nesterov { d + buffer.clone() * m.momentum } else { buffer.clone() };
-            (w - u * lr, State { step, tensors: vec![buffer] })
-        }
-        Base::Adam(m) | Base::AdamW(m) => {
-            let decoupled = matches!(base, Base::AdamW(_));
-            let d = if decoupled { h } else { decayed(h, &w, m.weight_decay) };
-            let w = if decoupled { w * (1.0 - lr * m.weight_decay) } else { w };
-            let square = d.clone() * d.clone() * (1.0 - m.beta_2);
-            let first = match old.next() {
-                Some(first) => first * m.beta_1 + d * (1.0 - m.beta_1),
-                None => d * (1.0 - m.beta_1),
-            };
-            let second = match old.next() {
-                Some(second) => second * m.beta_2 + square,
-                None => square,
-            };
-            let largest = m.amsgrad.then(|| match old.next() {
-                Some(largest) => largest.max_pair(second.clone()),
-                None => second.clone(),
-            });
-            let under_root = largest.clone().unwrap_or_else(|| second.clone());
-            let bias_1 = 1.0 - m.beta_1.powf(step as f64);
-            let bias_2 = 1.0 - m.beta_2.powf(step as f64);
-            let u = (first.clone() / bias_1) / ((under_root / bias_2).sqrt() + m.epsilon);
-            let tensors = [Some(first), Some(second), largest].into_iter().flatten().collect();
-            (w - u * lr, State { step, tensors })
-        }
-    }
-}
-
-fn decayed(h: Tensor<1>, w: &Tensor<1>, penalty: f64) -> Tensor<1> {
-    if penalty == 0.0 { h } else { h + w.clone() * penalty }
 }
 
 fn clip_factor(clip: Option<Clip>, norm: &Option<Tensor<1>>) -> Option<Tensor<1>> {

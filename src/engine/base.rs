@@ -4,13 +4,14 @@
 use super::Engine;
 use super::checks::check_slices;
 use super::error::EngineError;
-use super::half::{Half, HalfNorm};
+use super::half::Half;
 use super::kinds::{Kinds, Rates, check_states};
 use super::record::Recording;
+use super::scale::GradientOptions;
 use super::slices::BaseTensor;
 use super::stats::StepStats;
-use super::step::BlendSource;
-use crate::layout::{Kernel, KindUniforms, NormOf, Norms};
+use super::step::{BlendSource, look};
+use crate::layout::{Kernel, KindUniforms};
 use crate::method::Hyperparameters;
 use std::time::Instant;
 
@@ -35,7 +36,8 @@ impl BaseStep {
 
 impl Engine {
     /// Records `w <- base_step(w, g)`, with `g` clipped where the hyperparameters clip it. `||g||` is
-    /// computed if they do, or for `track_norms`.
+    /// computed if they do, or to [track norms](GradientOptions::track_norms): `options` may be a `bool` that
+    /// says so.
     ///
     /// # Errors
     ///
@@ -45,13 +47,12 @@ impl Engine {
         encoder: &mut wgpu::CommandEncoder,
         hyper: &Hyperparameters,
         rates: impl Into<Rates<'a>>,
-        track_norms: bool,
+        options: impl Into<GradientOptions<'a>>,
         tensors: &[BaseTensor],
     ) -> Result<BaseStep, EngineError> {
-        let rates = rates.into();
+        let (rates, options) = (rates.into(), options.into());
         let states = hyper.base.state_names().len();
-        let norm = hyper.clips_gradient() || track_norms;
-        self.alone(encoder, "wsam.base_step", hyper, (rates, norm, states), tensors, |kind| kind)
+        self.alone(encoder, "wsam.base_step", hyper, (rates, options, states), tensors, |kind| kind)
     }
 
     /// A half over one gradient: the descent's kernel, with constants that `with` makes of the method's.
@@ -60,7 +61,7 @@ impl Engine {
         encoder: &mut wgpu::CommandEncoder,
         label: &'static str,
         hyper: &Hyperparameters,
-        (rates, norm, states): (Rates<'_>, bool, usize),
+        (rates, options, states): (Rates<'_>, GradientOptions<'_>, usize),
         tensors: &[BaseTensor],
         with: fn(KindUniforms) -> KindUniforms,
     ) -> Result<BaseStep, EngineError> {
@@ -72,16 +73,13 @@ impl Engine {
         let kinds = Kinds::of_steps(hyper, each, rates)?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
-            norm: norm.then_some(HalfNorm {
-                of: NormOf::Gradient,
-                perturbed: false,
-                slots: Norms::GRADIENT,
-            }),
+            look: look(hyper, hyper.clips_gradient() || options.track_norms, false),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: true },
         };
-        let norms = self.norms_buffer();
+        let (norms, scale) = self.norms_buffer(options.inv_scale)?;
         let constants = kinds.constants(hyper, BlendSource::Method).with(with);
-        let recording = Recording { label, start, half, kinds: &kinds, constants, norms: &norms };
+        let kinds = &kinds;
+        let recording = Recording { label, start, half, kinds, constants, norms: &norms, scale };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
         Ok(BaseStep { norms, stats })

@@ -2,7 +2,7 @@
 
 use super::step::BlendSource;
 use crate::layout::{KindUniforms, Norms};
-use crate::method::{Base, ClipScope, Hyperparameters, InGroup};
+use crate::method::{Base, ClipScope, Hyperparameters, InGroup, NonFinite};
 
 /// The method's part, and the table at the top of `step.wgsl`; computed in f64 and rounded once.
 pub(super) fn kind_uniforms(
@@ -30,7 +30,9 @@ pub(super) fn kind_uniforms(
         flags: flag(KindUniforms::PERTURBED, group.perturbed)
             | flag(KindUniforms::ADAPTIVE, group.perturbed && group.adaptive)
             | flag(KindUniforms::DEVICE_BLEND, matches!(blend, BlendSource::Device(_)))
-            | flag(KindUniforms::FIRST, first),
+            | flag(KindUniforms::FIRST, first)
+            | flag(KindUniforms::SKIPS, hyper.non_finite.looks())
+            | flag(KindUniforms::FALLS_BACK, hyper.non_finite == NonFinite::BaseStep),
         norm: Norms::place(group.scope),
         rho: group.rho as f32,
         guard: hyper.epsilon as f32,

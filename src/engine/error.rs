@@ -1,5 +1,6 @@
 //! What the engine refuses, and why.
 
+use crate::layout::column;
 use crate::method::InvalidHyperparameter;
 
 /// What a slice is to its tensor.
@@ -17,6 +18,20 @@ pub enum Role {
     Anchor,
     /// A state tensor of the base optimizer, by its place in `Base::state_names`.
     State(u32),
+}
+
+impl Role {
+    /// What the slice in this column is.
+    pub(crate) fn of_column(column: usize) -> Self {
+        match column {
+            column::WEIGHT => Self::Weight,
+            column::ANCHOR => Self::Anchor,
+            column::GRAD => Self::Grad,
+            column::GRAD_PERTURBED => Self::GradPerturbed,
+            column::PARTNER => Self::Partner,
+            state => Self::State((state - column::STATE) as u32),
+        }
+    }
 }
 
 impl std::fmt::Display for Role {
@@ -167,6 +182,16 @@ pub enum EngineError {
         /// Bytes needed.
         need: u64,
     },
+    /// The buffer of a step's scale cannot be copied from.
+    #[error(
+        "the scale's buffer needs BufferUsages::COPY_SRC and 4 bytes, but has {usage:?} and {size}"
+    )]
+    ScaleBuffer {
+        /// Usages it has.
+        usage: wgpu::BufferUsages,
+        /// Bytes it has.
+        size: u64,
+    },
     /// A tuning is outside its domain.
     #[error("the tuning's {name} is {value}, but it must be {expected}")]
     Tuning {
@@ -206,6 +231,28 @@ pub enum EngineError {
         kernel: String,
         /// What wgpu said.
         reason: String,
+    },
+    /// The device has no memory left for something the engine needs.
+    #[error("out of memory for {what}: {reason}")]
+    OutOfMemory {
+        /// What could not be allocated.
+        what: String,
+        /// What wgpu said.
+        reason: String,
+    },
+    /// The device is lost: nothing can be done with it any more.
+    #[error("the device is lost: {reason}")]
+    Lost {
+        /// What wgpu said.
+        reason: String,
+    },
+    /// A slice's buffer belongs to another device.
+    #[error("tensor {tensor}: {role} is in a buffer of another device")]
+    Foreign {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// The slice.
+        role: Role,
     },
     /// Norms could not be read back.
     #[error("the norms could not be read back: {reason}")]

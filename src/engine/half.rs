@@ -1,7 +1,9 @@
 //! Half a step, planned: which dispatches it takes and over which buffers. A plan is kept while
 //! tensors stay where they are; only constants are filled in anew.
 
-use super::error::EngineError;
+use super::error::{EngineError, Role};
+use super::memory::{empty, filled, guarded};
+use super::pipelines;
 use super::plan::{Cut, cut};
 use super::schedule::{Capacity, Dispatch, pack};
 use super::slices::{Columns, Slice};
@@ -9,7 +11,7 @@ use super::stats::StepStats;
 use super::{ALIGNMENT, Engine, UNIFORMS};
 use crate::layout::{
     self, Access, COLUMNS, Chunk, Frames, Kernel, NormFinishUniforms, NormOf, Scaling,
-    Specialisation, Width, column, column_binding,
+    Specialisation, Width, column, column_binding, mark,
 };
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -21,11 +23,22 @@ const KEPT_PLANS: usize = 16;
 /// What half a step does, whatever the tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Half {
-    pub(crate) norm: Option<HalfNorm>,
+    pub(crate) look: Look,
     pub(crate) kernel: Kernel,
 }
 
-/// The norm in front of it.
+/// What is looked at in front of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    Nothing,
+    Norm(HalfNorm),
+    /// Whether `g`, or `g~`, is finite.
+    Check {
+        perturbed: bool,
+    },
+}
+
+/// A norm of `g` or `g~`, which also tells whether that is finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HalfNorm {
     pub(crate) of: NormOf,
@@ -129,7 +142,13 @@ impl Engine {
             return Ok((plan, false));
         }
         check()?;
-        let plan = Arc::new(self.make_plan(half, rows.clone())?);
+        let name = half.kernel.stage().entry_point();
+        let made = guarded(&self.device, name, || self.make_plan(half, rows.clone()));
+        // Its own errors first: an object that was not made spoils others.
+        let plan = match made.and_then(|plan| plan) {
+            Ok(plan) => Arc::new(plan),
+            Err(error) => return Err(self.foreign(rows).unwrap_or(error)),
+        };
         if plans.len() == KEPT_PLANS {
             plans.remove(0);
         }
@@ -148,8 +167,16 @@ impl Engine {
         let mut ready = Vec::new();
         let mut overhead = 0;
         let mut finish = None;
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        if let Some(norm) = half.norm {
+        if let Look::Check { perturbed } = half.look {
+            let kernel = Kernel::Check { perturbed };
+            let rows = rows.clone().map(|row| Row { columns: gradient(&row, perturbed), ..row });
+            let groups = cut(rows, self.window_limits, u64::from(self.tuning.chunk_len)).groups;
+            for dispatch in pack(groups, self.capacity(kernel)) {
+                dispatch.note(&mut buffers, &mut overhead);
+                ready.push(self.ready(kernel, &dispatch, &self.unused)?);
+            }
+        }
+        if let Look::Norm(norm) = half.look {
             let mut rows: Vec<_> = rows.clone().filter_map(|row| norm.row(row)).collect();
             // Each scope's partials side by side; what is in none comes last.
             rows.sort_by_key(|row| row.scope.unwrap_or(usize::MAX));
@@ -162,7 +189,7 @@ impl Engine {
             finish = Some(norm.finish(&rows, ends.iter().map(|end| end * lanes)));
             let bytes = 16 * norm.of.count() * u64::from(chunks * lanes);
             overhead += 2 * bytes;
-            let partials = self.partials_for(bytes);
+            let partials = self.partials_for(bytes)?;
             let kernel = Kernel::Norm { of: norm.of, by_lane };
             for dispatch in pack(groups, self.capacity(kernel)) {
                 dispatch.note(&mut buffers, &mut overhead);
@@ -176,10 +203,6 @@ impl Engine {
         for dispatch in pack(groups, self.capacity(half.kernel)) {
             dispatch.note(&mut buffers, &mut overhead);
             ready.push(self.ready(half.kernel, &dispatch, &self.unused)?);
-        }
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            let kernel = half.kernel.stage().entry_point().to_owned();
-            return Err(EngineError::Pipeline { kernel, reason: error.to_string() });
         }
         let mut stats = StepStats {
             dispatches: ready.len() as u32,
@@ -228,7 +251,7 @@ impl Engine {
         let Dispatch { page, width, frames, .. } = *dispatch;
         let specialisation = Specialisation { kernel, width, frames };
         let (pipeline, group_layout) = self.pipelines.get(specialisation)?;
-        let table = self.table(&dispatch.chunks);
+        let table = self.table(&dispatch.chunks)?;
         let mut entries = Vec::new();
         for slot in layout::bindings(kernel.stage()).iter().filter(|slot| slot.group == 0) {
             match slot.access {
@@ -293,27 +316,50 @@ impl Engine {
         [width, workgroups.div_ceil(width).max(1)]
     }
 
-    fn table(&self, chunks: &[Chunk]) -> wgpu::Buffer {
-        use wgpu::util::DeviceExt;
-        self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-            label: Some("wsam.chunks"),
-            contents: bytemuck::cast_slice(chunks),
-            usage: wgpu::BufferUsages::STORAGE,
-        })
+    fn table(&self, chunks: &[Chunk]) -> Result<wgpu::Buffer, EngineError> {
+        let bytes = bytemuck::cast_slice(chunks);
+        filled(&self.device, "wsam.chunks", bytes, wgpu::BufferUsages::STORAGE)
+    }
+
+    /// Which slice is in a buffer of another device, if that is what is wrong.
+    fn foreign<'a>(&self, rows: impl Iterator<Item = Row<'a>>) -> Option<EngineError> {
+        let layout = guarded(&self.device, "a buffer", || {
+            self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: None,
+                entries: &[pipelines::storage_entry(0)],
+            })
+        });
+        let layout = layout.ok()?;
+        let is_foreign = |buffer: &wgpu::Buffer| {
+            let resource = range(buffer, 0, buffer.size() - buffer.size() % 4);
+            let entries = [wgpu::BindGroupEntry { binding: 0, resource }];
+            let (label, layout) = (None, &layout);
+            let descriptor = wgpu::BindGroupDescriptor { label, layout, entries: &entries };
+            guarded(&self.device, "a buffer", || self.device.create_bind_group(&descriptor))
+                .is_err()
+        };
+        let max = self.device.limits().max_storage_buffer_binding_size;
+        for (tensor, row) in rows.enumerate() {
+            for (column, slice) in row.columns.iter().enumerate() {
+                let Some(slice) = slice.filter(|slice| slice.buffer.size() <= max) else {
+                    continue;
+                };
+                if is_foreign(&slice.buffer) {
+                    return Some(EngineError::Foreign { tensor, role: Role::of_column(column) });
+                }
+            }
+        }
+        None
     }
 
     /// The scratch buffer, grown if need be; an older one lives on in the plans made with it.
-    fn partials_for(&self, need: u64) -> wgpu::Buffer {
+    fn partials_for(&self, need: u64) -> Result<wgpu::Buffer, EngineError> {
         let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
         if partials.size() < need {
-            *partials = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("wsam.partials"),
-                size: need.next_power_of_two(),
-                usage: wgpu::BufferUsages::STORAGE,
-                mapped_at_creation: false,
-            });
+            let size = need.next_power_of_two();
+            *partials = empty(&self.device, "wsam.partials", size, wgpu::BufferUsages::STORAGE)?;
         }
-        partials.clone()
+        Ok(partials.clone())
     }
 
     /// Forgets all plans, and with them the buffers that they keep alive.
@@ -336,9 +382,7 @@ impl Dispatch {
 impl HalfNorm {
     /// The norm's row of a tensor, from the half's; `None` if it counts in no norm that is taken.
     fn row<'a>(&self, row: Row<'a>) -> Option<Row<'a>> {
-        let mut columns = [None; COLUMNS];
-        let grad = if self.perturbed { column::GRAD_PERTURBED } else { column::GRAD };
-        columns[column::GRAD] = row.columns[grad];
+        let mut columns = gradient(&row, self.perturbed);
         if self.reads_weight(&row) {
             columns[column::WEIGHT] = row.columns[column::ANCHOR].or(row.columns[column::WEIGHT]);
         }
@@ -352,7 +396,11 @@ impl HalfNorm {
 
     /// `ends` are where the partials of each row end.
     fn finish(&self, rows: &[Row<'_>], ends: impl Iterator<Item = u32>) -> NormFinishUniforms {
-        let mut finish = NormFinishUniforms { slots_plain: self.slots, ..Default::default() };
+        let mut finish = NormFinishUniforms {
+            slots_plain: self.slots,
+            mark: mark(self.perturbed),
+            ..Default::default()
+        };
         for (row, end) in rows.iter().zip(ends) {
             finish.partial_count = end;
             // A scope without rows ends where the one before it does.
@@ -380,11 +428,14 @@ impl Half {
 
     /// How often an element of a tensor is read and written.
     fn accesses(&self, row: &Row<'_>) -> (u64, u64) {
-        let norm = self.norm.filter(|norm| norm.row(*row).is_some());
-        let norm = norm.map_or(0, |norm| 1 + u64::from(norm.reads_weight(row)));
+        let look = match self.look {
+            Look::Norm(norm) if norm.row(*row).is_some() => 1 + u64::from(norm.reads_weight(row)),
+            Look::Nothing | Look::Norm(_) => 0,
+            Look::Check { .. } => 1,
+        };
         let (reads, writes) = match self.kernel {
             _ if !self.takes(row) => (0, 0),
-            Kernel::Norm { .. } | Kernel::NormFinish(_) => (0, 0),
+            Kernel::Norm { .. } | Kernel::NormFinish(_) | Kernel::Check { .. } => (0, 0),
             Kernel::Ascent { in_place, .. } => (2, 1 + u64::from(in_place)),
             Kernel::Descent { states, alone, .. } => {
                 (3 - u64::from(alone) + u64::from(states), 1 + u64::from(states))
@@ -393,10 +444,18 @@ impl Half {
                 let written = 1 + u64::from(row.scope.is_some());
                 (2 + u64::from(states), written + u64::from(states))
             }
-            Kernel::LeanDescent => (2, 1),
+            Kernel::LeanDescent { .. } => (2, 1),
         };
-        (norm + reads, writes)
+        (look + reads, writes)
     }
+}
+
+/// `g` or `g~`, in the column of a gradient.
+fn gradient<'a>(row: &Row<'a>, perturbed: bool) -> Columns<'a> {
+    let mut columns = [None; COLUMNS];
+    let column = if perturbed { column::GRAD_PERTURBED } else { column::GRAD };
+    columns[column::GRAD] = row.columns[column];
+    columns
 }
 
 fn whole(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {

@@ -16,12 +16,13 @@
 use super::Engine;
 use super::checks::check_slices;
 use super::error::EngineError;
-use super::half::Half;
+use super::half::{Half, Look};
 use super::kinds::{Kinds, Rates, check_partners, check_states};
 use super::record::Recording;
+use super::scale::GradientOptions;
 use super::slices::{LeanAscentTensor, LeanDescentTensor};
 use super::stats::StepStats;
-use super::step::{BlendSource, ascent_norm, descent_norm, same_count, scaling};
+use super::step::{BlendSource, ascent_norm, descent_look, same_count, scaling};
 use crate::layout::Kernel;
 use crate::method::{Coupling, Hyperparameters};
 use std::time::Instant;
@@ -55,8 +56,7 @@ impl LeanAscent {
 impl Engine {
     /// Records a lean ascent: the global norm of `g`, the climb to `w + e_w`, and the base step.
     ///
-    /// `g` may be freed once it has run. `track_norms` is that of
-    /// [`AscentOptions`](super::AscentOptions).
+    /// `g` may be freed once it has run. `options` may be a `bool`: whether to track norms.
     ///
     /// # Errors
     ///
@@ -67,11 +67,12 @@ impl Engine {
         encoder: &mut wgpu::CommandEncoder,
         hyper: &Hyperparameters,
         rates: impl Into<Rates<'a>>,
-        track_norms: bool,
+        options: impl Into<GradientOptions<'a>>,
         tensors: &[LeanAscentTensor],
     ) -> Result<LeanAscent, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
+        let GradientOptions { track_norms, inv_scale } = options.into();
         let rates = rates.into();
         rates.check(tensors.len())?;
         if hyper.coupling == Coupling::Coupled {
@@ -84,10 +85,10 @@ impl Engine {
         check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
-            norm: Some(ascent_norm(hyper, track_norms)),
+            look: Look::Norm(ascent_norm(hyper, track_norms)),
             kernel: Kernel::LeanAscent { scaling: scaling(hyper), states: states as u32, anchored },
         };
-        let norms = self.norms_buffer();
+        let (norms, scale) = self.norms_buffer(inv_scale)?;
         let recording = Recording {
             label: "wsam.lean_ascent",
             start,
@@ -95,6 +96,7 @@ impl Engine {
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &norms,
+            scale,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
@@ -132,8 +134,13 @@ impl Engine {
             [rate] => Rates::Same(*rate),
             rates => Rates::Each(rates),
         };
-        let half =
-            Half { norm: descent_norm(hyper, ascent.track_norms), kernel: Kernel::LeanDescent };
+        // Every tensor or none: a plan has one kernel.
+        let returns =
+            hyper.non_finite.looks() && tensors.iter().any(|tensor| tensor.ran_on.is_some());
+        let half = Half {
+            look: descent_look(hyper, ascent.track_norms),
+            kernel: Kernel::LeanDescent { returns },
+        };
         // The blend, clipping and the learning rate are all it takes from them.
         let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
         let recording = Recording {
@@ -143,8 +150,9 @@ impl Engine {
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &ascent.norms,
+            scale: None,
         };
-        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns()));
+        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(returns)));
         self.run(encoder, &recording, each, || check_slices(tensors))
     }
 }

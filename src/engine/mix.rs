@@ -5,14 +5,16 @@
 //! step along `g~ - g` alone is one whose blend is zero.
 
 use super::Engine;
+use super::base::BaseStep;
 use super::checks::check_slices;
 use super::error::EngineError;
-use super::half::{Half, HalfNorm};
+use super::half::{Half, Look};
 use super::kinds::{Kinds, Rates};
 use super::record::Recording;
+use super::scale::GradientOptions;
 use super::slices::{BaseTensor, DescentTensor, Slice};
 use super::stats::StepStats;
-use super::step::{Ascent, BlendSource, descent_norm, same_count};
+use super::step::{Ascent, BlendSource, descent_look, same_count};
 use crate::layout::{Kernel, KindUniforms};
 use crate::method::Hyperparameters;
 use std::time::Instant;
@@ -58,7 +60,7 @@ impl Engine {
         tensors: &[MixTensor],
     ) -> Result<Mix, EngineError> {
         let start = Instant::now();
-        let norm = descent_norm(hyper, ascent.track_norms());
+        let look = descent_look(hyper, ascent.track_norms());
         let tensors: Vec<_> = tensors
             .iter()
             .map(|tensor| DescentTensor {
@@ -73,7 +75,7 @@ impl Engine {
             })
             .collect();
         let stats =
-            self.blended(encoder, hyper, Rates::Same(0.0), norm, ascent, &tensors, as_mix)?;
+            self.blended(encoder, hyper, Rates::Same(0.0), look, ascent, &tensors, as_mix)?;
         Ok(Mix { stats: StepStats { recording: start.elapsed(), ..stats } })
     }
 
@@ -87,8 +89,9 @@ impl Engine {
         &self,
         encoder: &mut wgpu::CommandEncoder,
         hyper: &Hyperparameters,
+        options: GradientOptions<'_>,
         tensors: &[BaseTensor],
-    ) -> Result<StepStats, EngineError> {
+    ) -> Result<BaseStep, EngineError> {
         let tensors: Vec<_> = tensors
             .iter()
             .map(|tensor| BaseTensor {
@@ -98,8 +101,8 @@ impl Engine {
                 ..tensor.clone()
             })
             .collect();
-        let how = (Rates::Same(0.0), hyper.clips_gradient(), 0);
-        Ok(self.alone(encoder, "wsam.clip", hyper, how, &tensors, as_mix)?.stats())
+        let how = (Rates::Same(0.0), options, 0);
+        self.alone(encoder, "wsam.clip", hyper, how, &tensors, as_mix)
     }
 
     /// Records the sharpness step of the decoupled form, `w <- w - lr sharpness (g~ - g)`, after a base
@@ -119,15 +122,15 @@ impl Engine {
         mix: Option<&Mix>,
         tensors: &[DescentTensor],
     ) -> Result<StepStats, EngineError> {
-        let norm = match mix {
-            Some(_) => None,
-            None => descent_norm(hyper, ascent.track_norms()),
+        let look = match mix {
+            Some(_) => Look::Nothing,
+            None => descent_look(hyper, ascent.track_norms()),
         };
         let stateless: Vec<_> = tensors
             .iter()
             .map(|tensor| DescentTensor { state: Vec::new(), ..tensor.clone() })
             .collect();
-        self.blended(encoder, hyper, rates.into(), norm, ascent, &stateless, as_sharpening)
+        self.blended(encoder, hyper, rates.into(), look, ascent, &stateless, as_sharpening)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -136,7 +139,7 @@ impl Engine {
         encoder: &mut wgpu::CommandEncoder,
         hyper: &Hyperparameters,
         rates: Rates<'_>,
-        norm: Option<HalfNorm>,
+        look: Look,
         ascent: &Ascent,
         tensors: &[DescentTensor],
         with: fn(KindUniforms) -> KindUniforms,
@@ -146,7 +149,7 @@ impl Engine {
         rates.check(tensors.len())?;
         same_count(ascent.tensors(), tensors.len())?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
-        let half = Half { norm, kernel: Kernel::Descent { states: 0, anchored, alone: false } };
+        let half = Half { look, kernel: Kernel::Descent { states: 0, anchored, alone: false } };
         let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
         let recording = Recording {
             label: "wsam.mix",
@@ -155,6 +158,7 @@ impl Engine {
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method).with(with),
             norms: ascent.norms(),
+            scale: None,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         self.run(encoder, &recording, each, || check_slices(tensors))

@@ -49,11 +49,13 @@ mod error;
 mod half;
 mod kinds;
 mod lean;
+mod memory;
 mod mix;
 mod pipelines;
 mod plan;
 mod readback;
 mod record;
+mod scale;
 mod schedule;
 mod slices;
 mod stats;
@@ -66,6 +68,9 @@ pub use error::{EngineError, Role};
 pub use kinds::Rates;
 pub use lean::LeanAscent;
 pub use mix::{Mix, MixTensor};
+#[cfg(feature = "burn")]
+pub(crate) use readback::norms_of;
+pub use scale::{GradientOptions, InvScale};
 pub use slices::{
     AscentTensor, BaseTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, Placement, Slice,
 };
@@ -121,7 +126,8 @@ impl Engine {
     /// # Errors
     ///
     /// [`EngineError::Limit`] if the device was created with less than WebGPU's default limits for
-    /// compute, [`EngineError::Pipeline`] if it does not take the shaders.
+    /// compute, [`EngineError::Pipeline`] if it does not take the shaders,
+    /// [`EngineError::OutOfMemory`] if there is no scratch memory.
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self, EngineError> {
         Self::with_tuning(device, queue, Tuning::for_adapter(&device.adapter_info()))
     }
@@ -139,12 +145,16 @@ impl Engine {
         tuning.check()?;
         check_limits(&device.limits(), tuning.workgroup)?;
         let pipelines = Arc::new(Pipelines::new(device, tuning.workgroup)?);
-        Ok(Self::from_parts(device, queue, pipelines, tuning))
+        Self::from_parts(device, queue, pipelines, tuning)
     }
 
     /// Another engine on the same device: it shares the compiled pipelines, and has plans and scratch
     /// memory of its own, which go when it goes.
-    pub fn fork(&self) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::OutOfMemory`] if there is no scratch memory.
+    pub fn fork(&self) -> Result<Self, EngineError> {
         Self::from_parts(&self.device, &self.queue, self.pipelines.clone(), self.tuning)
     }
 
@@ -153,17 +163,10 @@ impl Engine {
         queue: &wgpu::Queue,
         pipelines: Arc<Pipelines>,
         tuning: Tuning,
-    ) -> Self {
+    ) -> Result<Self, EngineError> {
         let limits = device.limits();
-        let buffer = |label, size| {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size,
-                usage: wgpu::BufferUsages::STORAGE,
-                mapped_at_creation: false,
-            })
-        };
-        Self {
+        let buffer = |label, size| memory::empty(device, label, size, wgpu::BufferUsages::STORAGE);
+        Ok(Self {
             device: device.clone(),
             queue: queue.clone(),
             pipelines,
@@ -173,11 +176,11 @@ impl Engine {
                 alignment: ALIGNMENT,
             },
             max_grid: limits.max_compute_workgroups_per_dimension,
-            unused: buffer("wsam.unused", COLUMNS as u64 * ALIGNMENT),
-            partials: Mutex::new(buffer("wsam.partials", 1 << 16)),
+            unused: buffer("wsam.unused", COLUMNS as u64 * ALIGNMENT)?,
+            partials: Mutex::new(buffer("wsam.partials", 1 << 16)?),
             plans: Mutex::default(),
             timer: Mutex::default(),
-        }
+        })
     }
 
     /// The device this engine records for.

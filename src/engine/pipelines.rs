@@ -1,6 +1,7 @@
 //! Compute pipelines: one per [`Specialisation`], compiled at first use and kept.
 
 use super::error::EngineError;
+use super::memory::guarded;
 use crate::layout::{self, Access, Frames, Specialisation, Stage, Width, column_binding, framed};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,10 +9,12 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Pipelines {
     device: wgpu::Device,
     workgroup: u32,
-    /// Group 1 of every stage but the norm's finish: what a half of a step fills in.
+    /// Group 1 of every stage but the norm's finish and the check: what a half of a step fills in.
     pub(crate) step_layout: wgpu::BindGroupLayout,
     /// Group 1 of the norm's finish.
     pub(crate) finish_layout: wgpu::BindGroupLayout,
+    /// Group 1 of the check.
+    pub(crate) check_layout: wgpu::BindGroupLayout,
     compiled: Mutex<Compiled>,
 }
 
@@ -28,7 +31,7 @@ impl Pipelines {
             for width in Width::ALL {
                 let key = (stage, width, Frames::SINGLE);
                 let make = || module(device, key);
-                modules.insert(key, scoped(device, stage.entry_point(), make)?);
+                modules.insert(key, guarded(device, stage.entry_point(), make)?);
             }
         }
         let dynamic = |binding| entry(binding, wgpu::BufferBindingType::Uniform, true);
@@ -39,12 +42,13 @@ impl Pipelines {
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries })
         };
         let step = [dynamic(0), fixed(1), fixed(2), dynamic(3)];
-        let finish = [fixed(4), entry(layout::NORMS.number, storage, false)];
+        let norms = entry(layout::NORMS.number, storage, false);
         Ok(Self {
             device: device.clone(),
             workgroup,
             step_layout: layout("wsam.step", &step),
-            finish_layout: layout("wsam.norm_finish.step", &finish),
+            finish_layout: layout("wsam.norm_finish.step", &[fixed(4), norms]),
+            check_layout: layout("wsam.check.step", &[dynamic(0), norms]),
             compiled: Mutex::new(Compiled { modules, pipelines: HashMap::new() }),
         })
     }
@@ -66,12 +70,13 @@ impl Pipelines {
         let module = match compiled.modules.get(&key) {
             Some(module) => module.clone(),
             None => {
-                let made = scoped(&self.device, &label, || module(&self.device, key))?;
+                let made = guarded(&self.device, &label, || module(&self.device, key))?;
                 compiled.modules.insert(key, made.clone());
                 made
             }
         };
-        let made = scoped(&self.device, &label, || self.pipeline(&module, specialisation, &label))?;
+        let made =
+            guarded(&self.device, &label, || self.pipeline(&module, specialisation, &label))?;
         compiled.pipelines.insert(specialisation, made.clone());
         Ok(made)
     }
@@ -99,6 +104,7 @@ impl Pipelines {
         });
         let step_layout = match stage {
             Stage::NormFinish => &self.finish_layout,
+            Stage::Check => &self.check_layout,
             _ => &self.step_layout,
         };
         let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -133,6 +139,11 @@ fn copies(number: u32, frames: Frames) -> impl Iterator<Item = u32> {
     })
 }
 
+/// A storage buffer that may be written.
+pub(crate) fn storage_entry(binding: u32) -> wgpu::BindGroupLayoutEntry {
+    entry(binding, wgpu::BufferBindingType::Storage { read_only: false }, false)
+}
+
 fn entry(
     binding: u32,
     ty: wgpu::BufferBindingType,
@@ -159,20 +170,4 @@ fn module(
         label: Some(stage.entry_point()),
         source: wgpu::ShaderSource::Wgsl(source),
     })
-}
-
-/// Turns a validation error of `create` into a value; wgpu would otherwise panic.
-fn scoped<T>(
-    device: &wgpu::Device,
-    kernel: &str,
-    create: impl FnOnce() -> T,
-) -> Result<T, EngineError> {
-    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let created = create();
-    match pollster::block_on(scope.pop()) {
-        None => Ok(created),
-        Some(error) => {
-            Err(EngineError::Pipeline { kernel: kernel.to_owned(), reason: error.to_string() })
-        }
-    }
 }

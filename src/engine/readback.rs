@@ -1,25 +1,20 @@
 //! The only place where the engine waits for the device: when somebody asks for a number.
 
+use super::memory::{empty, guarded};
 use super::{Engine, EngineError};
 use crate::layout::Norms;
 use std::sync::mpsc;
 
 impl Engine {
-    /// Reads the norms of a step, from the buffer that its ascent names. Blocks until the queue has run everything submitted so far, so
-    /// it has no place in a training loop's hot path.
+    /// Reads the norms of a step, and whether its gradients were finite, from the buffer that its ascent
+    /// names. Blocks until the queue has run everything submitted so far, so it has no place in a training
+    /// loop's hot path.
     ///
     /// # Errors
     ///
     /// [`EngineError::Readback`] if the device was lost or could not be waited for.
     pub fn read_norms(&self, norms: &wgpu::Buffer) -> Result<Norms, EngineError> {
-        let bytes = self.read_buffer(norms)?;
-        match bytes.get(..size_of::<Norms>()) {
-            Some(bytes) => Ok(bytemuck::pod_read_unaligned(bytes)),
-            None => {
-                let reason = format!("a buffer of {} bytes is not a step's norms", bytes.len());
-                Err(EngineError::Readback { reason })
-            }
-        }
+        norms_of(&self.read_buffer(norms)?)
     }
 
     /// Reads a whole buffer that has `BufferUsages::COPY_SRC`. Blocks like
@@ -29,25 +24,56 @@ impl Engine {
     ///
     /// [`EngineError::Readback`] if the device was lost or could not be waited for.
     pub fn read_buffer(&self, buffer: &wgpu::Buffer) -> Result<Vec<u8>, EngineError> {
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let staging = self.send(&mut encoder, buffer)?;
+        let submission = self.queue.submit([encoder.finish()]);
+        self.receive(&staging, submission)
+    }
+
+    /// Records a copy of a whole buffer to memory that the host can read once the submission is done.
+    pub(crate) fn send(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        buffer: &wgpu::Buffer,
+    ) -> Result<wgpu::Buffer, EngineError> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = empty(&self.device, "wsam.readback", buffer.size(), usage)?;
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
+        Ok(staging)
+    }
+
+    /// Waits for the submission that the copy was in, and for none after it.
+    pub(crate) fn receive(
+        &self,
+        staging: &wgpu::Buffer,
+        submission: wgpu::SubmissionIndex,
+    ) -> Result<Vec<u8>, EngineError> {
         let failed =
             |reason: &dyn std::fmt::Display| EngineError::Readback { reason: reason.to_string() };
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("wsam.readback"),
-            size: buffer.size(),
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
-        self.queue.submit([encoder.finish()]);
         let (sender, receiver) = mpsc::channel();
-        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-            // The receiver outlives the wait below; if it does not, nobody wants the answer.
-            let _ = sender.send(result);
-        });
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(&e))?;
+        // A lost device makes buffers that are none.
+        guarded(&self.device, "wsam.readback", || {
+            staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+                // The receiver outlives the wait below; if it does not, nobody wants the answer.
+                let _ = sender.send(result);
+            });
+        })
+        .map_err(|error| failed(&error))?;
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        self.device.poll(wait).map_err(|e| failed(&e))?;
         receiver.recv().map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
         let view = staging.slice(..).get_mapped_range().map_err(|e| failed(&e))?;
         Ok(view.to_vec())
+    }
+}
+
+/// A step's norms, from the bytes of their buffer.
+pub(crate) fn norms_of(bytes: &[u8]) -> Result<Norms, EngineError> {
+    match bytes.get(..size_of::<Norms>()) {
+        Some(bytes) => Ok(bytemuck::pod_read_unaligned(bytes)),
+        None => {
+            let reason = format!("a buffer of {} bytes is not a step's norms", bytes.len());
+            Err(EngineError::Readback { reason })
+        }
     }
 }

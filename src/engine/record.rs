@@ -3,17 +3,19 @@
 use super::error::EngineError;
 use super::half::{Half, Plan, range};
 use super::kinds::Kinds;
+use super::memory::{filled, guarded};
+use super::pipelines::Pipelines;
 use super::slices::Columns;
 use super::stats::StepStats;
 use super::step::BlendSource;
 use super::timing::around;
 use super::{ALIGNMENT, Engine};
 use crate::layout::{
-    BlendUniforms, DispatchUniforms, KINDS, Kernel, KindUniforms, NORMS, NormFinishUniforms,
+    BlendUniforms, DispatchUniforms, KINDS, Kernel, KindUniforms, NORMS, NormFinishUniforms, Norms,
 };
 use bytemuck::{bytes_of, cast_slice};
+use std::mem::offset_of;
 use std::time::Instant;
-use wgpu::util::DeviceExt;
 
 /// Bytes of a page of the table of kinds.
 const PAGE: usize = KINDS * size_of::<KindUniforms>();
@@ -40,6 +42,8 @@ pub(crate) struct Recording<'a> {
     pub(crate) kinds: &'a Kinds,
     pub(crate) constants: Constants<'a>,
     pub(crate) norms: &'a wgpu::Buffer,
+    /// Where `norms` gets its scale from, if not from the host.
+    pub(crate) scale: Option<&'a wgpu::Buffer>,
 }
 
 impl Engine {
@@ -52,10 +56,10 @@ impl Engine {
         tensors: impl ExactSizeIterator<Item = (u64, Columns<'t>)> + Clone,
         check: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<StepStats, EngineError> {
-        let Recording { label, start, half, kinds, constants, norms } = recording;
+        let Recording { start, half, kinds, .. } = recording;
         let rows = tensors.enumerate().map(|(i, (len, columns))| kinds.row(i, len, columns));
         let (plan, made) = self.plan(*half, rows, check)?;
-        self.record(encoder, label, &plan, constants, norms)?;
+        self.record(encoder, &plan, recording)?;
         Ok(StepStats { plans_made: u32::from(made), recording: start.elapsed(), ..plan.stats })
     }
 
@@ -63,11 +67,10 @@ impl Engine {
     fn record(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        label: &str,
         plan: &Plan,
-        constants: &Constants<'_>,
-        norms: &wgpu::Buffer,
+        recording: &Recording<'_>,
     ) -> Result<(), EngineError> {
+        let Recording { label, constants, norms, scale, .. } = recording;
         let device_blend = constants.blend.device()?;
         // The table of kinds, page by page, and the dispatches' own: each in its place.
         let mut bytes = Vec::with_capacity(PAGE + ALIGNMENT as usize * (plan.ready.len() + 1));
@@ -93,41 +96,41 @@ impl Engine {
             })
             .collect();
 
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let uniforms = self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-            label: Some("wsam.uniforms"),
-            contents: &bytes,
-            usage: wgpu::BufferUsages::UNIFORM,
-        });
+        let uniforms = filled(&self.device, "wsam.uniforms", &bytes, wgpu::BufferUsages::UNIFORM)?;
         let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
         let head = range(&uniforms, 0, size_of::<DispatchUniforms>() as u64);
         let blend_size = size_of::<BlendUniforms>() as u64;
-        let step = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(label),
-            layout: &self.pipelines.step_layout,
-            entries: &[
-                entry(0, head),
-                entry(1, range(norms, 0, norms.size())),
-                entry(2, range(device_blend.unwrap_or(&uniforms), 0, blend_size)),
-                entry(3, range(&uniforms, 0, PAGE as u64)),
-            ],
-        });
-        let finish = finish.map(|place| {
+        let group = |layout, entries: &[_]| {
+            let label = Some(*label);
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries })
+        };
+        let all_norms = || range(norms, 0, norms.size());
+        let step_entries = [
+            entry(0, head.clone()),
+            entry(1, all_norms()),
+            entry(2, range(device_blend.unwrap_or(&uniforms), 0, blend_size)),
+            entry(3, range(&uniforms, 0, PAGE as u64)),
+        ];
+        let finish_entries = finish.map(|place| {
             let size = size_of::<NormFinishUniforms>() as u64;
-            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(label),
-                layout: &self.pipelines.finish_layout,
-                entries: &[
-                    entry(4, range(&uniforms, u64::from(place), size)),
-                    entry(NORMS.number, range(norms, 0, norms.size())),
-                ],
-            })
+            let own = range(&uniforms, u64::from(place), size);
+            [entry(4, own), entry(NORMS.number, all_norms())]
         });
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            let kernel = label.to_owned();
-            return Err(EngineError::Pipeline { kernel, reason: error.to_string() });
-        }
+        let checks = plan.ready.iter().any(|ready| matches!(ready.kernel, Kernel::Check { .. }));
+        let check_entries = checks.then(|| [entry(0, head), entry(NORMS.number, all_norms())]);
+        let Pipelines { step_layout, finish_layout, check_layout, .. } = &*self.pipelines;
+        let (step, finish, check) = guarded(&self.device, label, || {
+            (
+                group(step_layout, &step_entries),
+                finish_entries.map(|entries| group(finish_layout, &entries)),
+                check_entries.map(|entries| group(check_layout, &entries)),
+            )
+        })?;
 
+        if let Some(scale) = scale {
+            let place = offset_of!(Norms, inv_scale) as u64;
+            encoder.copy_buffer_to_buffer(scale, 0, norms, place, size_of::<f32>() as u64);
+        }
         let times = self.note_times(plan);
         let begin = |encoder: &'_ mut wgpu::CommandEncoder, index| {
             let timestamp_writes = times.as_ref().and_then(|queries| around(queries, index));
@@ -142,8 +145,9 @@ impl Engine {
             }
             pass.set_pipeline(&ready.pipeline);
             pass.set_bind_group(0, &ready.group, &[]);
-            match (&finish, ready.kernel) {
-                (Some(finish), Kernel::NormFinish(_)) => pass.set_bind_group(1, finish, &[]),
+            match (ready.kernel, &finish, &check) {
+                (Kernel::NormFinish(_), Some(finish), _) => pass.set_bind_group(1, finish, &[]),
+                (Kernel::Check { .. }, _, Some(check)) => pass.set_bind_group(1, check, &[head]),
                 _ => {
                     let page = pages[ready.page.min(pages.len() - 1)];
                     pass.set_bind_group(1, &step, &[head, page]);

@@ -99,6 +99,11 @@ pub struct LeanDescentTensor {
     pub weight: Slice,
     /// The perturbed gradient `g~`. Read.
     pub grad_perturbed: Slice,
+    /// What the second pass ran on: the lean ascent's `partner`, or the old weights of a tensor that is not
+    /// perturbed. Read if `g~` is not finite and the step is not to
+    /// [propagate](crate::method::NonFinite) that: the weights then become these. Without it they stay
+    /// as the ascent left them, with a term in `g` too many.
+    pub ran_on: Option<Slice>,
     /// Its parameter group: 0 for none, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
     pub group: usize,
@@ -261,10 +266,12 @@ impl Sliced for LeanAscentTensor {
 }
 
 impl LeanDescentTensor {
-    pub(crate) fn columns(&self) -> Columns<'_> {
+    /// What the second pass ran on has a column if the kernel `returns` there.
+    pub(crate) fn columns(&self, returns: bool) -> Columns<'_> {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
             (column::GRAD_PERTURBED, Some(&self.grad_perturbed)),
+            (column::PARTNER, returns.then(|| self.ran_on.as_ref().unwrap_or(&self.weight))),
         ];
         columns(slices, &[])
     }
@@ -276,6 +283,9 @@ impl Sliced for LeanDescentTensor {
     }
 
     fn roles(&self) -> Roles<'_> {
-        vec![(Role::Weight, &self.weight, true), (Role::GradPerturbed, &self.grad_perturbed, false)]
+        [(Role::Weight, &self.weight, true), (Role::GradPerturbed, &self.grad_perturbed, false)]
+            .into_iter()
+            .chain(self.ran_on.as_ref().map(|ran_on| (Role::Partner, ran_on, false)))
+            .collect()
     }
 }

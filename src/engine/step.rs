@@ -3,9 +3,10 @@
 use super::Engine;
 use super::checks::{check_ascent, check_slices};
 use super::error::EngineError;
-use super::half::{Half, HalfNorm};
+use super::half::{Half, HalfNorm, Look};
 use super::kinds::{Kinds, Rates, check_partners, check_states};
 use super::record::Recording;
+use super::scale::InvScale;
 use super::slices::{AscentTensor, DescentTensor, Placement};
 use super::stats::StepStats;
 use crate::layout::{Kernel, NormOf, Norms, Scaling};
@@ -13,13 +14,15 @@ use crate::method::{Blend, Hyperparameters};
 use std::time::Instant;
 
 /// Choices of an ascent that are not the method's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AscentOptions {
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AscentOptions<'a> {
     /// Where the perturbed weights go.
     pub placement: Placement,
     /// Compute `||g||` and `||g~||` even where the step has no use for them: 4 bytes more a
     /// parameter in the descent.
     pub track_norms: bool,
+    /// What both gradients of the step are multiplied by.
+    pub inv_scale: InvScale<'a>,
 }
 
 /// Where a descent takes its blend from.
@@ -82,9 +85,9 @@ impl Engine {
     ) -> Result<Ascent, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
-        let AscentOptions { placement, track_norms } = options;
+        let AscentOptions { placement, track_norms, inv_scale } = options;
         let half = Half {
-            norm: Some(ascent_norm(hyper, track_norms)),
+            look: Look::Norm(ascent_norm(hyper, track_norms)),
             kernel: Kernel::Ascent {
                 scaling: scaling(hyper),
                 in_place: placement == Placement::InPlace,
@@ -92,7 +95,7 @@ impl Engine {
         };
         let kinds = Kinds::of_groups(hyper, tensors.iter().map(|tensor| tensor.group))?;
         check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
-        let norms = self.norms_buffer();
+        let (norms, scale) = self.norms_buffer(inv_scale)?;
         let recording = Recording {
             label: "wsam.ascent",
             start,
@@ -100,6 +103,7 @@ impl Engine {
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &norms,
+            scale,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns()));
         let stats = self.run(encoder, &recording, each, || check_ascent(tensors, placement))?;
@@ -135,7 +139,7 @@ impl Engine {
         // Every tensor or none: a plan has one kernel.
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
-            norm: descent_norm(hyper, ascent.track_norms),
+            look: descent_look(hyper, ascent.track_norms),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: false },
         };
         let recording = Recording {
@@ -145,21 +149,10 @@ impl Engine {
             kinds: &kinds,
             constants: kinds.constants(hyper, blend),
             norms: &ascent.norms,
+            scale: None,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         self.run(encoder, &recording, each, || check_slices(tensors))
-    }
-
-    /// A fresh buffer for the norms, zero as wgpu makes it.
-    pub(crate) fn norms_buffer(&self) -> wgpu::Buffer {
-        self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("wsam.norms"),
-            size: size_of::<Norms>() as u64,
-            usage: wgpu::BufferUsages::STORAGE
-                | wgpu::BufferUsages::UNIFORM
-                | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        })
     }
 }
 
@@ -176,9 +169,11 @@ pub(crate) fn scaling(hyper: &Hyperparameters) -> Scaling {
 
 /// The norms that an ascent takes, all in one reading.
 pub(crate) fn ascent_norm(hyper: &Hyperparameters, track_norms: bool) -> HalfNorm {
+    // What is not perturbed is in no norm but that of `g`.
+    let unseen = hyper.non_finite.looks() && hyper.groups.iter().any(|group| !group.perturbed);
     let (of, slots) = match scaling(hyper) {
         Scaling::Plain => (NormOf::Gradient, Norms::PERTURBATION | Norms::GRADIENT),
-        scaling if hyper.clips_gradient() || track_norms => {
+        scaling if hyper.clips_gradient() || track_norms || unseen => {
             (NormOf::Both(scaling), Norms::GRADIENT)
         }
         scaling => (NormOf::Perturbation(scaling), 0),
@@ -186,13 +181,21 @@ pub(crate) fn ascent_norm(hyper: &Hyperparameters, track_norms: bool) -> HalfNor
     HalfNorm { of, perturbed: false, slots }
 }
 
-/// The norm of `g~`, where something needs it.
-pub(crate) fn descent_norm(hyper: &Hyperparameters, track_norms: bool) -> Option<HalfNorm> {
-    (hyper.clip.is_some() || track_norms).then_some(HalfNorm {
-        of: NormOf::Gradient,
-        perturbed: true,
-        slots: Norms::PERTURBED,
-    })
+/// What a descent looks at: the norm of `g~` where something needs it, else whether it is finite.
+pub(crate) fn descent_look(hyper: &Hyperparameters, track_norms: bool) -> Look {
+    look(hyper, hyper.clip.is_some() || track_norms, true)
+}
+
+/// A norm of `g` or `g~` if it is wanted, else whether that is finite, if that matters.
+pub(crate) fn look(hyper: &Hyperparameters, norm: bool, perturbed: bool) -> Look {
+    let slots = if perturbed { Norms::PERTURBED } else { Norms::GRADIENT };
+    if norm {
+        Look::Norm(HalfNorm { of: NormOf::Gradient, perturbed, slots })
+    } else if hyper.non_finite.looks() {
+        Look::Check { perturbed }
+    } else {
+        Look::Nothing
+    }
 }
 
 pub(crate) fn same_count(ascent: usize, descent: usize) -> Result<(), EngineError> {

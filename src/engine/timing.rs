@@ -1,6 +1,7 @@
 //! Time that each dispatch takes on the device, for benchmarks and for the curious.
 
 use super::half::Plan;
+use super::memory::empty;
 use super::{Engine, EngineError};
 use crate::layout::Stage;
 use std::sync::PoisonError;
@@ -52,12 +53,8 @@ impl Engine {
             return Ok(Vec::new());
         };
         let count = 2 * stages.len() as u32;
-        let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("wsam.times"),
-            size: 8 * u64::from(count),
-            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let resolved = empty(&self.device, "wsam.times", 8 * u64::from(count), usage)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.resolve_query_set(queries, 0..count, &resolved, 0);
         self.queue.submit([encoder.finish()]);

@@ -10,6 +10,7 @@ mod specialisations;
 pub use frames::{COLUMN_NAMES, column_binding, framed};
 pub use specialisations::{
     COLUMNS, Frames, Kernel, NormOf, Scaling, Specialisation, Stage, WORKGROUPS, Width, column,
+    mark,
 };
 
 use bytemuck::{Pod, Zeroable};
@@ -40,6 +41,7 @@ pub const fn source(stage: Stage, width: Width) -> &'static str {
         Stage::Descent => sources!("step.wgsl", "descent.wgsl"),
         Stage::LeanAscent => sources!("scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"),
         Stage::LeanDescent => sources!("step.wgsl", "lean_descent.wgsl"),
+        Stage::Check => sources!("check.wgsl"),
     }
 }
 
@@ -81,7 +83,7 @@ const CHUNKS: Binding = Binding { group: 0, number: 0, name: "chunks", access: A
 /// Partial sums of the norm.
 pub const PARTIALS: Binding =
     Binding { group: 0, number: 9, name: "partials", access: Access::Storage };
-/// Where `norm_finish` writes the norms.
+/// Where `norm_finish` writes the norms, and `check` its mark.
 pub const NORMS: Binding = Binding { group: 1, number: 5, name: "norms", access: Access::Storage };
 const DISPATCH: Binding = uniform::<DispatchUniforms>(0, "dispatch");
 const STEP_NORMS: Binding = uniform::<Norms>(1, "step_norms");
@@ -143,11 +145,14 @@ const LEAN_DESCENT: &[Binding] = &[
     CHUNKS,
     tensor(column::WEIGHT),
     tensor(column::GRAD_PERTURBED),
+    tensor(column::PARTNER),
     DISPATCH,
     STEP_NORMS,
     BLEND,
     KIND_TABLE,
 ];
+
+const CHECK: &[Binding] = &[CHUNKS, tensor(column::GRAD), DISPATCH, NORMS];
 
 /// Bindings of a stage with one frame, by group and number. Further frames repeat the varying
 /// columns' bindings at [`column_binding`].
@@ -159,6 +164,7 @@ pub const fn bindings(stage: Stage) -> &'static [Binding] {
         Stage::Descent => DESCENT,
         Stage::LeanAscent => LEAN_ASCENT,
         Stage::LeanDescent => LEAN_DESCENT,
+        Stage::Check => CHECK,
     }
 }
 
@@ -218,7 +224,7 @@ impl Chunk {
     }
 }
 
-/// Global norms of a step, and those that groups have for themselves.
+/// What a step finds out about its gradients: norms, and whether they are finite.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct Norms {
@@ -229,13 +235,31 @@ pub struct Norms {
     pub perturbation: f32,
     /// `||g~||`; 0 where the step had no use for it.
     pub perturbed: f32,
-    /// Unused.
-    pub padding: f32,
+    /// What the gradients were multiplied by, in the norms too: the inverse of the loss scale.
+    pub inv_scale: f32,
     /// What `e_w` was divided by in the groups with a norm of their own, in their order.
     pub own: [f32; SCOPES],
+    /// 1 if `g` or its norm was not finite, else 0.
+    pub bad_gradient: f32,
+    /// 1 if `g~` was looked at and was not finite, else 0.
+    pub bad_perturbed: f32,
+    /// Unused.
+    pub padding_0: f32,
+    /// Unused.
+    pub padding_1: f32,
 }
 
 impl Norms {
+    /// Whether `g` was finite, and its norm.
+    pub fn gradient_is_finite(&self) -> bool {
+        self.bad_gradient == 0.0
+    }
+
+    /// Whether `g~` was finite, if it was looked at.
+    pub fn perturbed_is_finite(&self) -> bool {
+        self.bad_perturbed == 0.0
+    }
+
     /// Bit of [`NormFinishUniforms`]'s slots that writes `gradient`.
     pub const GRADIENT: u32 = 1;
     /// Bit that writes `perturbation`.
@@ -263,10 +287,10 @@ pub struct NormFinishUniforms {
     pub partial_count: u32,
     /// Fields of [`Norms`] that take the norm of `g`, as bits.
     pub slots_plain: u32,
+    /// Which field of [`Norms`] is set to 1 if a norm is not finite: [`mark`].
+    pub mark: u32,
     /// Unused.
-    pub padding_0: u32,
-    /// Unused.
-    pub padding_1: u32,
+    pub padding: u32,
     /// Where the partial sums of each scope end; they begin where the last one's end.
     pub ends: [u32; SCOPES],
 }
@@ -344,6 +368,10 @@ impl KindUniforms {
     pub const DEVICE_BLEND: u32 = 4;
     /// Bit: the first step of these tensors; their states' content is ignored.
     pub const FIRST: u32 = 8;
+    /// Bit: a step over gradients that are not finite is left out.
+    pub const SKIPS: u32 = 16;
+    /// Bit: but it is the base optimizer's where only `g~` is not finite.
+    pub const FALLS_BACK: u32 = 32;
 }
 
 /// The blend of the gradients, in a device buffer of its own.
@@ -363,7 +391,9 @@ pub struct BlendUniforms {
 const _: () = {
     assert!(size_of::<Chunk>() == 48);
     assert!(offset_of!(Chunk, partner) == 28 && offset_of!(Chunk, kind) == 44);
-    assert!(size_of::<Norms>() == 144 && offset_of!(Norms, own) == 16);
+    assert!(size_of::<Norms>() == 160 && offset_of!(Norms, own) == 16);
+    assert!(offset_of!(Norms, bad_gradient) == 4 * mark(false) as usize);
+    assert!(offset_of!(Norms, bad_perturbed) == 4 * mark(true) as usize);
     assert!(size_of::<NormFinishUniforms>() == 144 && offset_of!(NormFinishUniforms, ends) == 16);
     assert!(size_of::<DispatchUniforms>() == 16);
     assert!(size_of::<KindUniforms>() == 80);

@@ -39,17 +39,20 @@ pub enum Stage {
     LeanAscent,
     /// The sharpness step after a lean ascent.
     LeanDescent,
+    /// Whether a gradient is finite.
+    Check,
 }
 
 impl Stage {
     /// All stages.
-    pub const ALL: [Stage; 6] = [
+    pub const ALL: [Stage; 7] = [
         Stage::Norm,
         Stage::NormFinish,
         Stage::Ascent,
         Stage::Descent,
         Stage::LeanAscent,
         Stage::LeanDescent,
+        Stage::Check,
     ];
 
     /// The files in `shaders/` that make the stage up, in their order.
@@ -60,13 +63,14 @@ impl Stage {
             Stage::Descent => "descent.wgsl",
             Stage::LeanAscent => "lean_ascent.wgsl",
             Stage::LeanDescent => "lean_descent.wgsl",
+            Stage::Check => "check.wgsl",
         };
         let scaling = match self {
             Stage::Norm | Stage::NormFinish | Stage::Ascent | Stage::LeanAscent => "scaling.wgsl",
-            Stage::Descent | Stage::LeanDescent => "",
+            Stage::Descent | Stage::LeanDescent | Stage::Check => "",
         };
         let step = match self {
-            Stage::Norm | Stage::NormFinish | Stage::Ascent => "",
+            Stage::Norm | Stage::NormFinish | Stage::Ascent | Stage::Check => "",
             Stage::Descent | Stage::LeanAscent | Stage::LeanDescent => "step.wgsl",
         };
         ["common.wgsl", width.file(), scaling, step, own]
@@ -81,6 +85,7 @@ impl Stage {
             Stage::Descent => "descent",
             Stage::LeanAscent => "lean_ascent",
             Stage::LeanDescent => "lean_descent",
+            Stage::Check => "check",
         }
     }
 }
@@ -250,18 +255,33 @@ pub enum Kernel {
         anchored: bool,
     },
     /// The sharpness step.
-    LeanDescent,
+    LeanDescent {
+        /// Have a place to return to where `g~` is not finite.
+        returns: bool,
+    },
+    /// Whether a gradient is finite.
+    Check {
+        /// `g~`, not `g`.
+        perturbed: bool,
+    },
+}
+
+/// Place, among the values of `Norms`, of the mark on a gradient that is not finite.
+pub const fn mark(perturbed: bool) -> u32 {
+    36 + perturbed as u32
 }
 
 impl Kernel {
     /// Every kernel the engine can ask for.
     pub fn all() -> Vec<Kernel> {
-        let mut all = vec![Kernel::LeanDescent];
+        let mut all = Vec::new();
         for of in NormOf::ALL {
             all.push(Kernel::NormFinish(of));
             all.extend([false, true].map(|by_lane| Kernel::Norm { of, by_lane }));
         }
         for flag in [false, true] {
+            all.push(Kernel::LeanDescent { returns: flag });
+            all.push(Kernel::Check { perturbed: flag });
             for scaling in Scaling::ALL {
                 all.push(Kernel::Ascent { scaling, in_place: flag });
             }
@@ -285,7 +305,8 @@ impl Kernel {
             Kernel::Ascent { .. } => Stage::Ascent,
             Kernel::Descent { .. } => Stage::Descent,
             Kernel::LeanAscent { .. } => Stage::LeanAscent,
-            Kernel::LeanDescent => Stage::LeanDescent,
+            Kernel::LeanDescent { .. } => Stage::LeanDescent,
+            Kernel::Check { .. } => Stage::Check,
         }
     }
 
@@ -308,7 +329,10 @@ impl Kernel {
                 ("STATES", f64::from(states)),
                 ("ANCHORED", f64::from(anchored)),
             ],
-            Kernel::LeanDescent => vec![("STATES", 0.0)],
+            Kernel::LeanDescent { returns } => {
+                vec![("STATES", 0.0), ("RETURNS", f64::from(returns))]
+            }
+            Kernel::Check { perturbed } => vec![("MARK", f64::from(mark(perturbed)))],
         }
     }
 }

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use burn_wsam::method::{Base, Clip, ClipScope, Coupling, Hyperparameters, Moments, Momentum};
+use burn_wsam::method::{
+    Base, Clip, ClipScope, Coupling, Hyperparameters, Moments, Momentum, NonFinite,
+};
 use serde_json::Value;
 
 /// Tensors as flat lists.
@@ -152,6 +154,7 @@ fn parse_golden(file: String, json: &Value) -> Result<Golden, String> {
         adaptive: at(config, "adaptive", boolean)?,
         coupling: coupling(at(config, "decouple", boolean)?),
         clip,
+        non_finite: NonFinite::Skip,
         groups: Vec::new(),
     };
 

@@ -16,6 +16,8 @@ pub struct LeanRoute {
     partner: Vec<Slice>,
     state: Vec<Vec<Slice>>,
     groups: Vec<usize>,
+    ran_on: Vec<Slice>,
+    track_norms: bool,
     pending: Option<LeanAscent>,
     step: u64,
 }
@@ -32,6 +34,8 @@ impl LeanRoute {
             partner: weight.iter().map(garbage).collect(),
             state: states.map(|_| weight.iter().map(garbage).collect()).collect(),
             groups: vec![0; weight.len()],
+            ran_on: Vec::new(),
+            track_norms: true,
             pending: None,
             step: 0,
             hyper,
@@ -41,6 +45,12 @@ impl LeanRoute {
     /// Puts each tensor into a group of the hyperparameters.
     pub fn with_groups(mut self, groups: &[usize]) -> Self {
         self.groups = groups.to_vec();
+        self
+    }
+
+    /// Takes no norm that the step has no use for.
+    pub fn untracked(mut self) -> Self {
+        self.track_norms = false;
         self
     }
 
@@ -75,12 +85,18 @@ impl Route for LeanRoute {
         let mut encoder = self.engine.device().create_command_encoder(&Default::default());
         let ascent = self
             .engine
-            .lean_ascent(&mut encoder, &self.hyper, self.lr, true, &tensors)
+            .lean_ascent(&mut encoder, &self.hyper, self.lr, self.track_norms, &tensors)
             .map_err(|error| error.to_string())?;
         self.engine.queue().submit([encoder.finish()]);
+        let norms = self.engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
+        // A step that was left out is none.
+        if self.hyper.non_finite.looks() && !norms.gradient_is_finite() {
+            self.step -= 1;
+        }
         self.pending = Some(ascent);
         let partners = tensors.into_iter().zip(before).map(|(t, w)| t.partner.unwrap_or(w));
-        self.read_all(&partners.collect::<Vec<_>>())
+        self.ran_on = partners.collect();
+        self.read_all(&self.ran_on)
     }
 
     fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
@@ -93,9 +109,11 @@ impl Route for LeanRoute {
             .iter()
             .zip(grad_perturbed)
             .zip(&self.groups)
-            .map(|((weight, grad), group)| LeanDescentTensor {
+            .zip(&self.ran_on)
+            .map(|(((weight, grad), group), ran_on)| LeanDescentTensor {
                 weight: weight.clone(),
                 grad_perturbed: slice(&self.engine, &narrow(grad)),
+                ran_on: Some(ran_on.clone()),
                 group: *group,
             })
             .collect();

@@ -4,10 +4,10 @@ use super::adapters::{Gpu, webgpu_device};
 use super::golden::{Tensors, narrow, widen};
 use super::replay::Route;
 use burn_wsam::engine::{
-    Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError,
+    Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, InvScale,
     Placement, Slice,
 };
-use burn_wsam::method::Hyperparameters;
+use burn_wsam::method::{Hyperparameters, Outcome};
 use std::sync::Arc;
 use wgpu::util::DeviceExt;
 
@@ -54,6 +54,10 @@ pub struct EngineRoute {
     partner: Vec<Slice>,
     state: Vec<Vec<Slice>>,
     groups: Vec<usize>,
+    track_norms: bool,
+    /// What gradients are multiplied by before they are handed in, and whether the device holds its
+    /// inverse.
+    scale: Option<(f64, bool)>,
     pending: Option<(Ascent, Vec<Slice>)>,
     step: u64,
 }
@@ -82,6 +86,8 @@ impl EngineRoute {
             partner: weight.iter().map(garbage).collect(),
             state: states.map(|_| weight.iter().map(garbage).collect()).collect(),
             groups: vec![0; weight.len()],
+            track_norms: true,
+            scale: None,
             pending: None,
             step: 0,
             hyper,
@@ -92,6 +98,24 @@ impl EngineRoute {
     pub fn with_groups(mut self, groups: &[usize]) -> Self {
         self.groups = groups.to_vec();
         self
+    }
+
+    /// Takes no norm that the step has no use for.
+    pub fn untracked(mut self) -> Self {
+        self.track_norms = false;
+        self
+    }
+
+    /// Hands in gradients of a loss of this scale.
+    pub fn scaled(mut self, scale: f64, on_device: bool) -> Self {
+        self.scale = Some((scale, on_device));
+        self
+    }
+
+    fn upload(&self, grad: &[f64]) -> Slice {
+        let scale = self.scale.map_or(1.0, |(scale, _)| scale);
+        let scaled: Vec<f64> = grad.iter().map(|g| g * scale).collect();
+        slice(&self.engine, &narrow(&scaled))
     }
 
     fn read_all(&self, slices: &[Slice]) -> Result<Tensors, String> {
@@ -106,7 +130,7 @@ impl EngineRoute {
 
 impl Route for EngineRoute {
     fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
-        let grad: Vec<_> = grad.iter().map(|g| slice(&self.engine, &narrow(g))).collect();
+        let grad: Vec<_> = grad.iter().map(|g| self.upload(g)).collect();
         let moved = perturbed(&self.hyper, &self.groups);
         let tensors: Vec<_> = (0..self.weight.len())
             .map(|i| AscentTensor {
@@ -117,7 +141,14 @@ impl Route for EngineRoute {
             })
             .collect();
         let mut encoder = self.encoder();
-        let options = AscentOptions { placement: self.placement, track_norms: true };
+        let inverse = self.scale.map_or(1.0, |(scale, _)| 1.0 / scale);
+        let held = buffer(&self.engine, &[inverse as f32]);
+        let inv_scale = match self.scale {
+            Some((_, true)) => InvScale::Device(&held),
+            _ => InvScale::Host(inverse),
+        };
+        let (placement, track_norms) = (self.placement, self.track_norms);
+        let options = AscentOptions { placement, track_norms, inv_scale };
         let ascent = self
             .engine
             .ascent(&mut encoder, &self.hyper, options, &tensors)
@@ -143,7 +174,7 @@ impl Route for EngineRoute {
                 anchor: (moved[i] && self.placement == Placement::InPlace)
                     .then(|| self.partner[i].clone()),
                 grad: grad[i].clone(),
-                grad_perturbed: slice(&self.engine, &narrow(&grad_perturbed[i])),
+                grad_perturbed: self.upload(&grad_perturbed[i]),
                 state: self.state.iter().map(|plane| plane[i].clone()).collect(),
                 step: self.step,
                 group: self.groups[i],
@@ -154,6 +185,12 @@ impl Route for EngineRoute {
             .descent(&mut encoder, &self.hyper, lr, BlendSource::Method, &ascent, &tensors)
             .map_err(|error| error.to_string())?;
         self.engine.queue().submit([encoder.finish()]);
+        let norms = self.engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
+        let (gradient, perturbed) = (norms.gradient_is_finite(), norms.perturbed_is_finite());
+        // A step that was left out is none.
+        if self.hyper.non_finite.outcome(false, gradient, perturbed) == Outcome::Skipped {
+            self.step -= 1;
+        }
         self.read_all(&self.weight)
     }
 

@@ -133,7 +133,7 @@ fn step(
         })
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let options = AscentOptions { placement, track_norms: true };
+    let options = AscentOptions { placement, track_norms: true, ..Default::default() };
     // Both halves in one encoder: nothing between them needs the host.
     let ascent = engine
         .ascent(&mut encoder, &hyper, options, &ascents)

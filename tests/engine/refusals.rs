@@ -16,7 +16,7 @@ fn ascend(
     placement: Placement,
 ) -> Result<StepStats, EngineError> {
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let options = AscentOptions { placement, track_norms: false };
+    let options = AscentOptions { placement, ..Default::default() };
     engine.ascent(&mut encoder, &sgd(), options, tensors).map(|ascent| ascent.stats())
 }
 

@@ -108,7 +108,7 @@ pub(crate) fn non_finite_gradients_show(gpu: &Gpu) -> Result<(), String> {
         for place in [0, 4999] {
             let mut grad = vec![vec![0.0; 5000]];
             grad[0][place] = bad;
-            let hyper = sgd();
+            let hyper = Hyperparameters { non_finite: NonFinite::Propagate, ..sgd() };
             let mut route =
                 EngineRoute::new(&engine, hyper, Placement::OutOfPlace, &model(1, &[5000]));
             let perturbed = route.ascend(&grad)?;

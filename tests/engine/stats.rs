@@ -12,11 +12,15 @@ pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let clip = Some(Clip { max_norm: 1.0, scope: ClipScope::Both });
     let cases = [
-        ("SGD", sgd(), 4, 32),
-        ("SGD + momentum", sgd_momentum(), 4, 40),
-        ("AdamW", adamw(), 4, 48),
+        ("SGD", propagating(sgd()), 4, 32),
+        ("SGD + momentum", propagating(sgd_momentum()), 4, 40),
+        ("AdamW", propagating(adamw()), 4, 48),
+        // By default a step looks at g~ before it writes.
+        ("SGD, looking", sgd(), 5, 36),
+        ("SGD + momentum, looking", sgd_momentum(), 5, 44),
+        ("AdamW, looking", adamw(), 5, 52),
         ("SGD, clipped", Hyperparameters { clip, ..sgd() }, 6, 36),
-        ("AdamW, adaptive", Hyperparameters { adaptive: true, ..adamw() }, 4, 52),
+        ("AdamW, adaptive", propagating(Hyperparameters { adaptive: true, ..adamw() }), 4, 52),
         ("AdamW, adaptive, clipped", Hyperparameters { adaptive: true, clip, ..adamw() }, 6, 56),
     ];
     for (name, hyper, dispatches, bytes) in cases {

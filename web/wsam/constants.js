@@ -30,10 +30,16 @@
 export const SLOT = { gradient: 1, perturbation: 2, perturbed: 4 };
 
 /** Bytes of the WGSL struct Norms. */
-export const NORMS_BYTES = 144;
+export const NORMS_BYTES = 160;
 
 /** Norms that perturbations may be divided by; here there is one. */
 const SCOPES = 32;
+
+/** The WGSL struct Norms before a step: gradients are multiplied by 1. */
+export const NO_NORMS = struct([], [0, 0, 0, 1, ...Array(SCOPES + 4).fill(0)]);
+
+/** Places in Norms of the marks on gradients that are not finite. */
+const MARK = { gradient: 36, perturbed: 37 };
 
 /** Rows of the table of kinds; here all tensors are of the first. */
 const KINDS = 64;
@@ -97,7 +103,8 @@ export function dispatchConstants(chunkCount) {
  * @param {number} slots Fields that take the norm of `g`.
  */
 export function finishConstants(partialCount, slots) {
-  return struct([partialCount, slots, 0, 0, ...Array(SCOPES).fill(partialCount)], []);
+  const mark = slots & SLOT.perturbed ? MARK.perturbed : MARK.gradient;
+  return struct([partialCount, slots, mark, 0, ...Array(SCOPES).fill(partialCount)], []);
 }
 
 /**

@@ -2,7 +2,7 @@
 // frame, so joining them is all there is to do; scripts/dawn/shipped.test.mjs holds the joined text
 // to what the crate itself compiles, byte by byte.
 
-/** @typedef {"norm" | "norm_finish" | "ascent" | "descent" | "lean_ascent" | "lean_descent"} Stage */
+/** @typedef {"norm" | "norm_finish" | "ascent" | "descent" | "lean_ascent" | "lean_descent" | "check"} Stage */
 /** @typedef {"wide" | "narrow"} Width How tensors are accessed: see shaders/tensors_wide.wgsl. */
 
 /** What stands behind common.wgsl and the accessors. */
@@ -13,6 +13,7 @@ const FILES = {
   descent: ["step.wgsl", "descent.wgsl"],
   lean_ascent: ["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
   lean_descent: ["step.wgsl", "lean_descent.wgsl"],
+  check: ["check.wgsl"],
 };
 
 /** Numbers of the bindings that each stage uses, by group. */
@@ -22,7 +23,8 @@ const BINDINGS = {
   ascent: [[0, 1, 3, 5], [0, 1, 3]],
   descent: [[0, 1, 2, 3, 4, 6, 7, 8], [0, 1, 2, 3]],
   lean_ascent: [[0, 1, 2, 3, 5, 6, 7, 8], [0, 1, 2, 3]],
-  lean_descent: [[0, 1, 4], [0, 1, 2, 3]],
+  lean_descent: [[0, 1, 4, 5], [0, 1, 2, 3]],
+  check: [[0, 3], [0, 5]],
 };
 
 /** @type {(group: number, binding: number) => GPUBufferBindingType} */

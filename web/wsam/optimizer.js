@@ -7,6 +7,7 @@ import {
   finishConstants,
   kindConstants,
   NO_BLEND,
+  NO_NORMS,
   NORMS_BYTES,
   SLOT,
   stateNames,
@@ -92,7 +93,8 @@ export class Wsam {
     this.gradPerturbed = tensor();
     this.state = this.states.map(tensor);
     this.unused = buffer(ALIGNMENT * COLUMNS.length, STORAGE);
-    this.norms = buffer(NORMS_BYTES, STORAGE | UNIFORM | COPY_SRC);
+    this.norms = buffer(NORMS_BYTES, STORAGE | UNIFORM | COPY_SRC | COPY_DST);
+    device.queue.writeBuffer(this.norms, 0, NO_NORMS);
 
     const rows = this.rows(chunkLen);
     this.chunkCount = rows.length;

@@ -10,7 +10,7 @@ use crate::parameters::Named;
 use crate::replayed::adapters::Gpu;
 use burn_wsam::engine::{Engine, EngineError};
 use burn_wsam::layout::Stage;
-use burn_wsam::method::{Coupling, Hyperparameters};
+use burn_wsam::method::{Coupling, Hyperparameters, NonFinite};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -45,6 +45,8 @@ impl<'a> Timing<'a> {
                 Mode::Coupled => Coupling::Coupled,
                 Mode::Decoupled | Mode::Lean => Coupling::Decoupled,
             },
+            // The stages as they are; a look at `g~` would be a dispatch more.
+            non_finite: NonFinite::Propagate,
             ..Hyperparameters::new(found)
         };
         let adapter = full_name(gpu);
@@ -110,7 +112,7 @@ impl<'a> Timing<'a> {
     /// Each stage by itself; nothing where the adapter has no timestamps, which is said.
     pub(crate) fn stages(&self, set: &Named, model: &Model) -> Result<Vec<Row>, Error> {
         // A fork, so that the dispatches of whole steps stay untimed.
-        let timed = self.engine.fork();
+        let timed = self.engine.fork().map_err(|source| self.failed(source))?;
         if let Err(error) = timed.time_dispatches() {
             self.progress.println(format!("{}: no times of single stages: {error}", self.adapter));
             return Ok(Vec::new());

@@ -1,7 +1,7 @@
 //! The halves of a step around a base optimizer of Burn's.
 
-use super::steps::columns;
-use super::{Fused, Kept, Mixed};
+use super::steps::{columns, scaled_by};
+use super::{Fused, Kept, Mixed, Trial};
 use crate::burn::bridge::{Memory, Resident};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
@@ -20,8 +20,11 @@ impl Fused {
         let hyper = context.hyper;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
         let (_, lens, shapes) = columns(&rows);
-        // In the decoupled form an unclipped `g` is what it steps on.
-        let as_it_is = hyper.coupling == Coupling::Decoupled && !hyper.clips_gradient();
+        // In the decoupled form an unclipped `g` is what it steps on, if nothing is to be found out.
+        let as_it_is = hyper.coupling == Coupling::Decoupled
+            && !hyper.clips_gradient()
+            && !hyper.non_finite.looks()
+            && context.inv_scale == 1.0;
         let arenas = if as_it_is { Vec::new() } else { vec![lens] };
         let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
         let (grads_perturbed, arenas) = (resolved.tensors, resolved.arenas);
@@ -45,7 +48,9 @@ impl Fused {
                     .collect();
                 let mut encoder = self.encoder();
                 mix = Some(self.engine.mix(&mut encoder, hyper, &ascent, &tensors)?);
-                self.submit(encoder);
+                // Around it no step is counted here.
+                let (policy, norms) = (hyper.non_finite, ascent.norms());
+                self.judged(encoder, Trial { ids: &[], policy, lean: false, norms })?;
                 bridge.tensors(mixed, &shapes)
             }
         };
@@ -59,7 +64,8 @@ impl Fused {
         context: Context<'_>,
         slots: Vec<Slot<Resident>>,
     ) -> Result<Vec<Resident>, WsamError> {
-        if !context.hyper.clips_gradient() {
+        let Context { hyper, inv_scale, .. } = context;
+        if !hyper.clips_gradient() && !hyper.non_finite.looks() && inv_scale == 1.0 {
             return Ok(slots.into_iter().map(|slot| slot.grad).collect());
         }
         let lens = slots.iter().map(|slot| slot.len as u64).collect();
@@ -79,9 +85,10 @@ impl Fused {
             })
             .collect();
         let mut encoder = self.encoder();
-        let stats = self.engine.clip(&mut encoder, context.hyper, &tensors)?;
-        self.submit(encoder);
-        self.last_step = Some(StepStats { submissions: 1, ..stats });
+        let clip = self.engine.clip(&mut encoder, hyper, scaled_by(inv_scale), &tensors)?;
+        let (policy, norms) = (hyper.non_finite, clip.norms());
+        self.judged(encoder, Trial { ids: &[], policy, lean: false, norms })?;
+        self.last_step = Some(StepStats { submissions: 1, ..clip.stats() });
         Ok(bridge.tensors(&clipped, &shapes))
     }
 
@@ -101,7 +108,7 @@ impl Fused {
         }
         let mut half = Half {
             tensors: Vec::new(),
-            rest: self.norms(hyper, track_norms, ascent.norms()),
+            rest: self.norms(hyper, track_norms, false, ascent.norms()),
             retired: Vec::new(),
         };
         if let Some(weights) = weights {

@@ -1,15 +1,16 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::{Fused, Kept, LeanKept, Mixed, Row, State};
+use super::{Fused, Kept, LeanKept, Mixed, Row, State, Trial};
 use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident};
 use crate::burn::error::WsamError;
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
 use crate::burn::runner::{Context, Half, Runner};
 use crate::burn::slots::{Form, Slot};
+use crate::burn::verdict::Settled;
 use crate::engine::{
-    AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, LeanAscentTensor,
-    LeanDescentTensor, Placement, Slice, StepStats,
+    AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
+    LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
 };
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Shape, Tensor};
@@ -40,8 +41,9 @@ impl Runner for Fused {
                 group: row.group,
             })
             .collect();
-        let Context { hyper, track_norms, .. } = context;
-        let options = AscentOptions { placement: Placement::OutOfPlace, track_norms };
+        let Context { hyper, track_norms, inv_scale, .. } = context;
+        let inv_scale = InvScale::Host(inv_scale);
+        let options = AscentOptions { placement: Placement::OutOfPlace, track_norms, inv_scale };
         let mut encoder = self.encoder();
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
@@ -85,14 +87,15 @@ impl Runner for Fused {
         let mut encoder = self.encoder();
         let blend = BlendSource::Method;
         let stats = self.engine.descent(&mut encoder, hyper, rates, blend, &ascent, &tensors)?;
-        self.submit(encoder);
+        let (policy, norms) = (hyper.non_finite, ascent.norms());
+        self.judged(encoder, Trial { ids: &ids, policy, lean: false, norms })?;
 
         // Nothing can fail any more: the step is taken.
         self.advance(&bridge, &ids, &lens, stepping);
         let tensors = bridge.tensors(&updated, &shapes);
         self.place(&ids, &tensors, updated);
         self.count(ascent.stats(), stats);
-        let rest = self.norms(hyper, track_norms, ascent.norms());
+        let rest = self.norms(hyper, track_norms, false, ascent.norms());
         Ok(Half { tensors, rest, retired: weights })
     }
 
@@ -102,7 +105,8 @@ impl Runner for Fused {
         rates: &[f64],
         slots: Vec<Slot<Resident>>,
     ) -> Result<Half<Self, LeanKept>, WsamError> {
-        let Context { hyper, track_norms, .. } = context;
+        let Context { hyper, track_norms, inv_scale, .. } = context;
+        let options = GradientOptions { track_norms, inv_scale: InvScale::Host(inv_scale) };
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
         let mut arenas =
             vec![partner_lens(context, &slots), parameters().map(|(_, len)| len).collect()];
@@ -127,13 +131,22 @@ impl Runner for Fused {
             })
             .collect();
         let mut encoder = self.encoder();
-        let ascent = self.engine.lean_ascent(&mut encoder, hyper, rates, track_norms, &tensors)?;
-        self.submit(encoder);
+        let ascent = self.engine.lean_ascent(&mut encoder, hyper, rates, options, &tensors)?;
+        let (policy, norms) = (hyper.non_finite, ascent.norms());
+        self.judged(encoder, Trial { ids: &ids, policy, lean: true, norms })?;
 
         self.advance(&bridge, &ids, &lens, stepping);
         // The weights are the model's alone now, and go with it.
         ids.iter().for_each(|id| drop(self.weights.remove(id)));
         let perturbed = bridge.tensors(&partners, &partner_shapes(&rows));
+        let mut partners = partners.into_iter();
+        let ran_on: Vec<Memory> = rows
+            .iter()
+            .map(|row| match row.perturbed {
+                true => partners.next().unwrap_or_else(|| row.weight.clone()),
+                false => row.weight.clone(),
+            })
+            .collect();
         // The module gets them twice: in the copy for the second pass, and in place of the weights.
         let perturbed = in_place_of(&rows, &weights, &perturbed);
         let tensors = perturbed.clone();
@@ -141,7 +154,7 @@ impl Runner for Fused {
         let gone = rows.iter().zip(weights).filter(|(row, _)| row.perturbed);
         let retired = gone.map(|(_, weight)| weight).collect();
         let groups = rows.iter().map(|row| row.group).collect();
-        let rest = LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed };
+        let rest = LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on };
         Ok(Half { tensors, rest, retired })
     }
 
@@ -152,26 +165,29 @@ impl Runner for Fused {
         grads_perturbed: Vec<Resident>,
     ) -> Result<Half<Self, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
-        let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed } = kept;
+        let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on } = kept;
         let grads_perturbed = bridge.resolve(grads_perturbed, Vec::new(), Vec::new())?.tensors;
         let tensors: Vec<_> = stepped
             .iter()
             .zip(&grads_perturbed)
             .zip(&groups)
-            .map(|((stepped, grad_perturbed), group)| LeanDescentTensor {
+            .zip(&ran_on)
+            .map(|(((stepped, grad_perturbed), group), ran_on)| LeanDescentTensor {
                 weight: stepped.slice.clone(),
                 grad_perturbed: grad_perturbed.slice.clone(),
+                ran_on: Some(ran_on.slice.clone()),
                 group: *group,
             })
             .collect();
         let mut encoder = self.encoder();
         let stats = self.engine.lean_descent(&mut encoder, &ascent, &tensors)?;
-        self.submit(encoder);
+        let (policy, norms) = (hyper.non_finite, ascent.norms());
+        self.judged(encoder, Trial { ids: &ids, policy, lean: true, norms })?;
 
         let tensors = bridge.tensors(&stepped, &shapes);
         self.place(&ids, &tensors, stepped);
         self.count(ascent.stats(), stats);
-        let rest = self.norms(hyper, track_norms, ascent.norms());
+        let rest = self.norms(hyper, track_norms, true, ascent.norms());
         Ok(Half { tensors, rest, retired: perturbed })
     }
 
@@ -204,8 +220,10 @@ impl Runner for Fused {
             .collect();
         let mut encoder = self.encoder();
         // Nobody is told the norm.
-        let base = self.engine.base_step(&mut encoder, hyper, rates, false, &tensors)?;
-        self.submit(encoder);
+        let options = scaled_by(context.inv_scale);
+        let base = self.engine.base_step(&mut encoder, hyper, rates, options, &tensors)?;
+        let (policy, norms) = (hyper.non_finite, base.norms());
+        self.judged(encoder, Trial { ids: &ids, policy, lean: false, norms })?;
 
         self.advance(&bridge, &ids, &lens, stepping);
         let tensors = bridge.tensors(&updated, &shapes);
@@ -241,6 +259,20 @@ impl Runner for Fused {
         self.sharpen_external(context, rates, mixed, weights)
     }
 
+    fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {
+        self.unsettled.as_ref().map(|_| self.last()).transpose()
+    }
+
+    fn settle(&mut self) -> Result<Option<Settled>, WsamError> {
+        let Some(settled) = self.last_outcome()? else { return Ok(None) };
+        for id in self.unsettled.take().into_iter().flat_map(|unsettled| unsettled.ids) {
+            if let Some(state) = self.states.get_mut(&id) {
+                state.step = state.step.saturating_sub(settled.uncounted());
+            }
+        }
+        Ok(Some(settled))
+    }
+
     fn replace_states(
         &mut self,
         device: &Device,
@@ -274,6 +306,11 @@ impl Runner for Fused {
             Bridge::new(first).retire(tensors);
         }
     }
+}
+
+/// For a half over gradients of a scaled loss.
+pub(super) fn scaled_by(inv_scale: f64) -> GradientOptions<'static> {
+    GradientOptions { track_norms: false, inv_scale: InvScale::Host(inv_scale) }
 }
 
 pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<u64>, Vec<Shape>) {

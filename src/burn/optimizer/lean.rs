@@ -5,7 +5,7 @@ use crate::burn::ascended::LeanAscended;
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::rates::Rates;
 use crate::burn::report::Norms;
-use crate::burn::runner;
+use crate::burn::runner::{self, Context};
 use crate::method::Coupling;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
@@ -45,7 +45,12 @@ impl Wsam {
         if self.hyper.coupling == Coupling::Coupled {
             return Err(Rejected::new(model, WsamError::LeanCoupled));
         }
-        let (way, external, context, optimizer) = self.parts();
+        let inv_scale = self.loss_scale().recip();
+        if let Err(error) = self.settle() {
+            return Err(Rejected::new(model, error));
+        }
+        let (way, external, context) = self.parts();
+        let context = Context { inv_scale, ..context };
         if external.is_some() {
             let what = "lean mode";
             return Err(Rejected::new(model, WsamError::NotWithBurnOptimizer { what }));
@@ -58,7 +63,9 @@ impl Wsam {
                 .map(|(models, pending)| (models, LeanClimb::Fused(Box::new(pending)))),
         };
         let ((perturbed, anchor), climb) = ascended.map_err(rejected)?;
-        Ok(LeanAscended { perturbed, anchor, climb, optimizer })
+        let optimizer = self.identity;
+        let ascended = LeanAscended { perturbed, anchor, climb, optimizer };
+        self.unless_refused(ascended, LeanAscended::abandon)
     }
 
     /// The second half of a step in lean mode, at the learning rate of the first.
@@ -81,10 +88,10 @@ impl Wsam {
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
         let LeanAscended { perturbed, anchor, climb, optimizer } = ascended;
-        let (way, _, context, identity) = self.parts();
-        if optimizer != identity {
+        if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
+        let (way, _, context) = self.parts();
         let models = (perturbed, anchor);
         let descended = match (way, climb) {
             (Way::TensorOps(ops), LeanClimb::TensorOps(pending)) => {
@@ -97,6 +104,6 @@ impl Wsam {
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),
         };
-        descended.map_err(rejected)
+        self.unless_refused(descended.map_err(rejected)?, |(model, _)| model)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::Wsam;
 use crate::burn::error::{Rejected, WsamError};
+use crate::burn::loss_scale::LossScale;
 use crate::burn::rates::Rates;
 use crate::burn::report::StepReport;
 use crate::burn::sums::Sum;
@@ -48,10 +49,10 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        let masks = self.masks();
+        let (masks, scale) = (self.masks(), self.options.loss_scale.as_ref().map(LossScale::scale));
         let mut both = |model: &M| {
             masks.before(model, 0)?;
-            pass(model, loss(model))
+            pass(model, loss(model), scale)
         };
         match both(&model) {
             Ok(first) => self.halves(&rates, model, first, both),
@@ -106,10 +107,10 @@ impl Wsam {
             Err(error) => return Err(Rejected::new(model, error)),
         };
         let share = 1.0 / micro_batches.len() as f64;
-        let masks = self.masks();
+        let (masks, scale) = (self.masks(), self.options.loss_scale.as_ref().map(LossScale::scale));
         let mut each = |model: &M, (part, batch): (usize, &B)| {
             masks.before(model, part)?;
-            pass(model, loss(model, batch) * share)
+            pass(model, loss(model, batch) * share, scale)
         };
         if perturbation == Perturbation::Whole {
             let mut all = |model: &M| {
@@ -156,7 +157,7 @@ impl Wsam {
         (grads, loss): Pass,
         second: impl FnOnce(&M) -> Result<Pass, WsamError>,
     ) -> Result<(M, StepReport), Rejected<M>> {
-        let (model, norms, perturbed_loss) = if self.lean {
+        let (model, norms, perturbed_loss) = if self.options.lean {
             let ascended = self.lean_ascend_at(rates, model, grads)?;
             let (grads, loss) = match second(&ascended) {
                 Ok(pass) => pass,
@@ -177,12 +178,13 @@ impl Wsam {
     }
 }
 
-/// The gradient of `loss` at `model`.
-fn pass<M: Module>(model: &M, loss: Tensor<1>) -> Result<Pass, WsamError> {
+/// The gradient of `loss` at `model`, times `scale`.
+fn pass<M: Module>(model: &M, loss: Tensor<1>, scale: Option<f64>) -> Result<Pass, WsamError> {
     if !loss.is_autodiff() {
         return Err(WsamError::NoAutodiff);
     }
-    let grads = GradientsParams::from_grads(loss.backward(), model);
+    let root = scale.map_or_else(|| loss.clone(), |scale| loss.clone() * scale);
+    let grads = GradientsParams::from_grads(root.backward(), model);
     Ok((grads, loss.without_autodiff()))
 }
 

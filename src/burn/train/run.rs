@@ -74,6 +74,9 @@ where
             // Its state has no way into the learner's checkpoints.
             return Err(WsamError::NotWithBurnOptimizer { what: "the learning strategy" }.into());
         }
+        if self.shared.wsam().scales_losses() {
+            return Err(WsamError::LossScale.into());
+        }
         let trainable = trainable(model);
         let current = weights(model, |id| trainable.contains(&id));
         let sent = current.len();

@@ -1,0 +1,68 @@
+//! Without Burn's fusion: a tensor is its memory.
+
+use super::{CubeClient, Memory, Resolved, contiguous, resolve};
+use crate::burn::error::WsamError;
+use burn::backend::StreamId;
+use burn::backend::wgpu::CubeTensor;
+use burn::tensor::{DType, Shape};
+
+/// A tensor of Burn's on a wgpu device, of any rank, off the autodiff graph.
+pub(crate) type Resident = CubeTensor;
+
+/// Nothing that can be read tells one tensor's value from another's: its memory is looked up anew.
+pub(crate) fn identity(_tensor: &Resident) -> Option<u64> {
+    None
+}
+
+/// The way to one device's server.
+#[derive(Clone)]
+pub(crate) struct Bridge {
+    cube: CubeClient,
+    device: burn::cubecl::Device,
+}
+
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+impl Bridge {
+    /// A bridge to the device of `tensor`.
+    pub(crate) fn new(tensor: &Resident) -> Self {
+        Self { cube: tensor.client.clone(), device: tensor.device.clone() }
+    }
+
+    /// The memory behind `tensors`, and uninitialised memory for tensors of these lengths: an arena
+    /// for each list in `arenas`.
+    ///
+    /// Makes Burn submit what it has pending, and gives up `retired` before anything is allocated.
+    pub(crate) fn resolve(
+        &self,
+        tensors: Vec<Resident>,
+        arenas: Vec<Vec<u64>>,
+        retired: Vec<Resident>,
+    ) -> Result<Resolved, WsamError> {
+        drop(retired);
+        let lens: Vec<_> = tensors.iter().map(|t| t.meta.num_elements() as u64).collect();
+        let handles = tensors.into_iter().map(contiguous).collect();
+        self.cube
+            .exclusive(|| resolve(&self.cube, StreamId::current(), handles, &lens, &arenas))
+            .map_err(|error| WsamError::Backend { reason: error.to_string() })?
+    }
+
+    /// Burn tensors of these shapes over memory of an arena.
+    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<Resident> {
+        let tensor = |(memory, shape): (&Memory, &Shape)| {
+            let (client, device) = (self.cube.clone(), self.device.clone());
+            let handle = memory.handle.clone();
+            CubeTensor::new_contiguous(client, device, shape.clone(), handle, DType::F32)
+        };
+        memory.iter().zip(shapes).map(tensor).collect()
+    }
+
+    /// Gives tensors up.
+    pub(crate) fn retire(&self, tensors: Vec<Resident>) {
+        drop(tensors);
+    }
+}

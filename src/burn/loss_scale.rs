@@ -1,0 +1,78 @@
+//! Loss scaling: a loss is multiplied so that its small gradients survive, and the kernels divide.
+
+use crate::method::{InvalidHyperparameter, Outcome};
+use burn::config::Config;
+
+/// A loss scale that seeks the largest that does not overflow, as `torch.amp.GradScaler` does: it grows
+/// after a number of steps in a row that were taken, and shrinks after each that was not.
+#[derive(Config, Debug, PartialEq)]
+pub struct LossScaleConfig {
+    /// The first scale.
+    #[config(default = 65536.0)]
+    pub initial: f64,
+    /// Factor of growth, at least 1: at 1, with a `backoff` of 1, the scale is fixed.
+    #[config(default = 2.0)]
+    pub growth: f64,
+    /// Factor after a step that was not finite, in `(0, 1]`.
+    #[config(default = 0.5)]
+    pub backoff: f64,
+    /// Steps in a row before the scale grows, at least 1.
+    #[config(default = 2000)]
+    pub interval: usize,
+}
+
+/// Scales beyond would leave the range of `f32` with their inverse.
+const LARGEST: f64 = (1_u128 << 120) as f64;
+
+impl LossScaleConfig {
+    /// A scale that stays as it is.
+    pub fn fixed(scale: f64) -> Self {
+        Self::new().with_initial(scale).with_growth(1.0).with_backoff(1.0)
+    }
+
+    pub(super) fn validate(&self) -> Result<(), InvalidHyperparameter> {
+        let check = |name, value, expected, inside| match inside {
+            true => Ok(()),
+            false => Err(InvalidHyperparameter { name, value, expected }),
+        };
+        let Self { initial, growth, backoff, interval } = *self;
+        let scales = LARGEST.recip()..=LARGEST;
+        check("loss scale", initial, "within 2^-120 and 2^120", scales.contains(&initial))?;
+        check("growth", growth, "finite and at least 1", growth >= 1.0 && growth.is_finite())?;
+        check("backoff", backoff, "above 0 and at most 1", backoff > 0.0 && backoff <= 1.0)?;
+        check("interval", interval as f64, "at least 1", interval >= 1)
+    }
+}
+
+/// The scale of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct LossScale {
+    config: LossScaleConfig,
+    scale: f64,
+    /// Steps in a row that were taken.
+    taken: usize,
+}
+
+impl LossScale {
+    pub(crate) fn new(config: LossScaleConfig) -> Self {
+        Self { scale: config.initial, config, taken: 0 }
+    }
+
+    pub(crate) fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// After a step, in the order of the steps.
+    pub(crate) fn update(&mut self, outcome: Outcome) {
+        if outcome != Outcome::Whole {
+            self.scale = (self.scale * self.config.backoff).max(LARGEST.recip());
+            self.taken = 0;
+            return;
+        }
+        self.taken += 1;
+        if self.taken == self.config.interval {
+            self.scale = (self.scale * self.config.growth).min(LARGEST);
+            self.taken = 0;
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Whether gradients are finite, decided on the device.
+
+use super::State;
+use crate::burn::error::WsamError;
+use crate::burn::state::read;
+use crate::burn::verdict::Finite;
+use crate::method::NonFinite;
+use burn::tensor::{Bool, Tensor};
+
+/// One truth value on the device.
+pub(crate) type Fact = Tensor<1, Bool>;
+
+/// Whether gradients are finite, as far as they were looked at.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) gradient: Option<Fact>,
+    pub(crate) perturbed: Option<Fact>,
+}
+
+impl Facts {
+    /// Reads them. Waits for the device.
+    pub(crate) fn read(&self) -> Result<Finite, WsamError> {
+        let one = |fact: &Option<Fact>| -> Result<bool, WsamError> {
+            Ok(match fact {
+                Some(fact) => read(fact.clone().float())?.iter::<f64>().all(|value| value == 1.0),
+                None => true,
+            })
+        };
+        Ok(Finite { gradient: one(&self.gradient)?, perturbed: one(&self.perturbed)? })
+    }
+
+    /// Whether a step is left out, where that is possible.
+    pub(crate) fn skipped(&self, policy: NonFinite) -> Option<Fact> {
+        let perturbed = self.perturbed.clone().filter(|_| policy != NonFinite::BaseStep);
+        let fine = match (self.gradient.clone(), perturbed) {
+            (Some(gradient), Some(perturbed)) => Some(gradient.bool_and(perturbed)),
+            (one, other) => one.or(other),
+        };
+        fine.map(Tensor::bool_not)
+    }
+
+    /// Whether `g` stands in for `g~`, where that is possible.
+    pub(crate) fn falls_back(&self, policy: NonFinite) -> Option<Fact> {
+        let perturbed = self.perturbed.clone().filter(|_| policy == NonFinite::BaseStep);
+        perturbed.map(Tensor::bool_not)
+    }
+}
+
+/// Whether all elements of all tensors are finite, if the policy wants to know.
+pub(crate) fn look(policy: NonFinite, tensors: impl Iterator<Item = Tensor<1>>) -> Option<Fact> {
+    let filled = tensors.filter(|tensor| tensor.dims()[0] > 0);
+    let all = |tensor: Tensor<1>| tensor.is_finite().all();
+    policy.looks().then(|| filled.map(all).reduce(Tensor::bool_and)).flatten()
+}
+
+/// `old` where `fact` is true, else `new`.
+pub(crate) fn unless(fact: &Option<Fact>, new: Tensor<1>, old: Tensor<1>) -> Tensor<1> {
+    match fact {
+        Some(fact) => {
+            let mask = fact.clone().expand(new.shape());
+            new.mask_where(mask, old)
+        }
+        None => new,
+    }
+}
+
+/// The state after a step, or before it. What a first step that is left out makes is never read.
+pub(crate) fn unless_state(fact: &Option<Fact>, new: State, old: Option<Vec<Tensor<1>>>) -> State {
+    let Some(old) = old.filter(|_| fact.is_some()) else { return new };
+    let tensors = new.tensors.into_iter().zip(old);
+    State { tensors: tensors.map(|(new, old)| unless(fact, new, old)).collect(), ..new }
+}

@@ -1,0 +1,41 @@
+//! Thousands of steps of models that come and go, beside the oracle, under memory accounting.
+//!
+//! `WSAM_SOAK_STEPS` says how many steps on each device; the suite takes a few hundred, which
+//! are too few to judge memory by.
+
+mod common;
+
+#[path = "soak/memory.rs"]
+mod memory;
+#[path = "optimizer/nets.rs"]
+#[allow(dead_code)]
+mod nets;
+#[path = "soak/run.rs"]
+mod run;
+#[path = "soak/world.rs"]
+mod world;
+
+use common::target::{self, Target};
+use libtest_mimic::Trial;
+
+const TESTS: &[(&str, target::Test)] = &[("soak", world::soak)];
+
+fn main() {
+    let mut trials = target::on(TESTS, &target::flex(), "flex");
+    #[cfg(feature = "fused-wsam")]
+    trials.extend(on_adapters());
+    common::gpu::run(trials);
+}
+
+#[cfg(feature = "fused-wsam")]
+fn on_adapters() -> Vec<Trial> {
+    let all = target::on_adapters(TESTS, "the soak on the GPU", |_, _| Vec::new());
+    // Tensor operations on a GPU are Burn's to prove.
+    all.into_iter().filter(|trial| !trial.name().contains("tensor operations")).collect()
+}
+
+/// Steps on each device.
+fn steps() -> usize {
+    let asked = std::env::var("WSAM_SOAK_STEPS").ok().map(|steps| steps.parse());
+    asked.map_or(200, |steps| steps.expect("WSAM_SOAK_STEPS is a number of steps"))
+}
