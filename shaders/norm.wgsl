@@ -265,11 +265,21 @@ fn add_sums(a: Sums, b: Sums) -> Sums {
     return Sums(a.plain + b.plain, a.scaled + b.scaled);
 }
 
+// Partials that an invocation adds up before it adds them to the rest: rounding errors grow with the
+// length of a chain, and of 2^30 elements there may be 2^21 partials.
+const LINK: u32 = 128u;
+
 // The sum of every stride-th partial of a stretch, valid in invocation 0.
 fn stretch_sum(lane: u32, start: u32, end: u32, offset: u32) -> vec4<f32> {
     var sum = vec4<f32>();
-    for (var i = start + lane; i < end; i += WORKGROUP) {
-        sum += partials[i * stride() + offset];
+    var i = start + lane;
+    while i < end {
+        var link = vec4<f32>();
+        for (var count = 0u; count < LINK && i < end; count += 1u) {
+            link += partials[i * stride() + offset];
+            i += WORKGROUP;
+        }
+        sum += link;
     }
     return workgroup_sum(lane, sum);
 }

@@ -39,6 +39,7 @@ fn main() {
         ("nothing to do", shapes::nothing_to_do),
         ("zero gradients", shapes::zero_gradients),
         ("extreme gradients", shapes::extreme_gradients),
+        ("a billion elements", shapes::a_billion_elements),
         ("a non-finite gradient shows", shapes::non_finite_gradients_show),
         ("any step", properties::any_step),
         ("any step with groups", properties::any_groups),

@@ -46,6 +46,7 @@ fn on_burn() -> Vec<libtest_mimic::Trial> {
     let tests: &[(&str, OnDevice)] = &[
         ("a model of 160 tensors", models::counted),
         ("arenas take turns", models::turns),
+        ("memory through the second pass", models::memory),
         ("a model that grows and shrinks", models::growing),
         ("a parameter that changes its shape", models::reshaped),
         ("two models, one optimizer", models::two_models),

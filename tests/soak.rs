@@ -1,10 +1,13 @@
-//! Thousands of steps of models that come and go, beside the oracle, under memory accounting.
+//! Thousands of steps of models that come and go, beside the oracle, under memory accounting; and
+//! thousands of damaged records and configurations.
 //!
 //! `WSAM_SOAK_STEPS` says how many steps on each device; the suite takes a few hundred, which
 //! are too few to judge memory by.
 
 mod common;
 
+#[path = "soak/damage.rs"]
+mod damage;
 #[path = "soak/memory.rs"]
 mod memory;
 #[path = "optimizer/nets.rs"]
@@ -20,8 +23,12 @@ use libtest_mimic::Trial;
 
 const TESTS: &[(&str, target::Test)] = &[("soak", world::soak)];
 
+const DAMAGE: &[(&str, target::Test)] =
+    &[("damaged records", damage::records), ("damaged configurations", damage::configurations)];
+
 fn main() {
     let mut trials = target::on(TESTS, &target::flex(), "flex");
+    trials.extend(target::on(DAMAGE, &target::flex(), "flex"));
     #[cfg(feature = "fused-wsam")]
     trials.extend(on_adapters());
     common::gpu::run(trials);

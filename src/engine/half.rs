@@ -1,17 +1,16 @@
 //! Half a step, planned: which dispatches it takes and over which buffers. A plan is kept while
 //! tensors stay where they are; only constants are filled in anew.
 
-use super::error::{EngineError, Role};
-use super::memory::{empty, filled, guarded};
-use super::pipelines;
+use super::error::EngineError;
+use super::memory::guarded;
 use super::plan::{Cut, cut};
 use super::schedule::{Capacity, Dispatch, pack};
 use super::slices::{Columns, Slice};
 use super::stats::StepStats;
 use super::{ALIGNMENT, Engine, UNIFORMS};
 use crate::layout::{
-    self, Access, COLUMNS, Chunk, Frames, Kernel, NormFinishUniforms, NormOf, Scaling,
-    Specialisation, Width, column, column_binding, mark,
+    self, Access, COLUMNS, Frames, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation,
+    Width, column, column_binding, mark,
 };
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -222,10 +221,12 @@ impl Engine {
     }
 
     /// Whether a norm keeps a partial for each invocation: written and read, 32 bytes each, they must
-    /// stay far below what the norm itself reads.
+    /// stay far below what the norm itself reads. And an invocation of the finish goes through one of
+    /// each chunk, of which llvmpipe (Mesa's `LP_MAX_TGSI_LOOP_ITERATIONS`) allows 65,535: beyond them
+    /// it leaves loops without a word.
     fn by_lane(&self, elements: u64, chunks: u64) -> bool {
         let partials = chunks * u64::from(self.tuning.workgroup);
-        self.tuning.partials_by_lane && 32 * partials * 20 < 4 * elements
+        self.tuning.partials_by_lane && chunks < 1 << 15 && 32 * partials * 20 < 4 * elements
     }
 
     fn capacity(&self, kernel: Kernel) -> Capacity {
@@ -314,52 +315,6 @@ impl Engine {
     fn grid(&self, workgroups: u32) -> [u32; 2] {
         let width = workgroups.clamp(1, self.max_grid);
         [width, workgroups.div_ceil(width).max(1)]
-    }
-
-    fn table(&self, chunks: &[Chunk]) -> Result<wgpu::Buffer, EngineError> {
-        let bytes = bytemuck::cast_slice(chunks);
-        filled(&self.device, "wsam.chunks", bytes, wgpu::BufferUsages::STORAGE)
-    }
-
-    /// Which slice is in a buffer of another device, if that is what is wrong.
-    fn foreign<'a>(&self, rows: impl Iterator<Item = Row<'a>>) -> Option<EngineError> {
-        let layout = guarded(&self.device, "a buffer", || {
-            self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: None,
-                entries: &[pipelines::storage_entry(0)],
-            })
-        });
-        let layout = layout.ok()?;
-        let is_foreign = |buffer: &wgpu::Buffer| {
-            let resource = range(buffer, 0, buffer.size() - buffer.size() % 4);
-            let entries = [wgpu::BindGroupEntry { binding: 0, resource }];
-            let (label, layout) = (None, &layout);
-            let descriptor = wgpu::BindGroupDescriptor { label, layout, entries: &entries };
-            guarded(&self.device, "a buffer", || self.device.create_bind_group(&descriptor))
-                .is_err()
-        };
-        let max = self.device.limits().max_storage_buffer_binding_size;
-        for (tensor, row) in rows.enumerate() {
-            for (column, slice) in row.columns.iter().enumerate() {
-                let Some(slice) = slice.filter(|slice| slice.buffer.size() <= max) else {
-                    continue;
-                };
-                if is_foreign(&slice.buffer) {
-                    return Some(EngineError::Foreign { tensor, role: Role::of_column(column) });
-                }
-            }
-        }
-        None
-    }
-
-    /// The scratch buffer, grown if need be; an older one lives on in the plans made with it.
-    fn partials_for(&self, need: u64) -> Result<wgpu::Buffer, EngineError> {
-        let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
-        if partials.size() < need {
-            let size = need.next_power_of_two();
-            *partials = empty(&self.device, "wsam.partials", size, wgpu::BufferUsages::STORAGE)?;
-        }
-        Ok(partials.clone())
     }
 
     /// Forgets all plans, and with them the buffers that they keep alive.

@@ -43,6 +43,7 @@
 
 mod adapter;
 mod base;
+mod buffers;
 mod checks;
 mod constants;
 mod error;

@@ -63,7 +63,8 @@ pub struct DescentTensor {
     /// State tensors, in the order of [`Base::state_names`](crate::method::Base::state_names).
     /// Read and written; the first step ignores their content.
     pub state: Vec<Slice>,
-    /// Which step of this tensor this is, counted from 1.
+    /// Which step of this tensor this is, counted from 1; steps that were
+    /// [left out](crate::method::NonFinite::Skip) are none, as their [norms](crate::layout::Norms) tell.
     pub step: u64,
     /// Its parameter group: 0 for none, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
@@ -85,7 +86,7 @@ pub struct LeanAscentTensor {
     pub partner: Option<Slice>,
     /// State tensors, as in [`DescentTensor::state`].
     pub state: Vec<Slice>,
-    /// Which step of this tensor this is, counted from 1.
+    /// Which step of this tensor this is, as in [`DescentTensor::step`].
     pub step: u64,
     /// Its parameter group: 0 for none, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
@@ -120,7 +121,7 @@ pub struct BaseTensor {
     pub grad: Slice,
     /// State tensors, as in [`DescentTensor::state`].
     pub state: Vec<Slice>,
-    /// Which step of this tensor this is, counted from 1.
+    /// Which step of this tensor this is, as in [`DescentTensor::step`].
     pub step: u64,
     /// Its parameter group: 0 for none, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).

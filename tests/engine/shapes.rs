@@ -4,6 +4,7 @@ use super::*;
 use crate::common::gpu::Gpu;
 use crate::common::raw::{engine, read, slice};
 use burn_wsam::engine::{AscentOptions, AscentTensor};
+use burn_wsam::method::Group;
 
 pub(crate) fn lengths(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
@@ -96,6 +97,38 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
                     return Err(format!("{scales:?}: w + e_w is {p} for {want}"));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// The norm of 1,019,153,664 elements, all of them in one short buffer that many tensors read, and its
+/// squares of one sign and much the same size: what rounding likes best to pile up.
+pub(crate) fn a_billion_elements(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let len = (1 << 22) - 256;
+    let still = Group { perturbed: false, ..Group::default() };
+    let hyper = Hyperparameters { groups: vec![still], ..sgd() };
+    // Beside a tenth of that in the two forms that are summed apart, and read twice.
+    for (tensors, scale) in [(243, 1.0), (24, 1e-30), (24, 1e30)] {
+        let grad: Vec<f32> = noise(5, len).iter().map(|x| ((1.5 + x) * scale) as f32).collect();
+        let one = burn_wsam::reference::norm(&[common::golden::widen(&grad)]);
+        let (want, grad) = (one * f64::from(tensors).sqrt(), slice(&engine, &grad));
+        // Nothing is written: read by all, in place of weights too.
+        let tensor =
+            AscentTensor { weight: grad.clone(), grad: grad.clone(), partner: None, group: 1 };
+        let tensors = vec![tensor; tensors as usize];
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        let options = AscentOptions { track_norms: true, ..Default::default() };
+        let ascent = engine
+            .ascent(&mut encoder, &hyper, options, &tensors)
+            .map_err(|error| error.to_string())?;
+        engine.queue().submit([encoder.finish()]);
+        let got = engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
+        let error = (f64::from(got.gradient) / want - 1.0).abs();
+        let right = error <= 1e-6;
+        if !right {
+            return Err(format!("scale {scale}: norm {} for {want}, {error:e}", got.gradient));
         }
     }
     Ok(())

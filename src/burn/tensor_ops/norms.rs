@@ -1,0 +1,144 @@
+//! What a step finds out about its gradients, and the climb.
+
+use super::finite::{Facts, look, unless};
+use crate::burn::error::WsamError;
+use crate::burn::runner::Context;
+use crate::burn::slots::Slot;
+use crate::burn::verdict::Finite;
+use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Outcome};
+use burn::tensor::Tensor;
+
+/// Global norms as one-element tensors, read only if somebody asks.
+#[derive(Clone, Debug)]
+pub(crate) struct TensorNorms {
+    pub(crate) gradient: Option<Tensor<1>>,
+    pub(crate) perturbed: Option<Tensor<1>>,
+    pub(super) finite: Facts,
+    pub(super) policy: NonFinite,
+    pub(super) lean: bool,
+}
+
+impl TensorNorms {
+    /// Waits for the device.
+    pub(crate) fn outcome(&self) -> Result<Outcome, WsamError> {
+        let Finite { gradient, perturbed } = self.finite.read()?;
+        Ok(self.policy.outcome(self.lean, gradient, perturbed))
+    }
+}
+
+/// Gradients as they are without a loss scale.
+pub(super) fn unscaled(mut slots: Vec<Slot<Tensor<1>>>, inv_scale: f64) -> Vec<Slot<Tensor<1>>> {
+    for slot in &mut slots {
+        slot.grad = times(slot.grad.clone(), inv_scale);
+    }
+    slots
+}
+
+pub(super) fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
+    if factor == 1.0 { tensor } else { tensor * factor }
+}
+
+/// `w + e_w` for every slot, and `||g||` where the step or the caller wants it.
+pub(super) fn climb(
+    context: Context<'_>,
+    slots: &[Slot<Tensor<1>>],
+    lean: bool,
+) -> (Vec<Tensor<1>>, TensorNorms) {
+    let Context { hyper, track_norms, .. } = context;
+    let policy = hyper.non_finite;
+    let fact = look(policy, slots.iter().map(|slot| slot.grad.clone()));
+    let finite = Facts { gradient: fact, perturbed: None };
+    let skipped = finite.skipped(policy);
+    let groups: Vec<InGroup> = slots.iter().map(|slot| context.in_group(slot)).collect();
+    let divisors: Vec<_> = (0..hyper.scopes())
+        .map(|scope| {
+            let is_inside = |group: &InGroup| group.perturbed && group.scope == scope;
+            let inside = slots.iter().zip(&groups).filter(|(_, group)| is_inside(group)).map(
+                |(slot, group)| match group.adaptive {
+                    true => slot.weight.clone() * slot.grad.clone(),
+                    false => slot.grad.clone(),
+                },
+            );
+            // A scope without parameters has nothing to divide.
+            groups.iter().any(is_inside).then(|| global_norm(inside))
+        })
+        .collect();
+    let gradient = match &divisors[0] {
+        Some(norm) if hyper.perturbs_by_gradient_norm() => Some(norm.clone()),
+        _ if hyper.clips_gradient() || track_norms => {
+            Some(global_norm(slots.iter().map(|slot| slot.grad.clone())))
+        }
+        _ => None,
+    };
+    let divisors: Vec<_> =
+        divisors.into_iter().map(|norm| norm.map(|norm| norm + hyper.epsilon)).collect();
+    let perturbed = slots.iter().zip(&groups).map(|(slot, group)| {
+        let divisor = divisors[group.scope].as_ref().filter(|_| group.perturbed);
+        let Some(divisor) = divisor else { return slot.weight.clone() };
+        // Divided first: g / ||g|| is at most 1, while rho / ||g|| may leave the range.
+        let mut e = slot.grad.clone() / divisor.clone() * group.rho;
+        if group.adaptive {
+            e = e * slot.weight.clone() * slot.weight.clone();
+        }
+        unless(&skipped, slot.weight.clone() + e, slot.weight.clone())
+    });
+    (perturbed.collect(), TensorNorms { gradient, perturbed: None, finite, policy, lean })
+}
+
+/// Adds `||g~||`, where the step or the caller wants it, and whether `g~` is finite.
+pub(super) fn look_at_perturbed(
+    context: Context<'_>,
+    grads_perturbed: &[Tensor<1>],
+    norms: &mut TensorNorms,
+) {
+    let wanted = context.hyper.clip.is_some() || context.track_norms;
+    norms.perturbed = wanted.then(|| global_norm(grads_perturbed.iter().cloned()));
+    norms.finite.perturbed = look(norms.policy, grads_perturbed.iter().cloned());
+}
+
+/// `||g||` of a step without a second pass, where it clips, and whether `g` is finite.
+pub(super) fn look_at_gradient(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> TensorNorms {
+    let grads = || slots.iter().map(|slot| slot.grad.clone());
+    let policy = context.hyper.non_finite;
+    TensorNorms {
+        gradient: context.hyper.clips_gradient().then(|| global_norm(grads())),
+        perturbed: None,
+        finite: Facts { gradient: look(policy, grads()), perturbed: None },
+        policy,
+        lean: false,
+    }
+}
+
+pub(super) fn scale_of_g(hyper: &Hyperparameters, norms: &TensorNorms) -> Option<Tensor<1>> {
+    clip_factor(hyper.clip.filter(|_| hyper.clips_gradient()), &norms.gradient)
+}
+
+pub(super) fn clip_factor(clip: Option<Clip>, norm: &Option<Tensor<1>>) -> Option<Tensor<1>> {
+    let (clip, norm) = (clip?, norm.clone()?);
+    Some(((norm + CLIP_EPSILON).recip() * clip.max_norm).clamp_max(1.0))
+}
+
+pub(super) fn scaled(tensor: Tensor<1>, factor: &Option<Tensor<1>>) -> Tensor<1> {
+    match factor {
+        Some(factor) => tensor * factor.clone(),
+        None => tensor,
+    }
+}
+
+/// The L2 norm over all tensors, scaled by the largest magnitude so that no square leaves the
+/// range: right for gradients of 1e-30 and of 1e+30.
+fn global_norm(tensors: impl Iterator<Item = Tensor<1>> + Clone) -> Tensor<1> {
+    let filled = tensors.filter(|tensor| tensor.dims()[0] > 0);
+    let largest: Vec<_> = filled.clone().map(|tensor| tensor.abs().max()).collect();
+    let Some(device) = largest.first().map(Tensor::device) else {
+        return Tensor::zeros([1], &Default::default());
+    };
+    let largest = Tensor::cat(largest, 0).max();
+    // A zero gradient is 0 / tiny, not 0 / 0.
+    let scale = largest.clone().clamp_min(f32::MIN_POSITIVE);
+    let sum = filled.fold(Tensor::zeros([1], &device), |sum, tensor| {
+        let scaled = tensor / scale.clone();
+        sum + (scaled.clone() * scaled).sum()
+    });
+    largest * sum.sqrt()
+}

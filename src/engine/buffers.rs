@@ -1,0 +1,57 @@
+//! Buffers of the engine's own, and those that are another device's.
+
+use super::Engine;
+use super::error::{EngineError, Role};
+use super::half::{Row, range};
+use super::memory::{empty, filled, guarded};
+use super::pipelines;
+use crate::layout::Chunk;
+use std::sync::PoisonError;
+
+impl Engine {
+    pub(crate) fn table(&self, chunks: &[Chunk]) -> Result<wgpu::Buffer, EngineError> {
+        let bytes = bytemuck::cast_slice(chunks);
+        filled(&self.device, "wsam.chunks", bytes, wgpu::BufferUsages::STORAGE)
+    }
+
+    /// Which slice is in a buffer of another device, if that is what is wrong.
+    pub(crate) fn foreign<'a>(&self, rows: impl Iterator<Item = Row<'a>>) -> Option<EngineError> {
+        let layout = guarded(&self.device, "a buffer", || {
+            self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: None,
+                entries: &[pipelines::storage_entry(0)],
+            })
+        });
+        let layout = layout.ok()?;
+        let is_foreign = |buffer: &wgpu::Buffer| {
+            let resource = range(buffer, 0, buffer.size() - buffer.size() % 4);
+            let entries = [wgpu::BindGroupEntry { binding: 0, resource }];
+            let (label, layout) = (None, &layout);
+            let descriptor = wgpu::BindGroupDescriptor { label, layout, entries: &entries };
+            guarded(&self.device, "a buffer", || self.device.create_bind_group(&descriptor))
+                .is_err()
+        };
+        let max = self.device.limits().max_storage_buffer_binding_size;
+        for (tensor, row) in rows.enumerate() {
+            for (column, slice) in row.columns.iter().enumerate() {
+                let Some(slice) = slice.filter(|slice| slice.buffer.size() <= max) else {
+                    continue;
+                };
+                if is_foreign(&slice.buffer) {
+                    return Some(EngineError::Foreign { tensor, role: Role::of_column(column) });
+                }
+            }
+        }
+        None
+    }
+
+    /// The scratch buffer, grown if need be; an older one lives on in the plans made with it.
+    pub(crate) fn partials_for(&self, need: u64) -> Result<wgpu::Buffer, EngineError> {
+        let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
+        if partials.size() < need {
+            let size = need.next_power_of_two();
+            *partials = empty(&self.device, "wsam.partials", size, wgpu::BufferUsages::STORAGE)?;
+        }
+        Ok(partials.clone())
+    }
+}

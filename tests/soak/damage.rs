@@ -1,0 +1,102 @@
+//! Records and configurations damaged at random: read as something else, or refused; never a panic, and a
+//! refused record changes nothing.
+
+use crate::nets::{Mlp, text};
+use crate::world::Dice;
+use crate::{Target, steps};
+use burn::config::Config;
+use burn::module::{ParamGroup, ParamId};
+use burn::tensor::Bytes;
+use burn_wsam::{AdamWBaseConfig, GroupConfig, LossScaleConfig, Wsam, WsamConfig};
+
+/// A few edits: bytes changed, doubled, left out, cut off, or made large.
+fn damaged(whole: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = whole.to_vec();
+    for _ in 0..=dice.roll(4) {
+        let len = bytes.len();
+        let at = dice.roll(len.max(1) as u64) as usize;
+        let end = (at + 1 + dice.roll(16) as usize).min(len);
+        match dice.roll(7) {
+            0 => bytes[at..end].iter_mut().for_each(|byte| *byte = 0xff),
+            1 => bytes.truncate(at),
+            2 => drop(bytes.drain(at..end)),
+            3 => {
+                let doubled = bytes[at..end].to_vec();
+                drop(bytes.splice(at..at, doubled));
+            }
+            4 => bytes[at..end].iter_mut().for_each(|byte| *byte = 0),
+            // Headers are short, and what is in them counts.
+            5 => {
+                if let Some(byte) = bytes.get_mut(dice.roll(400) as usize) {
+                    *byte = dice.roll(256) as u8;
+                }
+            }
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << dice.roll(8);
+                }
+            }
+        }
+        if bytes.is_empty() {
+            break;
+        }
+    }
+    bytes
+}
+
+fn states(optim: &Wsam, ids: &[ParamId]) -> Result<Vec<String>, String> {
+    let state = |id: &ParamId| optim.state(*id).map(|state| format!("{state:?}")).map_err(text);
+    ids.iter().map(state).collect()
+}
+
+pub(crate) fn records(target: &Target) -> Result<(), String> {
+    let mut optim = target.init(&WsamConfig::new(AdamWBaseConfig::new().into()))?;
+    let mut model = Mlp::new(&target.device);
+    for batch in 0..2 {
+        (model, _) = optim.step(0.01, model, |model| model.loss(batch)).map_err(text)?;
+    }
+    let ids = [model.a.weight.id, model.b.weight.id];
+    let before = states(&optim, &ids)?;
+    let whole = optim.into_bytes(&model).map_err(text)?;
+    let mut dice = Dice(0xdead_beef_0bad_cafe);
+    let (mut read, runs) = (0, 10 * steps());
+    for run in 0..runs {
+        let bytes = damaged(&whole, &mut dice);
+        match optim.from_bytes(&model, Bytes::from_bytes_vec(bytes)) {
+            // Another value, or a parameter less.
+            Ok(()) => {
+                read += 1;
+                optim.from_bytes(&model, whole.clone()).map_err(text)?;
+            }
+            Err(_) => {
+                if states(&optim, &ids)? != before {
+                    return Err(format!("damage {run} was refused and changed the state"));
+                }
+            }
+        }
+    }
+    println!("{runs} damaged records, {read} of them read all the same");
+    Ok(())
+}
+
+pub(crate) fn configurations(target: &Target) -> Result<(), String> {
+    let group = GroupConfig::new(ParamGroup::from_any_predicates(vec!["bias", "norm"]));
+    let config = WsamConfig::new(AdamWBaseConfig::new().into())
+        .with_max_norm(Some(1.0))
+        .with_mask_seed(Some(7))
+        .with_loss_scale(Some(LossScaleConfig::new()))
+        .with_groups(vec![group.with_rho(Some(0.1)).with_perturbed(false)]);
+    let whole = config.to_string();
+    WsamConfig::load_binary(whole.as_bytes()).map_err(text)?;
+    let mut dice = Dice(0x0ddb_a115_0ddb_a115);
+    let (mut read, mut made, runs) = (0, 0, 10 * steps());
+    for _ in 0..runs {
+        let Ok(config) = WsamConfig::load_binary(&damaged(whole.as_bytes(), &mut dice)) else {
+            continue;
+        };
+        read += 1;
+        made += usize::from(config.init(&target.device).is_ok());
+    }
+    println!("{runs} damaged configurations, {read} of them read, {made} of those accepted");
+    if made == 0 { Err("no damage was harmless: was anything read?".into()) } else { Ok(()) }
+}
