@@ -93,7 +93,7 @@
 //! of their own. Biases and normalisation layers are often neither decayed nor perturbed; perturbing
 //! the normalisation layers alone (Mueller et al. 2023, <https://arxiv.org/abs/2306.04226>) is the group
 //! `ParamGroup::all()` with `with_perturbed(false)` and after it a group of theirs with the default. What is
-//! not perturbed costs the ascent nothing. On the fused route groups are rows in a table: the step takes
+//! not perturbed costs the ascent nothing but a look at its gradient. On the fused route groups are rows in a table: the step takes
 //! the dispatches that it takes without them. A group that matches no parameter is refused.
 //!
 //! # Gradients that are not finite

@@ -19,7 +19,6 @@ mod run;
 mod world;
 
 use common::target::{self, Target};
-use libtest_mimic::Trial;
 
 const TESTS: &[(&str, target::Test)] = &[("soak", world::soak)];
 
@@ -35,7 +34,7 @@ fn main() {
 }
 
 #[cfg(feature = "fused-wsam")]
-fn on_adapters() -> Vec<Trial> {
+fn on_adapters() -> Vec<libtest_mimic::Trial> {
     let all = target::on_adapters(TESTS, "the soak on the GPU", |_, _| Vec::new());
     // Tensor operations on a GPU are Burn's to prove.
     all.into_iter().filter(|trial| !trial.name().contains("tensor operations")).collect()

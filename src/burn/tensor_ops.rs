@@ -27,7 +27,7 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(crate) struct TensorOps {
     states: HashMap<ParamId, State>,
-    unsettled: Option<Unsettled<Facts>>,
+    unsettled: Option<Box<Unsettled<Facts>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,7 +93,8 @@ impl TensorOps {
     fn judged(&mut self, ids: Vec<ParamId>, norms: &TensorNorms) {
         let TensorNorms { finite, policy, lean, .. } = norms;
         if policy.looks() {
-            self.unsettled = Some(Unsettled::new(ids, *policy, *lean, finite.clone()));
+            let unsettled = Unsettled::new(ids, *policy, *lean, finite.clone());
+            self.unsettled = Some(Box::new(unsettled));
         }
     }
 }

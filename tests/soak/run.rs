@@ -67,10 +67,10 @@ impl Run {
             _ => AdamWBaseConfig::new().into(),
         };
         let mut config = WsamConfig::new(base).with_gamma(0.6);
-        if kind % 2 == 0 {
+        if kind.is_multiple_of(2) {
             config = config.with_max_norm(Some(0.5));
         }
-        if kind % 5 == 0 {
+        if kind.is_multiple_of(5) {
             config = config.with_adaptive(true);
         }
         let model = Net::new(hidden, &target.device);
@@ -100,7 +100,7 @@ impl Run {
             Way::Lean => {
                 let ascended = self.optim.lean_ascend(LR, model, first).map_err(text)?;
                 let second = grads(&ascended.loss(batch), &*ascended);
-                self.follow(&g, &flat(&*ascended, &second))?;
+                self.follow(&g, &flat(&ascended, &second))?;
                 self.optim.lean_descend(ascended, second).map_err(text)?
             }
             Way::Ordinary | Way::Restored | Way::Poisoned(_) => {
@@ -109,7 +109,7 @@ impl Run {
                     ascended.restore()
                 } else {
                     let second = grads(&(ascended.loss(batch) * factor(bad_second)), &*ascended);
-                    self.follow(&g, &flat(&*ascended, &second))?;
+                    self.follow(&g, &flat(&ascended, &second))?;
                     self.optim.descend(LR, ascended, second).map_err(text)?
                 }
             }
