@@ -1,6 +1,6 @@
 //! Norm, perturbation and clipping at their limits, and the errors.
 
-use burn_wsam::method::{Clip, ClipScope, Coupling, Hyperparameters};
+use burn_wsam::method::{Clip, ClipScope, Coupling, Hyperparameters, NonFinite};
 use burn_wsam::reference::{Norms, Oracle, ReferenceError, norm};
 
 use crate::{assert_close, bases, flat, gradient, map, plain_sgd, start, step};
@@ -97,13 +97,48 @@ fn clip_scopes_clip_what_they_say() {
 fn nan_is_not_hidden() {
     let clip = Some(Clip { max_norm: 1.0, scope: ClipScope::Both });
     for base in bases() {
-        let mut oracle =
-            Oracle::new(Hyperparameters { clip, ..Hyperparameters::new(base) }, start());
+        let non_finite = NonFinite::Propagate;
+        let hyper = Hyperparameters { clip, non_finite, ..Hyperparameters::new(base) };
+        let mut oracle = Oracle::new(hyper, start());
         let mut p = gradient(2);
         p[0][0] = f64::NAN;
         step(&mut oracle, &gradient(1), &p, 0.1);
         // The norm is global, so the clipped g~ is NaN everywhere.
         assert!(flat(oracle.weights()).iter().all(|w| w.is_nan()), "{base:?}");
+    }
+}
+
+/// A step over a NaN or an infinity is none, and the next one is the first; or it is the base
+/// optimizer's, where `g` allows it.
+#[test]
+fn steps_that_are_not_finite() {
+    for base in bases() {
+        for bad in [f64::NAN, f64::INFINITY] {
+            let poisoned = |seed| {
+                let mut grad = gradient(seed);
+                grad[1][0] = bad;
+                grad
+            };
+            let new = |non_finite| {
+                Oracle::new(Hyperparameters { non_finite, ..Hyperparameters::new(base) }, start())
+            };
+            let mut skipping = new(NonFinite::Skip);
+            step(&mut skipping, &poisoned(1), &gradient(2), 0.1);
+            step(&mut skipping, &gradient(1), &poisoned(2), 0.1);
+            assert_eq!(skipping.weights(), start(), "{base:?}, {bad}");
+            let mut reference = new(NonFinite::Propagate);
+            step(&mut skipping, &gradient(3), &gradient(4), 0.1);
+            step(&mut reference, &gradient(3), &gradient(4), 0.1);
+            assert_eq!(skipping.weights(), reference.weights(), "{base:?}, {bad}");
+            assert_eq!(skipping.state(), reference.state(), "{base:?}, {bad}");
+
+            let (mut falling, mut alone) = (new(NonFinite::BaseStep), new(NonFinite::Propagate));
+            step(&mut falling, &poisoned(1), &gradient(2), 0.1);
+            step(&mut falling, &gradient(1), &poisoned(2), 0.1);
+            alone.base_step(0.1, &gradient(1)).unwrap();
+            assert_close(&flat(falling.weights()), &flat(alone.weights()), 1e-13);
+            assert_eq!(falling.state(), alone.state(), "{base:?}, {bad}");
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
     let before = states(&optim, &ids)?;
     let whole = optim.into_bytes(&model).map_err(text)?;
     let mut dice = Dice(0xdead_beef_0bad_cafe);
-    let (mut read, runs) = (0, 10 * steps());
+    let (mut read, runs) = (0, 100 * steps());
     for run in 0..runs {
         let bytes = damaged(&whole, &mut dice);
         match optim.from_bytes(&model, Bytes::from_bytes_vec(bytes)) {
@@ -89,7 +89,7 @@ pub(crate) fn configurations(target: &Target) -> Result<(), String> {
     let whole = config.to_string();
     WsamConfig::load_binary(whole.as_bytes()).map_err(text)?;
     let mut dice = Dice(0x0ddb_a115_0ddb_a115);
-    let (mut read, mut made, runs) = (0, 0, 10 * steps());
+    let (mut read, mut made, runs) = (0, 0, 100 * steps());
     for _ in 0..runs {
         let Ok(config) = WsamConfig::load_binary(&damaged(whole.as_bytes(), &mut dice)) else {
             continue;
