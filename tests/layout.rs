@@ -225,7 +225,7 @@ fn frames_repeat_what_varies() {
         "    return grad_2[i / 4u];",
         "    return weight[i / 4u];",
         "load_grad_1(chunk.grad + i)",
-        "climb_2(chunk, select(0u, chunk.len, chunk.frame == 2u), lane, adaptive,",
+        "climb_2(chunk, select(0u, chunk.len, chunk.frame == 2u), lane, scales);",
     ] {
         assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
     }

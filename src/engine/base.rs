@@ -23,7 +23,7 @@ pub struct BaseStep {
 }
 
 impl BaseStep {
-    /// Device buffer with the step's [`Norms`]: `||g||`, if the step needed it.
+    /// Device buffer with the step's [`Norms`](crate::layout::Norms): `||g||`, if the step needed it.
     pub fn norms(&self) -> &wgpu::Buffer {
         &self.norms
     }
