@@ -17,13 +17,8 @@ builds=${1:-"fusion direct fusion-vulkan direct-vulkan"}
 programs=${2:-"golden optimizer learner"}
 filter=${3:-}
 
-if [ -z "${VK_DRIVER_FILES:-}" ]; then
-    sh scripts/test.sh drivers
-    for file in "/usr/share/vulkan/icd.d/lvp_icd.$(uname -m).json" /usr/lib/chromium/vk_swiftshader_icd.json; do
-        [ -e "$file" ] && VK_DRIVER_FILES=${VK_DRIVER_FILES:+$VK_DRIVER_FILES:}$file
-    done
-    [ -z "${VK_DRIVER_FILES:-}" ] || export VK_DRIVER_FILES
-fi
+. scripts/drivers.sh
+drivers
 export WSAM_GOLDEN_DIR="${WSAM_GOLDEN_DIR:-$PWD/tests/golden}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/matrix}"
 cp Cargo.lock scripts/matrix/Cargo.lock

@@ -16,13 +16,8 @@ allowed="VUID-StandaloneSpirv-None-10684"
 
 layer=/usr/lib/chromium/libVkLayer_khronos_validation.so
 [ -e "$layer" ] || { echo "$layer is missing: apt-get install chromium-common" && exit 1; }
-if [ -z "${VK_DRIVER_FILES:-}" ]; then
-    sh scripts/test.sh drivers
-    for file in "/usr/share/vulkan/icd.d/lvp_icd.$(uname -m).json" /usr/lib/chromium/vk_swiftshader_icd.json; do
-        [ -e "$file" ] && VK_DRIVER_FILES=${VK_DRIVER_FILES:+$VK_DRIVER_FILES:}$file
-    done
-    export VK_DRIVER_FILES
-fi
+. scripts/drivers.sh
+drivers
 
 work=$PWD/target/validation
 mkdir -p "$work"

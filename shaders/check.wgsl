@@ -2,21 +2,13 @@
 //
 //     norms[MARK] = 1 if an element of grad is a NaN or an infinity
 //
-// Reads grad. By bits: a compiler may take it that there are no NaNs.
+// Reads grad.
 
 // bad_gradient or bad_perturbed, as a place in Norms.
 override MARK: u32 = 36u;
 
 // Norms, as an array: several invocations may write the same 1.
 @group(1) @binding(5) var<storage, read_write> norms: array<atomic<u32>, 40>;
-
-const ONE: u32 = 0x3f800000u;
-// An exponent of ones, the sign shifted out.
-const NOT_FINITE: u32 = 0xff000000u;
-
-fn magnitude(x: vec4<f32>) -> vec4<u32> {
-    return bitcast<vec4<u32>>(x) << vec4<u32>(1u);
-}
 
 // frame
 // The largest magnitude that one invocation sees of a chunk, as bits.
@@ -26,9 +18,8 @@ fn largest_of(chunk: Chunk, len: u32, lane: u32) -> u32 {
         largest = max(largest, magnitude(load_grad(chunk.grad + i)));
     }
     if owns_tail(len, lane) {
-        let own = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(len % 4u);
-        let tail = magnitude(load_grad(chunk.grad + len - len % 4u));
-        largest = max(largest, select(vec4<u32>(), tail, own));
+        let tail = first(len % 4u, load_grad(chunk.grad + len - len % 4u));
+        largest = max(largest, magnitude(tail));
     }
     return max(max(largest.x, largest.y), max(largest.z, largest.w));
 }
@@ -47,6 +38,6 @@ fn check(
     var largest = 0u;
     largest = max(largest, largest_of(chunk, chunk.len, lane)); // each frame
     if largest >= NOT_FINITE {
-        atomicStore(&norms[MARK], ONE);
+        atomicStore(&norms[MARK], bitcast<u32>(1.0));
     }
 }

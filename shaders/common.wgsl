@@ -113,6 +113,20 @@ fn is_skipped(kind: KindUniforms) -> bool {
     return (kind.flags & SKIPS) != 0u && (step_norms.bad_gradient != 0.0 || fatal);
 }
 
+// An exponent of ones: what a magnitude is from on that is a NaN or an infinity. By bits, because a
+// compiler may take it that there are none.
+const NOT_FINITE: u32 = 0xff000000u;
+
+// Magnitudes as bits, in their order: the sign shifted out.
+fn magnitude(x: vec4<f32>) -> vec4<u32> {
+    return bitcast<vec4<u32>>(x) << vec4<u32>(1u);
+}
+
+// The first `count` of four elements. What lies past the end of a chunk is somebody else's.
+fn first(count: u32, x: vec4<f32>) -> vec4<f32> {
+    return select(vec4<f32>(), x, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));
+}
+
 // A chunk's last elements, where its length is no multiple of four, are one invocation's: the next
 // one's in turn. They stand apart from the loops because a whole vector is stored at once.
 fn owns_tail(len: u32, lane: u32) -> bool {

@@ -11,7 +11,6 @@
 // Reads anchor, grad, grad_perturbed (unless ALONE); reads and writes weight and the states.
 // One invocation owns an element in all buffers (see common.wgsl).
 
-override ANCHORED: bool = false;
 override ALONE: bool = false;
 
 // What every element of a step needs, read once.
@@ -52,19 +51,6 @@ fn descend(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
     }
     if owns_tail(len, lane) {
         descend_at(chunk, len - len % 4u, len % 4u, scales);
-    }
-}
-
-fn restore(chunk: Chunk, len: u32, lane: u32) {
-    if !ANCHORED {
-        return;
-    }
-    for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        store_weight(chunk.weight + i, load_anchor(chunk.anchor + i), 4u);
-    }
-    if owns_tail(len, lane) {
-        let i = len - len % 4u;
-        store_weight(chunk.weight + i, load_anchor(chunk.anchor + i), len % 4u);
     }
 }
 // end frame

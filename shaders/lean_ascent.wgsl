@@ -4,11 +4,10 @@
 //     partner  w + e_w, if perturbed                     e_w as in ascent.wgsl, from the unclipped g
 //     weight   base_step(w, g) + lr sharpness g          g clipped as in descent.wgsl
 //
-// lean_descent.wgsl subtracts lr sharpness g~. In a step that is skipped both are w. Reads w from the anchor if ANCHORED, otherwise from
-// weight itself; reads grad, writes partner, reads and writes the states.
+// lean_descent.wgsl subtracts lr sharpness g~. In a step that is skipped both are w.
+// Reads w from the anchor if ANCHORED, otherwise from weight itself; reads grad, writes partner, reads
+// and writes the states.
 // One invocation owns an element in all buffers (see common.wgsl).
-
-override ANCHORED: bool = false;
 
 // What every element of a step needs, read once.
 struct Scales {

@@ -3,11 +3,9 @@
 //     weight   <- weight - lr sharpness g~               g~ clipped as in descent.wgsl
 //
 // Where g was not finite and the step is skipped, weight is w already. Where g~ is not, w is gone: if
-// RETURNS, weight becomes partner, what the second pass ran on.
-// Reads grad_perturbed; reads and writes weight; reads partner in that case alone.
+// ANCHORED, weight becomes the anchor's, what the second pass ran on.
+// Reads grad_perturbed; reads and writes weight; reads anchor in that case alone.
 // One invocation owns an element in all buffers (see common.wgsl).
-
-override RETURNS: bool = false;
 
 // frame
 fn descend_at(chunk: Chunk, i: u32, count: u32, factor: f32) {
@@ -22,19 +20,6 @@ fn descend(chunk: Chunk, len: u32, lane: u32, factor: f32) {
     }
     if owns_tail(len, lane) {
         descend_at(chunk, len - len % 4u, len % 4u, factor);
-    }
-}
-
-fn go_back(chunk: Chunk, len: u32, lane: u32) {
-    if !RETURNS {
-        return;
-    }
-    for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        store_weight(chunk.weight + i, load_partner(chunk.partner + i), 4u);
-    }
-    if owns_tail(len, lane) {
-        let i = len - len % 4u;
-        store_weight(chunk.weight + i, load_partner(chunk.partner + i), len % 4u);
     }
 }
 // end frame
@@ -55,5 +40,5 @@ fn lean_descent(
     let stays = (kind.flags & SKIPS) != 0u && step_norms.bad_gradient != 0.0;
     let returns = (kind.flags & SKIPS) != 0u && step_norms.bad_perturbed != 0.0;
     descend(chunk, select(chunk.len, 0u, stays || returns), lane, factor); // each frame
-    go_back(chunk, select(0u, chunk.len, returns && !stays), lane); // each frame
+    restore(chunk, select(0u, chunk.len, returns && !stays), lane); // each frame
 }

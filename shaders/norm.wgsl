@@ -96,11 +96,6 @@ struct Plain {
     bits_scaled: vec4<u32>,
 }
 
-// The first `count` of four elements. What lies past the end of a chunk is somebody else's.
-fn first(count: u32, x: vec4<f32>) -> vec4<f32> {
-    return select(vec4<f32>(), x, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));
-}
-
 // frame
 // Elements of a chunk from element i on; `count` of four are the chunk's.
 fn grad_at(chunk: Chunk, i: u32, count: u32) -> vec4<f32> {
@@ -292,10 +287,8 @@ const INV_SCALE: u32 = 3u;
 
 fn finished(sum: vec4<f32>) -> f32 {
     let norm = root(sum);
-    // By bits: a compiler may take it that there are no NaNs. Inputs of whatever magnitude give
-    // finite sums, so a sum that is none saw a NaN or an infinity.
-    let bits = bitcast<vec4<u32>>(vec4<f32>(sum.xyz, norm)) << vec4<u32>(1u);
-    if any(bits >= vec4<u32>(0xff000000u)) {
+    // Inputs of whatever magnitude give finite sums: one that is not saw a NaN or an infinity.
+    if any(magnitude(vec4<f32>(sum.xyz, norm)) >= vec4<u32>(NOT_FINITE)) {
         atomicStore(&norms[norm_finish_uniforms.mark], bitcast<u32>(1.0));
     }
     return bitcast<f32>(atomicLoad(&norms[INV_SCALE])) * norm;

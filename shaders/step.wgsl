@@ -19,6 +19,8 @@
 // momentum then starts at d undampened: the host sets add_1 = 1.
 
 override STATES: u32 = 0u;
+// Whether the anchor has weights to go by.
+override ANCHORED: bool = false;
 
 struct BlendUniforms {
     a: f32,
@@ -78,5 +80,19 @@ fn base_step(
         u = u / (sqrt(second * constants.inverse_bias_2) + constants.epsilon);
     }
     return constants.decay * w - constants.lr * u;
+}
+
+// Puts the anchor's weights in place, if there are any.
+fn restore(chunk: Chunk, len: u32, lane: u32) {
+    if !ANCHORED {
+        return;
+    }
+    for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
+        store_weight(chunk.weight + i, load_anchor(chunk.anchor + i), 4u);
+    }
+    if owns_tail(len, lane) {
+        let i = len - len % 4u;
+        store_weight(chunk.weight + i, load_anchor(chunk.anchor + i), len % 4u);
+    }
 }
 // end frame

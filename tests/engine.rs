@@ -27,7 +27,7 @@ mod stats;
 use burn_wsam::engine::{Engine, Placement};
 use burn_wsam::method::{Base, Coupling, Hyperparameters, Moments, Momentum, NonFinite};
 use common::gpu::{Test, run, trials};
-use common::raw::EngineRoute;
+use common::raw::{EngineRoute, propagating};
 use common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use std::sync::Arc;
 
@@ -107,11 +107,6 @@ fn amsgrad() -> Hyperparameters {
         coupling: Coupling::Coupled,
         ..Hyperparameters::new(Base::Adam(Moments { amsgrad: true, ..MOMENTS }))
     }
-}
-
-/// Whatever comes of it: without a look at `g~`.
-fn propagating(hyper: Hyperparameters) -> Hyperparameters {
-    Hyperparameters { non_finite: NonFinite::Propagate, ..hyper }
 }
 
 /// Repeatable noise in [-1, 1), exact in f32.

@@ -64,14 +64,31 @@ impl std::fmt::Debug for Memory {
 /// Tensors start on multiples of this, which suits every adapter and Burn's own kernels.
 const ALIGNMENT: u64 = 256;
 
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
 /// What [`Bridge::resolve`] found and made.
 pub(crate) struct Resolved {
     pub(crate) tensors: Vec<Memory>,
     pub(crate) arenas: Vec<Vec<Memory>>,
 }
 
-/// Runs where Burn's server runs, so that its calls are plain ones.
+/// Finds and makes it where Burn's server runs, so that its calls are plain ones.
 fn resolve(
+    cube: &CubeClient,
+    here: StreamId,
+    tensors: Vec<Handle>,
+    lens: &[u64],
+    arenas: &[Vec<u64>],
+) -> Result<Resolved, WsamError> {
+    cube.exclusive(|| resolve_there(cube, here, tensors, lens, arenas))
+        .map_err(|error| WsamError::Backend { reason: error.to_string() })?
+}
+
+fn resolve_there(
     cube: &CubeClient,
     here: StreamId,
     tensors: Vec<Handle>,

@@ -11,10 +11,10 @@ use super::bridge::{Bridge, Memory, OnDevice, Resident, identity};
 use super::device::Shared;
 use super::error::WsamError;
 use super::report::Norms;
-use super::runner::Context;
+use super::runner::{Context, Runner};
 use super::slots::{Form, Slot};
 use super::state::{OptimizerState, read};
-use super::verdict::{Finite, Settled, Unsettled};
+use super::verdict::{Finite, Unsettled};
 use crate::engine::{Ascent, Engine, LeanAscent, Mix, StepStats, norms_of};
 use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
@@ -324,25 +324,6 @@ impl Fused {
         Ok(())
     }
 
-    /// By how much a parameter's step count is too high.
-    fn uncounted(&self, id: ParamId) -> Result<u64, WsamError> {
-        match &self.unsettled {
-            Some(unsettled) if unsettled.ids.contains(&id) => Ok(self.last()?.uncounted()),
-            _ => Ok(0),
-        }
-    }
-
-    fn last(&self) -> Result<Settled, WsamError> {
-        let whole = Finite { gradient: true, perturbed: true };
-        let Some(unsettled) = &self.unsettled else {
-            return Ok(Settled { finite: whole, outcome: Outcome::Whole });
-        };
-        unsettled.settled(|Evidence { copy, submission }| {
-            let bytes = self.engine.receive(copy, submission.clone())?;
-            Ok(finite(&norms_of(&bytes)?))
-        })
-    }
-
     #[cfg(feature = "train")]
     pub(crate) fn has_state(&self, id: ParamId) -> bool {
         self.states.get(&id).is_some_and(|state| state.step > 0)
@@ -366,6 +347,14 @@ impl Fused {
         let data = data.collect::<Result<Vec<_>, _>>()?;
         let tensors = base.state_names().iter().copied().zip(data).collect();
         Ok(Some(OptimizerState { step, tensors }))
+    }
+}
+
+impl Evidence {
+    /// Waits for the submission.
+    fn read(&self, engine: &Engine) -> Result<Finite, WsamError> {
+        let bytes = engine.receive(&self.copy, self.submission.clone())?;
+        Ok(finite(&norms_of(&bytes)?))
     }
 }
 

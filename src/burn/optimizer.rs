@@ -314,12 +314,10 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        let inv_scale = self.loss_scale().recip();
-        if let Err(error) = self.settle() {
-            return Err(Rejected::new(model, error));
-        }
-        let (way, external, context) = self.parts();
-        let context = Context { inv_scale, ..context };
+        let (way, external, context) = match self.settled_parts() {
+            Ok(parts) => parts,
+            Err(error) => return Err(Rejected::new(model, error)),
+        };
         let stepped = match (way, external) {
             (Way::TensorOps(ops), None) => runner::base_step(ops, context, &rates, model, grads),
             (Way::TensorOps(ops), Some(base)) => {
@@ -382,6 +380,18 @@ impl Wsam {
         (way, external.as_mut(), context)
     }
 
+    /// [`parts`](Self::parts) for a half that counts steps: learns from the last step first. The loss
+    /// that led here was scaled before.
+    #[allow(clippy::type_complexity)]
+    fn settled_parts(
+        &mut self,
+    ) -> Result<(&mut Way, Option<&mut External>, Context<'_>), WsamError> {
+        let inv_scale = self.loss_scale().recip();
+        self.settle()?;
+        let (way, external, context) = self.parts();
+        Ok((way, external, Context { inv_scale, ..context }))
+    }
+
     /// Seeds of the next step.
     pub(super) fn masks(&mut self) -> Masks {
         let step = self.masked;
@@ -411,10 +421,10 @@ impl Wsam {
         if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
-        if let Err(error) = self.settle() {
-            return Err(Rejected::new(anchor, error));
-        }
-        let (way, external, context) = self.parts();
+        let (way, external, context) = match self.settled_parts() {
+            Ok(parts) => parts,
+            Err(error) => return Err(Rejected::new(anchor, error)),
+        };
         let models = (perturbed, anchor);
         let descended = match (way, climb) {
             (Way::TensorOps(ops), Climb::TensorOps(pending)) => match external {

@@ -120,8 +120,34 @@ pub(crate) trait Runner: Sized {
     /// [`settle`](Self::settle) was not called since. Waits for that step, and for nothing after it.
     fn last_outcome(&self) -> Result<Option<Settled>, WsamError>;
 
-    /// The same, and counts the step only if it was taken. To be called before step counts are needed.
-    fn settle(&mut self) -> Result<Option<Settled>, WsamError>;
+    /// The parameters that this step was counted for.
+    fn unsettled(&self) -> &[ParamId];
+
+    fn forget_last(&mut self);
+
+    /// A parameter's count of steps, if it has a state.
+    fn step_mut(&mut self, id: ParamId) -> Option<&mut u64>;
+
+    /// By how much a parameter's count of steps is too high.
+    fn uncounted(&self, id: ParamId) -> Result<u64, WsamError> {
+        if !self.unsettled().contains(&id) {
+            return Ok(0);
+        }
+        Ok(self.last_outcome()?.map_or(0, |settled| settled.uncounted()))
+    }
+
+    /// As [`last_outcome`](Self::last_outcome), and counts the step only if it was taken. To be called
+    /// before step counts are needed.
+    fn settle(&mut self) -> Result<Option<Settled>, WsamError> {
+        let Some(settled) = self.last_outcome()? else { return Ok(None) };
+        for id in self.unsettled().to_vec() {
+            if let Some(step) = self.step_mut(id) {
+                *step = step.saturating_sub(settled.uncounted());
+            }
+        }
+        self.forget_last();
+        Ok(Some(settled))
+    }
 
     /// Forgets the states of `ids` and takes those that were loaded. On an error nothing changed.
     fn replace_states(

@@ -19,7 +19,7 @@ use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor};
 use finite::{Fact, Facts, unless, unless_state};
 use norms::{
-    climb, clip_factor, look_at_gradient, look_at_perturbed, scale_of_g, scaled, times, unscaled,
+    climb, clip_factor, look_at_gradient, look_at_perturbed, scale_of_g, scaled, unscaled,
 };
 use std::collections::HashMap;
 
@@ -41,7 +41,6 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Kept {
     slots: Vec<Slot<Tensor<1>>>,
-    inv_scale: f64,
     norms: TensorNorms,
 }
 
@@ -61,7 +60,6 @@ pub(crate) struct LeanKept {
     /// What the second pass runs on.
     ran_on: Vec<Tensor<1>>,
     ids: Vec<ParamId>,
-    inv_scale: f64,
     norms: TensorNorms,
 }
 
@@ -78,9 +76,7 @@ impl TensorOps {
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
         let Some(state) = self.states.get(&id) else { return Ok(None) };
-        let of_last = self.unsettled.as_ref().filter(|unsettled| unsettled.ids.contains(&id));
-        let last = of_last.map(|last| last.settled(Facts::read)).transpose()?;
-        let step = state.step.saturating_sub(last.map_or(0, |last| last.uncounted()));
+        let step = state.step.saturating_sub(self.uncounted(id)?);
         if step == 0 {
             return Ok(None);
         }
@@ -113,10 +109,9 @@ impl Runner for TensorOps {
         context: Context<'_>,
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Half<Self, Kept>, WsamError> {
-        let inv_scale = context.inv_scale;
-        let slots = unscaled(slots, inv_scale);
+        let slots = unscaled(slots, context.inv_scale);
         let (tensors, norms) = climb(context, &slots, false);
-        Ok(Half { tensors, rest: Kept { slots, inv_scale, norms }, retired: Vec::new() })
+        Ok(Half { tensors, rest: Kept { slots, norms }, retired: Vec::new() })
     }
 
     fn descend(
@@ -127,10 +122,8 @@ impl Runner for TensorOps {
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<Half<Self, Norms>, WsamError> {
         let hyper = context.hyper;
-        let Kept { slots, inv_scale, mut norms } = kept;
-        let grads_perturbed: Vec<_> =
-            grads_perturbed.into_iter().map(|grad| times(grad, inv_scale)).collect();
-        look_at_perturbed(context, &grads_perturbed, &mut norms);
+        let Kept { slots, mut norms } = kept;
+        let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let skipped = norms.finite.skipped(norms.policy);
         let falls_back = norms.finite.falls_back(norms.policy);
         self.judged(slots.iter().map(|slot| slot.id).collect(), &norms);
@@ -166,8 +159,7 @@ impl Runner for TensorOps {
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Half<Self, LeanKept>, WsamError> {
         let hyper = context.hyper;
-        let inv_scale = context.inv_scale;
-        let slots = unscaled(slots, inv_scale);
+        let slots = unscaled(slots, context.inv_scale);
         let (tensors, norms) = climb(context, &slots, true);
         let skipped = norms.finite.skipped(norms.policy);
         let ids: Vec<_> = slots.iter().map(|slot| slot.id).collect();
@@ -187,7 +179,7 @@ impl Runner for TensorOps {
             })
             .unzip();
         let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
-        let rest = LeanKept { stepped, factors, ran_on, ids, inv_scale, norms };
+        let rest = LeanKept { stepped, factors, ran_on, ids, norms };
         Ok(Half { tensors, rest, retired: Vec::new() })
     }
 
@@ -197,10 +189,8 @@ impl Runner for TensorOps {
         kept: LeanKept,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<Half<Self, Norms>, WsamError> {
-        let LeanKept { stepped, factors, ran_on, ids, inv_scale, mut norms } = kept;
-        let grads_perturbed: Vec<_> =
-            grads_perturbed.into_iter().map(|grad| times(grad, inv_scale)).collect();
-        look_at_perturbed(context, &grads_perturbed, &mut norms);
+        let LeanKept { stepped, factors, ran_on, ids, mut norms } = kept;
+        let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         // Under any policy: `g` was not finite and `ran_on` is w, or `g~` is not.
         let returns = norms.finite.skipped(NonFinite::Skip);
         self.judged(ids, &norms);
@@ -253,10 +243,8 @@ impl Runner for TensorOps {
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<Half<Self, Mixed>, WsamError> {
-        let Kept { slots, inv_scale, mut norms } = kept;
-        let grads_perturbed: Vec<_> =
-            grads_perturbed.into_iter().map(|grad| times(grad, inv_scale)).collect();
-        look_at_perturbed(context, &grads_perturbed, &mut norms);
+        let Kept { slots, mut norms } = kept;
+        let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
         // Around it no step is counted here.
         self.judged(Vec::new(), &norms);
@@ -307,14 +295,16 @@ impl Runner for TensorOps {
         self.unsettled.as_ref().map(|last| last.settled(Facts::read)).transpose()
     }
 
-    fn settle(&mut self) -> Result<Option<Settled>, WsamError> {
-        let Some(settled) = self.last_outcome()? else { return Ok(None) };
-        for id in self.unsettled.take().into_iter().flat_map(|unsettled| unsettled.ids) {
-            if let Some(state) = self.states.get_mut(&id) {
-                state.step = state.step.saturating_sub(settled.uncounted());
-            }
-        }
-        Ok(Some(settled))
+    fn unsettled(&self) -> &[ParamId] {
+        self.unsettled.as_ref().map_or(&[], |last| &last.ids)
+    }
+
+    fn forget_last(&mut self) {
+        self.unsettled = None;
+    }
+
+    fn step_mut(&mut self, id: ParamId) -> Option<&mut u64> {
+        self.states.get_mut(&id).map(|state| &mut state.step)
     }
 
     fn replace_states(

@@ -14,7 +14,7 @@ pub enum Role {
     GradPerturbed,
     /// The second weight buffer of an ascent: `w + e_w`, or the anchor to be saved.
     Partner,
-    /// The saved weights a descent restores from.
+    /// The weights a descent restores from, or what the second pass of a lean step ran on.
     Anchor,
     /// A state tensor of the base optimizer, by its place in `Base::state_names`.
     State(u32),

@@ -135,11 +135,11 @@ impl Engine {
             rates => Rates::Each(rates),
         };
         // Every tensor or none: a plan has one kernel.
-        let returns =
+        let anchored =
             hyper.non_finite.looks() && tensors.iter().any(|tensor| tensor.ran_on.is_some());
         let half = Half {
             look: descent_look(hyper, ascent.track_norms),
-            kernel: Kernel::LeanDescent { returns },
+            kernel: Kernel::LeanDescent { anchored },
         };
         // The blend, clipping and the learning rate are all it takes from them.
         let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
@@ -152,7 +152,7 @@ impl Engine {
             norms: &ascent.norms,
             scale: None,
         };
-        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(returns)));
+        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         self.run(encoder, &recording, each, || check_slices(tensors))
     }
 }

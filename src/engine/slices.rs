@@ -267,12 +267,12 @@ impl Sliced for LeanAscentTensor {
 }
 
 impl LeanDescentTensor {
-    /// What the second pass ran on has a column if the kernel `returns` there.
-    pub(crate) fn columns(&self, returns: bool) -> Columns<'_> {
+    /// What the second pass ran on is the anchor if `anchored`.
+    pub(crate) fn columns(&self, anchored: bool) -> Columns<'_> {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
             (column::GRAD_PERTURBED, Some(&self.grad_perturbed)),
-            (column::PARTNER, returns.then(|| self.ran_on.as_ref().unwrap_or(&self.weight))),
+            (column::ANCHOR, anchored.then(|| self.ran_on.as_ref().unwrap_or(&self.weight))),
         ];
         columns(slices, &[])
     }
@@ -286,7 +286,7 @@ impl Sliced for LeanDescentTensor {
     fn roles(&self) -> Roles<'_> {
         [(Role::Weight, &self.weight, true), (Role::GradPerturbed, &self.grad_perturbed, false)]
             .into_iter()
-            .chain(self.ran_on.as_ref().map(|ran_on| (Role::Partner, ran_on, false)))
+            .chain(self.ran_on.as_ref().map(|ran_on| (Role::Anchor, ran_on, false)))
             .collect()
     }
 }

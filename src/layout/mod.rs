@@ -144,8 +144,8 @@ const LEAN_ASCENT: &[Binding] = &[
 const LEAN_DESCENT: &[Binding] = &[
     CHUNKS,
     tensor(column::WEIGHT),
+    tensor(column::ANCHOR),
     tensor(column::GRAD_PERTURBED),
-    tensor(column::PARTNER),
     DISPATCH,
     STEP_NORMS,
     BLEND,

@@ -256,8 +256,8 @@ pub enum Kernel {
     },
     /// The sharpness step.
     LeanDescent {
-        /// Have a place to return to where `g~` is not finite.
-        returns: bool,
+        /// Have weights to return to where `g~` is not finite.
+        anchored: bool,
     },
     /// Whether a gradient is finite.
     Check {
@@ -280,7 +280,7 @@ impl Kernel {
             all.extend([false, true].map(|by_lane| Kernel::Norm { of, by_lane }));
         }
         for flag in [false, true] {
-            all.push(Kernel::LeanDescent { returns: flag });
+            all.push(Kernel::LeanDescent { anchored: flag });
             all.push(Kernel::Check { perturbed: flag });
             for scaling in Scaling::ALL {
                 all.push(Kernel::Ascent { scaling, in_place: flag });
@@ -329,8 +329,8 @@ impl Kernel {
                 ("STATES", f64::from(states)),
                 ("ANCHORED", f64::from(anchored)),
             ],
-            Kernel::LeanDescent { returns } => {
-                vec![("STATES", 0.0), ("RETURNS", f64::from(returns))]
+            Kernel::LeanDescent { anchored } => {
+                vec![("STATES", 0.0), ("ANCHORED", f64::from(anchored))]
             }
             Kernel::Check { perturbed } => vec![("MARK", f64::from(mark(perturbed)))],
         }

@@ -38,6 +38,19 @@ pub fn device(gpu: &Gpu) -> Result<Device, String> {
     Ok(device)
 }
 
+/// Bytes of Burn's memory in use, once the device has done all it has to do; 0 off wgpu.
+pub fn memory_in_use(device: &Device) -> Result<u64, String> {
+    device.sync().map_err(|error| format!("{error:?}"))?;
+    #[cfg(feature = "fused-wsam")]
+    if let burn::backend::DispatchDevice::Cube(cube) =
+        device.clone().without_autodiff().as_dispatch()
+    {
+        let report = cube.client().memory_report(burn::cubecl::MemoryScope::Device);
+        return Ok(report.usage().bytes_in_use);
+    }
+    Ok(0)
+}
+
 /// The configuration that means these hyperparameters.
 pub fn config(hyper: &Hyperparameters) -> WsamConfig {
     let penalty =

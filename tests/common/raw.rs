@@ -7,7 +7,7 @@ use burn_wsam::engine::{
     Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, InvScale,
     Placement, Slice,
 };
-use burn_wsam::method::{Hyperparameters, Outcome};
+use burn_wsam::method::{Hyperparameters, NonFinite, Outcome};
 use std::sync::Arc;
 use wgpu::util::DeviceExt;
 
@@ -21,6 +21,11 @@ pub fn engine(gpu: &Gpu) -> Result<Arc<Engine>, String> {
 pub fn webgpu_engine(gpu: &Gpu) -> Result<Arc<Engine>, String> {
     let (device, queue) = webgpu_device(gpu)?;
     Engine::new(&device, &queue).map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// Whatever comes of it: without a look at `g~`.
+pub fn propagating(hyper: Hyperparameters) -> Hyperparameters {
+    Hyperparameters { non_finite: NonFinite::Propagate, ..hyper }
 }
 
 /// A storage buffer with this content.

@@ -51,6 +51,21 @@ pub(crate) fn zero_gradients(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
+/// Runs an ascent, and gives its `||g||`.
+fn gradient_norm(
+    engine: &Engine,
+    hyper: &Hyperparameters,
+    tensors: &[AscentTensor],
+) -> Result<f64, String> {
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    let options = AscentOptions { track_norms: true, ..Default::default() };
+    let ascent = engine.ascent(&mut encoder, hyper, options, tensors);
+    let ascent = ascent.map_err(|error| error.to_string())?;
+    engine.queue().submit([encoder.finish()]);
+    let norms = engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
+    Ok(f64::from(norms.gradient))
+}
+
 /// Squares of these leave the range of f32 on either side.
 pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
@@ -76,16 +91,11 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
             })
             .collect();
         let hyper = Hyperparameters { epsilon: 1e-37, ..sgd() };
-        let mut encoder = engine.device().create_command_encoder(&Default::default());
-        let ascent = engine
-            .ascent(&mut encoder, &hyper, AscentOptions::default(), &tensors)
-            .map_err(|error| error.to_string())?;
-        engine.queue().submit([encoder.finish()]);
-        let got = engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
-        let error = (f64::from(got.gradient) / want - 1.0).abs();
+        let got = gradient_norm(&engine, &hyper, &tensors)?;
+        let error = (got / want - 1.0).abs();
         let right = error <= 1e-6;
         if !right {
-            return Err(format!("{scales:?}: norm {} for {want}", got.gradient));
+            return Err(format!("{scales:?}: norm {got} for {want}"));
         }
         for (tensor, g) in tensors.iter().zip(&grad) {
             let partner = tensor.partner.as_ref().ok_or("no partner")?;
@@ -118,17 +128,11 @@ pub(crate) fn a_billion_elements(gpu: &Gpu) -> Result<(), String> {
         let tensor =
             AscentTensor { weight: grad.clone(), grad: grad.clone(), partner: None, group: 1 };
         let tensors = vec![tensor; tensors as usize];
-        let mut encoder = engine.device().create_command_encoder(&Default::default());
-        let options = AscentOptions { track_norms: true, ..Default::default() };
-        let ascent = engine
-            .ascent(&mut encoder, &hyper, options, &tensors)
-            .map_err(|error| error.to_string())?;
-        engine.queue().submit([encoder.finish()]);
-        let got = engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
-        let error = (f64::from(got.gradient) / want - 1.0).abs();
+        let got = gradient_norm(&engine, &hyper, &tensors)?;
+        let error = (got / want - 1.0).abs();
         let right = error <= 1e-6;
         if !right {
-            return Err(format!("scale {scale}: norm {} for {want}, {error:e}", got.gradient));
+            return Err(format!("scale {scale}: norm {got} for {want}, {error:e}"));
         }
     }
     Ok(())

@@ -1,14 +1,14 @@
 //! Steps recorded over real parameter sets; nothing runs, so the buffers are never touched.
 
 use crate::common::gpu::Gpu;
-use crate::common::raw::engine;
+use crate::common::raw::{engine, propagating};
 use crate::sets::sets;
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, LeanAscentTensor,
     LeanDescentTensor, Slice, StepStats,
 };
 use burn_wsam::layout::{Stage, storage_buffers};
-use burn_wsam::method::{Base, Clip, ClipScope, Hyperparameters, Moments, Momentum, NonFinite};
+use burn_wsam::method::{Base, Clip, ClipScope, Hyperparameters, Moments, Momentum};
 
 const MOMENTS: Moments =
     Moments { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.01, amsgrad: false };
@@ -20,11 +20,6 @@ fn sgd() -> Hyperparameters {
 fn sgd_momentum() -> Hyperparameters {
     let momentum = Momentum { momentum: 0.9, dampening: 0.0, nesterov: false };
     Hyperparameters::new(Base::Sgd { momentum: Some(momentum), weight_decay: 1e-4 })
-}
-
-/// Whatever comes of it: without a look at `g~`.
-fn propagating(hyper: Hyperparameters) -> Hyperparameters {
-    Hyperparameters { non_finite: NonFinite::Propagate, ..hyper }
 }
 
 /// Name, hyperparameters, bytes a parameter.

@@ -1,8 +1,7 @@
 //! What arenas and kept plans must never do to a model.
 
 use super::nets::*;
-use burn::backend::DispatchDevice;
-use burn::cubecl::MemoryScope;
+use crate::common::burned::memory_in_use;
 use burn::module::{Module, Param};
 use burn::nn::LinearConfig;
 use burn::optim::momentum::MomentumConfig;
@@ -70,14 +69,6 @@ pub(crate) fn counted(device: &Device) -> Result<(), String> {
 /// What the second pass finds in memory beside what the first one left, by Burn's own count: `w + e_w`, or
 /// in lean mode nothing.
 pub(crate) fn memory(device: &Device) -> Result<(), String> {
-    let in_use = || -> Result<u64, String> {
-        device.sync().map_err(|error| format!("{error:?}"))?;
-        let DispatchDevice::Cube(cube) = device.clone().without_autodiff().as_dispatch().clone()
-        else {
-            return Err("not a device of Burn's wgpu".to_owned());
-        };
-        Ok(cube.client().memory_report(MemoryScope::Device).usage().bytes_in_use)
-    };
     for lean in [false, true] {
         let mut optim = init(&sgd_momentum().with_lean(lean), device)?;
         let mut model = Deep::new(20, 64, device);
@@ -86,16 +77,16 @@ pub(crate) fn memory(device: &Device) -> Result<(), String> {
         }
         let parameters = model.num_params() as u64;
         let first = grads(&model, 9);
-        let before = in_use()?;
+        let before = memory_in_use(device)?;
         let fail = |error: &dyn std::fmt::Display| error.to_string();
         let (during, after) = if lean {
             let ascended = optim.lean_ascend(0.01, model, first).map_err(|e| fail(&e))?;
-            let during = in_use()?;
+            let during = memory_in_use(device)?;
             let second = grads(&ascended, 9);
             (during, optim.lean_descend(ascended, second).map_err(|e| fail(&e))?)
         } else {
             let ascended = optim.ascend(model, first).map_err(|e| fail(&e))?;
-            let during = in_use()?;
+            let during = memory_in_use(device)?;
             (during, descend(&mut optim, ascended, 9)?)
         };
         let stats = optim.last_step().ok_or("no counts after a step")?;

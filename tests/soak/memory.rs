@@ -1,5 +1,6 @@
 //! What is in use, by Burn's count on a GPU and by the system's for the process.
 
+use crate::common::burned::memory_in_use;
 use burn::tensor::Device;
 
 #[derive(Clone, Copy, Debug)]
@@ -13,26 +14,8 @@ pub(crate) struct Usage {
 impl Usage {
     /// Once the device has done all it has to do.
     pub(crate) fn of(target: &Device) -> Result<Self, String> {
-        target.sync().map_err(|error| format!("{error:?}"))?;
-        Ok(Self { device: device(target)?, process: process() })
+        Ok(Self { device: memory_in_use(target)?, process: process() })
     }
-}
-
-#[cfg(feature = "fused-wsam")]
-fn device(target: &Device) -> Result<u64, String> {
-    use burn::backend::DispatchDevice;
-    match target.clone().without_autodiff().as_dispatch() {
-        DispatchDevice::Cube(device) => {
-            let report = device.client().memory_report(burn::cubecl::MemoryScope::Device);
-            Ok(report.usage().bytes_in_use)
-        }
-        _ => Ok(0),
-    }
-}
-
-#[cfg(not(feature = "fused-wsam"))]
-fn device(_target: &Device) -> Result<u64, String> {
-    Ok(0)
 }
 
 fn process() -> u64 {

@@ -18,13 +18,7 @@ pub(crate) fn identity(_tensor: &Resident) -> Option<u64> {
 #[derive(Clone)]
 pub(crate) struct Bridge {
     cube: CubeClient,
-    device: burn::cubecl::Device,
-}
-
-impl std::fmt::Debug for Bridge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bridge").field("device", &self.device).finish_non_exhaustive()
-    }
+    pub(super) device: burn::cubecl::Device,
 }
 
 impl Bridge {
@@ -46,9 +40,7 @@ impl Bridge {
         drop(retired);
         let lens: Vec<_> = tensors.iter().map(|t| t.meta.num_elements() as u64).collect();
         let handles = tensors.into_iter().map(contiguous).collect();
-        self.cube
-            .exclusive(|| resolve(&self.cube, StreamId::current(), handles, &lens, &arenas))
-            .map_err(|error| WsamError::Backend { reason: error.to_string() })?
+        resolve(&self.cube, StreamId::current(), handles, &lens, &arenas)
     }
 
     /// Burn tensors of these shapes over memory of an arena.

@@ -29,13 +29,7 @@ pub(crate) fn identity(tensor: &Resident) -> Option<u64> {
 pub(crate) struct Bridge {
     fusion: GlobalFusionClient<Runtime>,
     cube: CubeClient,
-    device: burn::cubecl::Device,
-}
-
-impl std::fmt::Debug for Bridge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bridge").field("device", &self.device).finish_non_exhaustive()
-    }
+    pub(super) device: burn::cubecl::Device,
 }
 
 impl Bridge {
@@ -87,9 +81,7 @@ impl Bridge {
         if handles.len() != count {
             return Err(failed(format!("{} of {count} tensors were resolved", handles.len())));
         }
-        self.cube
-            .exclusive(|| resolve(&self.cube, here, handles, &lens, &arenas))
-            .map_err(|error| failed(error.to_string()))?
+        resolve(&self.cube, here, handles, &lens, &arenas)
     }
 
     /// Burn tensors of these shapes over memory of an arena.

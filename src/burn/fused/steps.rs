@@ -1,6 +1,6 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::{Fused, Kept, LeanKept, Mixed, Row, State, Trial};
+use super::{Evidence, Fused, Kept, LeanKept, Mixed, Row, State, Trial};
 use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident};
 use crate::burn::error::WsamError;
 use crate::burn::record::Loaded;
@@ -260,17 +260,20 @@ impl Runner for Fused {
     }
 
     fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {
-        self.unsettled.as_ref().map(|_| self.last()).transpose()
+        let read = |evidence: &Evidence| evidence.read(&self.engine);
+        self.unsettled.as_ref().map(|last| last.settled(read)).transpose()
     }
 
-    fn settle(&mut self) -> Result<Option<Settled>, WsamError> {
-        let Some(settled) = self.last_outcome()? else { return Ok(None) };
-        for id in self.unsettled.take().into_iter().flat_map(|unsettled| unsettled.ids) {
-            if let Some(state) = self.states.get_mut(&id) {
-                state.step = state.step.saturating_sub(settled.uncounted());
-            }
-        }
-        Ok(Some(settled))
+    fn unsettled(&self) -> &[ParamId] {
+        self.unsettled.as_ref().map_or(&[], |last| &last.ids)
+    }
+
+    fn forget_last(&mut self) {
+        self.unsettled = None;
+    }
+
+    fn step_mut(&mut self, id: ParamId) -> Option<&mut u64> {
+        self.states.get_mut(&id).map(|state| &mut state.step)
     }
 
     fn replace_states(

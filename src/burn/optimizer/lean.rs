@@ -5,7 +5,7 @@ use crate::burn::ascended::LeanAscended;
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::rates::Rates;
 use crate::burn::report::Norms;
-use crate::burn::runner::{self, Context};
+use crate::burn::runner;
 use crate::method::Coupling;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
@@ -45,12 +45,10 @@ impl Wsam {
         if self.hyper.coupling == Coupling::Coupled {
             return Err(Rejected::new(model, WsamError::LeanCoupled));
         }
-        let inv_scale = self.loss_scale().recip();
-        if let Err(error) = self.settle() {
-            return Err(Rejected::new(model, error));
-        }
-        let (way, external, context) = self.parts();
-        let context = Context { inv_scale, ..context };
+        let (way, external, context) = match self.settled_parts() {
+            Ok(parts) => parts,
+            Err(error) => return Err(Rejected::new(model, error)),
+        };
         if external.is_some() {
             let what = "lean mode";
             return Err(Rejected::new(model, WsamError::NotWithBurnOptimizer { what }));

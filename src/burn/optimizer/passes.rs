@@ -3,7 +3,6 @@
 
 use super::Wsam;
 use crate::burn::error::{Rejected, WsamError};
-use crate::burn::loss_scale::LossScale;
 use crate::burn::rates::Rates;
 use crate::burn::report::StepReport;
 use crate::burn::sums::Sum;
@@ -49,7 +48,7 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        let (masks, scale) = (self.masks(), self.options.loss_scale.as_ref().map(LossScale::scale));
+        let (masks, scale) = (self.masks(), self.loss_scale());
         let mut both = |model: &M| {
             masks.before(model, 0)?;
             pass(model, loss(model), scale)
@@ -107,7 +106,7 @@ impl Wsam {
             Err(error) => return Err(Rejected::new(model, error)),
         };
         let share = 1.0 / micro_batches.len() as f64;
-        let (masks, scale) = (self.masks(), self.options.loss_scale.as_ref().map(LossScale::scale));
+        let (masks, scale) = (self.masks(), self.loss_scale());
         let mut each = |model: &M, (part, batch): (usize, &B)| {
             masks.before(model, part)?;
             pass(model, loss(model, batch) * share, scale)
@@ -179,11 +178,11 @@ impl Wsam {
 }
 
 /// The gradient of `loss` at `model`, times `scale`.
-fn pass<M: Module>(model: &M, loss: Tensor<1>, scale: Option<f64>) -> Result<Pass, WsamError> {
+fn pass<M: Module>(model: &M, loss: Tensor<1>, scale: f64) -> Result<Pass, WsamError> {
     if !loss.is_autodiff() {
         return Err(WsamError::NoAutodiff);
     }
-    let root = scale.map_or_else(|| loss.clone(), |scale| loss.clone() * scale);
+    let root = if scale == 1.0 { loss.clone() } else { loss.clone() * scale };
     let grads = GradientsParams::from_grads(root.backward(), model);
     Ok((grads, loss.without_autodiff()))
 }

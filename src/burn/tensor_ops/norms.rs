@@ -16,6 +16,8 @@ pub(crate) struct TensorNorms {
     pub(super) finite: Facts,
     pub(super) policy: NonFinite,
     pub(super) lean: bool,
+    /// What gradients of the step are multiplied by.
+    inv_scale: f64,
 }
 
 impl TensorNorms {
@@ -34,7 +36,7 @@ pub(super) fn unscaled(mut slots: Vec<Slot<Tensor<1>>>, inv_scale: f64) -> Vec<S
     slots
 }
 
-pub(super) fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
+fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
     if factor == 1.0 { tensor } else { tensor * factor }
 }
 
@@ -44,7 +46,7 @@ pub(super) fn climb(
     slots: &[Slot<Tensor<1>>],
     lean: bool,
 ) -> (Vec<Tensor<1>>, TensorNorms) {
-    let Context { hyper, track_norms, .. } = context;
+    let Context { hyper, track_norms, inv_scale, .. } = context;
     let policy = hyper.non_finite;
     let fact = look(policy, slots.iter().map(|slot| slot.grad.clone()));
     let finite = Facts { gradient: fact, perturbed: None };
@@ -82,18 +84,25 @@ pub(super) fn climb(
         }
         unless(&skipped, slot.weight.clone() + e, slot.weight.clone())
     });
-    (perturbed.collect(), TensorNorms { gradient, perturbed: None, finite, policy, lean })
+    (
+        perturbed.collect(),
+        TensorNorms { gradient, perturbed: None, finite, policy, lean, inv_scale },
+    )
 }
 
-/// Adds `||g~||`, where the step or the caller wants it, and whether `g~` is finite.
+/// `g~` without a loss scale; and adds its norm, where the step or the caller wants it, and whether it is
+/// finite.
 pub(super) fn look_at_perturbed(
     context: Context<'_>,
-    grads_perturbed: &[Tensor<1>],
+    grads_perturbed: Vec<Tensor<1>>,
     norms: &mut TensorNorms,
-) {
+) -> Vec<Tensor<1>> {
+    let unscaled = grads_perturbed.into_iter().map(|grad| times(grad, norms.inv_scale));
+    let grads_perturbed: Vec<_> = unscaled.collect();
     let wanted = context.hyper.clip.is_some() || context.track_norms;
     norms.perturbed = wanted.then(|| global_norm(grads_perturbed.iter().cloned()));
     norms.finite.perturbed = look(norms.policy, grads_perturbed.iter().cloned());
+    grads_perturbed
 }
 
 /// `||g||` of a step without a second pass, where it clips, and whether `g` is finite.
@@ -106,6 +115,7 @@ pub(super) fn look_at_gradient(context: Context<'_>, slots: &[Slot<Tensor<1>>]) 
         finite: Facts { gradient: look(policy, grads()), perturbed: None },
         policy,
         lean: false,
+        inv_scale: context.inv_scale,
     }
 }
 
