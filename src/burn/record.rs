@@ -6,7 +6,7 @@
 
 use super::error::WsamError;
 use super::optimizer::Wsam;
-use super::slots::Path;
+use super::slots::{Path, computed_in};
 use crate::method::Base;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::OptimizerRecord;
@@ -37,6 +37,10 @@ pub(super) const TENSOR_FIELDS: [&str; 4] =
     ["momentum.velocity", "momentum.moment_1", "momentum.moment_2", "momentum.max_moment_2"];
 #[cfg(feature = "train")]
 pub(super) const STEP_FIELDS: [&str; 2] = ["step", "momentum.time"];
+
+/// In a learner's checkpoint: a Burn optimizer's own record as bytes, at one of the parameters.
+#[cfg(feature = "train")]
+pub(super) const OPTIMIZER: &str = "wsam.optimizer";
 
 /// Burn's key of a parameter's rank.
 const RANK: &str = "__rank";
@@ -157,6 +161,30 @@ impl Wsam {
         states: Vec<(u64, Recorded)>,
     ) -> Result<(), WsamError> {
         self.replace(model, states.into_iter().map(|(id, state)| (id, state.into())).collect())
+    }
+
+    /// The state of the Burn optimizer that is the base.
+    #[cfg(feature = "train")]
+    pub(super) fn recorded_external(&self) -> Result<Option<Recorded>, WsamError> {
+        let Some(optimizer) = self.burn_optimizer() else { return Ok(None) };
+        let bytes = optimizer.into_bytes().map_err(failed)?.to_vec();
+        let len = bytes.len();
+        let tensors = vec![(OPTIMIZER, TensorData::new(bytes, [len]))];
+        Ok(Some(Recorded { tensors, scalars: Vec::new() }))
+    }
+
+    /// Takes it back, from wherever it is among the states of a checkpoint.
+    #[cfg(feature = "train")]
+    pub(super) fn load_recorded_external<M: Module>(
+        &mut self,
+        model: &M,
+        states: Vec<(u64, Recorded)>,
+    ) -> Result<(), WsamError> {
+        let mut tensors = states.into_iter().flat_map(|(_, state)| state.tensors);
+        let found = tensors.find(|(field, _)| *field == OPTIMIZER);
+        let lacks = || failed("it is not of a training with WSAM around a Burn optimizer");
+        let (_, data) = found.ok_or_else(lacks)?;
+        self.read_external(model, Bytes::from_bytes_vec(data.as_bytes().to_vec()))
     }
 
     fn replace<M: Module>(
@@ -386,7 +414,7 @@ impl Entry {
                     return Err(failed(format!("{param} has a state of {dtype_found:?}")));
                 }
                 let flat = TensorData::try_from_bytes(bytes, [len], dtype_found).map_err(failed)?;
-                Ok(flat.convert_dtype(dtype))
+                Ok(flat.convert_dtype(computed_in(dtype)))
             })
             .collect::<Result<_, _>>()?;
         Ok(Loaded { id, step, tensors, len: len as u64 })

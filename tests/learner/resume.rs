@@ -5,9 +5,10 @@ use crate::bench::{Folder, bases, differ, equal, rate, trained, training};
 use crate::loops;
 use crate::nets::{ITERATIONS, Net};
 use crate::tools::{close, fork};
+use burn::optim::LionConfig;
 use burn::train::{ExecutionStrategy, Learner, TrainingError, TrainingStrategy};
 use burn_wsam::train::{Schedule, WsamTraining, WsamTrainingError};
-use burn_wsam::{Perturbation, SgdBaseConfig, WsamConfig, WsamError};
+use burn_wsam::{BaseConfig, Perturbation, SgdBaseConfig, WsamConfig, WsamError};
 use std::path::Path;
 
 const EPOCHS: usize = 3;
@@ -16,12 +17,11 @@ const EPOCHS: usize = 3;
 fn run(
     target: &Target,
     folder: &Path,
-    config: &WsamConfig,
-    set: &dyn Fn(WsamTraining) -> WsamTraining,
+    make: &dyn Fn() -> Result<WsamTraining, String>,
     accumulated: usize,
     from: Option<usize>,
 ) -> Result<Net, String> {
-    let wsam = set(target.wsam(config)?);
+    let wsam = make()?;
     let mut training = training(folder, EPOCHS)
         .with_default_checkpointers()
         .grads_accumulation(accumulated)
@@ -45,13 +45,34 @@ fn check(
     accumulated: usize,
     set: &dyn Fn(WsamTraining) -> WsamTraining,
 ) -> Result<(), String> {
+    let make = || Ok(set(target.wsam(config)?));
+    stopped(target, &config.to_string(), accumulated, &make)
+}
+
+/// Stopped after each epoch.
+fn stopped(
+    target: &Target,
+    what: &str,
+    accumulated: usize,
+    make: &dyn Fn() -> Result<WsamTraining, String>,
+) -> Result<(), String> {
     let folder = Folder::new();
-    let whole = run(target, &folder, config, set, accumulated, None)?;
+    let whole = run(target, &folder, make, accumulated, None)?;
     for epoch in 1..EPOCHS {
-        let resumed = run(target, &folder, config, set, accumulated, Some(epoch))?;
-        equal(&format!("{config} after {epoch}"), &resumed, &whole)?;
+        let resumed = run(target, &folder, make, accumulated, Some(epoch))?;
+        equal(&format!("{what} after {epoch}"), &resumed, &whole)?;
     }
     Ok(())
+}
+
+/// Around an optimizer of Burn's, whose state the checkpoint has as a whole.
+pub(crate) fn around_burn(target: &Target) -> Result<(), String> {
+    let make = || {
+        let config = WsamConfig::new(BaseConfig::Burn).with_route(target.policy);
+        let optim = config.with_burn_optimizer(LionConfig::new().init()).init(&target.device);
+        Ok(WsamTraining::new(optim.map_err(|error| error.to_string())?))
+    };
+    stopped(target, "Lion", 1, &make)
 }
 
 /// Stopped after each epoch, with parameters that never had a gradient and one that joined late.

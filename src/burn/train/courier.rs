@@ -7,7 +7,7 @@
 //! state it carries for each parameter is a handle: who asks for a record reads the state where it is.
 
 use super::shared::{Mode, Shared};
-use crate::burn::record::{Recorded, STEP_FIELDS, TENSOR_FIELDS};
+use crate::burn::record::{OPTIMIZER, Recorded, STEP_FIELDS, TENSOR_FIELDS};
 use burn::module::ParamId;
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Device, Shape, Tensor};
@@ -102,7 +102,7 @@ impl RecordState for Carried {
     fn state_unflatten(prefix: &str, source: &mut StateSource, _device: &Device) -> Option<Self> {
         let id = prefix.parse().ok()?;
         let take = |field| Some((field, source.take_tensor(prefix, field)?));
-        let tensors = TENSOR_FIELDS.into_iter().filter_map(take).collect();
+        let tensors = TENSOR_FIELDS.into_iter().chain([OPTIMIZER]).filter_map(take).collect();
         let take = |field| Some((field, source.take_scalar(prefix, field)?));
         let scalars = STEP_FIELDS.into_iter().filter_map(take).collect();
         let steps = source.take_scalar(prefix, TRAINING_STEPS);

@@ -12,6 +12,7 @@ use crate::burn::optimizer::{Perturbation, copied};
 use crate::burn::rates::Rates;
 use crate::burn::report::StepReport;
 use crate::burn::sums::Sum;
+use burn::module::ParamId;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
@@ -70,10 +71,6 @@ where
     /// Hands the learner's optimizer the weights that it has, whereupon it gives up the states that
     /// it carries.
     fn take_over(&mut self, model: &M) -> Result<(), WsamTrainingError> {
-        if self.shared.wsam().burn_optimizer().is_some() {
-            // Its state has no way into the learner's checkpoints.
-            return Err(WsamError::NotWithBurnOptimizer { what: "the learning strategy" }.into());
-        }
         if self.shared.wsam().scales_losses() {
             return Err(WsamError::LossScale.into());
         }
@@ -88,10 +85,17 @@ where
             return Err(WsamTrainingError::NotTaken { sent, taken });
         }
         self.steps = found.iter().filter_map(|loaded| loaded.steps).max().unwrap_or(0);
-        self.shared.desk().steps = Some(self.steps);
+        let mut desk = self.shared.desk();
+        desk.steps = Some(self.steps);
+        desk.bearer = trainable.iter().copied().min_by_key(ParamId::val);
+        drop(desk);
         if !found.is_empty() {
             let states = found.into_iter().map(|loaded| (loaded.id, loaded.state.clone()));
-            self.shared.wsam().load_recorded(model, states.collect())?;
+            let (mut wsam, states) = (self.shared.wsam(), states.collect());
+            match wsam.burn_optimizer() {
+                None => wsam.load_recorded(model, states)?,
+                Some(_) => wsam.load_recorded_external(model, states)?,
+            }
         }
         let after = |schedule: &Option<Schedule>| schedule.as_ref().map(|s| s.after(self.steps));
         (self.rho, self.gamma) = (after(&self.plan.rho), after(&self.plan.gamma));
@@ -204,7 +208,14 @@ where
     fn deliver(&mut self, model: M) -> Result<(), WsamTrainingError> {
         let new = {
             let wsam = self.shared.wsam();
-            weights(&model, |id| wsam.has_state(id))
+            match wsam.burn_optimizer() {
+                None => weights(&model, |id| wsam.has_state(id)),
+                // Which ones it has a state for is its own affair.
+                Some(_) => {
+                    let trainable = trainable(&model);
+                    weights(&model, |id| trainable.contains(&id))
+                }
+            }
         };
         drop(model);
         let sent = new.len();

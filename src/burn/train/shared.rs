@@ -7,6 +7,7 @@ use super::sharpness::Queue;
 use crate::burn::error::WsamError;
 use crate::burn::optimizer::Wsam;
 use crate::burn::record::Recorded;
+use burn::module::ParamId;
 use burn::tensor::Shape;
 use burn::train::train::WorkerFailure;
 use burn::train::{Interrupter, TrainingError};
@@ -24,6 +25,8 @@ pub(super) struct Desk {
     pub(super) mode: Mode,
     /// Optimizer steps of the training; `None` before one.
     pub(super) steps: Option<u64>,
+    /// The parameter that the state of a Burn optimizer is recorded with.
+    pub(super) bearer: Option<ParamId>,
     pub(super) last: Option<Arc<TrainingStep>>,
     pub(super) sharpness: Queue,
     pub(super) error: Option<Arc<WsamTrainingError>>,
@@ -86,9 +89,13 @@ impl Shared {
     /// A parameter's state, read for a record.
     pub(super) fn recorded(&self, prefix: &str, shape: &Shape) -> Option<Recorded> {
         let read = || -> Result<Option<Recorded>, WsamError> {
-            match courier::id(prefix) {
-                Some(id) => self.wsam().recorded(id, &format!("parameter {prefix}"), shape),
-                None => Ok(None),
+            let Some(id) = courier::id(prefix) else { return Ok(None) };
+            let bears = self.desk().bearer == Some(id);
+            let wsam = self.wsam();
+            match wsam.burn_optimizer() {
+                None => wsam.recorded(id, &format!("parameter {prefix}"), shape),
+                Some(_) if bears => wsam.recorded_external(),
+                Some(_) => Ok(None),
             }
         };
         // There is nobody to return an error to.
