@@ -10,6 +10,9 @@ mod shaders {
     #[path = "../src/layout/frames.rs"]
     #[allow(dead_code, unreachable_pub)]
     mod frames;
+    #[path = "../src/layout/samples.rs"]
+    #[allow(unreachable_pub)]
+    mod samples;
     #[path = "../src/layout/specialisations.rs"]
     #[allow(dead_code, unreachable_pub)]
     mod specialisations;
@@ -17,18 +20,15 @@ mod shaders {
     use frames::{COLUMN_NAMES, framed};
     use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
-    use specialisations::{Frames, Kernel, Specialisation, Stage, WORKGROUPS, Width};
+    use samples::{sampled_constants, sampled_modules};
+    use specialisations::{Frames, Stage, Width};
     use std::{fs, process::exit};
 
     pub(super) fn validate() {
         println!("cargo::rerun-if-changed=shaders");
         println!("cargo::rerun-if-changed=src/layout");
-        for stage in Stage::ALL {
-            for width in Width::ALL {
-                for frames in Frames::SAMPLES {
-                    validate_stage(stage, width, frames);
-                }
-            }
+        for (stage, width, frames) in sampled_modules() {
+            validate_stage(stage, width, frames);
         }
     }
 
@@ -68,18 +68,14 @@ mod shaders {
             fail(&place(error.location(&source)), &error.emit_to_string(&source))
         });
         check_frames(&module, frames, &place(None));
-        for kernel in Kernel::all().into_iter().filter(|kernel| kernel.stage() == stage) {
-            let entry = Some((naga::ShaderStage::Compute, stage.entry_point()));
-            for workgroup in WORKGROUPS {
-                let constants: PipelineConstants = Specialisation { kernel, width, frames }
-                    .constants(workgroup)
-                    .into_iter()
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .collect();
-                // Processing the overrides validates the module that results.
-                if let Err(error) = process_overrides(&module, &info, entry, &constants) {
-                    fail(&place(None), &format!("{kernel:?} of {workgroup}: {error}"));
-                }
+        let entry = Some((naga::ShaderStage::Compute, stage.entry_point()));
+        for (kernel, constants) in sampled_constants((stage, width, frames)) {
+            let named = constants.iter().map(|(name, value)| ((*name).to_owned(), *value));
+            // Processing the overrides validates the module that results.
+            let processed =
+                process_overrides(&module, &info, entry, &PipelineConstants::from_iter(named));
+            if let Err(error) = processed {
+                fail(&place(None), &format!("{kernel:?} with {constants:?}: {error}"));
             }
         }
     }

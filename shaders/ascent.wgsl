@@ -3,7 +3,8 @@
 //     e_w = rho g / (||g|| + guard)                      adaptive: rho w^2 g / (|| |w| g || + guard)
 //
 // Out of place: reads weight and grad, writes partner = w + e_w; weight stays as it was.
-// IN_PLACE: reads weight and grad, writes partner = w (the anchor) and weight = w + e_w.
+// IN_PLACE: reads weight and grad, writes partner = w (the anchor) and weight = w + e_w. Where there are
+// master weights w is read from them, and need not be saved.
 // In a step that is skipped e_w is zero.
 // One invocation owns an element in all three buffers (see common.wgsl). Tensors that are not
 // perturbed are left out of the table.
@@ -20,18 +21,21 @@ struct Scales {
 
 // frame
 fn climb_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
-    let w = load_weight(chunk.weight + i);
+    let w = load_original(chunk, i);
     // Scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
     var e = scales.rho * (load_grad(chunk.grad + i) * scales.scale);
     if scales.adaptive {
         e *= w * w;
     }
     e = select(e, vec4<f32>(), scales.skipped);
+    let perturbed = dithered(w + e, chunk.position + i);
     if IN_PLACE {
-        store_partner(chunk.partner + i, w, count);
-        store_weight(chunk.weight + i, w + e, count);
+        if !MASTER {
+            store_partner(chunk.partner + i, w, count);
+        }
+        store_weight(chunk.weight + i, perturbed, count);
     } else {
-        store_partner(chunk.partner + i, w + e, count);
+        store_partner(chunk.partner + i, perturbed, count);
     }
 }
 

@@ -13,7 +13,7 @@
 // Chosen by the engine for the adapter; at least FIRST_LEVEL in norm.wgsl.
 override WORKGROUP: u32 = 256u;
 
-// One row of the chunk table. Offsets count f32 elements from the start of the binding.
+// One row of the chunk table. Offsets count elements from the start of the binding.
 struct Chunk {
     len: u32,
     frame: u32,
@@ -31,6 +31,8 @@ struct Chunk {
     state_2: u32,
     // Its tensor's place in the table of kinds.
     kind: u32,
+    // Its first element's place among those of all tensors, each rounded up to whole vectors.
+    position: u32,
 }
 
 // What one step finds out about its gradients: norm_finish and check write it.
@@ -55,8 +57,9 @@ struct Norms {
 struct DispatchUniforms {
     chunk_count: u32,
     grid_width: u32,
-    padding_0: u32,
-    padding_1: u32,
+    // Of stochastic rounding (tensors_half.wgsl).
+    seed_0: u32,
+    seed_1: u32,
 }
 
 // What the tensors of a kind share: parameter group, learning rate, count of steps.

@@ -1,6 +1,7 @@
 // descent: restore w, blend the two gradients, and take the base optimizer's step.
 //
-//     w   from the anchor if ANCHORED, otherwise from weight itself; never by subtraction
+//     w   from the anchor if ANCHORED, otherwise from weight itself; never by subtraction. Master
+//         weights are an anchor, and take the new weights too.
 //     g   <- g  min(1, max_norm / (||g||  + 1e-6))
 //     g~  <- g~ min(1, max_norm_perturbed / (||g~|| + 1e-6))
 //     w   <- base_step(w, a g + b g~) - lr sharpness (g~ - g)
@@ -35,14 +36,18 @@ fn descend_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     }
     let g = scales.clip_g * load_grad(chunk.grad + i);
     if ALONE {
-        store_weight(chunk.weight + i, base_step(scales.kind, chunk, i, count, w, g), count);
+        let alone = base_step(scales.kind, chunk, i, count, w, g);
+        store_weight(chunk.weight + i, alone, count);
+        store_master(chunk.anchor + i, alone, count);
         return;
     }
     let second = scales.clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
     let g_perturbed = select(second, g, scales.falls_back);
     let h = scales.a * g + scales.b * g_perturbed;
     let stepped = base_step(scales.kind, chunk, i, count, w, h);
-    store_weight(chunk.weight + i, stepped - scales.sharpness * (g_perturbed - g), count);
+    let sharpened = stepped - scales.sharpness * (g_perturbed - g);
+    store_weight(chunk.weight + i, sharpened, count);
+    store_master(chunk.anchor + i, sharpened, count);
 }
 
 fn descend(chunk: Chunk, len: u32, lane: u32, scales: Scales) {

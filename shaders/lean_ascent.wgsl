@@ -34,7 +34,7 @@ fn climb_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
         if scales.adaptive {
             e *= w * w;
         }
-        store_partner(chunk.partner + i, w + e, count);
+        store_partner(chunk.partner + i, dithered(w + e, chunk.position + i), count);
     }
     let g = scales.clip_g * unclipped;
     let stepped = base_step(scales.kind, chunk, i, count, w, g);

@@ -105,7 +105,7 @@ fn grad_at(chunk: Chunk, i: u32, count: u32) -> vec4<f32> {
 // |w| g, but for its sign; or g.
 fn scaled_at(chunk: Chunk, i: u32, count: u32, g: vec4<f32>, adaptive: bool) -> vec4<f32> {
     if adaptive {
-        return first(count, load_weight(chunk.weight + i)) * g;
+        return first(count, load_original(chunk, i)) * g;
     }
     return g;
 }

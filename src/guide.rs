@@ -106,6 +106,15 @@
 //! [`loss_scale`](crate::WsamConfig::loss_scale) seeks the largest factor that does not overflow. Under
 //! `SupervisedTraining` the loss is the training step's own, and is not scaled.
 //!
+//! # Half precision
+//!
+//! A module's parameters may be `f16`, in part or all of them: the step computes in `f32` and keeps its state in
+//! it. Two things are lost to rounding. Of the perturbation, what is less than half of a weight's last place:
+//! nothing worth mention in `f16` below some million parameters, most of it in `bf16`.
+//! [`stochastic_rounding`](crate::WsamConfig::stochastic_rounding) keeps it on average. And of the update the
+//! same, as with any optimizer: where that matters keep the module in `f32`, cast to half precision in its forward
+//! pass, and gradients and steps are in `f32`.
+//!
 #![cfg_attr(feature = "train", doc = include_str!("guide/learner.md"))]
 #![cfg_attr(
     not(feature = "train"),

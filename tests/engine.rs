@@ -7,6 +7,8 @@ mod common;
 mod faults;
 #[path = "engine/groups.rs"]
 mod groups;
+#[path = "engine/half_precision.rs"]
+mod half_precision;
 #[path = "engine/layouts.rs"]
 mod layouts;
 #[path = "engine/limits.rs"]
@@ -69,6 +71,14 @@ fn main() {
         ("a loss scale", non_finite::scaled),
         ("a loss that overflows its scale", non_finite::overflow),
         ("refused scales", non_finite::refused),
+        ("half precision, every number", half_precision::every_half),
+        ("half precision, every rounding", half_precision::every_rounding),
+        ("half precision beside the oracle", half_precision::beside_oracle),
+        ("half precision beside single", half_precision::mixed),
+        ("half precision by chance", half_precision::by_chance),
+        ("half precision, a step that is not finite", half_precision::skipped),
+        ("half precision, counts", half_precision::counts),
+        ("half precision, refused", half_precision::refused),
         ("a lost device", faults::lost),
         ("buffers of another device", faults::foreign),
         ("no memory", faults::no_memory),

@@ -10,6 +10,8 @@ mod bits;
 mod external;
 #[path = "optimizer/groups.rs"]
 mod groups;
+#[path = "optimizer/half_precision.rs"]
+mod half_precision;
 #[path = "optimizer/limits.rs"]
 mod limits;
 #[path = "optimizer/masks.rs"]
@@ -33,6 +35,7 @@ mod reports;
 #[path = "optimizer/sharpness.rs"]
 mod sharpness;
 
+use burn::tensor::DType;
 use common::target::{self, Target, Test};
 use libtest_mimic::Trial;
 
@@ -88,7 +91,6 @@ const TESTS: &[(&str, Test)] = &[
     ("a loss off the graph", misuse::no_autodiff),
     ("a foreign ascent", misuse::foreign_ascent),
     ("another device", misuse::another_device),
-    ("another element type", misuse::element_types),
     ("the loss's rise on a quadratic", sharpness::rise),
     ("eigenvalues of a known Hessian", sharpness::eigenvalues),
     ("sharpness of tied and frozen parameters", sharpness::tied_and_frozen),
@@ -96,6 +98,24 @@ const TESTS: &[(&str, Test)] = &[
     ("a surface is normalised by filters", sharpness::surface),
     ("refused measures", sharpness::refused),
 ];
+
+/// Where Burn has f16.
+const HALVES: &[(&str, Test)] = &[
+    ("another element type", misuse::element_types),
+    ("half precision beside the oracle", half_precision::oracle),
+    ("half precision, a loss falls", half_precision::trains),
+    ("half precision in lean mode", half_precision::lean),
+    ("half precision around Burn's optimizers", half_precision::external),
+    ("half precision resumes bit for bit", half_precision::resume),
+    ("half precision by chance", half_precision::by_chance),
+];
+
+/// [`HALVES`], ignored where Burn has no f16.
+fn halves(target: &Target, label: &str) -> Vec<Trial> {
+    let has_f16 = target.device.clone().inner().supports_dtype(DType::F16);
+    let trials = target::on(HALVES, target, label).into_iter();
+    trials.map(|trial| trial.with_ignored_flag(!has_f16)).collect()
+}
 
 /// Not in tensor operations on wgpu: there Burn 0.22.1 itself mixes up tensors that change threads
 /// under its fusion, and Burn's own AdamW fails the same test.
@@ -110,6 +130,7 @@ fn main() {
     ];
     let flex = target::flex();
     trials.extend(target::on(TESTS, &flex, "flex"));
+    trials.extend(halves(&flex, "flex"));
     trials.extend(target::on(&[("a dense Hessian in f64", sharpness::dense)], &flex, "flex"));
     trials.extend(target::on(TRAVEL, &flex, "flex"));
     #[cfg(feature = "fused-wsam")]
@@ -126,6 +147,9 @@ fn on_adapters() -> Vec<Trial> {
         let fused = Target { device: device.clone(), policy: RoutePolicy::Fused };
         let label = format!("fused, {}", gpu.name);
         let mut trials = target::on(TRAVEL, &fused, &label);
+        trials.extend(halves(&fused, &label));
+        let ops = Target { policy: RoutePolicy::TensorOps, ..fused.clone() };
+        trials.extend(halves(&ops, &format!("tensor operations, {}", gpu.name)));
         let counted: &[(&str, Test)] = &[("groups cost no dispatches", groups::dispatches)];
         trials.extend(target::on(counted, &fused, &label));
         let agree = move || Ok(limits::routes_agree(&fused.device)?);

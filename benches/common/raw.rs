@@ -44,7 +44,7 @@ impl Model {
     }
 
     fn slice(&self, role: usize, (offset, len): (u64, u64)) -> Slice {
-        Slice { buffer: self.buffers[role].clone(), offset, len }
+        Slice { offset, ..Slice::new(&self.buffers[role], len) }
     }
 
     fn map<T>(&self, make: impl Fn((u64, u64)) -> T) -> Vec<T> {

@@ -1,16 +1,19 @@
 //! Prints what the crate compiles, as one JSON object a line and shader module: the crate's own
-//! lists and its own text of several frames, from the two files of `src/layout` that are std only.
+//! lists and its own text of several frames, from the files of `src/layout` that are std only.
 //! Built by `shipped.mjs` with plain rustc, so that no second list has to be kept.
 
 #[path = "../../src/layout/frames.rs"]
 #[allow(dead_code)]
 mod frames;
+#[path = "../../src/layout/samples.rs"]
+mod samples;
 #[path = "../../src/layout/specialisations.rs"]
 #[allow(dead_code)]
 mod specialisations;
 
 use frames::framed;
-use specialisations::{Frames, Kernel, Specialisation, Stage, WORKGROUPS, Width};
+use samples::{sampled_constants, sampled_modules};
+use specialisations::{Frames, Stage, Width};
 
 fn main() {
     let shaders = std::env::args().nth(1).expect("the folder of the shaders");
@@ -18,36 +21,38 @@ fn main() {
         let path = format!("{shaders}/{file}");
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     };
-    for stage in Stage::ALL {
-        for width in Width::ALL {
-            let files = stage.files(width);
-            let source: String = files.iter().filter(|file| !file.is_empty()).map(read).collect();
-            assert!(source.is_ascii(), "Rust and JSON quote other text differently");
-            for frames in Frames::SAMPLES {
-                let source = match frames {
-                    Frames::SINGLE => source.clone(),
-                    frames => framed(&source, frames),
-                };
-                println!(
-                    r#"{{"stage":{:?},"width":{:?},"frames":{},"source":{source:?},"variants":[{}]}}"#,
-                    stage.entry_point(),
-                    format!("{width:?}").to_lowercase(),
-                    frames.count,
-                    variants(stage, width, frames),
-                );
-            }
-        }
+    for (stage, width, frames) in sampled_modules() {
+        let files = stage.files(width);
+        let source: String = files.iter().filter(|file| !file.is_empty()).map(read).collect();
+        assert!(source.is_ascii(), "Rust and JSON quote other text differently");
+        let source = match frames {
+            Frames::SINGLE => source,
+            frames => framed(&source, frames),
+        };
+        println!(
+            r#"{{"stage":{:?},"width":{:?},"frames":{},"source":{source:?},"variants":[{}]}}"#,
+            stage.entry_point(),
+            name(width),
+            frames.count,
+            variants(stage, width, frames),
+        );
+    }
+}
+
+fn name(width: Width) -> &'static str {
+    match width {
+        Width::Wide => "wide",
+        Width::Narrow => "narrow",
+        _ if width.has_master() => "half, with master weights",
+        Width::Packed(_) => "half",
     }
 }
 
 /// Values of the `override` constants of every pipeline from one module.
 fn variants(stage: Stage, width: Width, frames: Frames) -> String {
-    let kernels = Kernel::all().into_iter().filter(|kernel| kernel.stage() == stage);
-    let object = |kernel, workgroup| {
-        let constants = Specialisation { kernel, width, frames }.constants(workgroup);
+    let object = |(_, constants): (_, Vec<(&str, f64)>)| {
         let fields = constants.iter().map(|(name, value)| format!("{name:?}:{value}"));
         format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
     };
-    let all = kernels.flat_map(|kernel| WORKGROUPS.map(|workgroup| object(kernel, workgroup)));
-    all.collect::<Vec<_>>().join(",")
+    sampled_constants((stage, width, frames)).map(object).collect::<Vec<_>>().join(",")
 }

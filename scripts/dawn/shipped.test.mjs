@@ -8,8 +8,9 @@ import { SHADERS, shipped } from "./shipped.mjs";
 const modules = shipped();
 
 test("the JavaScript side joins the files as the crate does", async () => {
-  const single = modules.filter(({ frames }) => frames === 1);
-  assert.equal(single.length, 2 * STAGES.length);
+  // The JavaScript side has no half precision; the norm's finish accesses no tensors, and has one width.
+  const single = modules.filter(({ frames, width }) => frames === 1 && !width.startsWith("half"));
+  assert.equal(single.length, 2 * STAGES.length - 1);
   for (const { stage, width, source: want } of single) {
     const got = await source((file) => readFile(join(SHADERS, file), "utf8"), stage, width);
     assert.equal(got, want, `${stage}, ${width}`);

@@ -15,13 +15,13 @@ pub(crate) use fusion::{Bridge, Resident, identity};
 
 use super::error::WsamError;
 use super::slots::Form;
-use crate::engine::Slice;
+use crate::engine::{Format, Slice};
 use burn::backend::StreamId;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::{AutoCompiler, CubeBackend, CubeTensor, Wgpu, WgpuResource};
 use burn::cubecl::server::Handle;
 use burn::cubecl::wgpu::WgpuServer;
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{DType, Shape, Tensor};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -70,6 +70,49 @@ impl std::fmt::Debug for Bridge {
     }
 }
 
+/// Room for a tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Elements.
+    pub(crate) len: u64,
+    pub(crate) format: Format,
+}
+
+impl Room {
+    /// For a tensor of `len` elements of Burn's type.
+    pub(crate) fn new(len: u64, dtype: DType) -> Self {
+        let format = match dtype {
+            DType::F16 => Format::F16,
+            DType::BF16 => Format::Bf16,
+            _ => Format::F32,
+        };
+        Self { len, format }
+    }
+
+    pub(crate) fn single(len: u64) -> Self {
+        Self { len, format: Format::F32 }
+    }
+
+    fn bytes(self) -> u64 {
+        self.len * self.format.bytes()
+    }
+}
+
+impl Memory {
+    pub(crate) fn room(&self) -> Room {
+        Room { len: self.slice.len, format: self.slice.format }
+    }
+
+    /// What Burn calls the elements.
+    fn dtype(&self) -> DType {
+        match self.slice.format {
+            Format::F32 => DType::F32,
+            Format::F16 => DType::F16,
+            Format::Bf16 => DType::BF16,
+        }
+    }
+}
+
 /// What [`Bridge::resolve`] found and made.
 pub(crate) struct Resolved {
     pub(crate) tensors: Vec<Memory>,
@@ -81,10 +124,10 @@ fn resolve(
     cube: &CubeClient,
     here: StreamId,
     tensors: Vec<Handle>,
-    lens: &[u64],
-    arenas: &[Vec<u64>],
+    rooms: &[Room],
+    arenas: &[Vec<Room>],
 ) -> Result<Resolved, WsamError> {
-    cube.exclusive(|| resolve_there(cube, here, tensors, lens, arenas))
+    cube.exclusive(|| resolve_there(cube, here, tensors, rooms, arenas))
         .map_err(|error| WsamError::Backend { reason: error.to_string() })?
 }
 
@@ -92,8 +135,8 @@ fn resolve_there(
     cube: &CubeClient,
     here: StreamId,
     tensors: Vec<Handle>,
-    lens: &[u64],
-    arenas: &[Vec<u64>],
+    rooms: &[Room],
+    arenas: &[Vec<Room>],
 ) -> Result<Resolved, WsamError> {
     // Before anything is allocated: what was given up is free once the work on it is submitted.
     let mut streams = vec![here];
@@ -107,51 +150,57 @@ fn resolve_there(
             .executes(|| cube.flush())
             .map_err(|error| WsamError::Backend { reason: error.to_string() })?;
     }
-    let tensors = tensors.into_iter().zip(lens).map(|(handle, len)| locate(cube, handle, *len));
+    let tensors = tensors.into_iter().zip(rooms).map(|(handle, room)| locate(cube, handle, *room));
     Ok(Resolved {
         tensors: tensors.collect::<Result<_, _>>()?,
-        arenas: arenas.iter().map(|lens| arena(cube, lens)).collect::<Result<_, _>>()?,
+        arenas: arenas.iter().map(|rooms| arena(cube, rooms)).collect::<Result<_, _>>()?,
     })
 }
 
 /// The buffer behind a handle.
-fn locate(cube: &CubeClient, handle: Handle, len: u64) -> Result<Memory, WsamError> {
+fn locate(cube: &CubeClient, handle: Handle, room: Room) -> Result<Memory, WsamError> {
     let resource = cube
         .get_resource::<WgpuServer<AutoCompiler>>(handle.clone())
         .map_err(|error| WsamError::Backend { reason: error.to_string() })?;
     let WgpuResource { buffer, offset, size, .. } = resource.resource().clone();
-    if size < 4 * len {
-        let reason = format!("a buffer of {size} bytes was handed out for {len} f32 elements");
+    let Room { len, format } = room;
+    if size < room.bytes() {
+        let reason = format!("a buffer of {size} bytes was handed out for {len} of {format:?}");
         return Err(WsamError::Backend { reason });
     }
-    Ok(Memory { handle, slice: Slice { buffer, offset, len }, pin: Arc::new(resource) })
+    let slice = Slice { buffer, offset, len, format };
+    Ok(Memory { handle, slice, pin: Arc::new(resource) })
 }
 
-/// Memory for tensors of these lengths, in as few pieces as the adapter's largest binding allows.
+/// Memory for tensors of these sizes, in as few pieces as the adapter's largest binding allows.
 ///
 /// It is Burn's own memory, so a piece is given out again only when no tensor and no work that Burn
 /// has pending refers to it. In a training loop that makes two arenas for weights take turns, unless
 /// a clone of the model holds on to one.
-fn arena(cube: &CubeClient, lens: &[u64]) -> Result<Vec<Memory>, WsamError> {
+fn arena(cube: &CubeClient, rooms: &[Room]) -> Result<Vec<Memory>, WsamError> {
     let largest = cube.properties().memory.max_page_size;
-    let mut pieces: Vec<(u64, Vec<(u64, u64)>)> = Vec::new();
-    for len in lens {
-        let room = (4 * len).next_multiple_of(ALIGNMENT);
+    let mut pieces: Vec<(u64, Vec<(u64, Room)>)> = Vec::new();
+    for room in rooms {
+        let size = room.bytes().next_multiple_of(ALIGNMENT);
         match pieces.last_mut() {
-            Some((end, places)) if *end + room <= largest => {
-                places.push((*end, *len));
-                *end += room;
+            Some((end, places)) if *end + size <= largest => {
+                places.push((*end, *room));
+                *end += size;
             }
-            _ => pieces.push((room, vec![(0, *len)])),
+            _ => pieces.push((size, vec![(0, *room)])),
         }
     }
-    let mut memory = Vec::with_capacity(lens.len());
+    let mut memory = Vec::with_capacity(rooms.len());
     for (size, places) in pieces {
-        let piece = locate(cube, cube.empty(size as usize), size / 4)?;
-        memory.extend(places.into_iter().map(|(start, len)| Memory {
-            handle: piece.handle.clone().offset_start(start).offset_end(size - start - 4 * len),
-            slice: Slice { offset: piece.slice.offset + start, len, ..piece.slice.clone() },
-            pin: piece.pin.clone(),
+        let piece = locate(cube, cube.empty(size as usize), Room::single(size / 4))?;
+        memory.extend(places.into_iter().map(|(start, room)| {
+            let after = size - start - room.bytes();
+            let (offset, Room { len, format }) = (piece.slice.offset + start, room);
+            Memory {
+                handle: piece.handle.clone().offset_start(start).offset_end(after),
+                slice: Slice { offset, len, format, ..piece.slice.clone() },
+                pin: piece.pin.clone(),
+            }
         }));
     }
     Ok(memory)

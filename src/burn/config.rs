@@ -225,6 +225,10 @@ pub struct WsamConfig {
     /// [`Wsam::step_accumulated`]. Burn has one generator for the whole process, which this seeds
     /// anew before each pass, after waiting for the device.
     pub mask_seed: Option<u64>,
+    /// Round `w + e_w` by chance where parameters are in half precision, which otherwise loses what is less
+    /// than half of a weight's last place: the seed of the first step's numbers, from which later ones
+    /// follow. For the fused route; parameters in `f32` take no notice.
+    pub stochastic_rounding: Option<u64>,
     /// Which way the steps may run.
     #[config(default = "RoutePolicy::Auto")]
     pub route: RoutePolicy,
@@ -265,7 +269,8 @@ impl WsamConfig {
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] for
     /// lean mode with the coupled form, [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without
-    /// an optimizer, [`WsamError::NotFused`] if the policy demands the fused route and the device does not allow it.
+    /// an optimizer, [`WsamError::NotFused`] if the policy demands the fused route and the
+    /// device does not allow it, [`WsamError::StochasticRounding`] for that in tensor operations.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
         self.init_around(None, device)
     }
@@ -317,6 +322,7 @@ impl WsamConfig {
             track_norms: self.track_norms,
             lean: self.lean,
             mask_seed: self.mask_seed,
+            stochastic_rounding: self.stochastic_rounding,
             refuses: self.non_finite == NonFinitePolicy::Refuse,
             loss_scale: self.loss_scale.clone().map(LossScale::new),
         };

@@ -111,6 +111,12 @@ pub enum WsamError {
     /// Lean mode was asked for with the coupled form, whose base step needs `g~`.
     #[error("lean mode takes the base step before g~ is known, so it needs decouple = true")]
     LeanCoupled,
+    /// Stochastic rounding was asked for in tensor operations.
+    #[error("stochastic rounding is the fused route's, but the route is {route}")]
+    StochasticRounding {
+        /// The route, and why.
+        route: String,
+    },
     /// The step's gradients were not finite, and the policy is
     /// [`Refuse`](crate::NonFinitePolicy::Refuse).
     #[error("{} not finite; the step was left out", if *gradient { "g~ is" } else { "g is" })]

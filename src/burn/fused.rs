@@ -7,7 +7,7 @@
 mod external;
 mod steps;
 
-use super::bridge::{Bridge, Memory, OnDevice, Resident, identity};
+use super::bridge::{Bridge, Memory, OnDevice, Resident, Room, identity};
 use super::device::Shared;
 use super::error::WsamError;
 use super::report::Norms;
@@ -15,7 +15,7 @@ use super::runner::{Context, Runner};
 use super::slots::{Form, Slot};
 use super::state::{OptimizerState, read};
 use super::verdict::{Finite, Unsettled};
-use crate::engine::{Ascent, Engine, LeanAscent, Mix, StepStats, norms_of};
+use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, StepStats, norms_of};
 use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
 use burn::backend::TensorMetadata;
@@ -187,7 +187,7 @@ impl Fused {
         &self,
         context: Context<'_>,
         slots: Vec<Slot<Resident>>,
-        arenas: Vec<Vec<u64>>,
+        arenas: Vec<Vec<Room>>,
     ) -> Result<(Bridge, Vec<Row>, Vec<Vec<Memory>>, Vec<Resident>), WsamError> {
         // A step without parameters was refused before.
         let first = slots.first().ok_or(WsamError::NoGradients { gradients: 0 })?;
@@ -243,16 +243,23 @@ impl Fused {
         }))
     }
 
-    /// Lengths of the state that parameters need for their first step, by state.
+    /// How a step rounds: by its number, so that a run that is resumed goes on as it would have.
+    fn rounding(&self, context: Context<'_>, slots: &[Slot<Resident>]) -> Rounding {
+        let Some(seed) = context.stochastic_rounding else { return Rounding::Nearest };
+        let state = slots.first().and_then(|slot| self.states.get(&slot.id));
+        Rounding::Stochastic { seed: seed.wrapping_add(state.map_or(0, |state| state.step)) }
+    }
+
+    /// Rooms for the state that parameters need for their first step, by state.
     ///
     /// All first states, then all second ones: neighbours in a dispatch, neighbours in memory.
     fn new_states(
         &self,
         base: &Base,
         parameters: impl Iterator<Item = (ParamId, u64)>,
-    ) -> Vec<Vec<u64>> {
+    ) -> Vec<Vec<Room>> {
         let new = parameters.filter(|(id, _)| !self.states.contains_key(id));
-        let new: Vec<u64> = new.map(|(_, len)| len).collect();
+        let new: Vec<_> = new.map(|(_, len)| Room::single(len)).collect();
         vec![new; base.state_names().len()]
     }
 
@@ -270,11 +277,11 @@ impl Fused {
         &mut self,
         bridge: &Bridge,
         ids: &[ParamId],
-        lens: &[u64],
+        rooms: &[Room],
         stepped: Vec<(u64, Vec<Memory>)>,
     ) {
-        for ((id, len), (step, memory)) in ids.iter().zip(lens).zip(stepped) {
-            let new = || State { step, len: *len, memory, bridge: bridge.clone() };
+        for ((id, room), (step, memory)) in ids.iter().zip(rooms).zip(stepped) {
+            let new = || State { step, len: room.len, memory, bridge: bridge.clone() };
             self.states.entry(*id).and_modify(|state| state.step = step).or_insert_with(new);
         }
     }

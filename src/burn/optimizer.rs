@@ -90,6 +90,7 @@ pub(crate) struct Options {
     pub(super) track_norms: bool,
     pub(super) lean: bool,
     pub(super) mask_seed: Option<u64>,
+    pub(super) stochastic_rounding: Option<u64>,
     /// Steps that are left out are errors.
     pub(super) refuses: bool,
     pub(super) loss_scale: Option<LossScale>,
@@ -135,6 +136,9 @@ impl Wsam {
         }
         let device = device.clone().without_autodiff();
         let (way, route) = choose(policy, &device)?;
+        if options.stochastic_rounding.is_some() && !route.is_fused() {
+            return Err(WsamError::StochasticRounding { route: route.to_string() });
+        }
         let external = optimizer.map(External);
         let base = external.as_ref().map_or(hyper.base.name(), |_| "a Burn optimizer");
         log::info!("WSAM around {base}: {route}");
@@ -257,6 +261,12 @@ impl Wsam {
         model: M,
         grads: GradientsParams,
     ) -> Result<Ascended<M>, Rejected<M>> {
+        // The count of steps is what a step's random numbers come from.
+        if self.options.stochastic_rounding.is_some()
+            && let Err(error) = self.settle()
+        {
+            return Err(Rejected::new(model, error));
+        }
         let (way, _, context) = self.parts();
         let ascended = match way {
             Way::TensorOps(ops) => runner::ascend(ops, context, &model, grads)
@@ -375,8 +385,9 @@ impl Wsam {
     fn parts(&mut self) -> (&mut Way, Option<&mut External>, Context<'_>) {
         let inv_scale = self.loss_scale().recip();
         let Self { hyper, groups, external, options, device, way, .. } = self;
-        let track_norms = options.track_norms;
-        let context = Context { hyper, groups, track_norms, inv_scale, device };
+        let Options { track_norms, stochastic_rounding, .. } = *options;
+        let context =
+            Context { hyper, groups, track_norms, stochastic_rounding, inv_scale, device };
         (way, external.as_mut(), context)
     }
 

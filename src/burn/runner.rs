@@ -21,6 +21,8 @@ pub(crate) struct Context<'a> {
     /// Which parameters the hyperparameters' groups are for.
     pub(crate) groups: &'a [ParamGroup],
     pub(crate) track_norms: bool,
+    /// Seed of the optimizer's, if it rounds by chance.
+    pub(crate) stochastic_rounding: Option<u64>,
     /// What gradients are multiplied by, from a step's first half on.
     pub(crate) inv_scale: f64,
     pub(crate) device: &'a Device,

@@ -3,7 +3,7 @@
 use super::error::WsamError;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Device, Shape, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Shape, Tensor};
 use std::collections::HashMap;
 
 /// How a route holds tensors, whatever their rank.
@@ -13,8 +13,22 @@ pub(crate) trait Form {
 
     fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Self::Tensor, WsamError>;
 
-    /// `shape` is that of the tensor whose place it takes.
+    /// `shape` is that of the tensor whose place it takes. The result is of the type that was
+    /// [computed in](computed_in).
     fn give<const D: usize>(tensor: Self::Tensor, shape: Shape) -> Tensor<D>;
+}
+
+/// What a step over tensors of this type computes with, and keeps its state in: half precision is for
+/// weights and gradients alone.
+pub(crate) fn computed_in(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        other => other,
+    }
+}
+
+fn of_type<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if tensor.dtype() == dtype { tensor } else { tensor.cast(FloatDType::from(dtype)) }
 }
 
 /// Tensors of one dimension, to compute with.
@@ -26,7 +40,9 @@ impl Form for Flat {
 
     fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>, WsamError> {
         let len = tensor.shape().num_elements();
-        Ok(tensor.reshape([len]))
+        let flat = tensor.reshape([len]);
+        let dtype = computed_in(flat.dtype());
+        Ok(of_type(flat, dtype))
     }
 
     fn give<const D: usize>(tensor: Tensor<1>, shape: Shape) -> Tensor<D> {
@@ -284,7 +300,8 @@ pub(crate) fn gradients<F: Form, M: Module>(
     impl<F: Form> ModuleVisitor for Register<F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(value) = self.values.remove(&param.id) {
-                self.grads.register(param.id, F::give::<D>(value, param.lazy_shape()));
+                let grad = F::give::<D>(value, param.lazy_shape());
+                self.grads.register(param.id, of_type(grad, param.val().dtype()));
             }
         }
     }
@@ -414,7 +431,7 @@ fn replace<const D: usize>(
     strategy: Option<Strategy>,
 ) -> Param<Tensor<D>> {
     let (id, old, mapper) = param.consume();
-    let value = value(old.shape());
+    let value = of_type(value(old.shape()), old.dtype());
     if !old.is_autodiff() {
         return Param::from_mapped_value(id, value, mapper);
     }

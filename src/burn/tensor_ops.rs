@@ -102,7 +102,7 @@ impl Runner for TensorOps {
     type Mixed = Mixed;
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
-        (&[DType::F32, DType::F64], "f32 and f64", "tensor-op");
+        (&[DType::F32, DType::F64, DType::F16, DType::BF16], "f16, bf16, f32 and f64", "tensor-op");
 
     fn ascend(
         &mut self,

@@ -77,9 +77,16 @@ impl Engine {
             kernel: Kernel::Descent { states: states as u32, anchored, alone: true },
         };
         let (norms, scale) = self.norms_buffer(options.inv_scale)?;
-        let constants = kinds.constants(hyper, BlendSource::Method).with(with);
-        let kinds = &kinds;
-        let recording = Recording { label, start, half, kinds, constants, norms: &norms, scale };
+        let recording = Recording {
+            label,
+            start,
+            half,
+            kinds: &kinds,
+            constants: kinds.constants(hyper, BlendSource::Method).with(with),
+            norms: &norms,
+            scale,
+            seed: 0,
+        };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
         Ok(BaseStep { norms, stats })

@@ -5,7 +5,7 @@ use super::error::{EngineError, Role};
 use super::half::{Row, range};
 use super::memory::{empty, filled, guarded};
 use super::pipelines;
-use crate::layout::Chunk;
+use crate::layout::{Chunk, Kernel, column};
 use std::sync::PoisonError;
 
 impl Engine {
@@ -15,7 +15,11 @@ impl Engine {
     }
 
     /// Which slice is in a buffer of another device, if that is what is wrong.
-    pub(crate) fn foreign<'a>(&self, rows: impl Iterator<Item = Row<'a>>) -> Option<EngineError> {
+    pub(crate) fn foreign<'a>(
+        &self,
+        kernel: Kernel,
+        rows: impl Iterator<Item = Row<'a>>,
+    ) -> Option<EngineError> {
         let layout = guarded(&self.device, "a buffer", || {
             self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
                 label: None,
@@ -33,12 +37,20 @@ impl Engine {
         };
         let max = self.device.limits().max_storage_buffer_binding_size;
         for (tensor, row) in rows.enumerate() {
-            for (column, slice) in row.columns.iter().enumerate() {
+            for (place, slice) in row.columns.iter().enumerate() {
                 let Some(slice) = slice.filter(|slice| slice.buffer.size() <= max) else {
                     continue;
                 };
                 if is_foreign(&slice.buffer) {
-                    return Some(EngineError::Foreign { tensor, role: Role::of_column(column) });
+                    let role = match kernel {
+                        // An ascent has no anchor but master weights.
+                        Kernel::Ascent { in_place: true, .. } if place == column::ANCHOR => {
+                            Role::Partner
+                        }
+                        Kernel::Ascent { .. } if place == column::ANCHOR => Role::Weight,
+                        _ => Role::of_column(place),
+                    };
+                    return Some(EngineError::Foreign { tensor, role });
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Refuses slices that do not fit, before anything is recorded.
 
 use super::error::{EngineError, Role};
-use super::slices::{AscentTensor, Placement, Roles, Slice, Sliced};
+use super::slices::{AscentTensor, Format, InRole, Placement, Roles, Sliced, half_format};
 use std::collections::HashMap;
 
 /// Checks an ascent's slices before anything is recorded.
@@ -30,8 +30,11 @@ struct Range {
 fn check<'a>(tensors: impl Iterator<Item = (u64, Roles<'a>)>) -> Result<(), EngineError> {
     let mut by_buffer: HashMap<&wgpu::Buffer, Vec<Range>> = HashMap::new();
     for (tensor, (weight_len, roles)) in tensors.enumerate() {
-        for (role, slice, written) in roles {
-            let end = check_slice(tensor, role, slice, weight_len)?;
+        // A half precision if any is: of single precision then are masters and states.
+        let format = half_format(roles.iter().map(|one| one.slice)).unwrap_or_default();
+        for one in roles {
+            let InRole { role, slice, written, .. } = one;
+            let end = check_slice(tensor, one, weight_len, format)?;
             if slice.len > 0 {
                 let range = Range { start: slice.offset, end, written, tensor, role };
                 by_buffer.entry(&slice.buffer).or_default().push(range);
@@ -41,20 +44,30 @@ fn check<'a>(tensors: impl Iterator<Item = (u64, Roles<'a>)>) -> Result<(), Engi
     by_buffer.into_values().try_for_each(check_overlaps)
 }
 
+/// Where the slice ends, in bytes. `format` is the tensor's.
 fn check_slice(
     tensor: usize,
-    role: Role,
-    slice: &Slice,
+    InRole { role, slice, master, .. }: InRole<'_>,
     weight_len: u64,
+    format: Format,
 ) -> Result<u64, EngineError> {
     let (offset, len, size) = (slice.offset, slice.len, slice.buffer.size());
     if len != weight_len {
         return Err(EngineError::Length { tensor, role, len, weight_len });
     }
-    if !offset.is_multiple_of(4) {
-        return Err(EngineError::Misaligned { tensor, role, offset });
+    let found = slice.format;
+    let expected = if matches!(role, Role::State(_)) { Format::F32 } else { format };
+    if found != expected && !(master && found == Format::F32) {
+        return Err(EngineError::Format { tensor, role, found, expected });
     }
-    let end = len.saturating_mul(4).saturating_add(offset);
+    // Of tensors in half precision every slice is whole vectors of four.
+    let vector = if format == Format::F32 { 1 } else { 4 };
+    let alignment = vector * found.bytes();
+    if !offset.is_multiple_of(alignment) {
+        return Err(EngineError::Misaligned { tensor, role, offset, alignment });
+    }
+    let whole = len.checked_next_multiple_of(vector).unwrap_or(u64::MAX);
+    let end = whole.saturating_mul(found.bytes()).saturating_add(offset);
     if end > size {
         return Err(EngineError::OutOfBounds { tensor, role, end, size });
     }

@@ -1,5 +1,6 @@
 //! What the engine refuses, and why.
 
+use super::slices::Format;
 use crate::layout::column;
 use crate::method::InvalidHyperparameter;
 
@@ -70,7 +71,9 @@ pub enum EngineError {
         weight_len: u64,
     },
     /// A slice does not start on an element.
-    #[error("tensor {tensor}: {role} starts at byte {offset}, which is not a multiple of 4")]
+    #[error(
+        "tensor {tensor}: {role} starts at byte {offset}, which is not a multiple of {alignment}"
+    )]
     Misaligned {
         /// The tensor's place in the list.
         tensor: usize,
@@ -78,6 +81,20 @@ pub enum EngineError {
         role: Role,
         /// Its offset in bytes.
         offset: u64,
+        /// What it must be a multiple of.
+        alignment: u64,
+    },
+    /// A slice's elements are not what its tensor's are.
+    #[error("tensor {tensor}: {role} is {found:?}, but must be {expected:?}")]
+    Format {
+        /// The tensor's place in the list.
+        tensor: usize,
+        /// The slice.
+        role: Role,
+        /// What its elements are.
+        found: Format,
+        /// What they must be.
+        expected: Format,
     },
     /// A slice reaches past its buffer.
     #[error("tensor {tensor}: {role} ends at byte {end}, but its buffer has {size} bytes")]
@@ -86,7 +103,7 @@ pub enum EngineError {
         tensor: usize,
         /// The slice.
         role: Role,
-        /// Where it would end, in bytes.
+        /// Where it would end, in bytes: in half precision, the end of its last vector.
         end: u64,
         /// The buffer's size in bytes.
         size: u64,

@@ -5,7 +5,7 @@ use super::error::EngineError;
 use super::memory::guarded;
 use super::plan::{Cut, cut};
 use super::schedule::{Capacity, Dispatch, pack};
-use super::slices::{Columns, Slice};
+use super::slices::{Columns, Slice, packed_width};
 use super::stats::StepStats;
 use super::{ALIGNMENT, Engine, UNIFORMS};
 use crate::layout::{
@@ -61,6 +61,10 @@ pub(crate) struct Row<'a> {
 }
 
 impl Row<'_> {
+    pub(super) fn has_master(&self) -> bool {
+        packed_width(&self.columns).is_some_and(Width::has_master)
+    }
+
     fn traits(&self) -> (usize, u64, Option<usize>, bool) {
         (self.kind, self.len, self.scope, self.adaptive)
     }
@@ -146,7 +150,7 @@ impl Engine {
         // Its own errors first: an object that was not made spoils others.
         let plan = match made.and_then(|plan| plan) {
             Ok(plan) => Arc::new(plan),
-            Err(error) => return Err(self.foreign(rows).unwrap_or(error)),
+            Err(error) => return Err(self.foreign(half.kernel, rows).unwrap_or(error)),
         };
         if plans.len() == KEPT_PLANS {
             plans.remove(0);
@@ -170,7 +174,7 @@ impl Engine {
             let kernel = Kernel::Check { perturbed };
             let rows = rows.clone().map(|row| Row { columns: gradient(&row, perturbed), ..row });
             let groups = cut(rows, self.window_limits, u64::from(self.tuning.chunk_len)).groups;
-            for dispatch in pack(groups, self.capacity(kernel)) {
+            for dispatch in pack(groups, |width| self.capacity(kernel, width)) {
                 dispatch.note(&mut buffers, &mut overhead);
                 ready.push(self.ready(kernel, &dispatch, &self.unused)?);
             }
@@ -190,7 +194,7 @@ impl Engine {
             overhead += 2 * bytes;
             let partials = self.partials_for(bytes)?;
             let kernel = Kernel::Norm { of: norm.of, by_lane };
-            for dispatch in pack(groups, self.capacity(kernel)) {
+            for dispatch in pack(groups, |width| self.capacity(kernel, width)) {
                 dispatch.note(&mut buffers, &mut overhead);
                 ready.push(self.ready(kernel, &dispatch, &partials)?);
             }
@@ -199,7 +203,7 @@ impl Engine {
         }
         let taken = rows.clone().filter(|row| half.takes(row));
         let groups = cut(taken, self.window_limits, u64::from(self.tuning.chunk_len)).groups;
-        for dispatch in pack(groups, self.capacity(half.kernel)) {
+        for dispatch in pack(groups, |width| self.capacity(half.kernel, width)) {
             dispatch.note(&mut buffers, &mut overhead);
             ready.push(self.ready(half.kernel, &dispatch, &self.unused)?);
         }
@@ -210,12 +214,7 @@ impl Engine {
             ..Default::default()
         };
         for row in rows {
-            let (reads, writes) = half.accesses(&row);
-            stats.bytes_read += 4 * row.len * reads;
-            stats.bytes_written += 4 * row.len * writes;
-            if matches!(half.kernel, Kernel::Ascent { .. }) && row.scope.is_some() {
-                stats.extra_bytes += 4 * row.len;
-            }
+            half.count(&row, &mut stats);
         }
         Ok(Plan { ready, finish, stats })
     }
@@ -229,9 +228,9 @@ impl Engine {
         self.tuning.partials_by_lane && chunks < 1 << 15 && 32 * partials * 20 < 4 * elements
     }
 
-    fn capacity(&self, kernel: Kernel) -> Capacity {
+    fn capacity(&self, kernel: Kernel, width: Width) -> Capacity {
         let limits = self.device.limits();
-        let taken = layout::storage_buffers(kernel.stage());
+        let taken = layout::storage_buffers(kernel.stage(), width);
         let spare = limits.max_storage_buffers_per_shader_stage.saturating_sub(taken);
         // Metal counts buffers of all kinds together.
         let most = limits.max_buffers_and_acceleration_structures_per_shader_stage;
@@ -254,7 +253,7 @@ impl Engine {
         let (pipeline, group_layout) = self.pipelines.get(specialisation)?;
         let table = self.table(&dispatch.chunks)?;
         let mut entries = Vec::new();
-        for slot in layout::bindings(kernel.stage()).iter().filter(|slot| slot.group == 0) {
+        for slot in layout::bindings(kernel.stage(), width).iter().filter(|slot| slot.group == 0) {
             match slot.access {
                 Access::Table => entries.push(whole(slot.number, &table)),
                 _ if slot.number == layout::PARTIALS.number => {
@@ -336,16 +335,20 @@ impl Dispatch {
 
 impl HalfNorm {
     /// The norm's row of a tensor, from the half's; `None` if it counts in no norm that is taken.
-    fn row<'a>(&self, row: Row<'a>) -> Option<Row<'a>> {
+    pub(super) fn row<'a>(&self, row: Row<'a>) -> Option<Row<'a>> {
         let mut columns = gradient(&row, self.perturbed);
         if self.reads_weight(&row) {
-            columns[column::WEIGHT] = row.columns[column::ANCHOR].or(row.columns[column::WEIGHT]);
+            let (anchor, weight) = (row.columns[column::ANCHOR], row.columns[column::WEIGHT]);
+            match row.has_master() {
+                true => columns[column::ANCHOR] = anchor,
+                false => columns[column::WEIGHT] = anchor.or(weight),
+            }
         }
         let counts = self.of.takes_gradient() || row.scope.is_some();
         counts.then_some(Row { columns, ..row })
     }
 
-    fn reads_weight(&self, row: &Row<'_>) -> bool {
+    pub(super) fn reads_weight(&self, row: &Row<'_>) -> bool {
         self.of.scaling() != Scaling::Plain && row.adaptive
     }
 
@@ -377,31 +380,8 @@ impl Half {
     }
 
     /// Whether the kernel has anything to do with a tensor.
-    fn takes(&self, row: &Row<'_>) -> bool {
+    pub(super) fn takes(&self, row: &Row<'_>) -> bool {
         row.scope.is_some() || !matches!(self.kernel, Kernel::Ascent { .. })
-    }
-
-    /// How often an element of a tensor is read and written.
-    fn accesses(&self, row: &Row<'_>) -> (u64, u64) {
-        let look = match self.look {
-            Look::Norm(norm) if norm.row(*row).is_some() => 1 + u64::from(norm.reads_weight(row)),
-            Look::Nothing | Look::Norm(_) => 0,
-            Look::Check { .. } => 1,
-        };
-        let (reads, writes) = match self.kernel {
-            _ if !self.takes(row) => (0, 0),
-            Kernel::Norm { .. } | Kernel::NormFinish(_) | Kernel::Check { .. } => (0, 0),
-            Kernel::Ascent { in_place, .. } => (2, 1 + u64::from(in_place)),
-            Kernel::Descent { states, alone, .. } => {
-                (3 - u64::from(alone) + u64::from(states), 1 + u64::from(states))
-            }
-            Kernel::LeanAscent { states, .. } => {
-                let written = 1 + u64::from(row.scope.is_some());
-                (2 + u64::from(states), written + u64::from(states))
-            }
-            Kernel::LeanDescent { .. } => (2, 1),
-        };
-        (look + reads, writes)
     }
 }
 

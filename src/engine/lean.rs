@@ -72,7 +72,7 @@ impl Engine {
     ) -> Result<LeanAscent, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
-        let GradientOptions { track_norms, inv_scale } = options.into();
+        let GradientOptions { track_norms, inv_scale, rounding } = options.into();
         let rates = rates.into();
         rates.check(tensors.len())?;
         if hyper.coupling == Coupling::Coupled {
@@ -86,7 +86,12 @@ impl Engine {
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let half = Half {
             look: Look::Norm(ascent_norm(hyper, track_norms)),
-            kernel: Kernel::LeanAscent { scaling: scaling(hyper), states: states as u32, anchored },
+            kernel: Kernel::LeanAscent {
+                scaling: scaling(hyper),
+                states: states as u32,
+                anchored,
+                stochastic: rounding.is_stochastic(),
+            },
         };
         let (norms, scale) = self.norms_buffer(inv_scale)?;
         let recording = Recording {
@@ -97,6 +102,7 @@ impl Engine {
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &norms,
             scale,
+            seed: rounding.seed(),
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
@@ -151,6 +157,7 @@ impl Engine {
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &ascent.norms,
             scale: None,
+            seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         self.run(encoder, &recording, each, || check_slices(tensors))

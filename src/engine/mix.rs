@@ -159,6 +159,7 @@ impl Engine {
             constants: kinds.constants(hyper, BlendSource::Method).with(with),
             norms: ascent.norms(),
             scale: None,
+            seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         self.run(encoder, &recording, each, || check_slices(tensors))

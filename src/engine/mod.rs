@@ -62,6 +62,7 @@ mod slices;
 mod stats;
 mod step;
 mod timing;
+mod traffic;
 mod tuning;
 
 pub use base::BaseStep;
@@ -73,10 +74,11 @@ pub use mix::{Mix, MixTensor};
 pub(crate) use readback::norms_of;
 pub use scale::{GradientOptions, InvScale};
 pub use slices::{
-    AscentTensor, BaseTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, Placement, Slice,
+    AscentTensor, BaseTensor, DescentTensor, Format, LeanAscentTensor, LeanDescentTensor,
+    Placement, Slice,
 };
 pub use stats::StepStats;
-pub use step::{Ascent, AscentOptions, BlendSource};
+pub use step::{Ascent, AscentOptions, BlendSource, Rounding};
 pub use tuning::Tuning;
 
 use crate::layout::{COLUMNS, KINDS, KindUniforms, column_binding};

@@ -28,7 +28,8 @@ impl Pipelines {
     pub(crate) fn new(device: &wgpu::Device, workgroup: u32) -> Result<Self, EngineError> {
         let mut modules = HashMap::new();
         for stage in Stage::ALL {
-            for width in Width::ALL {
+            // Half precision is compiled when it is asked for.
+            for width in [Width::Wide, Width::Narrow] {
                 let key = (stage, width, Frames::SINGLE);
                 let make = || module(device, key);
                 modules.insert(key, guarded(device, stage.entry_point(), make)?);
@@ -88,7 +89,7 @@ impl Pipelines {
         label: &str,
     ) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
         let stage = specialisation.kernel.stage();
-        let entries: Vec<_> = layout::bindings(stage)
+        let entries: Vec<_> = layout::bindings(stage, specialisation.width)
             .iter()
             .filter(|slot| slot.group == 0)
             .flat_map(|slot| {

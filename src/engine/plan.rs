@@ -5,7 +5,7 @@
 //! then puts frames together into dispatches.
 
 use super::half::Row;
-use super::slices::{Columns, Slice};
+use super::slices::{Columns, Slice, packed_width};
 use crate::layout::{COLUMNS, Chunk, KINDS, Width};
 use std::collections::HashMap;
 
@@ -47,7 +47,7 @@ impl WindowLimits {
         let offset = if size <= longest {
             0
         } else {
-            let byte = slice.offset + 4 * position;
+            let byte = slice.offset + slice.format.bytes() * position;
             byte - byte % stride
         };
         let bound = if size <= longest { size } else { stride.min(size - offset) };
@@ -77,6 +77,7 @@ pub(crate) fn cut<'a>(
     let mut places: HashMap<(usize, Width, Windows), usize> = HashMap::new();
     let mut ends = Vec::new();
     let mut count = 0;
+    let mut before = 0u64;
     for Row { kind, len, columns, .. } in tensors {
         let (page, kind) = (kind / KINDS, kind % KINDS);
         let mut position = 0;
@@ -103,12 +104,15 @@ pub(crate) fn cut<'a>(
                 let len = chunk_len.min(piece - done);
                 // All fit: a window is at most u32::MAX bytes.
                 let offsets = offsets.map(|offset| (offset + done) as u32);
-                groups[place].chunks.push(Chunk::new(len as u32, count, kind as u32, offsets));
+                let at = (before + position + done) as u32;
+                let chunk = Chunk::new(len as u32, count, kind as u32, at, offsets);
+                groups[place].chunks.push(chunk);
                 count += 1;
                 done += len;
             }
             position += piece;
         }
+        before = before.wrapping_add(len.next_multiple_of(4));
         ends.push(count);
     }
     Cut { groups, ends }
@@ -122,15 +126,21 @@ fn piece(
     len: u64,
 ) -> ([u64; COLUMNS], u64, Width) {
     let mut offsets = [0; COLUMNS];
+    let packed = packed_width(columns);
     let mut in_windows = len - position;
     // Elements that whole vectors cover: a binding's last vector may be cut short by its end.
     let mut in_vectors = u64::MAX;
     for ((slice, window), offset) in columns.iter().zip(windows).zip(&mut offsets) {
         if let (Some(slice), Some(window)) = (slice, window) {
-            *offset = (slice.offset + 4 * position - window.offset) / 4;
-            in_windows = in_windows.min(window.size / 4 - *offset);
-            in_vectors = in_vectors.min((window.size / 16 * 4).saturating_sub(*offset));
+            let bytes = slice.format.bytes();
+            *offset = (slice.offset + bytes * position - window.offset) / bytes;
+            in_windows = in_windows.min(window.size / bytes - *offset);
+            in_vectors = in_vectors.min((window.size / bytes / 4 * 4).saturating_sub(*offset));
         }
+    }
+    if let Some(width) = packed {
+        // Aligned, and with its last vector inside its buffer: it was checked.
+        return (offsets, in_windows, width);
     }
     let aligned = offsets.iter().all(|offset| offset.is_multiple_of(4));
     if aligned && in_vectors > 0 {

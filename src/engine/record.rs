@@ -44,6 +44,8 @@ pub(crate) struct Recording<'a> {
     pub(crate) norms: &'a wgpu::Buffer,
     /// Where `norms` gets its scale from, if not from the host.
     pub(crate) scale: Option<&'a wgpu::Buffer>,
+    /// Of stochastic rounding.
+    pub(crate) seed: u64,
 }
 
 impl Engine {
@@ -70,7 +72,7 @@ impl Engine {
         plan: &Plan,
         recording: &Recording<'_>,
     ) -> Result<(), EngineError> {
-        let Recording { label, constants, norms, scale, .. } = recording;
+        let Recording { label, constants, norms, scale, seed, .. } = recording;
         let device_blend = constants.blend.device()?;
         // The table of kinds, page by page, and the dispatches' own: each in its place.
         let mut bytes = Vec::with_capacity(PAGE + ALIGNMENT as usize * (plan.ready.len() + 1));
@@ -90,8 +92,8 @@ impl Engine {
             .iter()
             .map(|ready| {
                 let (chunk_count, grid_width) = (ready.count, ready.grid[0]);
-                let rest = DispatchUniforms::default();
-                let head = DispatchUniforms { chunk_count, grid_width, ..rest };
+                let (seed_0, seed_1) = (*seed as u32, (*seed >> 32) as u32);
+                let head = DispatchUniforms { chunk_count, grid_width, seed_0, seed_1 };
                 append(&mut bytes, bytes_of(&head))
             })
             .collect();

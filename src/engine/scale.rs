@@ -3,6 +3,7 @@
 use super::Engine;
 use super::error::EngineError;
 use super::memory::filled;
+use super::step::Rounding;
 use crate::layout::Norms;
 use crate::method::InvalidHyperparameter;
 
@@ -30,6 +31,8 @@ pub struct GradientOptions<'a> {
     pub track_norms: bool,
     /// What gradients are multiplied by.
     pub inv_scale: InvScale<'a>,
+    /// How `w + e_w` becomes half precision; a base step has none.
+    pub rounding: Rounding,
 }
 
 impl From<bool> for GradientOptions<'_> {

@@ -30,7 +30,7 @@ pub(crate) struct Capacity {
 }
 
 /// Groups in dispatches. Groups of one page and width share as few as the capacity allows.
-pub(crate) fn pack(groups: Vec<Group>, capacity: Capacity) -> Vec<Dispatch> {
+pub(crate) fn pack(groups: Vec<Group>, capacity: impl Fn(Width) -> Capacity) -> Vec<Dispatch> {
     let mut kinds: Vec<Vec<Group>> = Vec::new();
     for group in groups {
         let like = |kind: &&mut Vec<Group>| {
@@ -44,6 +44,7 @@ pub(crate) fn pack(groups: Vec<Group>, capacity: Capacity) -> Vec<Dispatch> {
     let mut dispatches = Vec::new();
     for mut kind in kinds {
         let varying = varying(&kind);
+        let capacity = capacity(kind[0].width);
         let room = capacity.spare_buffers.checked_div(varying.count_ones()).unwrap_or(0);
         let most = (1 + room).min(capacity.max_frames) as usize;
         while !kind.is_empty() {

@@ -1,23 +1,72 @@
-//! Tensors as the engine sees them: ranges of `f32` elements in storage buffers.
+//! Tensors as the engine sees them: ranges of elements in storage buffers.
 
 use super::error::Role;
-use crate::layout::{COLUMNS, column};
+use crate::layout::{COLUMNS, Packed, Width, column};
 
-/// `len` elements of `f32` in `buffer`, starting `offset` bytes in. Cloning clones a handle.
+/// What the elements of a [`Slice`] are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Single precision.
+    #[default]
+    F32,
+    /// IEEE 754 half precision. No adapter feature is needed: kernels take words apart themselves.
+    F16,
+    /// The upper half of an `f32`.
+    Bf16,
+}
+
+impl Format {
+    /// Bytes of an element.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// `len` elements in `buffer`, starting `offset` bytes in. Cloning clones a handle.
+///
+/// In half precision ([`Format::F16`], [`Format::Bf16`]) are the weights, gradients and perturbed weights
+/// of a tensor, all alike; its states stay `f32`. Such a tensor owns whole vectors of four elements: its
+/// slices start on multiples of 8 bytes (those in `f32` of 16), and the buffer reaches to the end of
+/// the last vector. What lies there past the tensor's end keeps its bits.
+///
+/// It may have master weights, in `f32`, which it then steps from and to, while the weights are their
+/// rounded copy. They stand in the place that `w` is read from and nothing else needs:
+///
+/// | | in half precision | master weights |
+/// | --- | --- | --- |
+/// | ascent out of place | [`partner`](AscentTensor::partner) | [`weight`](AscentTensor::weight) |
+/// | ascent in place | `weight` | `partner`: nothing has to be saved |
+/// | descent, base step | [`weight`](DescentTensor::weight) | [`anchor`](DescentTensor::anchor), which is written, too |
+///
+/// Lean steps know of none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// A buffer with `BufferUsages::STORAGE`.
     pub buffer: wgpu::Buffer,
-    /// Start in bytes, any multiple of 4.
+    /// Start in bytes, any multiple of 4, or as said above.
     pub offset: u64,
     /// Length in elements; 0 is allowed.
     pub len: u64,
+    /// What the elements are.
+    pub format: Format,
 }
 
 impl Slice {
-    /// The first `len` elements of `buffer`.
+    /// The first `len` elements of `buffer`, in `f32`.
     pub fn new(buffer: &wgpu::Buffer, len: u64) -> Self {
-        Self { buffer: buffer.clone(), offset: 0, len }
+        Self { buffer: buffer.clone(), offset: 0, len, format: Format::F32 }
+    }
+
+    /// The same place in a buffer, with elements of another format.
+    pub fn with_format(self, format: Format) -> Self {
+        Self { format, ..self }
+    }
+
+    fn is_half(&self) -> bool {
+        self.format != Format::F32
     }
 }
 
@@ -145,10 +194,50 @@ fn columns<'a, const N: usize>(
     columns
 }
 
-pub(crate) type Roles<'a> = Vec<(Role, &'a Slice, bool)>;
+/// The width of the dispatch that reaches these slices, if they are in half precision.
+pub(crate) fn packed_width(columns: &Columns<'_>) -> Option<Width> {
+    let bf16 = match half_format(columns.iter().flatten().copied())? {
+        Format::F32 => return None,
+        Format::F16 => false,
+        Format::Bf16 => true,
+    };
+    let master = columns[column::ANCHOR].is_some_and(|anchor| !anchor.is_half());
+    Some(Width::Packed(Packed { bf16, master }))
+}
 
-fn state_roles(state: &[Slice]) -> impl Iterator<Item = (Role, &Slice, bool)> {
-    state.iter().zip(0..).map(|(slice, i)| (Role::State(i), slice, true))
+/// The half precision among these.
+pub(crate) fn half_format<'a>(mut slices: impl Iterator<Item = &'a Slice>) -> Option<Format> {
+    slices.find(|slice| slice.is_half()).map(|slice| slice.format)
+}
+
+/// A slice on its way through the checks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InRole<'a> {
+    pub(crate) role: Role,
+    pub(crate) slice: &'a Slice,
+    pub(crate) written: bool,
+    /// Whether it may be master weights.
+    pub(crate) master: bool,
+}
+
+pub(crate) type Roles<'a> = Vec<InRole<'a>>;
+
+fn read(role: Role, slice: &Slice) -> InRole<'_> {
+    InRole { role, slice, written: false, master: false }
+}
+
+fn written(role: Role, slice: &Slice) -> InRole<'_> {
+    InRole { written: true, ..read(role, slice) }
+}
+
+fn state_roles(state: &[Slice]) -> impl Iterator<Item = InRole<'_>> {
+    state.iter().zip(0..).map(|(slice, i)| written(Role::State(i), slice))
+}
+
+/// The anchor of a step: master weights are written.
+fn anchor_role<'a>(anchor: &'a Slice, grad: &Slice) -> InRole<'a> {
+    let is_master = grad.is_half() && !anchor.is_half();
+    InRole { written: is_master, master: true, ..read(Role::Anchor, anchor) }
 }
 
 /// A tensor whose slices are what they are, whatever the placement.
@@ -156,25 +245,36 @@ pub(crate) trait Sliced {
     /// Elements.
     fn len(&self) -> u64;
 
-    /// Each slice, and whether it is written.
+    /// Each slice, and what happens to it.
     fn roles(&self) -> Roles<'_>;
 }
 
 impl AscentTensor {
     pub(crate) fn columns(&self) -> Columns<'_> {
+        let is_master = |slice: &&Slice| self.grad.is_half() && !slice.is_half();
+        let (weight, partner) = (Some(&self.weight), self.partner.as_ref());
         let slices = [
-            (column::WEIGHT, Some(&self.weight)),
+            (column::WEIGHT, weight.filter(|slice| !is_master(slice))),
+            (column::ANCHOR, weight.filter(is_master).or(partner.filter(is_master))),
             (column::GRAD, Some(&self.grad)),
-            (column::PARTNER, self.partner.as_ref()),
+            (column::PARTNER, partner.filter(|slice| !is_master(slice))),
         ];
         columns(slices, &[])
     }
 
     pub(crate) fn roles(&self, placement: Placement) -> Roles<'_> {
         let in_place = placement == Placement::InPlace && self.partner.is_some();
-        [(Role::Weight, &self.weight, in_place), (Role::Grad, &self.grad, false)]
+        let saved = |partner: &Slice| !(in_place && self.grad.is_half() && !partner.is_half());
+        let partner = |partner| InRole {
+            written: saved(partner),
+            master: in_place,
+            ..read(Role::Partner, partner)
+        };
+        let weight =
+            InRole { written: in_place, master: !in_place, ..read(Role::Weight, &self.weight) };
+        [weight, read(Role::Grad, &self.grad)]
             .into_iter()
-            .chain(self.partner.as_ref().map(|partner| (Role::Partner, partner, true)))
+            .chain(self.partner.as_ref().map(partner))
             .collect()
     }
 }
@@ -198,13 +298,10 @@ impl Sliced for DescentTensor {
     }
 
     fn roles(&self) -> Roles<'_> {
-        [(Role::Weight, &self.weight, true)]
+        [written(Role::Weight, &self.weight)]
             .into_iter()
-            .chain(self.anchor.as_ref().map(|anchor| (Role::Anchor, anchor, false)))
-            .chain([
-                (Role::Grad, &self.grad, false),
-                (Role::GradPerturbed, &self.grad_perturbed, false),
-            ])
+            .chain(self.anchor.as_ref().map(|anchor| anchor_role(anchor, &self.grad)))
+            .chain([read(Role::Grad, &self.grad), read(Role::GradPerturbed, &self.grad_perturbed)])
             .chain(state_roles(&self.state))
             .collect()
     }
@@ -228,10 +325,10 @@ impl Sliced for BaseTensor {
     }
 
     fn roles(&self) -> Roles<'_> {
-        [(Role::Weight, &self.weight, true)]
+        [written(Role::Weight, &self.weight)]
             .into_iter()
-            .chain(self.anchor.as_ref().map(|anchor| (Role::Anchor, anchor, false)))
-            .chain([(Role::Grad, &self.grad, false)])
+            .chain(self.anchor.as_ref().map(|anchor| anchor_role(anchor, &self.grad)))
+            .chain([read(Role::Grad, &self.grad)])
             .chain(state_roles(&self.state))
             .collect()
     }
@@ -256,11 +353,11 @@ impl Sliced for LeanAscentTensor {
     }
 
     fn roles(&self) -> Roles<'_> {
-        [(Role::Weight, &self.weight, true)]
+        [written(Role::Weight, &self.weight)]
             .into_iter()
-            .chain(self.anchor.as_ref().map(|anchor| (Role::Anchor, anchor, false)))
-            .chain([(Role::Grad, &self.grad, false)])
-            .chain(self.partner.as_ref().map(|partner| (Role::Partner, partner, true)))
+            .chain(self.anchor.as_ref().map(|anchor| read(Role::Anchor, anchor)))
+            .chain([read(Role::Grad, &self.grad)])
+            .chain(self.partner.as_ref().map(|partner| written(Role::Partner, partner)))
             .chain(state_roles(&self.state))
             .collect()
     }
@@ -284,9 +381,9 @@ impl Sliced for LeanDescentTensor {
     }
 
     fn roles(&self) -> Roles<'_> {
-        [(Role::Weight, &self.weight, true), (Role::GradPerturbed, &self.grad_perturbed, false)]
+        [written(Role::Weight, &self.weight), read(Role::GradPerturbed, &self.grad_perturbed)]
             .into_iter()
-            .chain(self.ran_on.as_ref().map(|ran_on| (Role::Anchor, ran_on, false)))
+            .chain(self.ran_on.as_ref().map(|ran_on| read(Role::Anchor, ran_on)))
             .collect()
     }
 }

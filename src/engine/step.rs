@@ -23,6 +23,38 @@ pub struct AscentOptions<'a> {
     pub track_norms: bool,
     /// What both gradients of the step are multiplied by.
     pub inv_scale: InvScale<'a>,
+    /// How `w + e_w` becomes half precision.
+    pub rounding: Rounding,
+}
+
+/// How `w + e_w` is rounded to half precision; single precision takes no notice.
+///
+/// To the nearest, an element whose perturbation is less than half of its last place is not perturbed
+/// at all. By chance every element is, on average: it goes to either neighbour, the nearer the likelier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// To the nearest, ties to even.
+    #[default]
+    Nearest,
+    /// By chance. The seed and an element's place among those of all tensors decide, and nothing else:
+    /// give each step a seed of its own.
+    Stochastic {
+        /// The same seed gives the same bits.
+        seed: u64,
+    },
+}
+
+impl Rounding {
+    pub(crate) fn is_stochastic(self) -> bool {
+        matches!(self, Self::Stochastic { .. })
+    }
+
+    pub(crate) fn seed(self) -> u64 {
+        match self {
+            Self::Nearest => 0,
+            Self::Stochastic { seed } => seed,
+        }
+    }
 }
 
 /// Where a descent takes its blend from.
@@ -85,12 +117,13 @@ impl Engine {
     ) -> Result<Ascent, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
-        let AscentOptions { placement, track_norms, inv_scale } = options;
+        let AscentOptions { placement, track_norms, inv_scale, rounding } = options;
         let half = Half {
             look: Look::Norm(ascent_norm(hyper, track_norms)),
             kernel: Kernel::Ascent {
                 scaling: scaling(hyper),
                 in_place: placement == Placement::InPlace,
+                stochastic: rounding.is_stochastic(),
             },
         };
         let kinds = Kinds::of_groups(hyper, tensors.iter().map(|tensor| tensor.group))?;
@@ -104,6 +137,7 @@ impl Engine {
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &norms,
             scale,
+            seed: rounding.seed(),
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns()));
         let stats = self.run(encoder, &recording, each, || check_ascent(tensors, placement))?;
@@ -150,6 +184,7 @@ impl Engine {
             constants: kinds.constants(hyper, blend),
             norms: &ascent.norms,
             scale: None,
+            seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
         self.run(encoder, &recording, each, || check_slices(tensors))

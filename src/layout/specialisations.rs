@@ -56,7 +56,7 @@ impl Stage {
     ];
 
     /// The files in `shaders/` that make the stage up, in their order.
-    pub const fn files(self, width: Width) -> [&'static str; 5] {
+    pub const fn files(self, width: Width) -> [&'static str; 6] {
         let own = match self {
             Stage::Norm | Stage::NormFinish => "norm.wgsl",
             Stage::Ascent => "ascent.wgsl",
@@ -73,7 +73,7 @@ impl Stage {
             Stage::Norm | Stage::NormFinish | Stage::Ascent | Stage::Check => "",
             Stage::Descent | Stage::LeanAscent | Stage::LeanDescent => "step.wgsl",
         };
-        ["common.wgsl", width.file(), scaling, step, own]
+        ["common.wgsl", width.file(), width.anchor_file(), scaling, step, own]
     }
 
     /// The entry point's name.
@@ -97,18 +97,51 @@ pub enum Width {
     Wide,
     /// Single elements, for chunks that start anywhere.
     Narrow,
+    /// Vectors of four elements in half precision, two a word.
+    Packed(Packed),
+}
+
+/// A form of half precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Packed {
+    /// bf16, not f16.
+    pub bf16: bool,
+    /// There are master weights, in the anchor's column.
+    pub master: bool,
 }
 
 impl Width {
-    /// Both.
-    pub const ALL: [Width; 2] = [Width::Wide, Width::Narrow];
+    /// All.
+    pub const ALL: [Width; 6] = [
+        Width::Wide,
+        Width::Narrow,
+        Width::Packed(Packed { bf16: false, master: false }),
+        Width::Packed(Packed { bf16: false, master: true }),
+        Width::Packed(Packed { bf16: true, master: false }),
+        Width::Packed(Packed { bf16: true, master: true }),
+    ];
 
     /// The file in `shaders/` that holds the accessors.
     pub const fn file(self) -> &'static str {
         match self {
             Width::Wide => "tensors_wide.wgsl",
             Width::Narrow => "tensors_narrow.wgsl",
+            Width::Packed(_) => "tensors_half.wgsl",
         }
+    }
+
+    /// The file with those of the anchor, if they are not among the others.
+    pub const fn anchor_file(self) -> &'static str {
+        match self {
+            Width::Wide | Width::Narrow => "",
+            Width::Packed(Packed { master: false, .. }) => "anchor_half.wgsl",
+            Width::Packed(Packed { master: true, .. }) => "anchor_master.wgsl",
+        }
+    }
+
+    /// Whether there are master weights.
+    pub const fn has_master(self) -> bool {
+        matches!(self, Width::Packed(Packed { master: true, .. }))
     }
 }
 
@@ -125,14 +158,6 @@ pub struct Frames {
 impl Frames {
     /// One frame.
     pub const SINGLE: Frames = Frames { count: 1, varying: 0 };
-
-    /// What shaders are validated with: one frame, whose source is the files as they stand; and of the
-    /// many ways to have more, these: every column varies, gradients alone vary, two frames and five.
-    pub const SAMPLES: [Frames; 3] = [
-        Frames::SINGLE,
-        Frames { count: 2, varying: u8::MAX },
-        Frames { count: 5, varying: 1 << column::GRAD | 1 << column::GRAD_PERTURBED },
-    ];
 
     /// Whether a column has a binding of its own in each frame.
     pub const fn varies(self, column: usize) -> bool {
@@ -235,6 +260,8 @@ pub enum Kernel {
         scaling: Scaling,
         /// Write `w + e_w` over `w` and save the anchor.
         in_place: bool,
+        /// Round `w + e_w` to half precision by chance.
+        stochastic: bool,
     },
     /// The descent.
     Descent {
@@ -253,6 +280,8 @@ pub enum Kernel {
         states: u32,
         /// Take `w` from the anchor.
         anchored: bool,
+        /// Round `w + e_w` to half precision by chance.
+        stochastic: bool,
     },
     /// The sharpness step.
     LeanDescent {
@@ -274,6 +303,7 @@ pub const fn mark(perturbed: bool) -> u32 {
 impl Kernel {
     /// Every kernel the engine can ask for.
     pub fn all() -> Vec<Kernel> {
+        let by_chance = |scaling| [false, true].map(|stochastic| (scaling, stochastic));
         let mut all = Vec::new();
         for of in NormOf::ALL {
             all.push(Kernel::NormFinish(of));
@@ -282,15 +312,15 @@ impl Kernel {
         for flag in [false, true] {
             all.push(Kernel::LeanDescent { anchored: flag });
             all.push(Kernel::Check { perturbed: flag });
-            for scaling in Scaling::ALL {
-                all.push(Kernel::Ascent { scaling, in_place: flag });
+            for (scaling, stochastic) in Scaling::ALL.into_iter().flat_map(by_chance) {
+                all.push(Kernel::Ascent { scaling, in_place: flag, stochastic });
             }
             for states in 0..=3 {
                 for alone in [false, true] {
                     all.push(Kernel::Descent { states, anchored: flag, alone });
                 }
-                for scaling in Scaling::ALL {
-                    all.push(Kernel::LeanAscent { scaling, states, anchored: flag });
+                for (scaling, stochastic) in Scaling::ALL.into_iter().flat_map(by_chance) {
+                    all.push(Kernel::LeanAscent { scaling, states, anchored: flag, stochastic });
                 }
             }
         }
@@ -310,13 +340,36 @@ impl Kernel {
         }
     }
 
+    /// Whether there is a form of it for tensors of this width: single precision is not rounded by
+    /// chance, nor do lean steps know of master weights.
+    pub const fn suits(self, width: Width) -> bool {
+        match (self, width) {
+            (
+                Kernel::Ascent { stochastic, .. } | Kernel::LeanAscent { stochastic, .. },
+                Width::Wide | Width::Narrow,
+            ) => !stochastic,
+            (Kernel::LeanAscent { .. } | Kernel::LeanDescent { .. }, _) => !width.has_master(),
+            // Tensors are nothing to it.
+            (Kernel::NormFinish(_), _) => matches!(width, Width::Wide),
+            _ => true,
+        }
+    }
+
+    const fn is_stochastic(self) -> bool {
+        let (Kernel::Ascent { stochastic, .. } | Kernel::LeanAscent { stochastic, .. }) = self
+        else {
+            return false;
+        };
+        stochastic
+    }
+
     /// Values of the shader's `override` constants beside the geometry.
     fn constants(self) -> Vec<(&'static str, f64)> {
         match self {
             Kernel::Norm { of, by_lane } => of.constants(by_lane),
             // Shared source; what it is set to makes no difference here.
             Kernel::NormFinish(of) => of.constants(false),
-            Kernel::Ascent { scaling, in_place } => {
+            Kernel::Ascent { scaling, in_place, .. } => {
                 vec![scaling.constant(), ("IN_PLACE", f64::from(in_place))]
             }
             Kernel::Descent { states, anchored, alone } => vec![
@@ -324,7 +377,7 @@ impl Kernel {
                 ("ANCHORED", f64::from(anchored)),
                 ("ALONE", f64::from(alone)),
             ],
-            Kernel::LeanAscent { scaling, states, anchored } => vec![
+            Kernel::LeanAscent { scaling, states, anchored, .. } => vec![
                 scaling.constant(),
                 ("STATES", f64::from(states)),
                 ("ANCHORED", f64::from(anchored)),
@@ -354,6 +407,16 @@ impl Specialisation {
     pub fn constants(self, workgroup: u32) -> Vec<(&'static str, f64)> {
         let mut constants = vec![("WORKGROUP", f64::from(workgroup))];
         constants.extend(self.kernel.constants());
+        if let Width::Packed(Packed { bf16, master }) = self.width {
+            constants.push(("BF16", f64::from(bf16)));
+            constants.push(("STOCHASTIC", f64::from(self.kernel.is_stochastic())));
+            // Master weights are the anchor.
+            for (name, value) in &mut constants {
+                if master && *name == "ANCHORED" {
+                    *value = 1.0;
+                }
+            }
+        }
         constants
     }
 }

@@ -9,6 +9,8 @@ pub mod toy;
 
 pub mod gpu;
 #[cfg(feature = "fused-wsam")]
+pub mod halves;
+#[cfg(feature = "fused-wsam")]
 pub mod lean;
 #[cfg(feature = "fused-wsam")]
 pub mod raw;

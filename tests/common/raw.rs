@@ -153,7 +153,7 @@ impl Route for EngineRoute {
             _ => InvScale::Host(inverse),
         };
         let (placement, track_norms) = (self.placement, self.track_norms);
-        let options = AscentOptions { placement, track_norms, inv_scale };
+        let options = AscentOptions { placement, track_norms, inv_scale, ..Default::default() };
         let ascent = self
             .engine
             .ascent(&mut encoder, &self.hyper, options, &tensors)

@@ -146,9 +146,8 @@ fn shelves(engine: &Engine, roles: usize, lens: &[usize]) -> impl Fn(usize, usiz
         .collect();
     let lens = lens.to_vec();
     move |role, tensor| Slice {
-        buffer: whole.buffer.clone(),
         offset: 4 * (role * row + starts[tensor]) as u64,
-        len: lens[tensor] as u64,
+        ..Slice::new(&whole.buffer, lens[tensor] as u64)
     }
 }
 

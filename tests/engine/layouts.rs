@@ -58,7 +58,7 @@ pub(crate) fn one_buffer_on(engine: &Arc<Engine>) -> Result<(), String> {
     let buffer = common::raw::buffer(engine, &memory.memory);
     let at = |role: usize, i: usize| {
         let (offset, len) = places[role][i];
-        Slice { buffer: buffer.clone(), offset, len }
+        Slice { offset, ..Slice::new(&buffer, len) }
     };
     step(engine, adamw(), Placement::OutOfPlace, at)?;
     let bytes = engine.read_buffer(&buffer).map_err(|error| error.to_string())?;
@@ -93,7 +93,7 @@ pub(crate) fn own_buffers(gpu: &Gpu) -> Result<(), String> {
         slices.push(
             places
                 .into_iter()
-                .map(|(offset, len)| Slice { buffer: buffer.clone(), offset, len })
+                .map(|(offset, len)| Slice { offset, ..Slice::new(&buffer, len) })
                 .collect::<Vec<_>>(),
         );
         memories.push((memory, buffer));

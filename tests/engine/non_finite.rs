@@ -293,7 +293,7 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
             step: 1,
             group: 0,
         };
-        let options = GradientOptions { inv_scale, track_norms: false };
+        let options = GradientOptions { inv_scale, ..Default::default() };
         let also = engine.base_step(&mut encoder, &sgd(), 0.1, options, &[base]).map(|_| ());
         for found in [found, also] {
             match (inv_scale, found) {

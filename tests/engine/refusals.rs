@@ -46,7 +46,8 @@ pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
     })?;
     let tensors = [AscentTensor { partner: Some(part(2, 8)), ..good() }];
     expect("an offset inside an element", ascend(&engine, &tensors, out), |error| {
-        *error == EngineError::Misaligned { tensor: 0, role: Role::Partner, offset: 2 }
+        let role = Role::Partner;
+        *error == EngineError::Misaligned { tensor: 0, role, offset: 2, alignment: 4 }
     })?;
     let tensors = [AscentTensor { weight: part(36, 8), ..good() }];
     expect("a slice past the end", ascend(&engine, &tensors, out), |error| {

@@ -55,9 +55,8 @@ fn step(
     let buffers: Vec<_> =
         (0..4 + states).map(|_| buffer(engine, &vec![1.0; tensors * len])).collect();
     let at = |role: usize, i: usize| Slice {
-        buffer: buffers[role].clone(),
         offset: (4 * len * i) as u64,
-        len: len as u64,
+        ..Slice::new(&buffers[role], len as u64)
     };
     let ascents: Vec<_> = (0..tensors)
         .map(|i| AscentTensor {

@@ -7,7 +7,7 @@ use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, LeanAscentTensor,
     LeanDescentTensor, Slice, StepStats,
 };
-use burn_wsam::layout::{Stage, storage_buffers};
+use burn_wsam::layout::{Stage, Width, storage_buffers};
 use burn_wsam::method::{Base, Clip, ClipScope, Hyperparameters, Moments, Momentum};
 
 const MOMENTS: Moments =
@@ -74,7 +74,7 @@ impl Model {
     }
 
     fn at(&self, role: usize, (offset, len): (u64, u64)) -> Slice {
-        Slice { buffer: self.buffers[role].clone(), offset, len }
+        Slice { offset, ..Slice::new(&self.buffers[role], len) }
     }
 
     fn record(
@@ -153,7 +153,7 @@ impl Model {
         let states = hyper.base.state_names().len() as u64;
         let limit = engine.device().limits().max_storage_buffers_per_shader_stage;
         let of = |stage: Stage, columns: u64| {
-            let spare = u64::from(limit - storage_buffers(stage));
+            let spare = u64::from(limit - storage_buffers(stage, Width::Wide));
             windows.div_ceil((1 + spare / columns).min(u64::from(engine.tuning().max_frames)))
         };
         let norm = |columns| 1 + of(Stage::Norm, columns);

@@ -112,14 +112,17 @@ export class Wsam {
     return this.form.inPlace ? this.weight : this.partner;
   }
 
-  /** Rows of the chunk table: length, frame, index, an offset for each column, and the kind. */
+  /** Rows of the chunk table: length, frame, index, an offset for each column, the kind, and the position. */
   rows(/** @type {number} */ chunkLen) {
     /** @type {number[][]} */
     const rows = [];
     this.lens.forEach((len, tensor) => {
       for (let done = 0; done < len; done += chunkLen) {
         const offset = this.offsets[tensor] + done;
-        rows.push([Math.min(chunkLen, len - done), 0, rows.length, ...COLUMNS.map(() => offset), 0]);
+        // The position is for stochastic rounding, which single precision has no use for.
+        const [kind, position] = [0, 0];
+        const offsets = COLUMNS.map(() => offset);
+        rows.push([Math.min(chunkLen, len - done), 0, rows.length, ...offsets, kind, position]);
       }
     });
     const most = this.device.limits.maxComputeWorkgroupsPerDimension;

@@ -1,7 +1,7 @@
 //! What the crate compiles: its own lists, sources and bindings.
 
 use crate::layout::{
-    self, Access, COLUMNS, Frames, Kernel, Specialisation, Stage, WORKGROUPS, Width, column_binding,
+    self, Access, COLUMNS, Frames, Stage, Width, column_binding, sampled_constants, sampled_modules,
 };
 use naga::back::PipelineConstants;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -37,15 +37,7 @@ pub(crate) struct Module {
 
 /// Every module that build.rs validates.
 pub(crate) fn modules() -> Result<Vec<Module>, String> {
-    let mut modules = Vec::new();
-    for stage in Stage::ALL {
-        for width in Width::ALL {
-            for frames in Frames::SAMPLES {
-                modules.push(module(stage, width, frames)?);
-            }
-        }
-    }
-    Ok(modules)
+    sampled_modules().map(|(stage, width, frames)| module(stage, width, frames)).collect()
 }
 
 fn module(stage: Stage, width: Width, frames: Frames) -> Result<Module, String> {
@@ -60,22 +52,17 @@ fn module(stage: Stage, width: Width, frames: Frames) -> Result<Module, String> 
     let info = Validator::new(ValidationFlags::all(), Capabilities::default())
         .validate(&parsed)
         .map_err(|e| fail(&e.emit_to_string(&source)))?;
-    let kernels = Kernel::all().into_iter().filter(|kernel| kernel.stage() == stage);
-    let variants = kernels.flat_map(|kernel| {
-        let constants = move |workgroup| {
-            let all = Specialisation { kernel, width, frames }.constants(workgroup);
-            all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-        };
-        WORKGROUPS.map(constants)
-    });
-    let variants: Vec<_> = variants.collect();
-    Ok(Module { stage, name, parsed, info, slots: slots(stage, frames), variants })
+    let named = |(_, constants): (_, Vec<(&str, f64)>)| {
+        constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    };
+    let variants = sampled_constants((stage, width, frames)).map(named).collect();
+    Ok(Module { stage, name, parsed, info, slots: slots(stage, width, frames), variants })
 }
 
 /// The bindings of the pipeline's layout; a column that varies has one in each frame.
-fn slots(stage: Stage, frames: Frames) -> Vec<Slot> {
+fn slots(stage: Stage, width: Width, frames: Frames) -> Vec<Slot> {
     let mut slots = Vec::new();
-    for binding in layout::bindings(stage) {
+    for binding in layout::bindings(stage, width) {
         let kind = match binding.access {
             Access::Uniform(_) => Kind::Uniform,
             Access::Table => Kind::Table,

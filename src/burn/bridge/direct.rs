@@ -1,10 +1,10 @@
 //! Without Burn's fusion: a tensor is its memory.
 
-use super::{CubeClient, Memory, Resolved, contiguous, resolve};
+use super::{CubeClient, Memory, Resolved, Room, contiguous, resolve};
 use crate::burn::error::WsamError;
 use burn::backend::StreamId;
 use burn::backend::wgpu::CubeTensor;
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 
 /// A tensor of Burn's on a wgpu device, of any rank, off the autodiff graph.
 pub(crate) type Resident = CubeTensor;
@@ -27,20 +27,21 @@ impl Bridge {
         Self { cube: tensor.client.clone(), device: tensor.device.clone() }
     }
 
-    /// The memory behind `tensors`, and uninitialised memory for tensors of these lengths: an arena
+    /// The memory behind `tensors`, and uninitialised memory for tensors of these sizes: an arena
     /// for each list in `arenas`.
     ///
     /// Makes Burn submit what it has pending, and gives up `retired` before anything is allocated.
     pub(crate) fn resolve(
         &self,
         tensors: Vec<Resident>,
-        arenas: Vec<Vec<u64>>,
+        arenas: Vec<Vec<Room>>,
         retired: Vec<Resident>,
     ) -> Result<Resolved, WsamError> {
         drop(retired);
-        let lens: Vec<_> = tensors.iter().map(|t| t.meta.num_elements() as u64).collect();
+        let room = |t: &Resident| Room::new(t.meta.num_elements() as u64, t.dtype);
+        let rooms: Vec<_> = tensors.iter().map(room).collect();
         let handles = tensors.into_iter().map(contiguous).collect();
-        resolve(&self.cube, StreamId::current(), handles, &lens, &arenas)
+        resolve(&self.cube, StreamId::current(), handles, &rooms, &arenas)
     }
 
     /// Burn tensors of these shapes over memory of an arena.
@@ -48,7 +49,7 @@ impl Bridge {
         let tensor = |(memory, shape): (&Memory, &Shape)| {
             let (client, device) = (self.cube.clone(), self.device.clone());
             let handle = memory.handle.clone();
-            CubeTensor::new_contiguous(client, device, shape.clone(), handle, DType::F32)
+            CubeTensor::new_contiguous(client, device, shape.clone(), handle, memory.dtype())
         };
         memory.iter().zip(shapes).map(tensor).collect()
     }

@@ -1,6 +1,6 @@
 //! The way through Burn's fusion server.
 
-use super::{CubeClient, Memory, Resolved, contiguous, resolve};
+use super::{CubeClient, Memory, Resolved, Room, contiguous, resolve};
 use crate::burn::error::WsamError;
 use burn::backend::fusion::custom::{
     CustomOpIr, HandleContainer, OperationFn, OperationIr, TensorIr,
@@ -10,7 +10,7 @@ use burn::backend::fusion::{
 };
 use burn::backend::wgpu::{CubeBackend, CubeTensor};
 use burn::cubecl::server::Handle;
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 use std::sync::{Arc, Mutex, PoisonError};
 
 type Runtime = <CubeBackend as FusionBackend>::FusionRuntime;
@@ -41,7 +41,7 @@ impl Bridge {
         Self { fusion, cube, device }
     }
 
-    /// The memory behind `tensors`, and uninitialised memory for tensors of these lengths: an arena
+    /// The memory behind `tensors`, and uninitialised memory for tensors of these sizes: an arena
     /// for each list in `arenas`.
     ///
     /// Makes Burn compute whatever the tensors wait for and submit what it has pending, and gives up
@@ -50,15 +50,16 @@ impl Bridge {
     pub(crate) fn resolve(
         &self,
         tensors: Vec<Resident>,
-        arenas: Vec<Vec<u64>>,
+        arenas: Vec<Vec<Room>>,
         retired: Vec<Resident>,
     ) -> Result<Resolved, WsamError> {
         let here = StreamId::current();
-        let lens: Vec<_> = tensors.iter().map(|t| t.shape.num_elements() as u64).collect();
+        let room = |t: &Resident| Room::new(t.shape.num_elements() as u64, t.dtype);
+        let rooms: Vec<_> = tensors.iter().map(room).collect();
         let retired = retired.into_iter().filter(|tensor| tensor.stream == here);
         let inputs: Vec<TensorIr> =
             tensors.into_iter().chain(retired).map(Resident::into_ir).collect();
-        let count = lens.len();
+        let count = rooms.len();
         let found = Arc::new(Mutex::new(Vec::with_capacity(count)));
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &[]));
         let sink = found.clone();
@@ -81,15 +82,15 @@ impl Bridge {
         if handles.len() != count {
             return Err(failed(format!("{} of {count} tensors were resolved", handles.len())));
         }
-        resolve(&self.cube, here, handles, &lens, &arenas)
+        resolve(&self.cube, here, handles, &rooms, &arenas)
     }
 
     /// Burn tensors of these shapes over memory of an arena.
     pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<Resident> {
-        let uninit = |shape: &Shape| {
-            TensorIr::uninit(self.fusion.create_empty_handle(), shape.clone(), DType::F32)
+        let uninit = |(shape, memory): (&Shape, &Memory)| {
+            TensorIr::uninit(self.fusion.create_empty_handle(), shape.clone(), memory.dtype())
         };
-        let outputs: Vec<_> = shapes.iter().map(uninit).collect();
+        let outputs: Vec<_> = shapes.iter().zip(memory).map(uninit).collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam", &[], &outputs));
         let handles: Vec<_> = memory.iter().map(|memory| memory.handle.clone()).collect();
         let (cube, device) = (self.cube.clone(), self.device.clone());

@@ -1,6 +1,6 @@
 //! The halves of a step around a base optimizer of Burn's.
 
-use super::steps::{columns, scaled_by};
+use super::steps::{columns, room, scaled_by};
 use super::{Fused, Kept, Mixed, Trial};
 use crate::burn::bridge::{Memory, Resident};
 use crate::burn::error::WsamError;
@@ -19,13 +19,13 @@ impl Fused {
     ) -> Result<Half<Self, Mixed>, WsamError> {
         let hyper = context.hyper;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
-        let (_, lens, shapes) = columns(&rows);
+        let (_, rooms, shapes) = columns(&rows);
         // In the decoupled form an unclipped `g` is what it steps on, if nothing is to be found out.
         let as_it_is = hyper.coupling == Coupling::Decoupled
             && !hyper.clips_gradient()
             && !hyper.non_finite.looks()
             && context.inv_scale == 1.0;
-        let arenas = if as_it_is { Vec::new() } else { vec![lens] };
+        let arenas = if as_it_is { Vec::new() } else { vec![rooms] };
         let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
         let (grads_perturbed, arenas) = (resolved.tensors, resolved.arenas);
         let mut mix = None;
@@ -68,8 +68,8 @@ impl Fused {
         if !hyper.clips_gradient() && !hyper.non_finite.looks() && inv_scale == 1.0 {
             return Ok(slots.into_iter().map(|slot| slot.grad).collect());
         }
-        let lens = slots.iter().map(|slot| slot.len as u64).collect();
-        let (bridge, rows, arenas, _) = self.rows(context, slots, vec![lens])?;
+        let rooms = slots.iter().map(room).collect();
+        let (bridge, rows, arenas, _) = self.rows(context, slots, vec![rooms])?;
         let (_, _, shapes) = columns(&rows);
         let clipped: Vec<Memory> = arenas.into_iter().flatten().collect();
         let tensors: Vec<_> = rows
@@ -112,8 +112,8 @@ impl Fused {
             retired: Vec::new(),
         };
         if let Some(weights) = weights {
-            let (ids, lens, shapes) = columns(&rows);
-            let resolved = bridge.resolve(weights.clone(), vec![lens], Vec::new())?;
+            let (ids, rooms, shapes) = columns(&rows);
+            let resolved = bridge.resolve(weights.clone(), vec![rooms], Vec::new())?;
             let updated: Vec<Memory> = resolved.arenas.into_iter().flatten().collect();
             let tensors: Vec<_> = rows
                 .iter()

@@ -1,7 +1,7 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
 use super::{Evidence, Fused, Kept, LeanKept, Mixed, Row, State, Trial};
-use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident};
+use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident, Room};
 use crate::burn::error::WsamError;
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
@@ -21,14 +21,16 @@ impl Runner for Fused {
     type LeanKept = LeanKept;
     type Mixed = Mixed;
 
-    const TYPES: (&'static [DType], &'static str, &'static str) = (&[DType::F32], "f32", "fused");
+    const TYPES: (&'static [DType], &'static str, &'static str) =
+        (&[DType::F32, DType::F16, DType::BF16], "f32, f16 and bf16", "fused");
 
     fn ascend(
         &mut self,
         context: Context<'_>,
         slots: Vec<Slot<Resident>>,
     ) -> Result<Half<Self, Kept>, WsamError> {
-        let arenas = vec![partner_lens(context, &slots)];
+        let arenas = vec![partner_rooms(context, &slots)];
+        let rounding = self.rounding(context, &slots);
         let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
         let partners = arenas.swap_remove(0);
         let tensors: Vec<_> = rows
@@ -43,7 +45,8 @@ impl Runner for Fused {
             .collect();
         let Context { hyper, track_norms, inv_scale, .. } = context;
         let inv_scale = InvScale::Host(inv_scale);
-        let options = AscentOptions { placement: Placement::OutOfPlace, track_norms, inv_scale };
+        let placement = Placement::OutOfPlace;
+        let options = AscentOptions { placement, track_norms, inv_scale, rounding };
         let mut encoder = self.encoder();
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
@@ -62,8 +65,8 @@ impl Runner for Fused {
     ) -> Result<Half<Self, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
-        let (ids, lens, shapes) = columns(&rows);
-        let mut arenas = vec![lens.clone()];
+        let (ids, rooms, shapes) = columns(&rows);
+        let mut arenas = vec![rooms.clone()];
         arenas.extend(self.new_states(&hyper.base, rows.iter().map(|row| (row.id, row.len))));
         let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
         let (grads_perturbed, mut arenas) = (resolved.tensors, resolved.arenas);
@@ -91,7 +94,7 @@ impl Runner for Fused {
         self.judged(encoder, Trial { ids: &ids, policy, lean: false, norms })?;
 
         // Nothing can fail any more: the step is taken.
-        self.advance(&bridge, &ids, &lens, stepping);
+        self.advance(&bridge, &ids, &rooms, stepping);
         let tensors = bridge.tensors(&updated, &shapes);
         self.place(&ids, &tensors, updated);
         self.count(ascent.stats(), stats);
@@ -106,13 +109,13 @@ impl Runner for Fused {
         slots: Vec<Slot<Resident>>,
     ) -> Result<Half<Self, LeanKept>, WsamError> {
         let Context { hyper, track_norms, inv_scale, .. } = context;
-        let options = GradientOptions { track_norms, inv_scale: InvScale::Host(inv_scale) };
+        let (inv_scale, rounding) = (InvScale::Host(inv_scale), self.rounding(context, &slots));
+        let options = GradientOptions { track_norms, inv_scale, rounding };
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let mut arenas =
-            vec![partner_lens(context, &slots), parameters().map(|(_, len)| len).collect()];
+        let mut arenas = vec![partner_rooms(context, &slots), slots.iter().map(room).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
         let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
-        let (ids, lens, shapes) = columns(&rows);
+        let (ids, rooms, shapes) = columns(&rows);
         let stepping = self.stepping(&ids, arenas.split_off(2));
         let (stepped, partners) = (arenas.swap_remove(1), arenas.swap_remove(0));
         let tensors: Vec<_> = rows
@@ -135,7 +138,7 @@ impl Runner for Fused {
         let (policy, norms) = (hyper.non_finite, ascent.norms());
         self.judged(encoder, Trial { ids: &ids, policy, lean: true, norms })?;
 
-        self.advance(&bridge, &ids, &lens, stepping);
+        self.advance(&bridge, &ids, &rooms, stepping);
         // The weights are the model's alone now, and go with it.
         ids.iter().for_each(|id| drop(self.weights.remove(id)));
         let perturbed = bridge.tensors(&partners, &partner_shapes(&rows));
@@ -199,10 +202,10 @@ impl Runner for Fused {
     ) -> Result<Half<Self, ()>, WsamError> {
         let hyper = context.hyper;
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let mut arenas = vec![parameters().map(|(_, len)| len).collect()];
+        let mut arenas = vec![slots.iter().map(room).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
         let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
-        let (ids, lens, shapes) = columns(&rows);
+        let (ids, rooms, shapes) = columns(&rows);
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
         let tensors: Vec<_> = rows
@@ -225,7 +228,7 @@ impl Runner for Fused {
         let (policy, norms) = (hyper.non_finite, base.norms());
         self.judged(encoder, Trial { ids: &ids, policy, lean: false, norms })?;
 
-        self.advance(&bridge, &ids, &lens, stepping);
+        self.advance(&bridge, &ids, &rooms, stepping);
         let tensors = bridge.tensors(&updated, &shapes);
         self.place(&ids, &tensors, updated);
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
@@ -284,8 +287,8 @@ impl Runner for Fused {
     ) -> Result<(), WsamError> {
         let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
         let kinds = loaded.first().map_or(0, |state| state.tensors.len());
-        let lens: Vec<_> = loaded.iter().map(|state| state.len).collect();
-        let arenas = bridge.resolve(Vec::new(), vec![lens; kinds], Vec::new())?.arenas;
+        let rooms: Vec<_> = loaded.iter().map(|state| Room::single(state.len)).collect();
+        let arenas = bridge.resolve(Vec::new(), vec![rooms; kinds], Vec::new())?.arenas;
         ids.iter().for_each(|id| drop(self.states.remove(id)));
         let mut arenas: Vec<_> = arenas.into_iter().map(Vec::into_iter).collect();
         for Loaded { id, step, tensors, len } in loaded {
@@ -313,19 +316,23 @@ impl Runner for Fused {
 
 /// For a half over gradients of a scaled loss.
 pub(super) fn scaled_by(inv_scale: f64) -> GradientOptions<'static> {
-    GradientOptions { track_norms: false, inv_scale: InvScale::Host(inv_scale) }
+    GradientOptions { inv_scale: InvScale::Host(inv_scale), ..Default::default() }
 }
 
-pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<u64>, Vec<Shape>) {
+pub(super) fn room(slot: &Slot<Resident>) -> Room {
+    Room::new(slot.len as u64, slot.dtype)
+}
+
+pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<Room>, Vec<Shape>) {
     let ids = rows.iter().map(|row| row.id).collect();
     let shapes = rows.iter().map(|row| row.shape.clone()).collect();
-    (ids, rows.iter().map(|row| row.len).collect(), shapes)
+    (ids, rows.iter().map(|row| row.weight.room()).collect(), shapes)
 }
 
-/// Lengths of the perturbed weights that get memory of their own.
-fn partner_lens(context: Context<'_>, slots: &[Slot<Resident>]) -> Vec<u64> {
+/// For the perturbed weights that get memory of their own.
+fn partner_rooms(context: Context<'_>, slots: &[Slot<Resident>]) -> Vec<Room> {
     let perturbed = slots.iter().filter(|slot| context.in_group(slot).perturbed);
-    perturbed.map(|slot| slot.len as u64).collect()
+    perturbed.map(room).collect()
 }
 
 fn partner_shapes(rows: &[Row]) -> Vec<Shape> {

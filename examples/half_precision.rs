@@ -1,0 +1,122 @@
+//! How much of a perturbation half precision keeps, to the nearest and by chance.
+//!
+//! Weights are normal with deviation 0.05, gradients are normal, and rho is 0.05, as it is by default:
+//! the more parameters there are, the less of `e_w` falls to each. The table has, of what an ascent
+//! really adds to the weights, the part along `e_w` and the whole, both in lengths of `e_w`.
+
+use burn_wsam::engine::{
+    AscentOptions, AscentTensor, Engine, EngineError, Format, Rounding, Slice,
+};
+use burn_wsam::method::{Base, Hyperparameters};
+use half::{bf16, f16};
+use std::process::ExitCode;
+use wgpu::util::DeviceExt;
+
+const DEVIATION: f32 = 0.05;
+const SIZES: [usize; 6] = [100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), EngineError> {
+    let (engine, adapter) = Engine::on_any_adapter()?;
+    println!("{} ({})\n", adapter.name, adapter.backend);
+    println!("| Parameters | f16 | f16 by chance | bf16 | bf16 by chance |");
+    println!("| --- | --- | --- | --- | --- |");
+    for len in SIZES {
+        let mut cells = Vec::new();
+        for format in [Format::F16, Format::Bf16] {
+            for rounding in [Rounding::Nearest, Rounding::Stochastic { seed: 1 }] {
+                let (along, whole) = kept(&engine, format, rounding, len)?;
+                cells.push(format!("{along:.3} of {whole:.3}"));
+            }
+        }
+        println!("| {len} | {} |", cells.join(" | "));
+    }
+    Ok(())
+}
+
+/// The part along `e_w` of what an ascent adds to weights, and its length.
+fn kept(
+    engine: &Engine,
+    format: Format,
+    rounding: Rounding,
+    len: usize,
+) -> Result<(f64, f64), EngineError> {
+    let hyper = Hyperparameters::new(Base::Sgd { momentum: None, weight_decay: 0.0 });
+    let weight: Vec<u16> = normal(1, len).map(|x| encode(format, DEVIATION * x)).collect();
+    let grad: Vec<u16> = normal(2, len).map(|x| encode(format, x)).collect();
+    let slice = |bits: &[u16]| upload(engine, format, bits);
+    let partner = slice(&vec![0; len]);
+    let tensor = AscentTensor {
+        weight: slice(&weight),
+        grad: slice(&grad),
+        partner: Some(partner.clone()),
+        group: 0,
+    };
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    let options = AscentOptions { rounding, ..Default::default() };
+    let _ascent = engine.ascent(&mut encoder, &hyper, options, &[tensor])?;
+    engine.queue().submit([encoder.finish()]);
+
+    let bytes = engine.read_buffer(&partner.buffer)?;
+    let perturbed: Vec<u16> = bytemuck::pod_collect_to_vec(&bytes);
+    let norm = grad.iter().map(|g| decode(format, *g).powi(2)).sum::<f64>().sqrt();
+    let (mut along, mut whole) = (0.0, 0.0);
+    for ((w, g), p) in weight.iter().zip(&grad).zip(&perturbed) {
+        let added = decode(format, *p) - decode(format, *w);
+        along += added * hyper.rho * decode(format, *g) / norm;
+        whole += added * added;
+    }
+    // ||e_w|| is rho.
+    Ok((along / hyper.rho.powi(2), whole.sqrt() / hyper.rho))
+}
+
+/// Whole vectors of four.
+fn upload(engine: &Engine, format: Format, bits: &[u16]) -> Slice {
+    let mut contents = bits.to_vec();
+    contents.resize(bits.len().next_multiple_of(4), 0);
+    let buffer = engine.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: None,
+        contents: bytemuck::cast_slice(&contents),
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+    });
+    Slice::new(&buffer, bits.len() as u64).with_format(format)
+}
+
+fn encode(format: Format, x: f32) -> u16 {
+    match format {
+        Format::Bf16 => bf16::from_f32(x).to_bits(),
+        _ => f16::from_f32(x).to_bits(),
+    }
+}
+
+fn decode(format: Format, bits: u16) -> f64 {
+    match format {
+        Format::Bf16 => bf16::from_bits(bits).to_f64(),
+        _ => f16::from_bits(bits).to_f64(),
+    }
+}
+
+/// Repeatable normal numbers, by Box and Muller.
+fn normal(seed: u64, len: usize) -> impl Iterator<Item = f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 40) as f32 + 0.5) / (1 << 24) as f32
+    };
+    let pair = move || {
+        let (radius, angle) = ((-2.0 * uniform().ln()).sqrt(), std::f32::consts::TAU * uniform());
+        [radius * angle.cos(), radius * angle.sin()]
+    };
+    std::iter::repeat_with(pair).flatten().take(len)
+}

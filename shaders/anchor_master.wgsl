@@ -1,0 +1,27 @@
+// Half precision with master weights, f32, in the anchor's column: behind tensors_half.wgsl. Steps go
+// from master weights to master weights, and weight is their copy, rounded.
+
+const MASTER: bool = true;
+
+// frame
+@group(0) @binding(2) var<storage, read_write> anchor: array<vec4<f32>>;
+
+fn load_anchor(i: u32) -> vec4<f32> {
+    return anchor[i / 4u];
+}
+
+// Four elements of w, before anything moves it.
+fn load_original(chunk: Chunk, i: u32) -> vec4<f32> {
+    return load_anchor(chunk.anchor + i);
+}
+
+fn store_master(i: u32, value: vec4<f32>, count: u32) {
+    if count >= 4u {
+        anchor[i / 4u] = value;
+    } else {
+        for (var c = 0u; c < count; c += 1u) {
+            anchor[i / 4u][c] = value[c];
+        }
+    }
+}
+// end frame

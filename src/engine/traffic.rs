@@ -1,0 +1,63 @@
+//! Bytes that a half moves and holds, from the shapes.
+
+use super::half::{Half, Look, Row};
+use super::stats::StepStats;
+use crate::layout::{Kernel, column};
+
+impl Row<'_> {
+    /// Bytes of an element in a column; 0 where there is none.
+    fn bytes(&self, column: usize) -> u64 {
+        self.columns[column].map_or(0, |slice| slice.format.bytes())
+    }
+}
+
+impl Half {
+    /// Adds what it does to a tensor.
+    pub(super) fn count(&self, row: &Row<'_>, stats: &mut StepStats) {
+        let (read, written) = self.accesses(row);
+        stats.bytes_read += row.len * read;
+        stats.bytes_written += row.len * written;
+        if matches!(self.kernel, Kernel::Ascent { .. }) && row.scope.is_some() {
+            stats.extra_bytes += row.len * row.bytes(column::PARTNER);
+        }
+    }
+
+    /// Bytes of an element of a tensor that are read, and that are written.
+    fn accesses(&self, row: &Row<'_>) -> (u64, u64) {
+        let bytes = |column| row.bytes(column);
+        let grad = |perturbed| bytes(if perturbed { column::GRAD_PERTURBED } else { column::GRAD });
+        // Where w is read from.
+        let original = match bytes(column::ANCHOR) {
+            0 => bytes(column::WEIGHT),
+            anchor => anchor,
+        };
+        let look = match self.look {
+            Look::Norm(norm) if norm.row(*row).is_some() => {
+                let weight = if norm.reads_weight(row) { original } else { 0 };
+                grad(norm.perturbed) + weight
+            }
+            Look::Nothing | Look::Norm(_) => 0,
+            Look::Check { perturbed } => grad(perturbed),
+        };
+        let weight = bytes(column::WEIGHT);
+        let master = if row.has_master() { bytes(column::ANCHOR) } else { 0 };
+        let (read, written) = match self.kernel {
+            _ if !self.takes(row) => (0, 0),
+            Kernel::Norm { .. } | Kernel::NormFinish(_) | Kernel::Check { .. } => (0, 0),
+            Kernel::Ascent { in_place, .. } => {
+                let over = if in_place { weight } else { 0 };
+                (original + grad(false), bytes(column::PARTNER) + over)
+            }
+            Kernel::Descent { states, alone, .. } => {
+                let (states, second) = (4 * u64::from(states), if alone { 0 } else { grad(true) });
+                (original + grad(false) + second + states, weight + master + states)
+            }
+            Kernel::LeanAscent { states, .. } => {
+                let states = 4 * u64::from(states);
+                (original + grad(false) + states, weight + bytes(column::PARTNER) + states)
+            }
+            Kernel::LeanDescent { .. } => (weight + grad(true), weight),
+        };
+        (look + read, written)
+    }
+}

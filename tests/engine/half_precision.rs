@@ -1,0 +1,429 @@
+//! Half precision: every rounding bit for bit, steps beside the oracle, and what a step must not touch.
+
+use super::*;
+use crate::common::gpu::Gpu;
+use crate::common::halves::{FORMATS, Model, decode, encode, round_trip, upload};
+use crate::common::raw::{engine, read, slice};
+use burn_wsam::engine::{
+    AscentOptions, AscentTensor, BaseTensor, EngineError, Format, Role, Rounding, Slice,
+};
+
+/// One step of the base optimizer, SGD of rate 1.
+fn step_from(
+    engine: &Engine,
+    weight: &Slice,
+    master: Option<&Slice>,
+    grad: &Slice,
+) -> Result<(), String> {
+    let tensor = BaseTensor {
+        weight: weight.clone(),
+        anchor: master.cloned(),
+        grad: grad.clone(),
+        state: Vec::new(),
+        step: 1,
+        group: 0,
+    };
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    engine
+        .base_step(&mut encoder, &sgd(), 1.0, false, &[tensor])
+        .map_err(|error| error.to_string())?;
+    engine.queue().submit([encoder.finish()]);
+    Ok(())
+}
+
+/// All finite halves: as weights they stay, as gradients they are taken from zero. Subnormal bf16 are
+/// subnormal f32, which an adapter may flush.
+pub(crate) fn every_half(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    for format in FORMATS {
+        let is_fit = |bits: &u16| {
+            let value = decode(format, *bits) as f32;
+            value.is_finite() && !value.is_subnormal()
+        };
+        let all: Vec<u16> = (0..=u16::MAX).filter(is_fit).collect();
+        let zeros = vec![0; all.len()];
+        let [weight, still] = [&all, &zeros].map(|bits| upload(&engine, format, bits));
+        step_from(&engine, &weight, None, &still)?;
+        same(format, "weights", &round_trip(&engine, &weight)?, &all)?;
+
+        let [weight, grad] = [&zeros, &all].map(|bits| upload(&engine, format, bits));
+        step_from(&engine, &weight, None, &grad)?;
+        let negated = all.iter().map(|bits| if bits & 0x7fff == 0 { 0 } else { bits ^ 0x8000 });
+        let negated: Vec<u16> = negated.collect();
+        same(format, "gradients", &round_trip(&engine, &weight)?, &negated)?;
+    }
+    Ok(())
+}
+
+fn same(format: Format, what: &str, got: &[u16], want: &[u16]) -> Result<(), String> {
+    match got.iter().zip(want).position(|(got, want)| got != want) {
+        None if got.len() == want.len() => Ok(()),
+        at => {
+            let bits = at.map(|at| (format!("{:#06x}", got[at]), format!("{:#06x}", want[at])));
+            Err(format!("{format:?}, {what}: {bits:?} at {at:?}"))
+        }
+    }
+}
+
+/// Master weights on, between and beside all halves: their copies are what the `half` crate rounds to.
+pub(crate) fn every_rounding(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    for format in FORMATS {
+        let mut masters = Vec::new();
+        for bits in 0..0x7fffu16 {
+            let (half, next) = (decode(format, bits), decode(format, bits + 1));
+            if !half.is_finite() {
+                break;
+            }
+            // What would follow the largest, were there a next.
+            let next = if next.is_finite() { next } else { 2.0 * half - decode(format, bits - 1) };
+            let middle = ((half + next) / 2.0) as f32;
+            masters.extend([half as f32, middle, middle.next_up(), middle.next_down()]);
+        }
+        masters.extend(noise(1, 4000).iter().map(|x| (x * 1e5) as f32));
+        masters.extend(noise(2, 4000).iter().map(|x| (x * 1e-7) as f32));
+        masters.retain(|x| !x.is_subnormal());
+        masters.extend(masters.clone().iter().map(|x| -x));
+        masters.resize(masters.len().next_multiple_of(4), 1.0);
+        let master = slice(&engine, &masters);
+        let zeros = upload(&engine, format, &vec![0; masters.len()]);
+        let weight = upload(&engine, format, &vec![0x1234; masters.len()]);
+        step_from(&engine, &weight, Some(&master), &zeros)?;
+        let kept = read(&engine, &master).map_err(|error| error.to_string())?;
+        if kept.iter().zip(&masters).any(|(kept, master)| kept.to_bits() != master.to_bits()) {
+            return Err(format!("{format:?}: master weights changed"));
+        }
+        let want: Vec<u16> = masters.iter().map(|x| encode(format, f64::from(*x))).collect();
+        same(format, "copies", &round_trip(&engine, &weight)?, &want)?;
+    }
+    Ok(())
+}
+
+const LENS: [usize; 6] = [1, 3, 4, 5, 1000, 4099];
+
+/// Half a last place, and what f32 adds to it.
+fn half_place(format: Format) -> Tolerance {
+    let rtol = if format == Format::F16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
+    Tolerance { rtol: 1.001 * rtol, atol: 2e-6, share: 4e-6 }
+}
+
+fn halves(format: Format, tensors: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    let rounded = |x: &f64| decode(format, encode(format, *x));
+    tensors.iter().map(|tensor| tensor.iter().map(rounded).collect()).collect()
+}
+
+/// Several steps with master weights; and one without, after which weights are rounded.
+pub(crate) fn beside_oracle(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    for format in FORMATS {
+        for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
+            for placement in [Placement::OutOfPlace, Placement::InPlace] {
+                for master in [true, false] {
+                    let place = |error| {
+                        format!("{format:?}, {:?}, {placement:?}, {master}: {error}", hyper.base)
+                    };
+                    let mut weights = model(1, &LENS);
+                    if !master {
+                        weights = halves(format, weights);
+                    }
+                    let model = Model::new(&engine, &hyper, format, master, &weights)?;
+                    let steps = if master { 4 } else { 1 };
+                    follow(model.placed(placement), &hyper, weights, steps).map_err(place)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn follow(
+    mut route: Model,
+    hyper: &Hyperparameters,
+    weights: Vec<Vec<f64>>,
+    steps: u64,
+) -> Result<(), String> {
+    let format = route.format;
+    let mut oracle = OracleRoute::new(hyper.clone(), weights);
+    let mut worst = Worst::default();
+    for step in 0..steps {
+        let grads = [100, 200].map(|seed| halves(format, model(seed + step, &LENS)));
+        let [grad, grad_perturbed] = grads;
+        let mut check = |what, got: &[Vec<f64>], want: &[Vec<f64>], tolerance| {
+            compare(step as usize, what, got, want, tolerance, &mut worst)
+        };
+        let got = route.ascend(&grad, Rounding::Nearest)?;
+        check("perturbed", &got, &oracle.ascend(&grad)?, half_place(format))?;
+        route.descend(0.01, &grad_perturbed)?;
+        let want = oracle.descend(0.01, &grad_perturbed)?;
+        check("weight", &route.weights()?, &want, half_place(format))?;
+        if let Some(masters) = route.masters()? {
+            check("master", &masters, &want, tolerance(hyper))?;
+            if halves(format, masters) != route.weights()? {
+                return Err("weights are not their masters, rounded".to_owned());
+            }
+        }
+        for (got, want) in route.state()?.iter().zip(&oracle.state()?) {
+            check("state", got, want, SINGLE)?;
+        }
+    }
+    Ok(())
+}
+
+/// A step over tensors of all three formats: one norm for all, and each stepped in its own.
+pub(crate) fn mixed(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let formats = [Format::F32, Format::F16, Format::Bf16];
+    let (lens, hyper) = ([300, 402, 503], Hyperparameters { rho: 2.0, ..sgd() });
+    let rounded = |seed| -> Vec<Vec<f64>> {
+        let each = model(seed, &lens).into_iter().zip(formats);
+        each.flat_map(|(tensor, format)| match format {
+            Format::F32 => vec![tensor],
+            half => halves(half, vec![tensor]),
+        })
+        .collect()
+    };
+    let (weights, grads) = (rounded(1), rounded(2));
+    let put = |tensor: &Vec<f64>, format| match format {
+        Format::F32 => slice(&engine, &tensor.iter().map(|x| *x as f32).collect::<Vec<_>>()),
+        half => upload(&engine, half, &tensor.iter().map(|x| encode(half, *x)).collect::<Vec<_>>()),
+    };
+    let tensors: Vec<_> = (0..3)
+        .map(|i| AscentTensor {
+            weight: put(&weights[i], formats[i]),
+            grad: put(&grads[i], formats[i]),
+            partner: Some(put(&vec![0.0; lens[i]], formats[i])),
+            group: 0,
+        })
+        .collect();
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    let ascent = engine
+        .ascent(&mut encoder, &hyper, AscentOptions::default(), &tensors)
+        .map_err(|error| error.to_string())?;
+    engine.queue().submit([encoder.finish()]);
+    // Norm and climb for each format, and one finish.
+    if ascent.stats().dispatches != 7 {
+        return Err(format!("{} dispatches", ascent.stats().dispatches));
+    }
+    let want = OracleRoute::new(hyper, weights).ascend(&grads)?;
+    let mut worst = Worst::default();
+    for (i, format) in formats.into_iter().enumerate() {
+        let partner = tensors[i].partner.as_ref().expect("given");
+        let (got, tolerance) = match format {
+            Format::F32 => {
+                let found = read(&engine, partner).map_err(|error| error.to_string())?;
+                (found.into_iter().map(f64::from).collect(), SINGLE)
+            }
+            half => {
+                let bits = round_trip(&engine, partner)?;
+                (bits.iter().map(|bits| decode(half, *bits)).collect(), half_place(half))
+            }
+        };
+        compare(0, "perturbed", &[got], &want[i..=i], tolerance, &mut worst)?;
+    }
+    Ok(())
+}
+
+/// To one of the two neighbours, the same for the same seed however work is cut, and right on average.
+pub(crate) fn by_chance(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let other = burn_wsam::engine::Tuning { chunk_len: 16, workgroup: 16, ..engine.tuning() };
+    let other = burn_wsam::engine::Tuning { max_norm_chunk_len: 4096, ..other };
+    let other = Engine::with_tuning(engine.device(), engine.queue(), other);
+    let other = Arc::new(other.map_err(|error| error.to_string())?);
+    for format in FORMATS {
+        let weights = halves(format, model(1, &LENS));
+        let grad = halves(format, model(2, &LENS));
+        let hyper = Hyperparameters { rho: 1.0, ..sgd() };
+        let exact = OracleRoute::new(hyper.clone(), weights.clone()).ascend(&grad)?;
+        let ascended = |engine: &Arc<Engine>, placement, rounding| {
+            let model = Model::new(engine, &hyper, format, false, &weights)?;
+            model.placed(placement).ascend(&grad, rounding)
+        };
+        let out = Placement::OutOfPlace;
+        let seeds = 100;
+        let mut sums: Vec<Vec<f64>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
+        for seed in 0..seeds {
+            let rounding = Rounding::Stochastic { seed };
+            let got = ascended(&engine, out, rounding)?;
+            for (tensor, (got, exact)) in got.iter().zip(&exact).enumerate() {
+                for (i, (got, exact)) in got.iter().zip(exact).enumerate() {
+                    sums[tensor][i] += got - exact;
+                    if (got - exact).abs() > 1.001 * place_at(format, *exact) {
+                        return Err(format!("{format:?}: {exact} became {got}"));
+                    }
+                }
+            }
+            if seed == 7 {
+                let again = ascended(&engine, out, rounding)?;
+                let cut = ascended(&other, out, rounding)?;
+                let in_place = ascended(&engine, Placement::InPlace, rounding)?;
+                if [&again, &cut, &in_place].iter().any(|same| **same != got) {
+                    return Err(format!("{format:?}: one seed, different bits"));
+                }
+                if ascended(&engine, out, Rounding::Stochastic { seed: 7 << 32 })? == got {
+                    return Err(format!("{format:?}: the seed's upper half counts for nothing"));
+                }
+            }
+        }
+        // The error of a place is at most a place wide: of the mean of so many, six deviations.
+        let deviations = sums.iter().zip(&exact).flat_map(|(sums, exact)| {
+            sums.iter().zip(exact).map(|(sum, exact)| {
+                sum / seeds as f64 / (place_at(format, *exact) / 2.0 / (seeds as f64).sqrt())
+            })
+        });
+        let (mut largest, mut square, mut count) = (0f64, 0.0, 0.0);
+        for deviation in deviations {
+            largest = largest.max(deviation.abs());
+            square += deviation * deviation;
+            count += 1.0;
+        }
+        // Tosses of every chance between 0 and 1 have two thirds.
+        if !(largest < 6.0 && (0.6..0.73).contains(&(square / count))) {
+            return Err(format!("{format:?}: {largest} deviations, {} on average", square / count));
+        }
+    }
+    Ok(())
+}
+
+/// The distance between halves at a magnitude.
+fn place_at(format: Format, x: f64) -> f64 {
+    let (digits, least) = if format == Format::F16 { (10, -14) } else { (7, -126) };
+    let exponent = x.abs().log2().floor().max(f64::from(least));
+    (exponent - f64::from(digits)).exp2()
+}
+
+/// Skipped over one NaN: weights, masters and states keep their bits.
+pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    for format in FORMATS {
+        for (placement, master) in [(Placement::OutOfPlace, false), (Placement::InPlace, true)] {
+            for bad in [f64::NAN, f64::INFINITY] {
+                let hyper = sgd_momentum();
+                let weights = model(1, &LENS);
+                let mut route = Model::new(&engine, &hyper, format, master, &weights)?;
+                route = route.placed(placement);
+                let seen = |route: &Model| {
+                    Ok::<_, String>((route.weights()?, route.masters()?, route.state()?))
+                };
+                route.ascend(&halves(format, model(3, &LENS)), Rounding::Nearest)?;
+                route.descend(0.1, &halves(format, model(4, &LENS)))?;
+                let before = seen(&route)?;
+                let mut grads = [5, 6].map(|seed| halves(format, model(seed, &LENS)));
+                for pass in 0..2 {
+                    let [grad, perturbed] = &mut grads;
+                    let kept = [grad, perturbed].map(|grads| grads[5][4098]);
+                    grads[pass][5][4098] = bad;
+                    route.ascend(&grads[0], Rounding::Nearest)?;
+                    route.descend(0.1, &grads[1])?;
+                    grads[pass][5][4098] = kept[pass];
+                    if seen(&route)? != before {
+                        return Err(format!("{format:?}, {placement:?}, {bad}: something moved"));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Two bytes for each access of weights and gradients, four for states and masters.
+pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let hyper = propagating(adamw());
+    let elements: u64 = LENS.iter().map(|len| *len as u64).sum();
+    // norm g, ascent w g -> partner, descent w g g~ m v -> w m v; and with masters, w twice.
+    let plain = 2 + 3 * 2 + (3 * 2 + 8) + (2 + 8);
+    let master = 2 + (4 + 2 + 2) + (4 + 2 * 2 + 8) + (2 + 4 + 8);
+    for (has_master, want) in [(false, plain), (true, master)] {
+        let mut route = Model::new(&engine, &hyper, Format::F16, has_master, &model(1, &LENS))?;
+        route.ascend(&model(2, &LENS), Rounding::Nearest)?;
+        route.descend(0.1, &model(3, &LENS))?;
+        let stats = route.stats;
+        if (stats.bytes(), stats.extra_bytes) != (want * elements, 2 * elements) {
+            return Err(format!("{stats:?}, but {want} bytes a parameter"));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let half = |len: usize| upload(&engine, Format::F16, &vec![0; len]);
+    let single = |len: usize| slice(&engine, &vec![0.0; len]);
+    let good = || AscentTensor { weight: half(5), grad: half(5), partner: Some(half(5)), group: 0 };
+    let ascend = |tensor: AscentTensor, placement| {
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        let options = AscentOptions { placement, ..Default::default() };
+        engine.ascent(&mut encoder, &sgd(), options, &[tensor]).map(|ascent| ascent.stats())
+    };
+    let (out, inside) = (Placement::OutOfPlace, Placement::InPlace);
+    for placement in [out, inside] {
+        ascend(good(), placement).map_err(|error| error.to_string())?;
+    }
+    let wrong =
+        |role, found| Err(EngineError::Format { tensor: 0, role, found, expected: Format::F16 });
+    let moved = |offset| Slice { offset, ..half(16) };
+    let short = engine.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 12,
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    });
+    let short = Slice::new(&short, 5).with_format(Format::F16);
+    let bf16 = half(5).with_format(Format::Bf16);
+    let misaligned = |role, offset, alignment| {
+        Err(EngineError::Misaligned { tensor: 0, role, offset, alignment })
+    };
+    let shifted = |offset| Slice { offset, len: 5, ..moved(offset) };
+    let odd_master = Slice { offset: 8, len: 5, ..single(16) };
+    for (what, tensor, placement, want) in [
+        (
+            "a gradient in f32",
+            AscentTensor { grad: single(5), ..good() },
+            out,
+            wrong(Role::Grad, Format::F32),
+        ),
+        (
+            "bf16 beside f16",
+            AscentTensor { grad: bf16, ..good() },
+            out,
+            wrong(Role::Grad, Format::Bf16),
+        ),
+        (
+            "a partner in f32",
+            AscentTensor { partner: Some(single(5)), ..good() },
+            out,
+            wrong(Role::Partner, Format::F32),
+        ),
+        (
+            "a master to be written",
+            AscentTensor { weight: single(5), ..good() },
+            inside,
+            wrong(Role::Weight, Format::F32),
+        ),
+        (
+            "half a vector in",
+            AscentTensor { grad: shifted(4), ..good() },
+            out,
+            misaligned(Role::Grad, 4, 8),
+        ),
+        (
+            "half a vector of a master",
+            AscentTensor { weight: odd_master, ..good() },
+            out,
+            misaligned(Role::Weight, 8, 16),
+        ),
+        (
+            "no room for the last vector",
+            AscentTensor { grad: short, ..good() },
+            out,
+            Err(EngineError::OutOfBounds { tensor: 0, role: Role::Grad, end: 16, size: 12 }),
+        ),
+    ] {
+        let got = ascend(tensor, placement);
+        if got != want {
+            return Err(format!("{what}: {got:?}"));
+        }
+    }
+    Ok(())
+}

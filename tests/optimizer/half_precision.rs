@@ -1,0 +1,265 @@
+//! A model in two precisions, on gradients that are given.
+
+use super::Target;
+use super::nets::{fork, text};
+use crate::common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
+use burn::module::{Module, Param, ParamId};
+use burn::optim::{GradientsParams, LionConfig};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn_wsam::method::Hyperparameters;
+use burn_wsam::{AdamWBaseConfig, BaseConfig, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig};
+use half::f16;
+
+#[derive(Module, Debug)]
+struct Mixed {
+    single: Param<Tensor<1>>,
+    half: Param<Tensor<2>>,
+}
+
+const SINGLE: usize = 301;
+const HALF: [usize; 2] = [7, 9];
+
+/// Repeatable values, of either precision.
+fn values(seed: u64) -> [Vec<f64>; 2] {
+    let wave =
+        |i: usize, len: usize| ((i * 7919 + 31 * seed as usize) % len) as f64 / len as f64 - 0.45;
+    [
+        (0..SINGLE).map(|i| f64::from(wave(i, 977) as f32)).collect(),
+        (0..HALF[0] * HALF[1]).map(|i| f16::from_f64(wave(i, 509)).to_f64()).collect(),
+    ]
+}
+
+fn single(values: &[f64], device: &Device) -> Tensor<1> {
+    let values: Vec<f32> = values.iter().map(|x| *x as f32).collect();
+    Tensor::from_data(TensorData::new(values, [SINGLE]), device)
+}
+
+fn half(values: &[f64], device: &Device) -> Tensor<2> {
+    let values: Vec<f16> = values.iter().map(|x| f16::from_f64(*x)).collect();
+    Tensor::from_data(TensorData::new(values, HALF), (device, DType::F16))
+}
+
+impl Mixed {
+    fn new(values: &[Vec<f64>; 2], device: &Device) -> Self {
+        Self {
+            single: Param::from_tensor(single(&values[0], device)),
+            half: Param::from_tensor(half(&values[1], device)),
+        }
+    }
+
+    fn grads(&self, seed: u64) -> GradientsParams {
+        let device = self.single.val().device().inner();
+        let [single_grad, half_grad] = values(seed);
+        let mut grads = GradientsParams::new();
+        grads.register(self.single.id, single(&single_grad, &device));
+        grads.register(self.half.id, half(&half_grad, &device));
+        grads
+    }
+
+    fn ids(&self) -> [ParamId; 2] {
+        [self.single.id, self.half.id]
+    }
+
+    fn read(&self) -> Result<Vec<Vec<f64>>, String> {
+        let (single, half) = (self.single.val().into_data(), self.half.val().into_data());
+        if half.dtype() != DType::F16 {
+            return Err(format!("half precision became {:?}", half.dtype()));
+        }
+        Ok(vec![single.iter::<f64>().collect(), half.iter::<f64>().collect()])
+    }
+}
+
+/// Half a last place of f16, and what f32 adds to it.
+const HALF_PLACE: Tolerance = Tolerance { rtol: 1.001 / 2048.0, atol: 2e-6, share: 4e-6 };
+
+fn near(
+    what: &'static str,
+    got: &[Vec<f64>],
+    want: &[Vec<f64>],
+    half: Tolerance,
+) -> Result<(), String> {
+    let mut worst = Worst::default();
+    compare(0, what, &got[..1], &want[..1], Tolerance::SINGLE, &mut worst)?;
+    compare(0, what, &got[1..], &want[1..], half, &mut worst)
+}
+
+fn bases() -> [BaseConfig; 2] {
+    [SgdBaseConfig::new().into(), AdamWBaseConfig::new().into()]
+}
+
+fn config(base: BaseConfig) -> WsamConfig {
+    WsamConfig::new(base).with_rho(1.0).with_max_norm(Some(2.0))
+}
+
+fn state(optim: &Wsam, model: &Mixed) -> Result<Vec<Vec<Vec<f64>>>, String> {
+    let mut planes = Vec::new();
+    for id in model.ids() {
+        let state = optim.state(id).map_err(text)?.ok_or("no state")?;
+        for (place, (_, data)) in state.tensors.into_iter().enumerate() {
+            if data.dtype() != DType::F32 {
+                return Err(format!("a state in {:?}", data.dtype()));
+            }
+            planes.resize(planes.len().max(place + 1), Vec::new());
+            planes[place].push(data.iter::<f64>().collect());
+        }
+    }
+    Ok(planes)
+}
+
+/// One step beside the oracle; and more of them beside the other route, if there is one.
+pub(crate) fn oracle(target: &Target) -> Result<(), String> {
+    for base in bases() {
+        let config = config(base);
+        let hyper = config.hyperparameters().map_err(text)?;
+        let mut optim = target.init(&config)?;
+        let model = Mixed::new(&values(1), &target.device);
+        let mut reference = OracleRoute::new(hyper, values(1).to_vec());
+
+        let grads = model.grads(2);
+        let ascended = optim.ascend(model, grads).map_err(text)?;
+        let want = reference.ascend(&values(2))?;
+        near("perturbed", &ascended.read()?, &want, HALF_PLACE)?;
+        let grads = ascended.grads(3);
+        let mut model = optim.descend(0.1, ascended, grads).map_err(text)?;
+        near("weight", &model.read()?, &reference.descend(0.1, &values(3))?, HALF_PLACE)?;
+        for (got, want) in state(&optim, &model)?.iter().zip(&reference.state()?) {
+            near("state", got, want, Tolerance::SINGLE)?;
+        }
+
+        let ops = Target { policy: RoutePolicy::TensorOps, ..target.clone() };
+        let (mut other, mut twin) = (ops.init(&config)?, Mixed::new(&values(1), &target.device));
+        twin = step(&mut other, twin, 2)?;
+        for seed in [4, 6, 8] {
+            model = step(&mut optim, model, seed)?;
+            twin = step(&mut other, twin, seed)?;
+        }
+        // Sums that end next to a tie may be rounded to either side, at each of four steps.
+        let places = Tolerance { rtol: 4.0 / 1024.0, atol: 1e-5, share: 1e-4 };
+        near("the other route", &model.read()?, &twin.read()?, places)?;
+    }
+    Ok(())
+}
+
+fn step(optim: &mut Wsam, model: Mixed, seed: u64) -> Result<Mixed, String> {
+    let grads = model.grads(seed);
+    let ascended = optim.ascend(model, grads).map_err(text)?;
+    let grads = ascended.grads(seed + 1);
+    optim.descend(0.1, ascended, grads).map_err(text)
+}
+
+/// As the ordinary step, but for one more rounding.
+pub(crate) fn lean(target: &Target) -> Result<(), String> {
+    for base in bases() {
+        let config = config(base);
+        let hyper: Hyperparameters = config.hyperparameters().map_err(text)?;
+        let mut optim = target.init(&config)?;
+        let model = Mixed::new(&values(1), &target.device);
+        let mut reference = OracleRoute::new(hyper, values(1).to_vec());
+        let grads = model.grads(2);
+        let ascended = optim.lean_ascend(0.1, model, grads).map_err(text)?;
+        near("perturbed", &ascended.read()?, &reference.ascend(&values(2))?, HALF_PLACE)?;
+        let grads = ascended.grads(3);
+        let model = optim.lean_descend(ascended, grads).map_err(text)?;
+        // The weights of the two halves are of order 1.
+        let twice = Tolerance { rtol: 2.5 / 2048.0, atol: 1e-3, share: f64::MAX };
+        near("weight", &model.read()?, &reference.descend(0.1, &values(3))?, twice)?;
+    }
+    Ok(())
+}
+
+/// A Burn optimizer steps on gradients of the parameters' own type.
+pub(crate) fn external(target: &Target) -> Result<(), String> {
+    for decouple in [true, false] {
+        let config = WsamConfig::new(BaseConfig::Burn).with_rho(1.0).with_decouple(decouple);
+        let lion = LionConfig::new().init();
+        let optim = config.with_route(target.policy).with_burn_optimizer(lion).init(&target.device);
+        let mut optim = optim.map_err(text)?;
+        let model = Mixed::new(&values(1), &target.device);
+        let before = model.read()?;
+        let model = step(&mut optim, model, 2)?;
+        // Lion moves each weight by the learning rate; the sharpness step, by far less.
+        let moved = model.read()?.concat().iter().zip(before.concat()).all(|(new, old)| {
+            let by = (new - old).abs();
+            (0.01..1.0).contains(&by)
+        });
+        if !moved {
+            return Err("not all weights moved as Lion moves them".to_owned());
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn resume(target: &Target) -> Result<(), String> {
+    for base in bases() {
+        let stochastic = (target.policy == RoutePolicy::Fused).then_some(5);
+        let config = config(base).with_stochastic_rounding(stochastic);
+        let mut optim = target.init(&config)?;
+        let mut model = step(&mut optim, Mixed::new(&values(1), &target.device), 2)?;
+        let bytes = optim.into_bytes(&model).map_err(text)?;
+        let mut resumed = target.init(&config)?;
+        resumed.from_bytes(&model, bytes).map_err(text)?;
+        let mut twin = fork(&model);
+        for seed in [4, 6] {
+            model = step(&mut optim, model, seed)?;
+            twin = step(&mut resumed, twin, seed)?;
+        }
+        if model.read()? != twin.read()? {
+            return Err("the resumed run went elsewhere".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Both passes in Burn's own kernels: the loss of a linear model falls.
+pub(crate) fn trains(target: &Target) -> Result<(), String> {
+    let mut optim = target.init(&config(SgdBaseConfig::new().into()).with_rho(0.05))?;
+    let [_, inputs] = values(2);
+    let inputs = half(&inputs, &target.device);
+    let loss = |model: &Mixed| {
+        let out = inputs.clone().matmul(model.half.val().transpose());
+        let single = model.single.val().powi_scalar(2).mean();
+        single + (out - 1.0).powi_scalar(2).mean().cast(FloatDType::F32)
+    };
+    let mut model = Mixed::new(&values(1), &target.device);
+    let mut losses = Vec::new();
+    for _ in 0..20 {
+        let (stepped, report) = optim.step(0.2, model, loss).map_err(text)?;
+        model = stepped;
+        losses.push(report.loss().into_scalar::<f32>());
+    }
+    model.read()?;
+    // From about 1.4; a NaN is no less.
+    match losses.last() {
+        Some(last) if *last < 0.5 * losses[0] => Ok(()),
+        _ => Err(format!("losses {losses:?}")),
+    }
+}
+
+/// A perturbation below half a place: lost to the nearest, and not by chance.
+pub(crate) fn by_chance(target: &Target) -> Result<(), String> {
+    let base = || SgdBaseConfig::new().into();
+    let config = WsamConfig::new(base()).with_rho(5e-4).with_gamma(0.5);
+    let by_chance = config.clone().with_stochastic_rounding(Some(1));
+    if target.policy != RoutePolicy::Fused {
+        return match target.init(&by_chance) {
+            Err(error) if error.contains("stochastic rounding") => Ok(()),
+            other => Err(format!("refused by no one: {other:?}")),
+        };
+    }
+    let ascended = |config: &WsamConfig| {
+        let mut optim = target.init(config)?;
+        let model = Mixed::new(&values(1), &target.device);
+        let grads = model.grads(2);
+        optim.ascend(model, grads).map_err(text)?.read()
+    };
+    let moved = |halves: &[f64]| halves.iter().zip(&values(1)[1]).filter(|(a, b)| a != b).count();
+    let (nearest, once, again) = (ascended(&config)?, ascended(&by_chance)?, ascended(&by_chance)?);
+    // Small weights have small last places.
+    if once != again || moved(&nearest[1]) * 2 > moved(&once[1]) {
+        return Err(format!("{} moved, {} by chance", moved(&nearest[1]), moved(&once[1])));
+    }
+    if nearest[0] != once[0] {
+        return Err("single precision was rounded by chance".to_owned());
+    }
+    Ok(())
+}
