@@ -112,8 +112,8 @@
 //! it. Two things are lost to rounding. Of the perturbation, what is less than half of a weight's last place:
 //! nothing worth mention in `f16` below some million parameters, most of it in `bf16`.
 //! [`stochastic_rounding`](crate::WsamConfig::stochastic_rounding) keeps it on average. And of the update the
-//! same, as with any optimizer: where that matters keep the module in `f32`, cast to half precision in its forward
-//! pass, and gradients and steps are in `f32`.
+//! same, as with any optimizer: [`master_weights`](crate::WsamConfig::master_weights) are an `f32` copy that steps
+//! go from and to. Or keep the module in `f32` and cast to half precision in its forward pass.
 //!
 #![cfg_attr(feature = "train", doc = include_str!("guide/learner.md"))]
 #![cfg_attr(

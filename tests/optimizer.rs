@@ -107,6 +107,8 @@ const HALVES: &[(&str, Test)] = &[
     ("half precision in lean mode", half_precision::lean),
     ("half precision around Burn's optimizers", half_precision::external),
     ("half precision resumes bit for bit", half_precision::resume),
+    ("half precision with master weights", half_precision::master_weights),
+    ("master weights stay", half_precision::master_weights_stay),
     ("half precision by chance", half_precision::by_chance),
 ];
 

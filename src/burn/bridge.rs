@@ -14,7 +14,7 @@ pub(crate) use direct::{Bridge, Resident, identity};
 pub(crate) use fusion::{Bridge, Resident, identity};
 
 use super::error::WsamError;
-use super::slots::Form;
+use super::forms::Form;
 use crate::engine::{Format, Slice};
 use burn::backend::StreamId;
 use burn::backend::ops::FloatTensorOps;

@@ -229,6 +229,11 @@ pub struct WsamConfig {
     /// than half of a weight's last place: the seed of the first step's numbers, from which later ones
     /// follow. For the fused route; parameters in `f32` take no notice.
     pub stochastic_rounding: Option<u64>,
+    /// Keep weights in `f32` for parameters in half precision, from which steps go and to which; the
+    /// parameters are their rounded copy. 4 bytes a parameter; part of records. Parameters that somebody else
+    /// has changed are taken as they are. Not for lean mode.
+    #[config(default = false)]
+    pub master_weights: bool,
     /// Which way the steps may run.
     #[config(default = "RoutePolicy::Auto")]
     pub route: RoutePolicy,
@@ -267,8 +272,8 @@ impl WsamConfig {
     ///
     /// # Errors
     ///
-    /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] for
-    /// lean mode with the coupled form, [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without
+    /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] and
+    /// [`WsamError::LeanMasters`] for lean mode with the coupled form or master weights, [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without
     /// an optimizer, [`WsamError::NotFused`] if the policy demands the fused route and the
     /// device does not allow it, [`WsamError::StochasticRounding`] for that in tensor operations.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
@@ -310,6 +315,9 @@ impl WsamConfig {
             if self.lean {
                 return own("lean mode");
             }
+            if self.master_weights {
+                return own("master weights");
+            }
             if hyper.groups.iter().any(|group| group.lr_factor != 1.0) {
                 return own("the learning-rate factor of a group");
             }
@@ -317,12 +325,16 @@ impl WsamConfig {
                 return own("the weight decay of a group");
             }
         }
+        if self.lean && self.master_weights {
+            return Err(WsamError::LeanMasters);
+        }
         self.loss_scale.as_ref().map_or(Ok(()), LossScaleConfig::validate)?;
         let options = Options {
             track_norms: self.track_norms,
             lean: self.lean,
             mask_seed: self.mask_seed,
             stochastic_rounding: self.stochastic_rounding,
+            master_weights: self.master_weights,
             refuses: self.non_finite == NonFinitePolicy::Refuse,
             loss_scale: self.loss_scale.clone().map(LossScale::new),
         };
@@ -344,7 +356,7 @@ impl BurnWsamConfig {
     /// # Errors
     ///
     /// As there; and [`WsamError::BurnOptimizer`] for a configuration with another base,
-    /// [`WsamError::NotWithBurnOptimizer`] for lean mode and for groups with a learning-rate factor or
+    /// [`WsamError::NotWithBurnOptimizer`] for lean mode, master weights, and groups with a learning-rate factor or
     /// weight decay, which are the optimizer's to have.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
         self.config.init_around(Some(self.optimizer.clone()), device)

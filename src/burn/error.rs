@@ -111,6 +111,9 @@ pub enum WsamError {
     /// Lean mode was asked for with the coupled form, whose base step needs `g~`.
     #[error("lean mode takes the base step before g~ is known, so it needs decouple = true")]
     LeanCoupled,
+    /// Lean mode was asked for with master weights, which it would leave behind.
+    #[error("lean steps know of no master weights")]
+    LeanMasters,
     /// Stochastic rounding was asked for in tensor operations.
     #[error("stochastic rounding is the fused route's, but the route is {route}")]
     StochasticRounding {

@@ -5,22 +5,26 @@
 //! of the model that the user keeps never changes. State lives in arenas only this optimizer has.
 
 mod external;
+mod masters;
 mod steps;
 
 use super::bridge::{Bridge, Memory, OnDevice, Resident, Room, identity};
 use super::device::Shared;
 use super::error::WsamError;
+use super::forms::Form;
 use super::report::Norms;
 use super::runner::{Context, Runner};
-use super::slots::{Form, Slot};
-use super::state::{OptimizerState, read};
+use super::slots::Slot;
+use super::state::{OptimizerState, read, state_names};
 use super::verdict::{Finite, Unsettled};
-use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, StepStats, norms_of};
+use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, Slice, StepStats, norms_of};
 use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
 use burn::backend::TensorMetadata;
+
 use burn::module::ParamId;
 use burn::tensor::Shape;
+use masters::Master;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -74,6 +78,8 @@ struct State {
     len: u64,
     /// In the order of [`Base::state_names`].
     memory: Vec<Memory>,
+    /// Of a parameter in half precision: those that the weights of the last step are a copy of.
+    master: Option<Memory>,
     bridge: Bridge,
 }
 
@@ -155,7 +161,16 @@ struct Row {
     shape: Shape,
     len: u64,
     weight: Memory,
+    /// In `f32`, if there are any.
+    master: Option<Memory>,
     grad: Memory,
+}
+
+impl Row {
+    /// Where a step goes from.
+    fn origin(&self) -> Slice {
+        self.master.as_ref().unwrap_or(&self.weight).slice.clone()
+    }
 }
 
 impl Fused {
@@ -204,9 +219,10 @@ impl Fused {
             if placed.is_none() {
                 tensors.push(slot.weight.clone());
             }
+            let master = self.master(context, &slot, placed.is_some(), &mut tensors)?;
             weights.push(slot.weight);
             tensors.push(slot.grad);
-            known.push((slot.id, slot.group, perturbed, shape, slot.len as u64, placed));
+            known.push((slot.id, slot.group, perturbed, shape, slot.len as u64, placed, master));
         }
         let resolved = bridge.resolve(tensors, arenas, Vec::new())?;
         let (mut resolved, arenas) = (resolved.tensors.into_iter(), resolved.arenas);
@@ -216,9 +232,14 @@ impl Fused {
         };
         let rows = known
             .into_iter()
-            .map(|(id, group, perturbed, shape, len, placed)| {
+            .map(|(id, group, perturbed, shape, len, placed, master)| {
                 let weight = placed.map_or_else(&mut next, Ok)?;
-                Ok(Row { id, group, perturbed, shape, len, weight, grad: next()? })
+                let master = match master {
+                    Master::None => None,
+                    Master::Placed(memory) => Some(memory),
+                    Master::Resolving => Some(next()?),
+                };
+                Ok(Row { id, group, perturbed, shape, len, weight, master, grad: next()? })
             })
             .collect::<Result<_, WsamError>>()?;
         Ok((bridge, rows, arenas, weights))
@@ -273,16 +294,14 @@ impl Fused {
         stepping.collect()
     }
 
-    fn advance(
-        &mut self,
-        bridge: &Bridge,
-        ids: &[ParamId],
-        rooms: &[Room],
-        stepped: Vec<(u64, Vec<Memory>)>,
-    ) {
-        for ((id, room), (step, memory)) in ids.iter().zip(rooms).zip(stepped) {
-            let new = || State { step, len: room.len, memory, bridge: bridge.clone() };
-            self.states.entry(*id).and_modify(|state| state.step = step).or_insert_with(new);
+    fn advance(&mut self, bridge: &Bridge, rows: &[Row], stepped: Vec<(u64, Vec<Memory>)>) {
+        for (row, (step, memory)) in rows.iter().zip(stepped) {
+            let (len, master) = (row.len, row.master.clone());
+            let known = self.states.entry(row.id).and_modify(|state| {
+                state.step = step;
+                state.master.clone_from(&master);
+            });
+            known.or_insert_with(|| State { step, len, memory, master, bridge: bridge.clone() });
         }
     }
 
@@ -348,11 +367,12 @@ impl Fused {
             return Ok(None);
         }
         let shape = Shape::from([state.len as usize]);
-        let shapes = vec![shape.clone(); state.memory.len()];
-        let tensors = state.bridge.tensors(&state.memory, &shapes);
+        let memory: Vec<_> = state.memory.iter().chain(&state.master).cloned().collect();
+        let shapes = vec![shape.clone(); memory.len()];
+        let tensors = state.bridge.tensors(&memory, &shapes);
         let data = tensors.into_iter().map(|tensor| read(OnDevice::give(tensor, shape.clone())));
         let data = data.collect::<Result<Vec<_>, _>>()?;
-        let tensors = base.state_names().iter().copied().zip(data).collect();
+        let tensors = state_names(base).zip(data).collect();
         Ok(Some(OptimizerState { step, tensors }))
     }
 }

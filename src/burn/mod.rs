@@ -4,6 +4,7 @@ mod ascended;
 mod config;
 mod error;
 mod external;
+mod forms;
 mod groups;
 mod loss_scale;
 mod masks;
@@ -42,7 +43,7 @@ pub use loss_scale::LossScaleConfig;
 pub use optimizer::{Perturbation, Wsam};
 pub use report::StepReport;
 pub use route::{Route, TensorOpsReason};
-pub use state::OptimizerState;
+pub use state::{MASTER, OptimizerState};
 
 #[cfg(feature = "fused-wsam")]
 pub use device::{device, device_with, share};

@@ -3,6 +3,7 @@
 mod lean;
 mod outcome;
 mod passes;
+mod settings;
 
 pub use passes::Perturbation;
 #[cfg(feature = "train")]
@@ -23,7 +24,7 @@ use super::route::{Route, TensorOpsReason};
 use super::runner::{self, Context, Pending, Runner};
 use super::state::OptimizerState;
 use super::tensor_ops::TensorOps;
-use crate::method::{Coupling, Group, Hyperparameters};
+use crate::method::{Coupling, Hyperparameters};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
@@ -91,6 +92,7 @@ pub(crate) struct Options {
     pub(super) lean: bool,
     pub(super) mask_seed: Option<u64>,
     pub(super) stochastic_rounding: Option<u64>,
+    pub(super) master_weights: bool,
     /// Steps that are left out are errors.
     pub(super) refuses: bool,
     pub(super) loss_scale: Option<LossScale>,
@@ -165,45 +167,6 @@ impl Wsam {
     /// The method's hyperparameters. Around a Burn optimizer `base` is plain SGD, and says nothing of it.
     pub fn hyperparameters(&self) -> &Hyperparameters {
         &self.hyper
-    }
-
-    /// Sets the radius of the perturbation, for a schedule. Call it between steps. Groups with one of
-    /// their own keep it.
-    ///
-    /// # Errors
-    ///
-    /// [`WsamError::Hyperparameter`] for a value outside its domain; nothing has changed then.
-    pub fn set_rho(&mut self, rho: f64) -> Result<(), WsamError> {
-        self.set(Hyperparameters { rho, ..self.hyper.clone() })
-    }
-
-    /// Sets the weight of the sharpness, for a schedule. Call it between steps: an ordinary descent
-    /// takes the one that is set when it runs, a lean one that of its ascent.
-    ///
-    /// # Errors
-    ///
-    /// As [`set_rho`](Self::set_rho).
-    pub fn set_gamma(&mut self, gamma: f64) -> Result<(), WsamError> {
-        self.set(Hyperparameters { gamma, ..self.hyper.clone() })
-    }
-
-    /// Sets how a group departs from the method: `group` is its place in
-    /// [`WsamConfig::groups`](crate::WsamConfig::groups). Call it between steps.
-    ///
-    /// # Errors
-    ///
-    /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::EmptyGroup`] for a
-    /// group that is not there; nothing has changed then.
-    pub fn set_group(&mut self, group: usize, departs: Group) -> Result<(), WsamError> {
-        let mut hyper = self.hyper.clone();
-        *hyper.groups.get_mut(group).ok_or(WsamError::EmptyGroup { group })? = departs;
-        self.set(hyper)
-    }
-
-    fn set(&mut self, hyper: Hyperparameters) -> Result<(), WsamError> {
-        hyper.validate()?;
-        self.hyper = hyper;
-        Ok(())
     }
 
     /// What the last whole step cost; `None` before the first one and in tensor operations.
@@ -385,9 +348,16 @@ impl Wsam {
     fn parts(&mut self) -> (&mut Way, Option<&mut External>, Context<'_>) {
         let inv_scale = self.loss_scale().recip();
         let Self { hyper, groups, external, options, device, way, .. } = self;
-        let Options { track_norms, stochastic_rounding, .. } = *options;
-        let context =
-            Context { hyper, groups, track_norms, stochastic_rounding, inv_scale, device };
+        let Options { track_norms, stochastic_rounding, master_weights, .. } = *options;
+        let context = Context {
+            hyper,
+            groups,
+            track_norms,
+            stochastic_rounding,
+            master_weights,
+            inv_scale,
+            device,
+        };
         (way, external.as_mut(), context)
     }
 
@@ -401,6 +371,11 @@ impl Wsam {
         self.settle()?;
         let (way, external, context) = self.parts();
         Ok((way, external, Context { inv_scale, ..context }))
+    }
+
+    /// Whether parameters in half precision have master weights.
+    pub(super) fn has_masters(&self) -> bool {
+        self.options.master_weights
     }
 
     /// Seeds of the next step.

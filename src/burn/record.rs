@@ -4,9 +4,16 @@
 //! [`AdamW`](burn::optim::AdamW) of Burn 0.22 name theirs, `"{parameter id}.{field}"`, so that a
 //! record of either serves the other.
 
+mod external;
+
+#[cfg(feature = "train")]
+pub(super) use external::OPTIMIZER;
+
 use super::error::WsamError;
+use super::forms::computed_in;
 use super::optimizer::Wsam;
-use super::slots::{Path, computed_in};
+use super::slots::Path;
+use super::state::MASTER;
 use crate::method::Base;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::OptimizerRecord;
@@ -19,8 +26,10 @@ use std::collections::{BTreeMap, HashSet};
 pub(crate) struct Loaded {
     pub(crate) id: ParamId,
     pub(crate) step: u64,
-    /// Flat, of the parameter's element type, in the order of [`Base::state_names`].
+    /// Flat, of the type that the parameter's steps are computed in, in the order of
+    /// [`Base::state_names`].
     pub(crate) tensors: Vec<TensorData>,
+    pub(crate) master: Option<TensorData>,
     pub(crate) len: u64,
 }
 
@@ -33,14 +42,15 @@ pub(super) struct Recorded {
 
 /// All that [`Recorded`] may hold, of whatever base optimizer.
 #[cfg(feature = "train")]
-pub(super) const TENSOR_FIELDS: [&str; 4] =
-    ["momentum.velocity", "momentum.moment_1", "momentum.moment_2", "momentum.max_moment_2"];
+pub(super) const TENSOR_FIELDS: [&str; 5] = [
+    "momentum.velocity",
+    "momentum.moment_1",
+    "momentum.moment_2",
+    "momentum.max_moment_2",
+    MASTER,
+];
 #[cfg(feature = "train")]
 pub(super) const STEP_FIELDS: [&str; 2] = ["step", "momentum.time"];
-
-/// In a learner's checkpoint: a Burn optimizer's own record as bytes, at one of the parameters.
-#[cfg(feature = "train")]
-pub(super) const OPTIMIZER: &str = "wsam.optimizer";
 
 /// Burn's key of a parameter's rank.
 const RANK: &str = "__rank";
@@ -103,7 +113,8 @@ impl Wsam {
     ) -> Result<Option<Recorded>, WsamError> {
         let Some(state) = self.state(id)? else { return Ok(None) };
         let (base, found) = (&self.hyperparameters().base, shape.num_elements());
-        let tensors = state.tensors.into_iter().zip(fields(base)).map(|((_, data), field)| {
+        let names = fields(base).chain([MASTER]);
+        let tensors = state.tensors.into_iter().zip(names).map(|((_, data), field)| {
             let (bytes, flat, dtype) = data.into_parts();
             if flat.num_elements() != found {
                 let state = flat.num_elements();
@@ -138,17 +149,6 @@ impl Wsam {
         self.from_bytes(model, record.into_bytes().map_err(failed)?)
     }
 
-    /// Takes a Burn optimizer's own record, which it judges by itself: what does not fit its kind is
-    /// left out, and those parameters start anew.
-    fn read_external<M: Module>(&mut self, model: &M, bytes: Bytes) -> Result<(), WsamError> {
-        let copy = |bytes: &Bytes| Bytes::from_bytes_vec(bytes.to_vec());
-        let entries = entries(Reader::from_bytes(copy(&bytes)).map_err(failed)?)?;
-        check_known(&parameters(model), &entries)?;
-        let record = OptimizerRecord::from_bytes(bytes).map_err(failed)?;
-        self.load_external(record);
-        Ok(())
-    }
-
     fn read<M: Module>(&mut self, model: &M, reader: Reader) -> Result<(), WsamError> {
         self.replace(model, entries(reader)?)
     }
@@ -163,30 +163,6 @@ impl Wsam {
         self.replace(model, states.into_iter().map(|(id, state)| (id, state.into())).collect())
     }
 
-    /// The state of the Burn optimizer that is the base.
-    #[cfg(feature = "train")]
-    pub(super) fn recorded_external(&self) -> Result<Option<Recorded>, WsamError> {
-        let Some(optimizer) = self.burn_optimizer() else { return Ok(None) };
-        let bytes = optimizer.into_bytes().map_err(failed)?.to_vec();
-        let len = bytes.len();
-        let tensors = vec![(OPTIMIZER, TensorData::new(bytes, [len]))];
-        Ok(Some(Recorded { tensors, scalars: Vec::new() }))
-    }
-
-    /// Takes it back, from wherever it is among the states of a checkpoint.
-    #[cfg(feature = "train")]
-    pub(super) fn load_recorded_external<M: Module>(
-        &mut self,
-        model: &M,
-        states: Vec<(u64, Recorded)>,
-    ) -> Result<(), WsamError> {
-        let mut tensors = states.into_iter().flat_map(|(_, state)| state.tensors);
-        let found = tensors.find(|(field, _)| *field == OPTIMIZER);
-        let lacks = || failed("it is not of a training with WSAM around a Burn optimizer");
-        let (_, data) = found.ok_or_else(lacks)?;
-        self.read_external(model, Bytes::from_bytes_vec(data.as_bytes().to_vec()))
-    }
-
     fn replace<M: Module>(
         &mut self,
         model: &M,
@@ -194,12 +170,12 @@ impl Wsam {
     ) -> Result<(), WsamError> {
         let parameters = parameters(model);
         check_known(&parameters, &entries)?;
-        let base = self.hyperparameters().base;
+        let (base, has_masters) = (self.hyperparameters().base, self.has_masters());
         let ids: Vec<_> = parameters.iter().map(|parameter| parameter.id).collect();
         let loaded = parameters
             .into_iter()
             .filter_map(|parameter| Some((entries.remove(&parameter.id.val())?, parameter)))
-            .map(|(entry, parameter)| entry.fit(&base, parameter))
+            .map(|(entry, parameter)| entry.fit(&base, has_masters, parameter))
             // A parameter without elements takes no part in a step.
             .filter(|loaded| loaded.as_ref().map_or(true, |state| state.len > 0))
             .collect::<Result<Vec<_>, _>>()?;
@@ -385,9 +361,18 @@ fn entries(reader: Reader) -> Result<BTreeMap<u64, Entry>, WsamError> {
 
 impl Entry {
     /// The state of `parameter`, checked against it and the base optimizer.
-    fn fit(mut self, base: &Base, parameter: Parameter) -> Result<Loaded, WsamError> {
+    fn fit(
+        mut self,
+        base: &Base,
+        has_masters: bool,
+        parameter: Parameter,
+    ) -> Result<Loaded, WsamError> {
         let Parameter { id, path: param, shape, dtype } = parameter;
-        let mut expected: Vec<_> = fields(base).map(str::to_owned).collect();
+        // A record of a run without them is as good: they begin with the weights.
+        let has_master =
+            has_masters && computed_in(dtype) != dtype && self.tensors.contains_key(MASTER);
+        let expected = fields(base).chain(has_master.then_some(MASTER));
+        let mut expected: Vec<_> = expected.map(str::to_owned).collect();
         expected.sort();
         let found: Vec<_> = self.tensors.keys().cloned().collect();
         if found != expected {
@@ -402,7 +387,8 @@ impl Entry {
             failed(format!("{param} has no step count in 1..=2^53 at {}", step_field(base)))
         })?;
         let len = shape.num_elements();
-        let tensors = fields(base)
+        let mut tensors = fields(base)
+            .chain([MASTER])
             .filter_map(|field| self.tensors.remove(field))
             .map(|data| {
                 if *data.shape() != shape {
@@ -416,7 +402,8 @@ impl Entry {
                 let flat = TensorData::try_from_bytes(bytes, [len], dtype_found).map_err(failed)?;
                 Ok(flat.convert_dtype(computed_in(dtype)))
             })
-            .collect::<Result<_, _>>()?;
-        Ok(Loaded { id, step, tensors, len: len as u64 })
+            .collect::<Result<Vec<_>, _>>()?;
+        let master = if has_master { tensors.pop() } else { None };
+        Ok(Loaded { id, step, tensors, master, len: len as u64 })
     }
 }

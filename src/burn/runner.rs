@@ -2,11 +2,12 @@
 //! the way from the module to a list of parameters and back is the same for both.
 
 use super::error::WsamError;
+use super::forms::{Form, computed_in};
 use super::groups::{check_groups, group_of};
 use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
-use super::slots::{Collected, Form, Slot, assign, collect, collect_perturbed, perturbed_copy};
+use super::slots::{Collected, Slot, assign, collect, collect_perturbed, perturbed_copy};
 use super::verdict::Settled;
 use crate::method::{Hyperparameters, InGroup};
 use burn::module::{Module, ParamGroup, ParamId};
@@ -23,12 +24,19 @@ pub(crate) struct Context<'a> {
     pub(crate) track_norms: bool,
     /// Seed of the optimizer's, if it rounds by chance.
     pub(crate) stochastic_rounding: Option<u64>,
+    /// Whether parameters in half precision have master weights.
+    pub(crate) master_weights: bool,
     /// What gradients are multiplied by, from a step's first half on.
     pub(crate) inv_scale: f64,
     pub(crate) device: &'a Device,
 }
 
 impl Context<'_> {
+    /// Whether a slot has master weights.
+    pub(crate) fn has_master<T>(&self, slot: &Slot<T>) -> bool {
+        self.master_weights && computed_in(slot.dtype) != slot.dtype
+    }
+
     /// The method as a slot's group sees it.
     pub(crate) fn in_group<T>(&self, slot: &Slot<T>) -> InGroup {
         // Slots have no other groups than those there are.

@@ -1,6 +1,7 @@
 //! A look at the optimizer's state.
 
 use super::error::WsamError;
+use crate::method::Base;
 use burn::tensor::{Tensor, TensorData};
 
 /// State of one parameter, read back to the host.
@@ -9,8 +10,18 @@ pub struct OptimizerState {
     /// Steps this parameter has taken.
     pub step: u64,
     /// Name and values of each state tensor, flat, in the order of
-    /// [`Base::state_names`](crate::method::Base::state_names).
+    /// [`Base::state_names`](crate::method::Base::state_names); behind them [`MASTER`], if the parameter has
+    /// master weights.
     pub tensors: Vec<(&'static str, TensorData)>,
+}
+
+/// The name of [master weights](crate::WsamConfig::master_weights) among the tensors of a state, and in
+/// records.
+pub const MASTER: &str = "master";
+
+/// Names of all that a parameter may have.
+pub(crate) fn state_names(base: &Base) -> impl Iterator<Item = &'static str> {
+    base.state_names().iter().copied().chain([MASTER])
 }
 
 /// The way from the device to the host.

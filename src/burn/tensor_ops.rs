@@ -7,16 +7,17 @@ mod norms;
 pub(crate) use norms::TensorNorms;
 
 use super::error::WsamError;
+use super::forms::{Flat, reconciled};
 use super::record::Loaded;
 use super::report::Norms;
 use super::runner::{Context, Half, Runner};
-use super::slots::{Flat, Slot};
-use super::state::{OptimizerState, read};
+use super::slots::Slot;
+use super::state::{OptimizerState, read, state_names};
 use super::verdict::{Settled, Unsettled};
 use crate::method::{Base, Blend, InGroup, NonFinite};
 use base::base_step;
 use burn::module::ParamId;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use finite::{Fact, Facts, unless, unless_state};
 use norms::{
     climb, clip_factor, look_at_gradient, look_at_perturbed, scale_of_g, scaled, unscaled,
@@ -27,6 +28,8 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(crate) struct TensorOps {
     states: HashMap<ParamId, State>,
+    /// Of parameters in half precision.
+    masters: HashMap<ParamId, Tensor<1>>,
     unsettled: Option<Box<Unsettled<Facts>>>,
 }
 
@@ -80,8 +83,9 @@ impl TensorOps {
         if step == 0 {
             return Ok(None);
         }
-        let data = state.tensors.iter().cloned().map(read).collect::<Result<Vec<_>, _>>()?;
-        let tensors = base.state_names().iter().copied().zip(data).collect();
+        let tensors = state.tensors.iter().chain(self.masters.get(&id));
+        let data = tensors.cloned().map(read).collect::<Result<Vec<_>, _>>()?;
+        let tensors = state_names(base).zip(data).collect();
         Ok(Some(OptimizerState { step, tensors }))
     }
 
@@ -109,7 +113,7 @@ impl Runner for TensorOps {
         context: Context<'_>,
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Half<Self, Kept>, WsamError> {
-        let slots = unscaled(slots, context.inv_scale);
+        let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
         let (tensors, norms) = climb(context, &slots, false);
         Ok(Half { tensors, rest: Kept { slots, norms }, retired: Vec::new() })
     }
@@ -135,17 +139,18 @@ impl Runner for TensorOps {
             .zip(grads_perturbed)
             .map(|((slot, lr), g_perturbed)| {
                 let InGroup { base, blend, lr_factor, .. } = context.in_group(&slot);
+                let has_master = context.has_master(&slot);
                 let lr = lr * lr_factor;
                 let g = scaled(slot.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
                 let g_perturbed = unless(&falls_back, g_perturbed, g.clone());
                 let h = mix(&blend, &g, &g_perturbed);
-                let old = slot.weight.clone();
-                let mut w = self.stepped(&base, lr, slot.id, slot.weight, h, &skipped);
+                let (old, id) = (slot.weight.clone(), slot.id);
+                let mut w = self.stepped(&base, lr, id, slot.weight, h, &skipped);
                 if blend.sharpness != 0.0 {
                     w = w - (g_perturbed - g) * (lr * blend.sharpness);
                 }
-                unless(&skipped, w, old)
+                self.noted(id, has_master, unless(&skipped, w, old))
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
@@ -218,7 +223,7 @@ impl Runner for TensorOps {
         rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Half<Self, ()>, WsamError> {
-        let slots = unscaled(slots, context.inv_scale);
+        let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
         let norms = look_at_gradient(context, &slots);
         let skipped = norms.finite.skipped(norms.policy);
         self.judged(slots.iter().map(|slot| slot.id).collect(), &norms);
@@ -228,10 +233,11 @@ impl Runner for TensorOps {
             .zip(rates)
             .map(|(slot, lr)| {
                 let InGroup { base, lr_factor, .. } = context.in_group(&slot);
+                let has_master = context.has_master(&slot);
                 let g = scaled(slot.grad, &scale_g);
-                let old = slot.weight.clone();
-                let w = self.stepped(&base, lr * lr_factor, slot.id, slot.weight, g, &skipped);
-                unless(&skipped, w, old)
+                let (old, id) = (slot.weight.clone(), slot.id);
+                let w = self.stepped(&base, lr * lr_factor, id, slot.weight, g, &skipped);
+                self.noted(id, has_master, unless(&skipped, w, old))
             })
             .collect();
         Ok(Half { tensors, rest: (), retired: Vec::new() })
@@ -313,15 +319,17 @@ impl Runner for TensorOps {
         ids: &[ParamId],
         loaded: Vec<Loaded>,
     ) -> Result<(), WsamError> {
-        ids.iter().for_each(|id| drop(self.states.remove(id)));
-        for Loaded { id, step, tensors, .. } in loaded {
-            let tensors = tensors
-                .into_iter()
-                .map(|data| {
-                    let dtype = data.dtype();
-                    Tensor::from_data(data, (device, dtype))
-                })
-                .collect();
+        for id in ids {
+            self.states.remove(id);
+            self.masters.remove(id);
+        }
+        for Loaded { id, step, tensors, master, .. } in loaded {
+            let put = |data: TensorData| {
+                let dtype = data.dtype();
+                Tensor::from_data(data, (device, dtype))
+            };
+            self.masters.extend(master.map(|master| (id, put(master))));
+            let tensors = tensors.into_iter().map(put).collect();
             self.states.insert(id, State { step, tensors });
         }
         Ok(())
@@ -336,6 +344,29 @@ impl Runner for TensorOps {
 }
 
 impl TensorOps {
+    /// Steps go from master weights, where there are any.
+    fn with_masters(
+        &self,
+        context: Context<'_>,
+        mut slots: Vec<Slot<Tensor<1>>>,
+    ) -> Vec<Slot<Tensor<1>>> {
+        for slot in &mut slots {
+            if context.has_master(slot) {
+                let master = self.masters.get(&slot.id).cloned();
+                slot.weight = reconciled(slot.weight.clone(), slot.dtype, master);
+            }
+        }
+        slots
+    }
+
+    /// The stepped weights, which are master weights if it has them.
+    fn noted(&mut self, id: ParamId, has_master: bool, w: Tensor<1>) -> Tensor<1> {
+        if has_master {
+            self.masters.insert(id, w.clone());
+        }
+        w
+    }
+
     /// The base optimizer's step of one parameter; its state advances, unless the step is skipped.
     fn stepped(
         &mut self,

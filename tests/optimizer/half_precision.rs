@@ -7,7 +7,9 @@ use burn::module::{Module, Param, ParamId};
 use burn::optim::{GradientsParams, LionConfig};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use burn_wsam::method::Hyperparameters;
-use burn_wsam::{AdamWBaseConfig, BaseConfig, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig};
+use burn_wsam::{
+    AdamWBaseConfig, BaseConfig, MASTER, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig, WsamError,
+};
 use half::f16;
 
 #[derive(Module, Debug)]
@@ -192,7 +194,7 @@ pub(crate) fn external(target: &Target) -> Result<(), String> {
 pub(crate) fn resume(target: &Target) -> Result<(), String> {
     for base in bases() {
         let stochastic = (target.policy == RoutePolicy::Fused).then_some(5);
-        let config = config(base).with_stochastic_rounding(stochastic);
+        let config = config(base).with_stochastic_rounding(stochastic).with_master_weights(true);
         let mut optim = target.init(&config)?;
         let mut model = step(&mut optim, Mixed::new(&values(1), &target.device), 2)?;
         let bytes = optim.into_bytes(&model).map_err(text)?;
@@ -232,6 +234,89 @@ pub(crate) fn trains(target: &Target) -> Result<(), String> {
     match losses.last() {
         Some(last) if *last < 0.5 * losses[0] => Ok(()),
         _ => Err(format!("losses {losses:?}")),
+    }
+}
+
+/// A half's master weights, as the optimizer has them.
+fn masters(optim: &Wsam, model: &Mixed) -> Result<Vec<f64>, String> {
+    let state = optim.state(model.half.id).map_err(text)?.ok_or("no state")?;
+    match state.tensors.last() {
+        Some((MASTER, data)) => Ok(data.iter::<f64>().collect()),
+        other => Err(format!("no master weights, but {other:?}")),
+    }
+}
+
+/// Steps too small for most halves to take notice of, beside the oracle.
+fn follow(
+    optim: &mut Wsam,
+    mut model: Mixed,
+    reference: &mut OracleRoute,
+    seeds: &[u64],
+) -> Result<Mixed, String> {
+    for seed in seeds {
+        let grads = model.grads(*seed);
+        let ascended = optim.ascend(model, grads).map_err(text)?;
+        near("perturbed", &ascended.read()?, &reference.ascend(&values(*seed))?, HALF_PLACE)?;
+        let grads = ascended.grads(seed + 1);
+        model = optim.descend(1e-4, ascended, grads).map_err(text)?;
+        let want = reference.descend(1e-4, &values(seed + 1))?;
+        near("weight", &model.read()?, &want, HALF_PLACE)?;
+        let masters = vec![model.read()?.remove(0), masters(optim, &model)?];
+        near("master", &masters, &want, Tolerance::SINGLE)?;
+    }
+    Ok(model)
+}
+
+/// Master weights are the oracle's as single precision is, whatever is rounded on the way.
+pub(crate) fn master_weights(target: &Target) -> Result<(), String> {
+    for base in bases() {
+        let config = config(base).with_master_weights(true);
+        let hyper = config.hyperparameters().map_err(text)?;
+        let mut optim = target.init(&config)?;
+        let mut model = Mixed::new(&values(1), &target.device);
+        let mut reference = OracleRoute::new(hyper.clone(), values(1).to_vec());
+        model = follow(&mut optim, model, &mut reference, &[2, 4, 6, 8])?;
+        if hyper.base.state_names().is_empty() {
+            // Somebody else's weights in the model: they are what counts.
+            let other = Mixed::new(&values(9), &target.device);
+            let [single, half] = model.ids();
+            model = Mixed {
+                single: Param::initialized(single, other.single.val()),
+                half: Param::initialized(half, other.half.val()),
+            };
+            let mut reference = OracleRoute::new(hyper, values(9).to_vec());
+            follow(&mut optim, model, &mut reference, &[2, 4])?;
+        }
+    }
+    Ok(())
+}
+
+/// A step that is left out leaves them; lean steps are refused.
+pub(crate) fn master_weights_stay(target: &Target) -> Result<(), String> {
+    let config = config(SgdBaseConfig::new().into()).with_master_weights(true);
+    let mut optim = target.init(&config)?;
+    let mut model = step(&mut optim, Mixed::new(&values(1), &target.device), 2)?;
+    let before = (model.read()?, masters(&optim, &model)?);
+    let device = target.device.clone().inner();
+    let mut grads = model.grads(4);
+    grads.remove::<2>(model.half.id);
+    let mut bad = values(4)[1].clone();
+    bad[62] = f64::INFINITY;
+    grads.register(model.half.id, half(&bad, &device));
+    let ascended = optim.ascend(model, grads).map_err(text)?;
+    let grads = ascended.grads(5);
+    model = optim.descend(0.1, ascended, grads).map_err(text)?;
+    if (model.read()?, masters(&optim, &model)?) != before {
+        return Err("a step that was left out moved something".to_owned());
+    }
+    let grads = model.grads(6);
+    match optim.lean_ascend(0.1, model, grads) {
+        Err(rejected) if matches!(rejected.error, WsamError::LeanMasters) => {}
+        other => return Err(format!("a lean step: {other:?}")),
+    }
+    match target.init(&config.with_lean(true)) {
+        Err(error) if error.contains("master weights") => Ok(()),
+        other => Err(format!("lean mode: {other:?}")),
     }
 }
 

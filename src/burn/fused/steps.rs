@@ -3,17 +3,18 @@
 use super::{Evidence, Fused, Kept, LeanKept, Mixed, Row, State, Trial};
 use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident, Room};
 use crate::burn::error::WsamError;
+use crate::burn::forms::Form;
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
 use crate::burn::runner::{Context, Half, Runner};
-use crate::burn::slots::{Form, Slot};
+use crate::burn::slots::Slot;
 use crate::burn::verdict::Settled;
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
     LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
 };
 use burn::module::ParamId;
-use burn::tensor::{DType, Device, Shape, Tensor};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
 impl Runner for Fused {
     type Form = OnDevice;
@@ -37,7 +38,7 @@ impl Runner for Fused {
             .iter()
             .zip(partner_slices(&rows, &partners))
             .map(|(row, partner)| AscentTensor {
-                weight: row.weight.slice.clone(),
+                weight: row.origin(),
                 grad: row.grad.slice.clone(),
                 partner,
                 group: row.group,
@@ -66,7 +67,7 @@ impl Runner for Fused {
         let Context { hyper, track_norms, .. } = context;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
         let (ids, rooms, shapes) = columns(&rows);
-        let mut arenas = vec![rooms.clone()];
+        let mut arenas = vec![rooms];
         arenas.extend(self.new_states(&hyper.base, rows.iter().map(|row| (row.id, row.len))));
         let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
         let (grads_perturbed, mut arenas) = (resolved.tensors, resolved.arenas);
@@ -79,7 +80,7 @@ impl Runner for Fused {
             .zip(&stepping)
             .map(|(((row, updated), grad_perturbed), (step, state))| DescentTensor {
                 weight: updated.slice.clone(),
-                anchor: Some(row.weight.slice.clone()),
+                anchor: Some(row.origin()),
                 grad: row.grad.slice.clone(),
                 grad_perturbed: grad_perturbed.slice.clone(),
                 state: slices(state),
@@ -94,7 +95,7 @@ impl Runner for Fused {
         self.judged(encoder, Trial { ids: &ids, policy, lean: false, norms })?;
 
         // Nothing can fail any more: the step is taken.
-        self.advance(&bridge, &ids, &rooms, stepping);
+        self.advance(&bridge, &rows, stepping);
         let tensors = bridge.tensors(&updated, &shapes);
         self.place(&ids, &tensors, updated);
         self.count(ascent.stats(), stats);
@@ -115,7 +116,7 @@ impl Runner for Fused {
         let mut arenas = vec![partner_rooms(context, &slots), slots.iter().map(room).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
         let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
-        let (ids, rooms, shapes) = columns(&rows);
+        let (ids, _, shapes) = columns(&rows);
         let stepping = self.stepping(&ids, arenas.split_off(2));
         let (stepped, partners) = (arenas.swap_remove(1), arenas.swap_remove(0));
         let tensors: Vec<_> = rows
@@ -138,7 +139,7 @@ impl Runner for Fused {
         let (policy, norms) = (hyper.non_finite, ascent.norms());
         self.judged(encoder, Trial { ids: &ids, policy, lean: true, norms })?;
 
-        self.advance(&bridge, &ids, &rooms, stepping);
+        self.advance(&bridge, &rows, stepping);
         // The weights are the model's alone now, and go with it.
         ids.iter().for_each(|id| drop(self.weights.remove(id)));
         let perturbed = bridge.tensors(&partners, &partner_shapes(&rows));
@@ -205,7 +206,7 @@ impl Runner for Fused {
         let mut arenas = vec![slots.iter().map(room).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
         let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
-        let (ids, rooms, shapes) = columns(&rows);
+        let (ids, _, shapes) = columns(&rows);
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
         let tensors: Vec<_> = rows
@@ -214,7 +215,7 @@ impl Runner for Fused {
             .zip(&stepping)
             .map(|((row, updated), (step, state))| BaseTensor {
                 weight: updated.slice.clone(),
-                anchor: Some(row.weight.slice.clone()),
+                anchor: Some(row.origin()),
                 grad: row.grad.slice.clone(),
                 state: slices(state),
                 step: *step,
@@ -228,7 +229,7 @@ impl Runner for Fused {
         let (policy, norms) = (hyper.non_finite, base.norms());
         self.judged(encoder, Trial { ids: &ids, policy, lean: false, norms })?;
 
-        self.advance(&bridge, &ids, &rooms, stepping);
+        self.advance(&bridge, &rows, stepping);
         let tensors = bridge.tensors(&updated, &shapes);
         self.place(&ids, &tensors, updated);
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
@@ -287,18 +288,32 @@ impl Runner for Fused {
     ) -> Result<(), WsamError> {
         let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
         let kinds = loaded.first().map_or(0, |state| state.tensors.len());
-        let rooms: Vec<_> = loaded.iter().map(|state| Room::single(state.len)).collect();
-        let arenas = bridge.resolve(Vec::new(), vec![rooms; kinds], Vec::new())?.arenas;
-        ids.iter().for_each(|id| drop(self.states.remove(id)));
+        let room = |state: &Loaded| Room::single(state.len);
+        let mut arenas = vec![loaded.iter().map(room).collect(); kinds];
+        arenas.push(loaded.iter().filter(|state| state.master.is_some()).map(room).collect());
+        let mut arenas = bridge.resolve(Vec::new(), arenas, Vec::new())?.arenas;
+        let mut masters = arenas.pop().unwrap_or_default().into_iter();
+        for id in ids {
+            self.states.remove(id);
+            // Which master weights it is a copy of, if of any, is to be seen.
+            self.weights.remove(id);
+        }
         let mut arenas: Vec<_> = arenas.into_iter().map(Vec::into_iter).collect();
-        for Loaded { id, step, tensors, len } in loaded {
+        let write = |Memory { slice, .. }: &Memory, data: TensorData| {
+            let data = data.convert_dtype(DType::F32);
+            // What Burn has pending was submitted; these writes come before all later work.
+            self.engine.queue().write_buffer(&slice.buffer, slice.offset, data.as_bytes());
+        };
+        for Loaded { id, step, tensors, master, len } in loaded {
             let memory: Vec<_> = arenas.iter_mut().filter_map(Iterator::next).collect();
-            for (Memory { slice, .. }, data) in memory.iter().zip(tensors) {
-                let data = data.convert_dtype(DType::F32);
-                // What Burn has pending was submitted; these writes come before all later work.
-                self.engine.queue().write_buffer(&slice.buffer, slice.offset, data.as_bytes());
-            }
-            self.states.insert(id, State { step, len, memory, bridge: bridge.clone() });
+            memory.iter().zip(tensors).for_each(|(memory, data)| write(memory, data));
+            let master = master.and_then(|data| Some((masters.next()?, data)));
+            let master = master.map(|(memory, data)| {
+                write(&memory, data);
+                memory
+            });
+            let state = State { step, len, memory, master, bridge: bridge.clone() };
+            self.states.insert(id, state);
         }
         Ok(())
     }

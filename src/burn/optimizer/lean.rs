@@ -45,6 +45,9 @@ impl Wsam {
         if self.hyper.coupling == Coupling::Coupled {
             return Err(Rejected::new(model, WsamError::LeanCoupled));
         }
+        if self.has_masters() {
+            return Err(Rejected::new(model, WsamError::LeanMasters));
+        }
         let (way, external, context) = match self.settled_parts() {
             Ok(parts) => parts,
             Err(error) => return Err(Rejected::new(model, error)),

@@ -2,7 +2,8 @@
 
 use super::SharpnessError;
 use crate::burn::error::WsamError;
-use crate::burn::slots::{Flat, Path, collect, collect_perturbed, perturbed_copy};
+use crate::burn::forms::Flat;
+use crate::burn::slots::{Path, collect, collect_perturbed, perturbed_copy};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};

@@ -1,0 +1,46 @@
+//! Hyperparameters that change between steps.
+
+use super::Wsam;
+use crate::burn::error::WsamError;
+use crate::method::{Group, Hyperparameters};
+
+impl Wsam {
+    /// Sets the radius of the perturbation, for a schedule. Call it between steps. Groups with one of
+    /// their own keep it.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError::Hyperparameter`] for a value outside its domain; nothing has changed then.
+    pub fn set_rho(&mut self, rho: f64) -> Result<(), WsamError> {
+        self.set(Hyperparameters { rho, ..self.hyper.clone() })
+    }
+
+    /// Sets the weight of the sharpness, for a schedule. Call it between steps: an ordinary descent
+    /// takes the one that is set when it runs, a lean one that of its ascent.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_rho`](Self::set_rho).
+    pub fn set_gamma(&mut self, gamma: f64) -> Result<(), WsamError> {
+        self.set(Hyperparameters { gamma, ..self.hyper.clone() })
+    }
+
+    /// Sets how a group departs from the method: `group` is its place in
+    /// [`WsamConfig::groups`](crate::WsamConfig::groups). Call it between steps.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::EmptyGroup`] for a
+    /// group that is not there; nothing has changed then.
+    pub fn set_group(&mut self, group: usize, departs: Group) -> Result<(), WsamError> {
+        let mut hyper = self.hyper.clone();
+        *hyper.groups.get_mut(group).ok_or(WsamError::EmptyGroup { group })? = departs;
+        self.set(hyper)
+    }
+
+    fn set(&mut self, hyper: Hyperparameters) -> Result<(), WsamError> {
+        hyper.validate()?;
+        self.hyper = hyper;
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! Records of a base optimizer of Burn's.
+
+#[cfg(feature = "train")]
+use super::Recorded;
+use super::{check_known, entries, failed, parameters};
+use crate::burn::error::WsamError;
+use crate::burn::optimizer::Wsam;
+use burn::module::Module;
+use burn::optim::OptimizerRecord;
+use burn::tensor::Bytes;
+#[cfg(feature = "train")]
+use burn::tensor::TensorData;
+use burn_pack::Reader;
+
+/// In a learner's checkpoint: a Burn optimizer's own record as bytes, at one of the parameters.
+#[cfg(feature = "train")]
+pub(in crate::burn) const OPTIMIZER: &str = "wsam.optimizer";
+
+impl Wsam {
+    /// Takes a Burn optimizer's own record, which it judges by itself: what does not fit its kind is
+    /// left out, and those parameters start anew.
+    pub(super) fn read_external<M: Module>(
+        &mut self,
+        model: &M,
+        bytes: Bytes,
+    ) -> Result<(), WsamError> {
+        let copy = |bytes: &Bytes| Bytes::from_bytes_vec(bytes.to_vec());
+        let entries = entries(Reader::from_bytes(copy(&bytes)).map_err(failed)?)?;
+        check_known(&parameters(model), &entries)?;
+        let record = OptimizerRecord::from_bytes(bytes).map_err(failed)?;
+        self.load_external(record);
+        Ok(())
+    }
+
+    /// The state of the Burn optimizer that is the base.
+    #[cfg(feature = "train")]
+    pub(in crate::burn) fn recorded_external(&self) -> Result<Option<Recorded>, WsamError> {
+        let Some(optimizer) = self.burn_optimizer() else { return Ok(None) };
+        let bytes = optimizer.into_bytes().map_err(failed)?.to_vec();
+        let len = bytes.len();
+        let tensors = vec![(OPTIMIZER, TensorData::new(bytes, [len]))];
+        Ok(Some(Recorded { tensors, scalars: Vec::new() }))
+    }
+
+    /// Takes it back, from wherever it is among the states of a checkpoint.
+    #[cfg(feature = "train")]
+    pub(in crate::burn) fn load_recorded_external<M: Module>(
+        &mut self,
+        model: &M,
+        states: Vec<(u64, Recorded)>,
+    ) -> Result<(), WsamError> {
+        let mut tensors = states.into_iter().flat_map(|(_, state)| state.tensors);
+        let found = tensors.find(|(field, _)| *field == OPTIMIZER);
+        let lacks = || failed("it is not of a training with WSAM around a Burn optimizer");
+        let (_, data) = found.ok_or_else(lacks)?;
+        self.read_external(model, Bytes::from_bytes_vec(data.as_bytes().to_vec()))
+    }
+}
