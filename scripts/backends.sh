@@ -41,11 +41,23 @@ arch=$(uname -m)
 lavapipe=/usr/share/vulkan/icd.d/lvp_icd.$arch.json
 swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
 
-# What the cells depend on: those of other sources are not shown.
-state=$(git ls-files Cargo.lock build.rs shaders src tests scripts/dawn scripts/backends/src web |
-    grep -v '\.\(md\|png\)$' | xargs cat | cksum | tr ' ' '-')
-find "$work/cells" -name '*.tsv' ! -name "*.$state.tsv" -delete
-cells() { echo "$work/cells/$1.$state.tsv"; }
+# What a group's cells depend on: those of other sources are not shown.
+sources() {
+    case $1 in
+        compilers) git ls-files Cargo.lock shaders src/layout scripts/backends ;;
+        tint | dawn) git ls-files shaders src/layout scripts/dawn web/wsam tests/golden ;;
+        browser) git ls-files shaders src/layout web ;;
+        *)
+            # tests/golden and tests/engine, by the engine and in Burn.
+            git ls-files Cargo.lock Cargo.toml build.rs shaders src tests/common tests/golden \
+                tests/golden.rs tests/engine tests/engine.rs | grep -v '^src/bin/\|^src/burn/train'
+            ;;
+    esac | grep -v '\.\(md\|png\)$'
+}
+cells() { echo "$work/cells/$1.$(sources "$1" | xargs cat | cksum | tr ' ' '-').tsv"; }
+for group in $groups; do
+    find "$work/cells" -name "$group.*.tsv" ! -path "$(cells "$group")" -delete
+done
 
 say() { printf '\n== %s\n' "$1" >&2; }
 asked() { case " $wanted " in *" $1 "*) ;; *) return 1 ;; esac }

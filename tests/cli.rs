@@ -28,6 +28,8 @@ const ON_ADAPTERS: &[(&str, Test)] = &[
     ("check passes", check_passes),
     ("check fails on a wrong number", wrong_number),
     ("bench gives JSON and a picture", bench),
+    #[cfg(feature = "burn")]
+    ("bench beside tensor operations", bench_tensor_ops),
     ("bench in lean mode", bench_lean),
     ("bench refuses what does not fit", bench_too_large),
     ("scaling gives JSON", scaling),
@@ -292,6 +294,17 @@ fn bench(gpu: &Gpu) -> Result<(), String> {
         assert_eq!(row(&report, "descent, SGD + momentum")["bytes"], 24 * parameters);
     }
     assert!(fs::read_to_string(&picture).unwrap().contains("small: "));
+    Ok(())
+}
+
+/// From builds with Burn.
+#[cfg(feature = "burn")]
+fn bench_tensor_ops(gpu: &Gpu) -> Result<(), String> {
+    let report = benched(gpu, &folder("tensor-ops"), &["--tensor-ops"]);
+    let median = |name| row(&report, name)["seconds"]["median"].as_f64().unwrap();
+    let want = median("step, tensor operations") / median("step, SGD + momentum");
+    let times = row(&report, "step, tensor operations")["counts"]["times_the_step"].as_f64();
+    assert!((times.unwrap() / want - 1.0).abs() < 1e-9 && want > 0.0, "{report:#}");
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! The Burn optimizer as a route, on any device.
 
-use super::golden::{Golden, Tensors, narrow, widen};
 #[cfg(feature = "fused-wsam")]
-use super::gpu::Gpu;
+use super::adapters::Gpu;
+use super::golden::{Golden, Tensors, narrow, widen};
 use super::replay::Route;
 use burn::module::{Module, Param, ParamId};
 use burn::optim::GradientsParams;

@@ -23,6 +23,11 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<(), Error> {
             rows.push(timing.step(set, &model, Value::Null)?);
             rows.extend(timing.stages(set, &model)?);
             rows.push(timing.copy(set, &model)?);
+            drop(model);
+            #[cfg(feature = "burn")]
+            if options.tensor_ops {
+                rows.extend(timing.tensor_ops(gpu, set, &rows)?);
+            }
         }
         reports.push(Report { machine: machine(&gpu.adapter.get_info()), rows });
     }

@@ -16,6 +16,9 @@ pub(crate) enum Error {
     NoSuchAdapter { wanted: String, found: Vec<String> },
     #[error("{adapter}: {source}")]
     Engine { adapter: String, source: EngineError },
+    #[cfg(feature = "burn")]
+    #[error("{adapter}: {reason}")]
+    Burn { adapter: String, reason: String },
     #[error("{0}")]
     Golden(String),
     #[error("{failed} of {all} replays failed")]

@@ -8,8 +8,9 @@ mod error;
 mod options;
 mod parameters;
 mod plot;
-
 mod scaling;
+#[cfg(feature = "burn")]
+mod tensor_ops;
 mod timing;
 mod toy;
 
@@ -18,6 +19,8 @@ mod toy;
 #[allow(dead_code, unreachable_pub)]
 mod replayed {
     pub mod adapters;
+    #[cfg(feature = "burn")]
+    pub mod burned;
     pub mod golden;
     pub mod lean;
     pub mod raw;
@@ -29,6 +32,8 @@ mod replayed {
 #[path = "../../../benches/common"]
 #[allow(dead_code)]
 mod measured {
+    #[cfg(feature = "burn")]
+    pub(crate) mod burned;
     pub(crate) mod copy;
     pub(crate) mod raw;
     pub(crate) mod rows;

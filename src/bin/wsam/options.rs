@@ -63,6 +63,11 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "SET", value_delimiter = ',', default_value = "resnet50")]
     pub(crate) params: Vec<Parameters>,
 
+    /// Time the same step in Burn's tensor operations on the same adapter, too.
+    #[cfg(feature = "burn")]
+    #[arg(long)]
+    pub(crate) tensor_ops: bool,
+
     #[command(flatten)]
     pub(crate) step: StepOptions,
 

@@ -8,6 +8,8 @@ use crate::measured::{copy, stages};
 use crate::options::{BaseChoice, Mode, StepOptions};
 use crate::parameters::Named;
 use crate::replayed::adapters::Gpu;
+#[cfg(feature = "burn")]
+use crate::tensor_ops::TensorOps;
 use burn_wsam::engine::{Engine, EngineError};
 use burn_wsam::layout::Stage;
 use burn_wsam::method::{Coupling, Hyperparameters, NonFinite};
@@ -105,8 +107,37 @@ impl<'a> Timing<'a> {
             Mode::Lean => ", lean",
         };
         let name = format!("step, {}{mode}", self.base);
-        let run = || steps.run(&self.engine, &self.hyper).map(|(time, _)| time);
+        let run = || steps.run(&self.engine, &self.hyper).map(|(time, _)| time).map_err(fail);
         self.row(set, name, Some(stats.bytes()), counts, run)
+    }
+
+    /// The same step in tensor operations, how many times the engine's; nothing where Burn has no tensors
+    /// so large, which is said. `rows` has the engine's.
+    #[cfg(feature = "burn")]
+    pub(crate) fn tensor_ops(
+        &self,
+        gpu: &Gpu,
+        set: &Named,
+        rows: &[Row],
+    ) -> Result<Option<Row>, Error> {
+        let largest = self.engine.device().limits().max_storage_buffer_binding_size;
+        if let Some(len) = set.1.iter().find(|len| 4 * **len > largest) {
+            let (adapter, set) = (&self.adapter, &set.0);
+            self.progress.println(format!(
+                "{adapter}: {set} not in tensor operations: Burn keeps a tensor in one binding of at \
+                 most {largest} bytes, and one has {len} elements"
+            ));
+            return Ok(None);
+        }
+        let mut ops = TensorOps::new(gpu, &self.adapter, &self.hyper, self.lean(), set)?;
+        let name = "step, tensor operations".to_owned();
+        let mut row = self.row(set, name, None, Value::Null, || ops.run())?;
+        let is_step = |other: &&Row| other.set == set.0 && other.name.starts_with("step, ");
+        if let Some(step) = rows.iter().find(is_step) {
+            let times = row.quartiles()[1] / step.quartiles()[1];
+            row.counts = json!({ "times_the_step": times });
+        }
+        Ok(Some(row))
     }
 
     /// Each stage by itself; nothing where the adapter has no timestamps, which is said.
@@ -123,7 +154,10 @@ impl<'a> Timing<'a> {
         for stage in stages::stages(self.lean()) {
             let bytes = parameters * stages::bytes(stage, self.states() as u64);
             let bytes = Some(bytes).filter(|bytes| *bytes > 0);
-            let run = || stages::stage_time(&timed, &self.hyper, &steps, stage);
+            let run = || {
+                let time = stages::stage_time(&timed, &self.hyper, &steps, stage);
+                time.map_err(|error| self.failed(error))
+            };
             let row = self.row(set, stages::name(stage, self.base), bytes, Value::Null, run)?;
             if stage == Stage::Norm && row.quartiles()[1] == 0.0 {
                 let adapter = &self.adapter;
@@ -147,10 +181,9 @@ impl<'a> Timing<'a> {
         name: String,
         bytes: Option<u64>,
         counts: Value,
-        mut run: impl FnMut() -> Result<Duration, EngineError>,
+        mut run: impl FnMut() -> Result<Duration, Error>,
     ) -> Result<Row, Error> {
         self.progress.set_message(format!("{}: {set}, {name}", self.adapter));
-        let mut run = || run().map_err(|error| self.failed(error));
         // The first run compiles and allocates.
         run()?;
         let (mut seconds, start) = (Vec::new(), Instant::now());

@@ -1,0 +1,73 @@
+//! The same step in Burn's tensor operations on the same adapter: what a model is stepped by where the
+//! kernels do not run.
+
+use crate::error::Error;
+use crate::measured::burned::Flat;
+use crate::parameters::Named;
+use crate::replayed::adapters::Gpu;
+use crate::replayed::burned::{config, device};
+use burn::tensor::{Device, Tensor};
+use burn_wsam::method::Hyperparameters;
+use burn_wsam::{NonFinitePolicy, Rejected, RoutePolicy, Wsam};
+use std::time::{Duration, Instant};
+
+/// A model in Burn, and its optimizer.
+pub(crate) struct TensorOps {
+    adapter: String,
+    device: Device,
+    optim: Wsam,
+    lean: bool,
+    gradients: Vec<Tensor<1>>,
+    model: Option<Flat>,
+}
+
+impl TensorOps {
+    pub(crate) fn new(
+        gpu: &Gpu,
+        adapter: &str,
+        hyper: &Hyperparameters,
+        lean: bool,
+        (_, lens): &Named,
+    ) -> Result<Self, Error> {
+        let adapter = adapter.to_owned();
+        let failed = |reason| Error::Burn { adapter: adapter.clone(), reason };
+        let device = device(gpu).map_err(failed)?.autodiff();
+        let optim = config(hyper)
+            .with_route(RoutePolicy::TensorOps)
+            .with_non_finite(NonFinitePolicy::Propagate)
+            .init(&device)
+            .map_err(|error| failed(error.to_string()))?;
+        let model = Flat::new(lens, &device);
+        let gradients = model.made_up(&device.clone().inner());
+        Ok(Self { adapter, device, optim, lean, gradients, model: Some(model) })
+    }
+
+    /// One step from end to end, with gradients that are there.
+    pub(crate) fn run(&mut self) -> Result<Duration, Error> {
+        let Some(model) = self.model.take() else {
+            return Err(self.failed("a step was refused before"));
+        };
+        let (first, second) = (model.grads(&self.gradients), model.grads(&self.gradients));
+        self.wait()?;
+        let start = Instant::now();
+        let stepped = if self.lean {
+            let ascended = self.optim.lean_ascend(1e-3, model, first);
+            ascended.and_then(|ascended| self.optim.lean_descend(ascended, second))
+        } else {
+            let ascended = self.optim.ascend(model, first);
+            ascended.and_then(|ascended| self.optim.descend(1e-3, ascended, second))
+        };
+        let model = stepped.map_err(|Rejected { error, .. }| self.failed(&error.to_string()))?;
+        self.wait()?;
+        self.model = Some(model);
+        Ok(start.elapsed())
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        self.device.sync().map_err(|error| self.failed(&format!("{error:?}")))
+    }
+
+    fn failed(&self, reason: &str) -> Error {
+        Error::Burn { adapter: self.adapter.clone(), reason: reason.to_owned() }
+    }
+}
