@@ -22,7 +22,8 @@ pub(crate) struct Context<'a> {
     /// Which parameters the hyperparameters' groups are for.
     pub(crate) groups: &'a [ParamGroup],
     pub(crate) track_norms: bool,
-    /// Seed of the optimizer's, if it rounds by chance.
+    /// Seed of the optimizer's, if it rounds by chance, which the fused route alone can.
+    #[cfg_attr(not(feature = "fused-wsam"), allow(dead_code))]
     pub(crate) stochastic_rounding: Option<u64>,
     /// Whether parameters in half precision have master weights.
     pub(crate) master_weights: bool,
