@@ -42,7 +42,9 @@ impl Fused {
         let known = state.and_then(|state| Some((state.master.clone()?, &state.bridge)));
         let known = match known {
             Some((memory, _)) if is_placed => return Ok(Master::Placed(memory)),
-            Some((memory, bridge)) => bridge.tensors(&[memory], &[shape.clone()]).pop().map(flat),
+            Some((memory, bridge)) => {
+                bridge.tensors(&[memory], std::slice::from_ref(&shape)).pop().map(flat)
+            }
             None => None,
         };
         let weight = of_type(flat(slot.weight.clone()), DType::F32);
