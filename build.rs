@@ -33,12 +33,8 @@ mod shaders {
     }
 
     fn validate_stage(stage: Stage, width: Width, frames: Frames) {
-        let files: Vec<_> = stage
-            .files(width)
-            .iter()
-            .filter(|file| !file.is_empty())
-            .map(|file| format!("shaders/{file}"))
-            .collect();
+        let files: Vec<_> =
+            stage.files(width).iter().map(|file| format!("shaders/{file}")).collect();
         let texts: Vec<_> = files.iter().map(|file| read(file)).collect();
         let source = match frames {
             Frames::SINGLE => texts.concat(),

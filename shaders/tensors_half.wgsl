@@ -118,9 +118,6 @@ fn dithered(x: vec4<f32>, at: u32) -> vec4<f32> {
 @group(0) @binding(3) var<storage, read_write> grad: array<vec2<u32>>;
 @group(0) @binding(4) var<storage, read_write> grad_perturbed: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read_write> partner: array<vec2<u32>>;
-@group(0) @binding(6) var<storage, read_write> state_0: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> state_1: array<vec4<f32>>;
-@group(0) @binding(8) var<storage, read_write> state_2: array<vec4<f32>>;
 
 // Four elements from element i on; what lies past the end of a chunk is the caller's to ignore.
 fn load_weight(i: u32) -> vec4<f32> {
@@ -139,18 +136,6 @@ fn load_partner(i: u32) -> vec4<f32> {
     return unpacked(partner[i / 4u]);
 }
 
-fn load_state_0(i: u32) -> vec4<f32> {
-    return state_0[i / 4u];
-}
-
-fn load_state_1(i: u32) -> vec4<f32> {
-    return state_1[i / 4u];
-}
-
-fn load_state_2(i: u32) -> vec4<f32> {
-    return state_2[i / 4u];
-}
-
 // The first `count` of four elements, to element i on.
 fn store_weight(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
@@ -165,36 +150,6 @@ fn store_partner(i: u32, value: vec4<f32>, count: u32) {
         partner[i / 4u] = packed(value, 4u, vec2<u32>());
     } else {
         partner[i / 4u] = packed(value, count, partner[i / 4u]);
-    }
-}
-
-fn store_state_0(i: u32, value: vec4<f32>, count: u32) {
-    if count >= 4u {
-        state_0[i / 4u] = value;
-    } else {
-        for (var c = 0u; c < count; c += 1u) {
-            state_0[i / 4u][c] = value[c];
-        }
-    }
-}
-
-fn store_state_1(i: u32, value: vec4<f32>, count: u32) {
-    if count >= 4u {
-        state_1[i / 4u] = value;
-    } else {
-        for (var c = 0u; c < count; c += 1u) {
-            state_1[i / 4u][c] = value[c];
-        }
-    }
-}
-
-fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
-    if count >= 4u {
-        state_2[i / 4u] = value;
-    } else {
-        for (var c = 0u; c < count; c += 1u) {
-            state_2[i / 4u][c] = value[c];
-        }
     }
 }
 // end frame

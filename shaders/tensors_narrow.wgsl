@@ -75,18 +75,7 @@ fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
         state_2[i + c] = value[c];
     }
 }
-
-// Four elements of w, before anything moves it.
-fn load_original(chunk: Chunk, i: u32) -> vec4<f32> {
-    return load_weight(chunk.weight + i);
-}
-
-// There are no master weights.
-fn store_master(i: u32, value: vec4<f32>, count: u32) {
-}
 // end frame
-
-const MASTER: bool = false;
 
 // f32 has room for w + e_w.
 fn dithered(x: vec4<f32>, at: u32) -> vec4<f32> {

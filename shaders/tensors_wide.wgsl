@@ -13,9 +13,6 @@
 @group(0) @binding(3) var<storage, read_write> grad: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> grad_perturbed: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> partner: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> state_0: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> state_1: array<vec4<f32>>;
-@group(0) @binding(8) var<storage, read_write> state_2: array<vec4<f32>>;
 
 // Four elements from element i on; what lies past the end of a chunk is the caller's to ignore.
 fn load_weight(i: u32) -> vec4<f32> {
@@ -38,18 +35,6 @@ fn load_partner(i: u32) -> vec4<f32> {
     return partner[i / 4u];
 }
 
-fn load_state_0(i: u32) -> vec4<f32> {
-    return state_0[i / 4u];
-}
-
-fn load_state_1(i: u32) -> vec4<f32> {
-    return state_1[i / 4u];
-}
-
-fn load_state_2(i: u32) -> vec4<f32> {
-    return state_2[i / 4u];
-}
-
 // The first `count` of four elements, to element i on.
 fn store_weight(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
@@ -70,48 +55,7 @@ fn store_partner(i: u32, value: vec4<f32>, count: u32) {
         }
     }
 }
-
-fn store_state_0(i: u32, value: vec4<f32>, count: u32) {
-    if count >= 4u {
-        state_0[i / 4u] = value;
-    } else {
-        for (var c = 0u; c < count; c += 1u) {
-            state_0[i / 4u][c] = value[c];
-        }
-    }
-}
-
-fn store_state_1(i: u32, value: vec4<f32>, count: u32) {
-    if count >= 4u {
-        state_1[i / 4u] = value;
-    } else {
-        for (var c = 0u; c < count; c += 1u) {
-            state_1[i / 4u][c] = value[c];
-        }
-    }
-}
-
-fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
-    if count >= 4u {
-        state_2[i / 4u] = value;
-    } else {
-        for (var c = 0u; c < count; c += 1u) {
-            state_2[i / 4u][c] = value[c];
-        }
-    }
-}
-
-// Four elements of w, before anything moves it.
-fn load_original(chunk: Chunk, i: u32) -> vec4<f32> {
-    return load_weight(chunk.weight + i);
-}
-
-// There are no master weights.
-fn store_master(i: u32, value: vec4<f32>, count: u32) {
-}
 // end frame
-
-const MASTER: bool = false;
 
 // f32 has room for w + e_w.
 fn dithered(x: vec4<f32>, at: u32) -> vec4<f32> {

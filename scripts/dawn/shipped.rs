@@ -23,7 +23,7 @@ fn main() {
     };
     for (stage, width, frames) in sampled_modules() {
         let files = stage.files(width);
-        let source: String = files.iter().filter(|file| !file.is_empty()).map(read).collect();
+        let source: String = files.iter().map(read).collect();
         assert!(source.is_ascii(), "Rust and JSON quote other text differently");
         let source = match frames {
             Frames::SINGLE => source,

@@ -68,6 +68,11 @@ impl Slice {
     fn is_half(&self) -> bool {
         self.format != Format::F32
     }
+
+    /// Whether it is master weights of the tensor that has this gradient.
+    fn is_master_beside(&self, grad: &Slice) -> bool {
+        grad.is_half() && !self.is_half()
+    }
 }
 
 /// One tensor of an ascent. All slices have the weight's length.
@@ -196,11 +201,7 @@ fn columns<'a, const N: usize>(
 
 /// The width of the dispatch that reaches these slices, if they are in half precision.
 pub(crate) fn packed_width(columns: &Columns<'_>) -> Option<Width> {
-    let bf16 = match half_format(columns.iter().flatten().copied())? {
-        Format::F32 => return None,
-        Format::F16 => false,
-        Format::Bf16 => true,
-    };
+    let bf16 = half_format(columns.iter().flatten().copied())? == Format::Bf16;
     let master = columns[column::ANCHOR].is_some_and(|anchor| !anchor.is_half());
     Some(Width::Packed(Packed { bf16, master }))
 }
@@ -236,8 +237,8 @@ fn state_roles(state: &[Slice]) -> impl Iterator<Item = InRole<'_>> {
 
 /// The anchor of a step: master weights are written.
 fn anchor_role<'a>(anchor: &'a Slice, grad: &Slice) -> InRole<'a> {
-    let is_master = grad.is_half() && !anchor.is_half();
-    InRole { written: is_master, master: true, ..read(Role::Anchor, anchor) }
+    let written = anchor.is_master_beside(grad);
+    InRole { written, master: true, ..read(Role::Anchor, anchor) }
 }
 
 /// A tensor whose slices are what they are, whatever the placement.
@@ -251,7 +252,7 @@ pub(crate) trait Sliced {
 
 impl AscentTensor {
     pub(crate) fn columns(&self) -> Columns<'_> {
-        let is_master = |slice: &&Slice| self.grad.is_half() && !slice.is_half();
+        let is_master = |slice: &&Slice| slice.is_master_beside(&self.grad);
         let (weight, partner) = (Some(&self.weight), self.partner.as_ref());
         let slices = [
             (column::WEIGHT, weight.filter(|slice| !is_master(slice))),
@@ -264,18 +265,14 @@ impl AscentTensor {
 
     pub(crate) fn roles(&self, placement: Placement) -> Roles<'_> {
         let in_place = placement == Placement::InPlace && self.partner.is_some();
-        let saved = |partner: &Slice| !(in_place && self.grad.is_half() && !partner.is_half());
-        let partner = |partner| InRole {
-            written: saved(partner),
-            master: in_place,
-            ..read(Role::Partner, partner)
-        };
         let weight =
             InRole { written: in_place, master: !in_place, ..read(Role::Weight, &self.weight) };
-        [weight, read(Role::Grad, &self.grad)]
-            .into_iter()
-            .chain(self.partner.as_ref().map(partner))
-            .collect()
+        let partner = self.partner.as_ref().map(|partner| InRole {
+            written: !(in_place && partner.is_master_beside(&self.grad)),
+            master: in_place,
+            ..read(Role::Partner, partner)
+        });
+        [weight, read(Role::Grad, &self.grad)].into_iter().chain(partner).collect()
     }
 }
 

@@ -1,8 +1,7 @@
 //! The only home of binding numbers, uniform structs and shader sources.
 //!
-//! Each struct mirrors the WGSL struct of the same name. Sizes and offsets are held twice: by the
-//! assertions below at compile time, and by `tests/layout.rs` against naga's reflection of the
-//! shaders.
+//! Each struct mirrors the WGSL struct of the same name. Sizes and offsets are held twice: by assertions at
+//! compile time (`structs.rs`), and by `tests/layout.rs` against naga's reflection of the shaders.
 
 mod frames;
 mod samples;
@@ -24,30 +23,26 @@ use std::mem::size_of;
 /// WGSL source of a stage with one frame: the stage's [files](Stage::files), one after another.
 /// [`framed`] makes the source of more frames from it.
 pub const fn source(stage: Stage, width: Width) -> &'static str {
-    macro_rules! sources {
+    macro_rules! joined {
         ($($file:literal),+) => {
+            concat!($(include_str!(concat!("../../shaders/", $file))),+)
+        };
+    }
+    macro_rules! sources {
+        ($($own:literal),+) => {
             match width {
-                Width::Wide => concat!(
-                    include_str!("../../shaders/common.wgsl"),
-                    include_str!("../../shaders/tensors_wide.wgsl"),
-                    $(include_str!(concat!("../../shaders/", $file))),+
+                Width::Wide => joined!(
+                    "common.wgsl", "tensors_wide.wgsl", "states.wgsl", "no_master.wgsl", $($own),+
                 ),
-                Width::Narrow => concat!(
-                    include_str!("../../shaders/common.wgsl"),
-                    include_str!("../../shaders/tensors_narrow.wgsl"),
-                    $(include_str!(concat!("../../shaders/", $file))),+
+                Width::Narrow => joined!(
+                    "common.wgsl", "tensors_narrow.wgsl", "no_master.wgsl", $($own),+
                 ),
-                Width::Packed(Packed { master: false, .. }) => concat!(
-                    include_str!("../../shaders/common.wgsl"),
-                    include_str!("../../shaders/tensors_half.wgsl"),
-                    include_str!("../../shaders/anchor_half.wgsl"),
-                    $(include_str!(concat!("../../shaders/", $file))),+
+                Width::Packed(Packed { master: false, .. }) => joined!(
+                    "common.wgsl", "tensors_half.wgsl", "states.wgsl", "anchor_half.wgsl",
+                    "no_master.wgsl", $($own),+
                 ),
-                Width::Packed(Packed { master: true, .. }) => concat!(
-                    include_str!("../../shaders/common.wgsl"),
-                    include_str!("../../shaders/tensors_half.wgsl"),
-                    include_str!("../../shaders/anchor_master.wgsl"),
-                    $(include_str!(concat!("../../shaders/", $file))),+
+                Width::Packed(Packed { master: true, .. }) => joined!(
+                    "common.wgsl", "tensors_half.wgsl", "states.wgsl", "master.wgsl", $($own),+
                 ),
             }
         };

@@ -56,24 +56,16 @@ impl Stage {
     ];
 
     /// The files in `shaders/` that make the stage up, in their order.
-    pub const fn files(self, width: Width) -> [&'static str; 6] {
-        let own = match self {
-            Stage::Norm | Stage::NormFinish => "norm.wgsl",
-            Stage::Ascent => "ascent.wgsl",
-            Stage::Descent => "descent.wgsl",
-            Stage::LeanAscent => "lean_ascent.wgsl",
-            Stage::LeanDescent => "lean_descent.wgsl",
-            Stage::Check => "check.wgsl",
+    pub fn files(self, width: Width) -> Vec<&'static str> {
+        let own: &[&str] = match self {
+            Stage::Norm | Stage::NormFinish => &["scaling.wgsl", "norm.wgsl"],
+            Stage::Ascent => &["scaling.wgsl", "ascent.wgsl"],
+            Stage::Descent => &["step.wgsl", "descent.wgsl"],
+            Stage::LeanAscent => &["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
+            Stage::LeanDescent => &["step.wgsl", "lean_descent.wgsl"],
+            Stage::Check => &["check.wgsl"],
         };
-        let scaling = match self {
-            Stage::Norm | Stage::NormFinish | Stage::Ascent | Stage::LeanAscent => "scaling.wgsl",
-            Stage::Descent | Stage::LeanDescent | Stage::Check => "",
-        };
-        let step = match self {
-            Stage::Norm | Stage::NormFinish | Stage::Ascent | Stage::Check => "",
-            Stage::Descent | Stage::LeanAscent | Stage::LeanDescent => "step.wgsl",
-        };
-        ["common.wgsl", width.file(), width.anchor_file(), scaling, step, own]
+        [&["common.wgsl"], width.files(), own].concat()
     }
 
     /// The entry point's name.
@@ -121,21 +113,17 @@ impl Width {
         Width::Packed(Packed { bf16: true, master: true }),
     ];
 
-    /// The file in `shaders/` that holds the accessors.
-    pub const fn file(self) -> &'static str {
+    /// The files in `shaders/` that hold the accessors.
+    const fn files(self) -> &'static [&'static str] {
         match self {
-            Width::Wide => "tensors_wide.wgsl",
-            Width::Narrow => "tensors_narrow.wgsl",
-            Width::Packed(_) => "tensors_half.wgsl",
-        }
-    }
-
-    /// The file with those of the anchor, if they are not among the others.
-    pub const fn anchor_file(self) -> &'static str {
-        match self {
-            Width::Wide | Width::Narrow => "",
-            Width::Packed(Packed { master: false, .. }) => "anchor_half.wgsl",
-            Width::Packed(Packed { master: true, .. }) => "anchor_master.wgsl",
+            Width::Wide => &["tensors_wide.wgsl", "states.wgsl", "no_master.wgsl"],
+            Width::Narrow => &["tensors_narrow.wgsl", "no_master.wgsl"],
+            Width::Packed(Packed { master: false, .. }) => {
+                &["tensors_half.wgsl", "states.wgsl", "anchor_half.wgsl", "no_master.wgsl"]
+            }
+            Width::Packed(Packed { master: true, .. }) => {
+                &["tensors_half.wgsl", "states.wgsl", "master.wgsl"]
+            }
         }
     }
 
@@ -363,8 +351,8 @@ impl Kernel {
         stochastic
     }
 
-    /// Values of the shader's `override` constants beside the geometry.
-    fn constants(self) -> Vec<(&'static str, f64)> {
+    /// Values of the stage's `override` constants beside the geometry.
+    fn constants(self, width: Width) -> Vec<(&'static str, f64)> {
         match self {
             Kernel::Norm { of, by_lane } => of.constants(by_lane),
             // Shared source; what it is set to makes no difference here.
@@ -374,7 +362,8 @@ impl Kernel {
             }
             Kernel::Descent { states, anchored, alone } => vec![
                 ("STATES", f64::from(states)),
-                ("ANCHORED", f64::from(anchored)),
+                // Master weights are an anchor.
+                ("ANCHORED", f64::from(anchored || width.has_master())),
                 ("ALONE", f64::from(alone)),
             ],
             Kernel::LeanAscent { scaling, states, anchored, .. } => vec![
@@ -406,16 +395,10 @@ impl Specialisation {
     /// Values of the shader's `override` constants, with workgroups of this size.
     pub fn constants(self, workgroup: u32) -> Vec<(&'static str, f64)> {
         let mut constants = vec![("WORKGROUP", f64::from(workgroup))];
-        constants.extend(self.kernel.constants());
-        if let Width::Packed(Packed { bf16, master }) = self.width {
+        constants.extend(self.kernel.constants(self.width));
+        if let Width::Packed(Packed { bf16, .. }) = self.width {
             constants.push(("BF16", f64::from(bf16)));
             constants.push(("STOCHASTIC", f64::from(self.kernel.is_stochastic())));
-            // Master weights are the anchor.
-            for (name, value) in &mut constants {
-                if master && *name == "ANCHORED" {
-                    *value = 1.0;
-                }
-            }
         }
         constants
     }

@@ -5,7 +5,13 @@
 /** @typedef {"norm" | "norm_finish" | "ascent" | "descent" | "lean_ascent" | "lean_descent" | "check"} Stage */
 /** @typedef {"wide" | "narrow"} Width How tensors are accessed: see shaders/tensors_wide.wgsl. */
 
-/** What stands behind common.wgsl and the accessors. */
+/** What stands behind common.wgsl. */
+const ACCESSORS = {
+  wide: ["tensors_wide.wgsl", "states.wgsl", "no_master.wgsl"],
+  narrow: ["tensors_narrow.wgsl", "no_master.wgsl"],
+};
+
+/** What stands behind that. */
 const FILES = {
   norm: ["scaling.wgsl", "norm.wgsl"],
   norm_finish: ["scaling.wgsl", "norm.wgsl"],
@@ -43,7 +49,7 @@ export const STAGES = /** @type {any} */ (Object.keys(FILES));
  * @param {Width} width
  */
 export async function source(read, stage, width) {
-  const files = ["common.wgsl", `tensors_${width}.wgsl`, ...FILES[stage]];
+  const files = ["common.wgsl", ...ACCESSORS[width], ...FILES[stage]];
   return (await Promise.all(files.map(read))).join("");
 }
 

@@ -1,5 +1,5 @@
-// Half precision with master weights, f32, in the anchor's column: behind tensors_half.wgsl. Steps go
-// from master weights to master weights, and weight is their copy, rounded.
+// Master weights of tensors in half precision, f32, in the anchor's column: behind tensors_half.wgsl. Steps
+// go from master weights to master weights, and weight is their copy, rounded.
 
 const MASTER: bool = true;
 

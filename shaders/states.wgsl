@@ -1,0 +1,51 @@
+// States of tensors whose chunks start on multiples of four elements: f32 as vectors of four, whatever
+// the tensors are.
+
+// frame
+@group(0) @binding(6) var<storage, read_write> state_0: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> state_1: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> state_2: array<vec4<f32>>;
+
+fn load_state_0(i: u32) -> vec4<f32> {
+    return state_0[i / 4u];
+}
+
+fn load_state_1(i: u32) -> vec4<f32> {
+    return state_1[i / 4u];
+}
+
+fn load_state_2(i: u32) -> vec4<f32> {
+    return state_2[i / 4u];
+}
+
+// The first `count` of four elements, to element i on.
+fn store_state_0(i: u32, value: vec4<f32>, count: u32) {
+    if count >= 4u {
+        state_0[i / 4u] = value;
+    } else {
+        for (var c = 0u; c < count; c += 1u) {
+            state_0[i / 4u][c] = value[c];
+        }
+    }
+}
+
+fn store_state_1(i: u32, value: vec4<f32>, count: u32) {
+    if count >= 4u {
+        state_1[i / 4u] = value;
+    } else {
+        for (var c = 0u; c < count; c += 1u) {
+            state_1[i / 4u][c] = value[c];
+        }
+    }
+}
+
+fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
+    if count >= 4u {
+        state_2[i / 4u] = value;
+    } else {
+        for (var c = 0u; c < count; c += 1u) {
+            state_2[i / 4u][c] = value[c];
+        }
+    }
+}
+// end frame
