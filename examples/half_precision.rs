@@ -4,15 +4,16 @@
 //! the more parameters there are, the less of `e_w` falls to each. The table has, of what an ascent
 //! really adds to the weights, the part along `e_w` and the whole, both in lengths of `e_w`.
 
-use burn_wsam::engine::{
-    AscentOptions, AscentTensor, Engine, EngineError, Format, Rounding, Slice,
-};
-use burn_wsam::method::{Base, Hyperparameters};
-use half::{bf16, f16};
-use std::process::ExitCode;
-use wgpu::util::DeviceExt;
+#[path = "../tests/common/formats.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod formats;
 
-const DEVIATION: f32 = 0.05;
+use burn_wsam::engine::{AscentOptions, AscentTensor, Engine, EngineError, Format, Rounding};
+use burn_wsam::method::{Base, Hyperparameters};
+use formats::{FORMATS, decode, encode, upload};
+use std::process::ExitCode;
+
+const DEVIATION: f64 = 0.05;
 const SIZES: [usize; 6] = [100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
 fn main() -> ExitCode {
@@ -32,7 +33,7 @@ fn run() -> Result<(), EngineError> {
     println!("| --- | --- | --- | --- | --- |");
     for len in SIZES {
         let mut cells = Vec::new();
-        for format in [Format::F16, Format::Bf16] {
+        for format in FORMATS {
             for rounding in [Rounding::Nearest, Rounding::Stochastic { seed: 1 }] {
                 let (along, whole) = kept(&engine, format, rounding, len)?;
                 cells.push(format!("{along:.3} of {whole:.3}"));
@@ -79,43 +80,17 @@ fn kept(
     Ok((along / hyper.rho.powi(2), whole.sqrt() / hyper.rho))
 }
 
-/// Whole vectors of four.
-fn upload(engine: &Engine, format: Format, bits: &[u16]) -> Slice {
-    let mut contents = bits.to_vec();
-    contents.resize(bits.len().next_multiple_of(4), 0);
-    let buffer = engine.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
-        label: None,
-        contents: bytemuck::cast_slice(&contents),
-        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
-    });
-    Slice::new(&buffer, bits.len() as u64).with_format(format)
-}
-
-fn encode(format: Format, x: f32) -> u16 {
-    match format {
-        Format::Bf16 => bf16::from_f32(x).to_bits(),
-        _ => f16::from_f32(x).to_bits(),
-    }
-}
-
-fn decode(format: Format, bits: u16) -> f64 {
-    match format {
-        Format::Bf16 => bf16::from_bits(bits).to_f64(),
-        _ => f16::from_bits(bits).to_f64(),
-    }
-}
-
 /// Repeatable normal numbers, by Box and Muller.
-fn normal(seed: u64, len: usize) -> impl Iterator<Item = f32> {
+fn normal(seed: u64, len: usize) -> impl Iterator<Item = f64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut uniform = move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        ((state >> 40) as f32 + 0.5) / (1 << 24) as f32
+        ((state >> 40) as f64 + 0.5) / f64::from(1 << 24)
     };
     let pair = move || {
-        let (radius, angle) = ((-2.0 * uniform().ln()).sqrt(), std::f32::consts::TAU * uniform());
+        let (radius, angle) = ((-2.0 * uniform().ln()).sqrt(), std::f64::consts::TAU * uniform());
         [radius * angle.cos(), radius * angle.sin()]
     };
     std::iter::repeat_with(pair).flatten().take(len)

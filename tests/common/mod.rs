@@ -7,6 +7,8 @@ pub mod golden;
 pub mod replay;
 pub mod toy;
 
+#[cfg(feature = "fused-wsam")]
+pub mod formats;
 pub mod gpu;
 #[cfg(feature = "fused-wsam")]
 pub mod halves;

@@ -1,8 +1,9 @@
 //! Half precision: every rounding bit for bit, steps beside the oracle, and what a step must not touch.
 
 use super::*;
+use crate::common::formats::{FORMATS, decode, encode, upload};
 use crate::common::gpu::Gpu;
-use crate::common::halves::{FORMATS, Model, decode, encode, round_trip, upload};
+use crate::common::halves::{Model, round_trip};
 use crate::common::raw::{engine, read, slice};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BaseTensor, EngineError, Format, Role, Rounding, Slice,
