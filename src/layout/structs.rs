@@ -38,7 +38,7 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// A row of frame 0, from its offsets by [`column`](mod@column).
+    /// A row of frame 0, from its offsets by [`column`](mod@super::column).
     pub fn new(len: u32, index: u32, kind: u32, position: u32, offsets: [u32; COLUMNS]) -> Self {
         let [weight, anchor, grad, grad_perturbed, partner, state_0, state_1, state_2] = offsets;
         Self {
