@@ -4,32 +4,32 @@ mod lean;
 mod outcome;
 mod passes;
 mod settings;
+mod way;
 
 pub use passes::Perturbation;
 #[cfg(feature = "train")]
 pub(super) use passes::copied;
+pub(crate) use way::{Climb, LeanClimb};
 
 use super::ascended::Ascended;
 use super::config::RoutePolicy;
 use super::error::{Rejected, WsamError};
 use super::external::{self, External};
-#[cfg(feature = "fused-wsam")]
-use super::fused::Fused;
 use super::loss_scale::LossScale;
 use super::masks::Masks;
 use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
-use super::route::{Route, TensorOpsReason};
-use super::runner::{self, Context, Pending, Runner};
+use super::route::Route;
+use super::runner::{self, Context, Runner};
 use super::state::OptimizerState;
-use super::tensor_ops::TensorOps;
 use crate::method::{Coupling, Hyperparameters};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
 use burn::tensor::Device;
 use std::sync::atomic::{AtomicU64, Ordering};
+use way::{Way, choose};
 
 /// WSAM around a base optimizer, for any Burn module. Made by
 /// [`WsamConfig::init`](crate::WsamConfig::init).
@@ -96,29 +96,6 @@ pub(crate) struct Options {
     /// Steps that are left out are errors.
     pub(super) refuses: bool,
     pub(super) loss_scale: Option<LossScale>,
-}
-
-#[derive(Debug)]
-enum Way {
-    TensorOps(TensorOps),
-    #[cfg(feature = "fused-wsam")]
-    Fused(Fused),
-}
-
-/// What an ascent leaves for its descent.
-#[derive(Debug)]
-pub(crate) enum Climb {
-    TensorOps(Box<Pending<<TensorOps as Runner>::Kept>>),
-    #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as Runner>::Kept>>),
-}
-
-/// What a lean ascent leaves for its descent.
-#[derive(Debug)]
-pub(crate) enum LeanClimb {
-    TensorOps(Box<Pending<<TensorOps as Runner>::LeanKept>>),
-    #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as Runner>::LeanKept>>),
 }
 
 /// Counts optimizers, so that an ascent finds its own again.
@@ -434,35 +411,4 @@ impl Wsam {
 
 fn rejected<M>((model, error): (M, WsamError)) -> Rejected<M> {
     Rejected::new(model, error)
-}
-
-#[cfg(feature = "fused-wsam")]
-fn choose(policy: RoutePolicy, device: &Device) -> Result<(Way, Route), WsamError> {
-    let reason = match policy {
-        RoutePolicy::TensorOps => TensorOpsReason::Requested,
-        RoutePolicy::Auto | RoutePolicy::Fused => match super::device::shared(device) {
-            Ok(shared) => {
-                let route = shared.route();
-                return Ok((Way::Fused(Fused::new(&shared)?), route));
-            }
-            Err(reason) => reason,
-        },
-    };
-    fall_back(policy, reason)
-}
-
-#[cfg(not(feature = "fused-wsam"))]
-fn choose(policy: RoutePolicy, _device: &Device) -> Result<(Way, Route), WsamError> {
-    let reason = match policy {
-        RoutePolicy::TensorOps => TensorOpsReason::Requested,
-        RoutePolicy::Auto | RoutePolicy::Fused => TensorOpsReason::FeatureOff,
-    };
-    fall_back(policy, reason)
-}
-
-fn fall_back(policy: RoutePolicy, reason: TensorOpsReason) -> Result<(Way, Route), WsamError> {
-    if policy == RoutePolicy::Fused {
-        return Err(WsamError::NotFused { reason: reason.to_string() });
-    }
-    Ok((Way::TensorOps(TensorOps::default()), Route::TensorOps(reason)))
 }

@@ -143,8 +143,10 @@ impl<'a> Bench<'a> {
             }
             Way::Hlsl { model, .. } => {
                 let (source, _) = writers::hlsl(shader, model)?;
-                // What this profile does not have.
-                match ["Wave", "float16_t", "half"].into_iter().find(|word| source.contains(word)) {
+                match source
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .find(|w| beyond_fxc(w))
+                {
                     Some(word) => Err(format!("{word} in HLSL for FXC")),
                     None => Ok(()),
                 }
@@ -156,6 +158,30 @@ impl<'a> Bench<'a> {
                 let file = self.folder.join("shader.comp");
                 program.accepts(&["-S", "comp"], &file, source.as_bytes())
             }
+        }
+    }
+}
+
+/// Whether a word of HLSL is one that FXC does not have: a wave operation or a 16-bit type, of any size.
+fn beyond_fxc(word: &str) -> bool {
+    let sized = |name| {
+        let size = word.strip_prefix(name);
+        size.is_some_and(|size| size.chars().all(|c| c.is_ascii_digit() || c == 'x'))
+    };
+    word.starts_with("Wave") || sized("half") || sized("float16_t")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::beyond_fxc;
+
+    #[test]
+    fn words_beyond_fxc() {
+        for word in ["half", "half4", "half2x2", "float16_t", "float16_t3", "WaveActiveSum"] {
+            assert!(beyond_fxc(word), "{word}");
+        }
+        for word in ["below_half", "half_", "halfway", "float4", "wave"] {
+            assert!(!beyond_fxc(word), "{word}");
         }
     }
 }

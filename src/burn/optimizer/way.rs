@@ -1,0 +1,65 @@
+//! The two ways a step can run, and the choice between them.
+
+use crate::burn::config::RoutePolicy;
+use crate::burn::error::WsamError;
+#[cfg(feature = "fused-wsam")]
+use crate::burn::fused::Fused;
+use crate::burn::route::{Route, TensorOpsReason};
+use crate::burn::runner::{Pending, Runner};
+use crate::burn::tensor_ops::TensorOps;
+use burn::tensor::Device;
+
+/// The route's state and work.
+#[derive(Debug)]
+pub(super) enum Way {
+    TensorOps(TensorOps),
+    #[cfg(feature = "fused-wsam")]
+    Fused(Fused),
+}
+
+/// What an ascent leaves for its descent.
+#[derive(Debug)]
+pub(crate) enum Climb {
+    TensorOps(Box<Pending<<TensorOps as Runner>::Kept>>),
+    #[cfg(feature = "fused-wsam")]
+    Fused(Box<Pending<<Fused as Runner>::Kept>>),
+}
+
+/// What a lean ascent leaves for its descent.
+#[derive(Debug)]
+pub(crate) enum LeanClimb {
+    TensorOps(Box<Pending<<TensorOps as Runner>::LeanKept>>),
+    #[cfg(feature = "fused-wsam")]
+    Fused(Box<Pending<<Fused as Runner>::LeanKept>>),
+}
+
+#[cfg(feature = "fused-wsam")]
+pub(super) fn choose(policy: RoutePolicy, device: &Device) -> Result<(Way, Route), WsamError> {
+    let reason = match policy {
+        RoutePolicy::TensorOps => TensorOpsReason::Requested,
+        RoutePolicy::Auto | RoutePolicy::Fused => match crate::burn::device::shared(device) {
+            Ok(shared) => {
+                let route = shared.route();
+                return Ok((Way::Fused(Fused::new(&shared)?), route));
+            }
+            Err(reason) => reason,
+        },
+    };
+    fall_back(policy, reason)
+}
+
+#[cfg(not(feature = "fused-wsam"))]
+pub(super) fn choose(policy: RoutePolicy, _device: &Device) -> Result<(Way, Route), WsamError> {
+    let reason = match policy {
+        RoutePolicy::TensorOps => TensorOpsReason::Requested,
+        RoutePolicy::Auto | RoutePolicy::Fused => TensorOpsReason::FeatureOff,
+    };
+    fall_back(policy, reason)
+}
+
+fn fall_back(policy: RoutePolicy, reason: TensorOpsReason) -> Result<(Way, Route), WsamError> {
+    if policy == RoutePolicy::Fused {
+        return Err(WsamError::NotFused { reason: reason.to_string() });
+    }
+    Ok((Way::TensorOps(TensorOps::default()), Route::TensorOps(reason)))
+}
