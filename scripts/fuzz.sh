@@ -7,6 +7,9 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds="${1:-300}"
 
+# The versions of the crate.
+cp Cargo.lock fuzz/Cargo.lock
+
 for target in records configurations; do
     echo "== $target, $seconds s"
     corpus="fuzz/corpus/$target"
