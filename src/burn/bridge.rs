@@ -9,9 +9,9 @@ mod direct;
 mod fusion;
 
 #[cfg(not(feature = "fusion"))]
-pub(crate) use direct::{Bridge, Resident, identity};
+pub(crate) use direct::{Bridge, Resident, Resolving, identity};
 #[cfg(feature = "fusion")]
-pub(crate) use fusion::{Bridge, Resident, identity};
+pub(crate) use fusion::{Bridge, Resident, Resolving, identity};
 
 use super::error::WsamError;
 use super::forms::Form;
@@ -96,6 +96,15 @@ impl Room {
     fn bytes(self) -> u64 {
         self.len * self.format.bytes()
     }
+
+    /// What Burn calls the elements.
+    fn dtype(self) -> DType {
+        match self.format {
+            Format::F32 => DType::F32,
+            Format::F16 => DType::F16,
+            Format::Bf16 => DType::BF16,
+        }
+    }
 }
 
 impl Memory {
@@ -103,13 +112,8 @@ impl Memory {
         Room { len: self.slice.len, format: self.slice.format }
     }
 
-    /// What Burn calls the elements.
     fn dtype(&self) -> DType {
-        match self.slice.format {
-            Format::F32 => DType::F32,
-            Format::F16 => DType::F16,
-            Format::Bf16 => DType::BF16,
-        }
+        self.room().dtype()
     }
 }
 

@@ -4,8 +4,8 @@
 use super::error::WsamError;
 use super::rates::Rates;
 use super::report::Norms;
-use super::runner::{Context, Half, Pending, Runner, TensorOf, finish, names, slots};
-use super::slots::{Collected, collect_perturbed, gradients, weights};
+use super::runner::{Context, Half, Pending, Runner, TensorOf, by_id, names, slots};
+use super::slots::{Collected, assign, collect_perturbed, gradients, weights};
 use crate::method::{Coupling, Outcome};
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
@@ -50,7 +50,7 @@ pub(crate) fn descend<R: Runner, M: Module>(
         let rates = rates.of(&names)?;
         Ok((rates, runner.mix(context, kept, grads)?))
     });
-    let (each, Half { tensors, rest, retired }) = match mixed {
+    let (each, Half { built: tensors, rest, retired }) = match mixed {
         Ok(mixed) => mixed,
         Err(error) => return Err((anchor, error)),
     };
@@ -73,7 +73,11 @@ pub(crate) fn descend<R: Runner, M: Module>(
     let sharpened = stepped.and_then(|weights| runner.sharpen(context, &each, rest, weights));
     match sharpened {
         // Without a sharpness step there are no tensors, and the model stays as it is.
-        Ok(half) => Ok(finish(runner, model, &names, half)),
+        Ok(Half { built, rest, retired }) => {
+            let model = assign::<R::Form, M>(model, by_id(&names, built));
+            runner.retire(retired);
+            Ok((model, rest))
+        }
         Err(error) => Err((model, error)),
     }
 }

@@ -6,9 +6,10 @@
 
 mod external;
 mod masters;
+mod rows;
 mod steps;
 
-use super::bridge::{Bridge, Memory, OnDevice, Resident, Room, identity};
+use super::bridge::{Bridge, Memory, OnDevice, Resident, Room};
 use super::device::Shared;
 use super::error::WsamError;
 use super::forms::Form;
@@ -17,14 +18,12 @@ use super::runner::{Context, Runner};
 use super::slots::Slot;
 use super::state::{OptimizerState, read, state_names};
 use super::verdict::{Finite, Unsettled};
-use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, Slice, StepStats, norms_of};
+use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, StepStats, norms_of};
 use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
-use burn::backend::TensorMetadata;
-
 use burn::module::ParamId;
 use burn::tensor::Shape;
-use masters::Master;
+use rows::Row;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -151,28 +150,6 @@ impl DeviceNorms {
     }
 }
 
-/// A parameter on its way through a step.
-#[derive(Debug)]
-struct Row {
-    id: ParamId,
-    group: usize,
-    /// Whether the ascent moves it.
-    perturbed: bool,
-    shape: Shape,
-    len: u64,
-    weight: Memory,
-    /// In `f32`, if there are any.
-    master: Option<Memory>,
-    grad: Memory,
-}
-
-impl Row {
-    /// Where a step goes from.
-    fn origin(&self) -> Slice {
-        self.master.as_ref().unwrap_or(&self.weight).slice.clone()
-    }
-}
-
 impl Fused {
     pub(crate) fn new(shared: &Shared) -> Result<Self, WsamError> {
         Ok(Self {
@@ -193,56 +170,6 @@ impl Fused {
     pub(crate) fn forget(&mut self) {
         self.weights.clear();
         self.engine.forget_plans();
-    }
-
-    /// Finds weights and gradients, and makes the arenas that are asked for. Weights that the last step
-    /// placed are where it placed them.
-    #[allow(clippy::type_complexity)]
-    fn rows(
-        &self,
-        context: Context<'_>,
-        slots: Vec<Slot<Resident>>,
-        arenas: Vec<Vec<Room>>,
-    ) -> Result<(Bridge, Vec<Row>, Vec<Vec<Memory>>, Vec<Resident>), WsamError> {
-        // A step without parameters was refused before.
-        let first = slots.first().ok_or(WsamError::NoGradients { gradients: 0 })?;
-        let bridge = Bridge::new(&first.weight);
-        let mut tensors = Vec::with_capacity(slots.len());
-        let mut weights = Vec::with_capacity(slots.len());
-        let mut known = Vec::with_capacity(slots.len());
-        for slot in slots {
-            let perturbed = context.in_group(&slot).perturbed;
-            let identity = identity(&slot.weight);
-            let placed = self.weights.get(&slot.id).filter(|w| Some(w.tensor) == identity);
-            let placed = placed.map(|weight| weight.memory.clone());
-            let shape = slot.weight.shape();
-            if placed.is_none() {
-                tensors.push(slot.weight.clone());
-            }
-            let master = self.master(context, &slot, placed.is_some(), &mut tensors)?;
-            weights.push(slot.weight);
-            tensors.push(slot.grad);
-            known.push((slot.id, slot.group, perturbed, shape, slot.len as u64, placed, master));
-        }
-        let resolved = bridge.resolve(tensors, arenas, Vec::new())?;
-        let (mut resolved, arenas) = (resolved.tensors.into_iter(), resolved.arenas);
-        let mut next = || {
-            let reason = "a tensor was not resolved".to_owned();
-            resolved.next().ok_or(WsamError::Backend { reason })
-        };
-        let rows = known
-            .into_iter()
-            .map(|(id, group, perturbed, shape, len, placed, master)| {
-                let weight = placed.map_or_else(&mut next, Ok)?;
-                let master = match master {
-                    Master::None => None,
-                    Master::Placed(memory) => Some(memory),
-                    Master::Resolving => Some(next()?),
-                };
-                Ok(Row { id, group, perturbed, shape, len, weight, master, grad: next()? })
-            })
-            .collect::<Result<_, WsamError>>()?;
-        Ok((bridge, rows, arenas, weights))
     }
 
     fn norms(
@@ -305,11 +232,12 @@ impl Fused {
         }
     }
 
-    fn place(&mut self, ids: &[ParamId], tensors: &[Resident], memory: Vec<Memory>) {
+    /// Notes where the weights are that the step made, by their [`identity`].
+    fn place(&mut self, ids: &[ParamId], tensors: &[Option<u64>], memory: Vec<Memory>) {
         self.steps += 1;
         let placed = self.steps;
         for ((id, tensor), memory) in ids.iter().zip(tensors).zip(memory) {
-            if let Some(tensor) = identity(tensor) {
+            if let Some(tensor) = *tensor {
                 self.weights.insert(*id, Weight { tensor, memory, placed });
             }
         }

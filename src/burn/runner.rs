@@ -47,14 +47,17 @@ impl Context<'_> {
 
 pub(super) type TensorOf<R> = <<R as Runner>::Form as Form>::Tensor;
 
-/// Tensors in the order of the slots, and what is left for the caller.
-pub(crate) struct Half<R: Runner, K> {
-    pub(crate) tensors: Vec<TensorOf<R>>,
+/// What was built of a half's tensors, and what is left for the caller.
+pub(crate) struct Half<R: Runner, T, K> {
+    pub(crate) built: T,
     pub(crate) rest: K,
-    /// Given up once the module has the new tensors.
+    /// Given up once the old module is gone.
     pub(crate) retired: Vec<TensorOf<R>>,
 }
 
+/// Halves take a `build`, which makes a module of the half's tensors in the order of the slots. It is
+/// called once, maybe before they hold anything, while a route waits for Burn; on an error what it
+/// built is dropped.
 pub(crate) trait Runner: Sized {
     type Form: Form;
     /// From an ascent to its descent.
@@ -66,41 +69,46 @@ pub(crate) trait Runner: Sized {
     /// Element types it takes, in values and in words, and what it is called.
     const TYPES: (&'static [DType], &'static str, &'static str);
 
-    fn ascend(
+    fn ascend<T>(
         &mut self,
         context: Context<'_>,
         slots: Vec<Slot<TensorOf<Self>>>,
-    ) -> Result<Half<Self, Self::Kept>, WsamError>;
+        build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
+    ) -> Result<Half<Self, T, Self::Kept>, WsamError>;
 
-    fn descend(
+    fn descend<T>(
         &mut self,
         context: Context<'_>,
         rates: &[f64],
         kept: Self::Kept,
         grads_perturbed: Vec<TensorOf<Self>>,
-    ) -> Result<Half<Self, Norms>, WsamError>;
+        build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
+    ) -> Result<Half<Self, T, Norms>, WsamError>;
 
-    fn lean_ascend(
+    fn lean_ascend<T>(
         &mut self,
         context: Context<'_>,
         rates: &[f64],
         slots: Vec<Slot<TensorOf<Self>>>,
-    ) -> Result<Half<Self, Self::LeanKept>, WsamError>;
+        build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
+    ) -> Result<Half<Self, T, Self::LeanKept>, WsamError>;
 
-    fn lean_descend(
+    fn lean_descend<T>(
         &mut self,
         context: Context<'_>,
         kept: Self::LeanKept,
         grads_perturbed: Vec<TensorOf<Self>>,
-    ) -> Result<Half<Self, Norms>, WsamError>;
+        build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
+    ) -> Result<Half<Self, T, Norms>, WsamError>;
 
     /// The base optimizer's step alone.
-    fn base_step(
+    fn base_step<T>(
         &mut self,
         context: Context<'_>,
         rates: &[f64],
         slots: Vec<Slot<TensorOf<Self>>>,
-    ) -> Result<Half<Self, ()>, WsamError>;
+        build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
+    ) -> Result<Half<Self, T, ()>, WsamError>;
 
     /// What a base optimizer elsewhere steps on: `a g + b g~`, clipped.
     fn mix(
@@ -108,7 +116,7 @@ pub(crate) trait Runner: Sized {
         context: Context<'_>,
         kept: Self::Kept,
         grads_perturbed: Vec<TensorOf<Self>>,
-    ) -> Result<Half<Self, Self::Mixed>, WsamError>;
+    ) -> Result<Half<Self, Vec<TensorOf<Self>>, Self::Mixed>, WsamError>;
 
     /// The clipped gradients alone, for a step without a second pass.
     fn clip(
@@ -125,7 +133,7 @@ pub(crate) trait Runner: Sized {
         rates: &[f64],
         mixed: Self::Mixed,
         weights: Option<Vec<TensorOf<Self>>>,
-    ) -> Result<Half<Self, Norms>, WsamError>;
+    ) -> Result<Half<Self, Vec<TensorOf<Self>>, Norms>, WsamError>;
 
     /// What became of the last step, if it may have been another than the method's and
     /// [`settle`](Self::settle) was not called since. Waits for that step, and for nothing after it.
@@ -211,7 +219,7 @@ pub(super) fn names<T>(slots: &[Slot<T>]) -> Vec<(ParamId, String)> {
     slots.iter().map(|slot| (slot.id, slot.path.clone())).collect()
 }
 
-fn by_id<T>(names: &[(ParamId, String)], tensors: Vec<T>) -> HashMap<ParamId, T> {
+pub(super) fn by_id<T>(names: &[(ParamId, String)], tensors: Vec<T>) -> HashMap<ParamId, T> {
     names.iter().map(|(id, _)| *id).zip(tensors).collect()
 }
 
@@ -227,12 +235,10 @@ pub(crate) fn base_step<R: Runner, M: Module>(
     let stepped = collected.and_then(|Collected { slots, .. }| {
         let names = names(&slots);
         let rates = rates.of(&names)?;
-        Ok((names, runner.base_step(context, &rates, slots)?))
+        let build = |tensors| stepped_copy::<R, M>(&model, &names, tensors);
+        runner.base_step(context, &rates, slots, build)
     });
-    match stepped {
-        Ok((names, half)) => Ok(finish(runner, model, &names, half).0),
-        Err(error) => Err((model, error)),
-    }
+    finish(runner, model, stepped).map(|(model, ())| model)
 }
 
 /// The perturbed copy of `model`, and what its descent needs.
@@ -244,9 +250,9 @@ pub(crate) fn ascend<R: Runner, M: Module>(
 ) -> Result<(M, Pending<R::Kept>), WsamError> {
     let Collected { slots, whole } = slots(runner, context, model, grads)?;
     let names = names(&slots);
-    let half = runner.ascend(context, slots)?;
-    let perturbed = perturbed_copy::<R::Form, M>(model, by_id(&names, half.tensors), whole);
-    Ok((perturbed, Pending { names, kept: half.rest }))
+    let build = |tensors| perturbed_copy::<R::Form, M>(model, by_id(&names, tensors), whole);
+    let half = runner.ascend(context, slots, build)?;
+    Ok((half.built, Pending { names, kept: half.rest }))
 }
 
 /// The stepped model, or `anchor` as it was.
@@ -260,23 +266,35 @@ pub(crate) fn descend<R: Runner, M: Module>(
 ) -> Result<(M, Norms), (M, WsamError)> {
     let Pending { names, kept } = pending;
     let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &names);
+    let build = |tensors| stepped_copy::<R, M>(&anchor, &names, tensors);
     let descended =
-        collected.and_then(|grads| runner.descend(context, &rates.of(&names)?, kept, grads));
-    match descended {
-        Ok(half) => Ok(finish(runner, anchor, &names, half)),
-        Err(error) => Err((anchor, error)),
+        collected.and_then(|grads| runner.descend(context, &rates.of(&names)?, kept, grads, build));
+    finish(runner, anchor, descended)
+}
+
+/// What was built of a half that was taken, or the module before it.
+fn finish<R: Runner, M: Module, T, K>(
+    runner: &R,
+    before: M,
+    half: Result<Half<R, T, K>, WsamError>,
+) -> Result<(T, K), (M, WsamError)> {
+    match half {
+        Ok(Half { built, rest, retired }) => {
+            drop(before);
+            runner.retire(retired);
+            Ok((built, rest))
+        }
+        Err(error) => Err((before, error)),
     }
 }
 
-pub(super) fn finish<R: Runner, M: Module, K>(
-    runner: &R,
-    model: M,
+/// The module with the new weights. It shares all else with `model`, which is to go.
+fn stepped_copy<R: Runner, M: Module>(
+    model: &M,
     names: &[(ParamId, String)],
-    half: Half<R, K>,
-) -> (M, K) {
-    let model = assign::<R::Form, M>(model, by_id(names, half.tensors));
-    runner.retire(half.retired);
-    (model, half.rest)
+    tensors: Vec<TensorOf<R>>,
+) -> M {
+    assign::<R::Form, M>(model.clone(), by_id(names, tensors))
 }
 
 /// The perturbed copy, the model at the perturbed weights with its own running statistics, and
@@ -294,17 +312,14 @@ pub(crate) fn lean_ascend<R: Runner, M: Module>(
         Err(error) => return Err((model, error)),
     };
     let names = names(&slots);
-    let half = rates.of(&names).and_then(|rates| runner.lean_ascend(context, &rates, slots));
-    let half = match half {
-        Ok(half) => half,
-        Err(error) => return Err((model, error)),
+    let build = |tensors: Vec<TensorOf<R>>| {
+        let perturbed = by_id(&names, tensors.clone());
+        let perturbed = perturbed_copy::<R::Form, M>(&model, perturbed, whole);
+        (perturbed, stepped_copy::<R, M>(&model, &names, tensors))
     };
-    let values = by_id(&names, half.tensors);
-    let perturbed = perturbed_copy::<R::Form, M>(&model, values.clone(), whole);
-    // Lets the weights go.
-    let anchor = assign::<R::Form, M>(model, values);
-    runner.retire(half.retired);
-    Ok(((perturbed, anchor), Pending { names, kept: half.rest }))
+    let half = rates.of(&names).and_then(|rates| runner.lean_ascend(context, &rates, slots, build));
+    let (modules, kept) = finish(runner, model, half)?;
+    Ok((modules, Pending { names, kept }))
 }
 
 /// The stepped model, or `anchor` as it was.
@@ -317,8 +332,7 @@ pub(crate) fn lean_descend<R: Runner, M: Module>(
 ) -> Result<(M, Norms), (M, WsamError)> {
     let Pending { names, kept } = pending;
     let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &names);
-    match collected.and_then(|grads| runner.lean_descend(context, kept, grads)) {
-        Ok(half) => Ok(finish(runner, anchor, &names, half)),
-        Err(error) => Err((anchor, error)),
-    }
+    let build = |tensors| stepped_copy::<R, M>(&anchor, &names, tensors);
+    let descended = collected.and_then(|grads| runner.lean_descend(context, kept, grads, build));
+    finish(runner, anchor, descended)
 }

@@ -108,23 +108,25 @@ impl Runner for TensorOps {
     const TYPES: (&'static [DType], &'static str, &'static str) =
         (&[DType::F32, DType::F64, DType::F16, DType::BF16], "f16, bf16, f32 and f64", "tensor-op");
 
-    fn ascend(
+    fn ascend<T>(
         &mut self,
         context: Context<'_>,
         slots: Vec<Slot<Tensor<1>>>,
-    ) -> Result<Half<Self, Kept>, WsamError> {
+        build: impl FnOnce(Vec<Tensor<1>>) -> T,
+    ) -> Result<Half<Self, T, Kept>, WsamError> {
         let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
         let (tensors, norms) = climb(context, &slots, false);
-        Ok(Half { tensors, rest: Kept { slots, norms }, retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest: Kept { slots, norms }, retired: Vec::new() })
     }
 
-    fn descend(
+    fn descend<T>(
         &mut self,
         context: Context<'_>,
         rates: &[f64],
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
+        build: impl FnOnce(Vec<Tensor<1>>) -> T,
+    ) -> Result<Half<Self, T, Norms>, WsamError> {
         let hyper = context.hyper;
         let Kept { slots, mut norms } = kept;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
@@ -154,15 +156,16 @@ impl Runner for TensorOps {
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
-        Ok(Half { tensors, rest, retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest, retired: Vec::new() })
     }
 
-    fn lean_ascend(
+    fn lean_ascend<T>(
         &mut self,
         context: Context<'_>,
         rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
-    ) -> Result<Half<Self, LeanKept>, WsamError> {
+        build: impl FnOnce(Vec<Tensor<1>>) -> T,
+    ) -> Result<Half<Self, T, LeanKept>, WsamError> {
         let hyper = context.hyper;
         let slots = unscaled(slots, context.inv_scale);
         let (tensors, norms) = climb(context, &slots, true);
@@ -185,15 +188,16 @@ impl Runner for TensorOps {
             .unzip();
         let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
         let rest = LeanKept { stepped, factors, ran_on, ids, norms };
-        Ok(Half { tensors, rest, retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest, retired: Vec::new() })
     }
 
-    fn lean_descend(
+    fn lean_descend<T>(
         &mut self,
         context: Context<'_>,
         kept: LeanKept,
         grads_perturbed: Vec<Tensor<1>>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
+        build: impl FnOnce(Vec<Tensor<1>>) -> T,
+    ) -> Result<Half<Self, T, Norms>, WsamError> {
         let LeanKept { stepped, factors, ran_on, ids, mut norms } = kept;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         // Under any policy: `g` was not finite and `ran_on` is w, or `g~` is not.
@@ -214,15 +218,16 @@ impl Runner for TensorOps {
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
-        Ok(Half { tensors, rest, retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest, retired: Vec::new() })
     }
 
-    fn base_step(
+    fn base_step<T>(
         &mut self,
         context: Context<'_>,
         rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
-    ) -> Result<Half<Self, ()>, WsamError> {
+        build: impl FnOnce(Vec<Tensor<1>>) -> T,
+    ) -> Result<Half<Self, T, ()>, WsamError> {
         let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
         let norms = look_at_gradient(context, &slots);
         let skipped = norms.finite.skipped(norms.policy);
@@ -240,7 +245,7 @@ impl Runner for TensorOps {
                 self.noted(id, has_master, unless(&skipped, w, old))
             })
             .collect();
-        Ok(Half { tensors, rest: (), retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest: (), retired: Vec::new() })
     }
 
     fn mix(
@@ -248,7 +253,7 @@ impl Runner for TensorOps {
         context: Context<'_>,
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
-    ) -> Result<Half<Self, Mixed>, WsamError> {
+    ) -> Result<Half<Self, Vec<Tensor<1>>, Mixed>, WsamError> {
         let Kept { slots, mut norms } = kept;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
@@ -267,7 +272,7 @@ impl Runner for TensorOps {
                 (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
             })
             .unzip();
-        Ok(Half { tensors, rest: Mixed { grads, norms }, retired: Vec::new() })
+        Ok(Half { built: tensors, rest: Mixed { grads, norms }, retired: Vec::new() })
     }
 
     fn clip(
@@ -288,13 +293,13 @@ impl Runner for TensorOps {
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<Tensor<1>>>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
+    ) -> Result<Half<Self, Vec<Tensor<1>>, Norms>, WsamError> {
         let tensors =
             weights.into_iter().flatten().zip(rates).zip(mixed.grads).map(
                 |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),
             );
         let rest = Norms::TensorOps(Box::new(mixed.norms));
-        Ok(Half { tensors: tensors.collect(), rest, retired: Vec::new() })
+        Ok(Half { built: tensors.collect(), rest, retired: Vec::new() })
     }
 
     fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {

@@ -27,8 +27,8 @@ impl Bridge {
         Self { cube: tensor.client.clone(), device: tensor.device.clone() }
     }
 
-    /// The memory behind `tensors`, and uninitialised memory for tensors of these sizes: an arena
-    /// for each list in `arenas`.
+    /// Finds the memory behind `tensors`, and makes an arena of uninitialised memory for each list in
+    /// `arenas`; gives back tensors of these `shapes` over the first of them.
     ///
     /// Makes Burn submit what it has pending, and gives up `retired` before anything is allocated.
     pub(crate) fn resolve(
@@ -36,12 +36,16 @@ impl Bridge {
         tensors: Vec<Resident>,
         arenas: Vec<Vec<Room>>,
         retired: Vec<Resident>,
-    ) -> Result<Resolved, WsamError> {
+        shapes: &[Shape],
+    ) -> (Vec<Resident>, Resolving) {
         drop(retired);
         let room = |t: &Resident| Room::new(t.meta.num_elements() as u64, t.dtype);
         let rooms: Vec<_> = tensors.iter().map(room).collect();
         let handles = tensors.into_iter().map(contiguous).collect();
-        resolve(&self.cube, StreamId::current(), handles, &rooms, &arenas)
+        let resolved = resolve(&self.cube, StreamId::current(), handles, &rooms, &arenas);
+        let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
+        let made = first.flat_map(|memory| self.tensors(memory, shapes)).collect();
+        (made, Resolving(resolved))
     }
 
     /// Burn tensors of these shapes over memory of an arena.
@@ -57,5 +61,15 @@ impl Bridge {
     /// Gives tensors up.
     pub(crate) fn retire(&self, tensors: Vec<Resident>) {
         drop(tensors);
+    }
+}
+
+/// Found, or not.
+pub(crate) struct Resolving(Result<Resolved, WsamError>);
+
+impl Resolving {
+    /// What was found and made.
+    pub(crate) fn finish(self) -> Result<Resolved, WsamError> {
+        self.0
     }
 }

@@ -10,7 +10,7 @@ use burn::backend::fusion::{
 };
 use burn::backend::wgpu::{CubeBackend, CubeTensor};
 use burn::cubecl::server::Handle;
-use burn::tensor::Shape;
+use burn::tensor::{DType, ExecutionError, Shape};
 use std::sync::{Arc, Mutex, PoisonError};
 
 type Runtime = <CubeBackend as FusionBackend>::FusionRuntime;
@@ -41,69 +41,80 @@ impl Bridge {
         Self { fusion, cube, device }
     }
 
-    /// The memory behind `tensors`, and uninitialised memory for tensors of these sizes: an arena
-    /// for each list in `arenas`.
+    /// Begins to find the memory behind `tensors`, and to make an arena of uninitialised memory for
+    /// each list in `arenas`; gives back tensors of these `shapes` over the first of them, which
+    /// nobody may read before [`Resolving::finish`] and a kernel that writes them.
     ///
     /// Makes Burn compute whatever the tensors wait for and submit what it has pending, and gives up
-    /// `retired` along the way: in one call to its fusion server and one to the device's, each of
-    /// which costs far more than what it does here.
+    /// `retired` along the way: in one call to its fusion server, which makes one to the device's.
+    /// The caller goes on meanwhile: each call costs far more than what it does here.
     pub(crate) fn resolve(
         &self,
         tensors: Vec<Resident>,
         arenas: Vec<Vec<Room>>,
         retired: Vec<Resident>,
-    ) -> Result<Resolved, WsamError> {
+        shapes: &[Shape],
+    ) -> (Vec<Resident>, Resolving) {
         let here = StreamId::current();
         let room = |t: &Resident| Room::new(t.shape.num_elements() as u64, t.dtype);
         let rooms: Vec<_> = tensors.iter().map(room).collect();
         let retired = retired.into_iter().filter(|tensor| tensor.stream == here);
         let inputs: Vec<TensorIr> =
             tensors.into_iter().chain(retired).map(Resident::into_ir).collect();
-        let count = rooms.len();
-        let found = Arc::new(Mutex::new(Vec::with_capacity(count)));
-        let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &[]));
-        let sink = found.clone();
+        let outputs: Vec<_> = shapes
+            .iter()
+            .zip(arenas.first().into_iter().flatten())
+            .map(|(shape, room)| self.uninit(shape, room.dtype()))
+            .collect();
+        let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &outputs));
+        let found = Arc::new(Mutex::new(None));
+        let (sink, bridge) = (found.clone(), self.clone());
         let take = OperationFn(move |handles: &mut FusionHandles| {
-            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-            let (tensors, retired) = inputs.split_at(count);
-            for ir in tensors {
-                sink.push(contiguous(handles.get_float_tensor::<CubeBackend>(ir)));
-            }
+            let (tensors, retired) = inputs.split_at(rooms.len());
+            let take = |ir| contiguous(handles.get_float_tensor::<CubeBackend>(ir));
+            let tensors = tensors.iter().map(take).collect();
             for ir in retired {
                 drop(handles.get_float_tensor::<CubeBackend>(ir));
             }
-            Ok(())
+            let resolved = resolve(&bridge.cube, here, tensors, &rooms, &arenas);
+            let failed = resolved.as_ref().err().map(ToString::to_string);
+            let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
+            for (output, memory) in outputs.iter().zip(first.flatten()) {
+                bridge.register(handles, output, memory.handle.clone());
+            }
+            *sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
+            // Then the outputs are known as failed, and not only missing.
+            failed.map_or(Ok(()), |reason| Err(ExecutionError::generic(reason)))
         });
-        self.fusion.register(here, ir, take);
-        let failed = |reason: String| WsamError::Backend { reason };
-        self.fusion.try_sync(|| ()).map_err(|error| failed(format!("{error:?}")))?;
-        let handles: Vec<Handle> =
-            std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
-        if handles.len() != count {
-            return Err(failed(format!("{} of {count} tensors were resolved", handles.len())));
-        }
-        resolve(&self.cube, here, handles, &rooms, &arenas)
+        let made = self.fusion.register(here, ir, take);
+        self.fusion.flush_queue();
+        (made, Resolving { fusion: self.fusion.clone(), found })
+    }
+
+    fn uninit(&self, shape: &Shape, dtype: DType) -> TensorIr {
+        TensorIr::uninit(self.fusion.create_empty_handle(), shape.clone(), dtype)
+    }
+
+    fn register(&self, handles: &mut FusionHandles, output: &TensorIr, memory: Handle) {
+        let (cube, device, shape) = (self.cube.clone(), self.device.clone(), output.shape.clone());
+        let tensor = CubeTensor::new_contiguous(cube, device, shape, memory, output.dtype);
+        handles.register_float_tensor::<CubeBackend>(&output.id, tensor);
     }
 
     /// Burn tensors of these shapes over memory of an arena.
     pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<Resident> {
-        let uninit = |(shape, memory): (&Shape, &Memory)| {
-            TensorIr::uninit(self.fusion.create_empty_handle(), shape.clone(), memory.dtype())
-        };
+        let uninit = |(shape, memory): (&Shape, &Memory)| self.uninit(shape, memory.dtype());
         let outputs: Vec<_> = shapes.iter().zip(memory).map(uninit).collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam", &[], &outputs));
         let handles: Vec<_> = memory.iter().map(|memory| memory.handle.clone()).collect();
-        let (cube, device) = (self.cube.clone(), self.device.clone());
+        let bridge = self.clone();
         // Taken by the one execution there is: an operation that is kept must not keep the memory.
         let once = Mutex::new(Some((outputs, handles)));
         let register = OperationFn(move |registry: &mut FusionHandles| {
             let taken = once.lock().unwrap_or_else(PoisonError::into_inner).take();
             let (outputs, handles) = taken.unwrap_or_default();
-            for (output, handle) in outputs.into_iter().zip(handles) {
-                let (client, device) = (cube.clone(), device.clone());
-                let tensor =
-                    CubeTensor::new_contiguous(client, device, output.shape, handle, output.dtype);
-                registry.register_float_tensor::<CubeBackend>(&output.id, tensor);
+            for (output, handle) in outputs.iter().zip(handles) {
+                bridge.register(registry, output, handle);
             }
             Ok(())
         });
@@ -125,5 +136,21 @@ impl Bridge {
             Ok(())
         });
         self.fusion.register(here, ir, retire);
+    }
+}
+
+/// On its way from Burn's servers.
+pub(crate) struct Resolving {
+    fusion: GlobalFusionClient<Runtime>,
+    found: Arc<Mutex<Option<Result<Resolved, WsamError>>>>,
+}
+
+impl Resolving {
+    /// What was found and made. Waits for the servers.
+    pub(crate) fn finish(self) -> Result<Resolved, WsamError> {
+        let failed = |reason: String| WsamError::Backend { reason };
+        self.fusion.try_sync(|| ()).map_err(|error| failed(format!("{error:?}")))?;
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
+        found.ok_or_else(|| failed("Burn did not run what finds tensors".to_owned()))?
     }
 }

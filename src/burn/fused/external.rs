@@ -1,6 +1,7 @@
 //! The halves of a step around a base optimizer of Burn's.
 
-use super::steps::{columns, room, scaled_by};
+use super::rows::Found;
+use super::steps::{columns, identities, room, scaled_by};
 use super::{Fused, Kept, Mixed, Trial};
 use crate::burn::bridge::{Memory, Resident};
 use crate::burn::error::WsamError;
@@ -9,6 +10,7 @@ use crate::burn::runner::{Context, Half};
 use crate::burn::slots::Slot;
 use crate::engine::{BaseTensor, DescentTensor, MixTensor, StepStats};
 use crate::method::Coupling;
+use burn::backend::TensorMetadata;
 
 impl Fused {
     pub(super) fn mix_external(
@@ -16,7 +18,7 @@ impl Fused {
         context: Context<'_>,
         kept: Kept,
         grads_perturbed: Vec<Resident>,
-    ) -> Result<Half<Self, Mixed>, WsamError> {
+    ) -> Result<Half<Self, Vec<Resident>, Mixed>, WsamError> {
         let hyper = context.hyper;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
         let (_, rooms, shapes) = columns(&rows);
@@ -26,10 +28,11 @@ impl Fused {
             && !hyper.non_finite.looks()
             && context.inv_scale == 1.0;
         let arenas = if as_it_is { Vec::new() } else { vec![rooms] };
-        let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
+        let (made, resolving) = bridge.resolve(grads_perturbed, arenas, perturbed, &shapes);
+        let resolved = resolving.finish()?;
         let (grads_perturbed, arenas) = (resolved.tensors, resolved.arenas);
         let mut mix = None;
-        let tensors = match arenas.first() {
+        let built = match arenas.first() {
             None => {
                 let grads: Vec<Memory> = rows.iter().map(|row| row.grad.clone()).collect();
                 bridge.tensors(&grads, &shapes)
@@ -51,12 +54,12 @@ impl Fused {
                 // Around it no step is counted here.
                 let (policy, norms) = (hyper.non_finite, ascent.norms());
                 self.judged(encoder, Trial { ids: &[], policy, lean: false, norms })?;
-                bridge.tensors(mixed, &shapes)
+                made
             }
         };
         let rest = Mixed { bridge, ascent, rows, grads_perturbed, mix };
         // The old weights: the base optimizer's step replaces them.
-        Ok(Half { tensors, rest, retired: weights })
+        Ok(Half { built, rest, retired: weights })
     }
 
     pub(super) fn clip_external(
@@ -69,8 +72,9 @@ impl Fused {
             return Ok(slots.into_iter().map(|slot| slot.grad).collect());
         }
         let rooms = slots.iter().map(room).collect();
-        let (bridge, rows, arenas, _) = self.rows(context, slots, vec![rooms])?;
-        let (_, _, shapes) = columns(&rows);
+        let shapes: Vec<_> = slots.iter().map(|slot| slot.weight.shape()).collect();
+        let finding = self.find(context, slots, vec![rooms], &shapes)?;
+        let Found { rows, arenas, outputs, .. } = finding.finish()?;
         let clipped: Vec<Memory> = arenas.into_iter().flatten().collect();
         let tensors: Vec<_> = rows
             .iter()
@@ -89,7 +93,7 @@ impl Fused {
         let (policy, norms) = (hyper.non_finite, clip.norms());
         self.judged(encoder, Trial { ids: &[], policy, lean: false, norms })?;
         self.last_step = Some(StepStats { submissions: 1, ..clip.stats() });
-        Ok(bridge.tensors(&clipped, &shapes))
+        Ok(outputs)
     }
 
     pub(super) fn sharpen_external(
@@ -98,7 +102,7 @@ impl Fused {
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<Resident>>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
+    ) -> Result<Half<Self, Vec<Resident>, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let Mixed { bridge, ascent, rows, grads_perturbed, mix } = mixed;
         let mut stats = ascent.stats();
@@ -107,13 +111,15 @@ impl Fused {
             stats += StepStats { submissions: 1, ..mix.stats() };
         }
         let mut half = Half {
-            tensors: Vec::new(),
+            built: Vec::new(),
             rest: self.norms(hyper, track_norms, false, ascent.norms()),
             retired: Vec::new(),
         };
         if let Some(weights) = weights {
             let (ids, rooms, shapes) = columns(&rows);
-            let resolved = bridge.resolve(weights.clone(), vec![rooms], Vec::new())?;
+            let (made, resolving) =
+                bridge.resolve(weights.clone(), vec![rooms], Vec::new(), &shapes);
+            let resolved = resolving.finish()?;
             let updated: Vec<Memory> = resolved.arenas.into_iter().flatten().collect();
             let tensors: Vec<_> = rows
                 .iter()
@@ -135,9 +141,9 @@ impl Fused {
                 self.engine.sharpen(&mut encoder, hyper, rates, &ascent, mix.as_ref(), &tensors)?;
             self.submit(encoder);
             stats += StepStats { submissions: 1, ..step };
-            half.tensors = bridge.tensors(&updated, &shapes);
+            self.place(&ids, &identities(&made), updated);
+            half.built = made;
             half.retired = weights;
-            self.place(&ids, &half.tensors, updated);
         }
         self.last_step = Some(stats);
         Ok(half)

@@ -1,7 +1,8 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::{Evidence, Fused, Kept, LeanKept, Mixed, Row, State, Trial};
-use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident, Room};
+use super::rows::{Found, Row};
+use super::{Evidence, Fused, Kept, LeanKept, Mixed, State, Trial};
+use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident, Room, identity};
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
 use crate::burn::record::Loaded;
@@ -13,6 +14,7 @@ use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
     LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
 };
+use burn::backend::TensorMetadata;
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
@@ -25,14 +27,17 @@ impl Runner for Fused {
     const TYPES: (&'static [DType], &'static str, &'static str) =
         (&[DType::F32, DType::F16, DType::BF16], "f32, f16 and bf16", "fused");
 
-    fn ascend(
+    fn ascend<T>(
         &mut self,
         context: Context<'_>,
         slots: Vec<Slot<Resident>>,
-    ) -> Result<Half<Self, Kept>, WsamError> {
-        let arenas = vec![partner_rooms(context, &slots)];
+        build: impl FnOnce(Vec<Resident>) -> T,
+    ) -> Result<Half<Self, T, Kept>, WsamError> {
+        let (rooms, shapes) = partners_of(context, &slots);
         let rounding = self.rounding(context, &slots);
-        let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
+        let finding = self.find(context, slots, vec![rooms], &shapes)?;
+        let built = build(finding.perturbed());
+        let Found { bridge, rows, mut arenas, weights, outputs } = finding.finish()?;
         let partners = arenas.swap_remove(0);
         let tensors: Vec<_> = rows
             .iter()
@@ -51,25 +56,27 @@ impl Runner for Fused {
         let mut encoder = self.encoder();
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
-        let perturbed = bridge.tensors(&partners, &partner_shapes(&rows));
-        let tensors = in_place_of(&rows, &weights, &perturbed);
-        let rest = Kept { bridge, ascent, rows, weights, perturbed };
-        Ok(Half { tensors, rest, retired: Vec::new() })
+        let rest = Kept { bridge, ascent, rows, weights, perturbed: outputs };
+        Ok(Half { built, rest, retired: Vec::new() })
     }
 
-    fn descend(
+    fn descend<T>(
         &mut self,
         context: Context<'_>,
         rates: &[f64],
         kept: Kept,
         grads_perturbed: Vec<Resident>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
+        build: impl FnOnce(Vec<Resident>) -> T,
+    ) -> Result<Half<Self, T, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
         let (ids, rooms, shapes) = columns(&rows);
         let mut arenas = vec![rooms];
         arenas.extend(self.new_states(&hyper.base, rows.iter().map(|row| (row.id, row.len))));
-        let resolved = bridge.resolve(grads_perturbed, arenas, perturbed)?;
+        let (made, resolving) = bridge.resolve(grads_perturbed, arenas, perturbed, &shapes);
+        let made_are = identities(&made);
+        let built = build(made);
+        let resolved = resolving.finish()?;
         let (grads_perturbed, mut arenas) = (resolved.tensors, resolved.arenas);
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
@@ -96,26 +103,31 @@ impl Runner for Fused {
 
         // Nothing can fail any more: the step is taken.
         self.advance(&bridge, &rows, stepping);
-        let tensors = bridge.tensors(&updated, &shapes);
-        self.place(&ids, &tensors, updated);
+        self.place(&ids, &made_are, updated);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, false, ascent.norms());
-        Ok(Half { tensors, rest, retired: weights })
+        Ok(Half { built, rest, retired: weights })
     }
 
-    fn lean_ascend(
+    fn lean_ascend<T>(
         &mut self,
         context: Context<'_>,
         rates: &[f64],
         slots: Vec<Slot<Resident>>,
-    ) -> Result<Half<Self, LeanKept>, WsamError> {
+        build: impl FnOnce(Vec<Resident>) -> T,
+    ) -> Result<Half<Self, T, LeanKept>, WsamError> {
         let Context { hyper, track_norms, inv_scale, .. } = context;
         let (inv_scale, rounding) = (InvScale::Host(inv_scale), self.rounding(context, &slots));
         let options = GradientOptions { track_norms, inv_scale, rounding };
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let mut arenas = vec![partner_rooms(context, &slots), slots.iter().map(room).collect()];
+        let (rooms, shapes) = partners_of(context, &slots);
+        let mut arenas = vec![rooms, slots.iter().map(room).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
-        let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
+        let finding = self.find(context, slots, arenas, &shapes)?;
+        let perturbed = finding.perturbed();
+        // The module gets them twice: in the copy for the second pass, and in place of the weights.
+        let built = build(perturbed.clone());
+        let Found { bridge, rows, mut arenas, weights, .. } = finding.finish()?;
         let (ids, _, shapes) = columns(&rows);
         let stepping = self.stepping(&ids, arenas.split_off(2));
         let (stepped, partners) = (arenas.swap_remove(1), arenas.swap_remove(0));
@@ -142,7 +154,6 @@ impl Runner for Fused {
         self.advance(&bridge, &rows, stepping);
         // The weights are the model's alone now, and go with it.
         ids.iter().for_each(|id| drop(self.weights.remove(id)));
-        let perturbed = bridge.tensors(&partners, &partner_shapes(&rows));
         let mut partners = partners.into_iter();
         let ran_on: Vec<Memory> = rows
             .iter()
@@ -151,26 +162,28 @@ impl Runner for Fused {
                 false => row.weight.clone(),
             })
             .collect();
-        // The module gets them twice: in the copy for the second pass, and in place of the weights.
-        let perturbed = in_place_of(&rows, &weights, &perturbed);
-        let tensors = perturbed.clone();
         // What is not perturbed serves the second pass.
         let gone = rows.iter().zip(weights).filter(|(row, _)| row.perturbed);
         let retired = gone.map(|(_, weight)| weight).collect();
         let groups = rows.iter().map(|row| row.group).collect();
         let rest = LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on };
-        Ok(Half { tensors, rest, retired })
+        Ok(Half { built, rest, retired })
     }
 
-    fn lean_descend(
+    fn lean_descend<T>(
         &mut self,
         context: Context<'_>,
         kept: LeanKept,
         grads_perturbed: Vec<Resident>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
+        build: impl FnOnce(Vec<Resident>) -> T,
+    ) -> Result<Half<Self, T, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on } = kept;
-        let grads_perturbed = bridge.resolve(grads_perturbed, Vec::new(), Vec::new())?.tensors;
+        let (_, resolving) = bridge.resolve(grads_perturbed, Vec::new(), Vec::new(), &[]);
+        let made = bridge.tensors(&stepped, &shapes);
+        let made_are = identities(&made);
+        let built = build(made);
+        let grads_perturbed = resolving.finish()?.tensors;
         let tensors: Vec<_> = stepped
             .iter()
             .zip(&grads_perturbed)
@@ -188,25 +201,29 @@ impl Runner for Fused {
         let (policy, norms) = (hyper.non_finite, ascent.norms());
         self.judged(encoder, Trial { ids: &ids, policy, lean: true, norms })?;
 
-        let tensors = bridge.tensors(&stepped, &shapes);
-        self.place(&ids, &tensors, stepped);
+        self.place(&ids, &made_are, stepped);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, true, ascent.norms());
-        Ok(Half { tensors, rest, retired: perturbed })
+        Ok(Half { built, rest, retired: perturbed })
     }
 
-    fn base_step(
+    fn base_step<T>(
         &mut self,
         context: Context<'_>,
         rates: &[f64],
         slots: Vec<Slot<Resident>>,
-    ) -> Result<Half<Self, ()>, WsamError> {
+        build: impl FnOnce(Vec<Resident>) -> T,
+    ) -> Result<Half<Self, T, ()>, WsamError> {
         let hyper = context.hyper;
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
         let mut arenas = vec![slots.iter().map(room).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
-        let (bridge, rows, mut arenas, weights) = self.rows(context, slots, arenas)?;
-        let (ids, _, shapes) = columns(&rows);
+        let shapes: Vec<_> = slots.iter().map(|slot| slot.weight.shape()).collect();
+        let mut finding = self.find(context, slots, arenas, &shapes)?;
+        let made_are = identities(&finding.outputs);
+        let built = build(std::mem::take(&mut finding.outputs));
+        let Found { bridge, rows, mut arenas, weights, .. } = finding.finish()?;
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
         let tensors: Vec<_> = rows
@@ -230,10 +247,9 @@ impl Runner for Fused {
         self.judged(encoder, Trial { ids: &ids, policy, lean: false, norms })?;
 
         self.advance(&bridge, &rows, stepping);
-        let tensors = bridge.tensors(&updated, &shapes);
-        self.place(&ids, &tensors, updated);
+        self.place(&ids, &made_are, updated);
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
-        Ok(Half { tensors, rest: (), retired: weights })
+        Ok(Half { built, rest: (), retired: weights })
     }
 
     fn mix(
@@ -241,7 +257,7 @@ impl Runner for Fused {
         context: Context<'_>,
         kept: Kept,
         grads_perturbed: Vec<Resident>,
-    ) -> Result<Half<Self, Mixed>, WsamError> {
+    ) -> Result<Half<Self, Vec<Resident>, Mixed>, WsamError> {
         self.mix_external(context, kept, grads_perturbed)
     }
 
@@ -259,7 +275,7 @@ impl Runner for Fused {
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<Resident>>,
-    ) -> Result<Half<Self, Norms>, WsamError> {
+    ) -> Result<Half<Self, Vec<Resident>, Norms>, WsamError> {
         self.sharpen_external(context, rates, mixed, weights)
     }
 
@@ -291,7 +307,8 @@ impl Runner for Fused {
         let room = |state: &Loaded| Room::single(state.len);
         let mut arenas = vec![loaded.iter().map(room).collect(); kinds];
         arenas.push(loaded.iter().filter(|state| state.master.is_some()).map(room).collect());
-        let mut arenas = bridge.resolve(Vec::new(), arenas, Vec::new())?.arenas;
+        let (_, resolving) = bridge.resolve(Vec::new(), arenas, Vec::new(), &[]);
+        let mut arenas = resolving.finish()?.arenas;
         let mut masters = arenas.pop().unwrap_or_default().into_iter();
         for id in ids {
             self.states.remove(id);
@@ -344,14 +361,14 @@ pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<Room>, Vec<Shape>) {
     (ids, rows.iter().map(|row| row.weight.room()).collect(), shapes)
 }
 
-/// For the perturbed weights that get memory of their own.
-fn partner_rooms(context: Context<'_>, slots: &[Slot<Resident>]) -> Vec<Room> {
+/// Rooms and shapes of the perturbed weights, which get memory of their own.
+fn partners_of(context: Context<'_>, slots: &[Slot<Resident>]) -> (Vec<Room>, Vec<Shape>) {
     let perturbed = slots.iter().filter(|slot| context.in_group(slot).perturbed);
-    perturbed.map(room).collect()
+    perturbed.map(|slot| (room(slot), slot.weight.shape())).unzip()
 }
 
-fn partner_shapes(rows: &[Row]) -> Vec<Shape> {
-    rows.iter().filter(|row| row.perturbed).map(|row| row.shape.clone()).collect()
+pub(super) fn identities(tensors: &[Resident]) -> Vec<Option<u64>> {
+    tensors.iter().map(identity).collect()
 }
 
 /// A slice for each row that is perturbed.
@@ -359,16 +376,6 @@ fn partner_slices(rows: &[Row], partners: &[Memory]) -> Vec<Option<Slice>> {
     let mut partners = partners.iter();
     let mut next = || partners.next().map(|partner| partner.slice.clone());
     rows.iter().map(|row| if row.perturbed { next() } else { None }).collect()
-}
-
-/// The perturbed weights, and the weights themselves where they are not perturbed.
-fn in_place_of(rows: &[Row], weights: &[Resident], perturbed: &[Resident]) -> Vec<Resident> {
-    let mut perturbed = perturbed.iter();
-    let take = |(row, weight): (&Row, &Resident)| match row.perturbed {
-        true => perturbed.next().unwrap_or(weight).clone(),
-        false => weight.clone(),
-    };
-    rows.iter().zip(weights).map(take).collect()
 }
 
 fn slices(memory: &[Memory]) -> Vec<Slice> {

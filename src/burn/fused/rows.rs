@@ -1,0 +1,137 @@
+//! From a step's parameters to their memory, in two parts: what is asked of Burn, and what it found.
+
+use super::Fused;
+use super::masters::Master;
+use crate::burn::bridge::{Bridge, Memory, Resident, Resolving, Room, identity};
+use crate::burn::error::WsamError;
+use crate::burn::runner::Context;
+use crate::burn::slots::Slot;
+use crate::engine::Slice;
+use burn::backend::TensorMetadata;
+use burn::module::ParamId;
+use burn::tensor::Shape;
+
+/// A parameter on its way through a step.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) id: ParamId,
+    pub(super) group: usize,
+    /// Whether the ascent moves it.
+    pub(super) perturbed: bool,
+    pub(super) shape: Shape,
+    pub(super) len: u64,
+    pub(super) weight: Memory,
+    /// In `f32`, if there are any.
+    pub(super) master: Option<Memory>,
+    pub(super) grad: Memory,
+}
+
+/// A row before its memory is found.
+struct Known {
+    id: ParamId,
+    group: usize,
+    perturbed: bool,
+    shape: Shape,
+    len: u64,
+    placed: Option<Memory>,
+    master: Master,
+}
+
+/// What [`Fused::find`] has begun.
+pub(super) struct Finding {
+    bridge: Bridge,
+    known: Vec<Known>,
+    weights: Vec<Resident>,
+    /// Tensors over the first arena.
+    pub(super) outputs: Vec<Resident>,
+    resolving: Resolving,
+}
+
+/// What it found and made.
+pub(super) struct Found {
+    pub(super) bridge: Bridge,
+    pub(super) rows: Vec<Row>,
+    pub(super) arenas: Vec<Vec<Memory>>,
+    pub(super) weights: Vec<Resident>,
+    pub(super) outputs: Vec<Resident>,
+}
+
+impl Finding {
+    /// The perturbed weights, which the outputs are, and the weights themselves where they are not
+    /// perturbed.
+    pub(super) fn perturbed(&self) -> Vec<Resident> {
+        let mut outputs = self.outputs.iter();
+        let take = |(known, weight): (&Known, &Resident)| match known.perturbed {
+            true => outputs.next().unwrap_or(weight).clone(),
+            false => weight.clone(),
+        };
+        self.known.iter().zip(&self.weights).map(take).collect()
+    }
+
+    /// Waits for Burn's servers.
+    pub(super) fn finish(self) -> Result<Found, WsamError> {
+        let Self { bridge, known, weights, outputs, resolving } = self;
+        let resolved = resolving.finish()?;
+        let (mut resolved, arenas) = (resolved.tensors.into_iter(), resolved.arenas);
+        let mut next = || {
+            let reason = "a tensor was not resolved".to_owned();
+            resolved.next().ok_or(WsamError::Backend { reason })
+        };
+        let rows = known
+            .into_iter()
+            .map(|Known { id, group, perturbed, shape, len, placed, master }| {
+                let weight = placed.map_or_else(&mut next, Ok)?;
+                let master = match master {
+                    Master::None => None,
+                    Master::Placed(memory) => Some(memory),
+                    Master::Resolving => Some(next()?),
+                };
+                Ok(Row { id, group, perturbed, shape, len, weight, master, grad: next()? })
+            })
+            .collect::<Result<_, WsamError>>()?;
+        Ok(Found { bridge, rows, arenas, weights, outputs })
+    }
+}
+
+impl Row {
+    /// Where a step goes from.
+    pub(super) fn origin(&self) -> Slice {
+        self.master.as_ref().unwrap_or(&self.weight).slice.clone()
+    }
+}
+
+impl Fused {
+    /// Begins to find weights and gradients and to make the arenas that are asked for, with tensors of
+    /// the shapes of `outputs` over the first. Weights that the last step placed are where it placed them.
+    pub(super) fn find(
+        &self,
+        context: Context<'_>,
+        slots: Vec<Slot<Resident>>,
+        arenas: Vec<Vec<Room>>,
+        outputs: &[Shape],
+    ) -> Result<Finding, WsamError> {
+        // A step without parameters was refused before.
+        let first = slots.first().ok_or(WsamError::NoGradients { gradients: 0 })?;
+        let bridge = Bridge::new(&first.weight);
+        let mut tensors = Vec::with_capacity(slots.len());
+        let mut weights = Vec::with_capacity(slots.len());
+        let mut known = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let perturbed = context.in_group(&slot).perturbed;
+            let identity = identity(&slot.weight);
+            let placed = self.weights.get(&slot.id).filter(|w| Some(w.tensor) == identity);
+            let placed = placed.map(|weight| weight.memory.clone());
+            let shape = slot.weight.shape();
+            if placed.is_none() {
+                tensors.push(slot.weight.clone());
+            }
+            let master = self.master(context, &slot, placed.is_some(), &mut tensors)?;
+            weights.push(slot.weight);
+            tensors.push(slot.grad);
+            let Slot { id, group, len, .. } = slot;
+            known.push(Known { id, group, perturbed, shape, len: len as u64, placed, master });
+        }
+        let (outputs, resolving) = bridge.resolve(tensors, arenas, Vec::new(), outputs);
+        Ok(Finding { bridge, known, weights, outputs, resolving })
+    }
+}
