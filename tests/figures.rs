@@ -22,14 +22,17 @@ struct Reports(HashMap<&'static str, Value>);
 
 impl Reports {
     fn read() -> Self {
-        let folder =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results/llvmpipe-22.3.6-two-cores");
-        let read = |name| {
-            let text =
-                std::fs::read_to_string(folder.join(format!("{name}.json"))).expect("committed");
+        let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
+        let read = |(machine, name)| {
+            let file = results.join(machine).join(format!("{name}.json"));
+            let text = std::fs::read_to_string(file).expect("committed");
             (name, serde_json::from_str(&text).expect("JSON"))
         };
-        Self(["step", "kernels", "burn", "unfused", "host"].map(read).into())
+        let first = "llvmpipe-22.3.6-two-cores";
+        let third = "llvmpipe-22.3.6-two-cores-third-machine";
+        let rates = ["step", "kernels", "burn", "unfused"].map(|name| (first, name));
+        let host = ["host", "host-before"].map(|name| (third, name));
+        Self(rates.into_iter().chain(host).map(read).collect())
     }
 
     fn row(&self, report: &str, set: &str, name: &str) -> &Value {
@@ -170,12 +173,17 @@ fn burn_in_the_benchmarks() {
 fn host_in_the_benchmarks() {
     let reports = Reports::read();
     let rows = table("benches/README.md", "| | SGD + momentum | AdamW |");
-    let names = ["fused", "tensor operations", "Burn's own alone"];
+    let names = [
+        ("fused", "host", "fused"),
+        ("fused, before", "host-before", "fused"),
+        ("tensor operations", "host", "tensor operations"),
+        ("Burn's own alone", "host", "Burn's own alone"),
+    ];
     assert_eq!(rows.len(), names.len());
-    for (row, name) in rows.iter().zip(names) {
-        assert_eq!(row[0], name);
+    for (row, (label, report, name)) in rows.iter().zip(names) {
+        assert_eq!(row[0], label);
         for (printed, base) in row[1..].iter().zip(["SGD + momentum", "AdamW"]) {
-            let value = reports.ms("160 tensors in Burn", ("host", &format!("{base}, {name}")));
+            let value = reports.ms("160 tensors in Burn", (report, &format!("{base}, {name}")));
             assert!(agrees(printed, value), "{base}, {name}: {printed} for {value}");
         }
     }
