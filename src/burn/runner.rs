@@ -55,6 +55,9 @@ pub(crate) struct Half<R: Runner, T, K> {
     pub(crate) retired: Vec<TensorOf<R>>,
 }
 
+/// A half whose tensors are handed on as they are.
+pub(crate) type Loose<R, K> = Half<R, Vec<TensorOf<R>>, K>;
+
 /// Halves take a `build`, which makes a module of the half's tensors in the order of the slots. It is
 /// called once, maybe before they hold anything, while a route waits for Burn; on an error what it
 /// built is dropped.
@@ -116,7 +119,7 @@ pub(crate) trait Runner: Sized {
         context: Context<'_>,
         kept: Self::Kept,
         grads_perturbed: Vec<TensorOf<Self>>,
-    ) -> Result<Half<Self, Vec<TensorOf<Self>>, Self::Mixed>, WsamError>;
+    ) -> Result<Loose<Self, Self::Mixed>, WsamError>;
 
     /// The clipped gradients alone, for a step without a second pass.
     fn clip(
@@ -133,7 +136,7 @@ pub(crate) trait Runner: Sized {
         rates: &[f64],
         mixed: Self::Mixed,
         weights: Option<Vec<TensorOf<Self>>>,
-    ) -> Result<Half<Self, Vec<TensorOf<Self>>, Norms>, WsamError>;
+    ) -> Result<Loose<Self, Norms>, WsamError>;
 
     /// What became of the last step, if it may have been another than the method's and
     /// [`settle`](Self::settle) was not called since. Waits for that step, and for nothing after it.

@@ -10,7 +10,7 @@ use super::error::WsamError;
 use super::forms::{Flat, reconciled};
 use super::record::Loaded;
 use super::report::Norms;
-use super::runner::{Context, Half, Runner};
+use super::runner::{Context, Half, Loose, Runner};
 use super::slots::Slot;
 use super::state::{OptimizerState, read, state_names};
 use super::verdict::{Settled, Unsettled};
@@ -253,7 +253,7 @@ impl Runner for TensorOps {
         context: Context<'_>,
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
-    ) -> Result<Half<Self, Vec<Tensor<1>>, Mixed>, WsamError> {
+    ) -> Result<Loose<Self, Mixed>, WsamError> {
         let Kept { slots, mut norms } = kept;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
@@ -293,7 +293,7 @@ impl Runner for TensorOps {
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<Tensor<1>>>,
-    ) -> Result<Half<Self, Vec<Tensor<1>>, Norms>, WsamError> {
+    ) -> Result<Loose<Self, Norms>, WsamError> {
         let tensors =
             weights.into_iter().flatten().zip(rates).zip(mixed.grads).map(
                 |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),

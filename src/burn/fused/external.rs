@@ -6,7 +6,7 @@ use super::{Fused, Kept, Mixed, Trial};
 use crate::burn::bridge::{Memory, Resident};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
-use crate::burn::runner::{Context, Half};
+use crate::burn::runner::{Context, Half, Loose};
 use crate::burn::slots::Slot;
 use crate::engine::{BaseTensor, DescentTensor, MixTensor, StepStats};
 use crate::method::Coupling;
@@ -18,7 +18,7 @@ impl Fused {
         context: Context<'_>,
         kept: Kept,
         grads_perturbed: Vec<Resident>,
-    ) -> Result<Half<Self, Vec<Resident>, Mixed>, WsamError> {
+    ) -> Result<Loose<Self, Mixed>, WsamError> {
         let hyper = context.hyper;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
         let (_, rooms, shapes) = columns(&rows);
@@ -102,7 +102,7 @@ impl Fused {
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<Resident>>,
-    ) -> Result<Half<Self, Vec<Resident>, Norms>, WsamError> {
+    ) -> Result<Loose<Self, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let Mixed { bridge, ascent, rows, grads_perturbed, mix } = mixed;
         let mut stats = ascent.stats();

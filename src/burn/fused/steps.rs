@@ -7,7 +7,7 @@ use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
-use crate::burn::runner::{Context, Half, Runner};
+use crate::burn::runner::{Context, Half, Loose, Runner};
 use crate::burn::slots::Slot;
 use crate::burn::verdict::Settled;
 use crate::engine::{
@@ -257,7 +257,7 @@ impl Runner for Fused {
         context: Context<'_>,
         kept: Kept,
         grads_perturbed: Vec<Resident>,
-    ) -> Result<Half<Self, Vec<Resident>, Mixed>, WsamError> {
+    ) -> Result<Loose<Self, Mixed>, WsamError> {
         self.mix_external(context, kept, grads_perturbed)
     }
 
@@ -275,7 +275,7 @@ impl Runner for Fused {
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<Resident>>,
-    ) -> Result<Half<Self, Vec<Resident>, Norms>, WsamError> {
+    ) -> Result<Loose<Self, Norms>, WsamError> {
         self.sharpen_external(context, rates, mixed, weights)
     }
 
