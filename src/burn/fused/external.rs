@@ -1,7 +1,7 @@
 //! The halves of a step around a base optimizer of Burn's.
 
 use super::rows::Found;
-use super::steps::{columns, identities, room, scaled_by};
+use super::steps::{columns, identities, outputs_of, scaled_by};
 use super::{Fused, Kept, Mixed, Trial};
 use crate::burn::bridge::{Memory, Resident};
 use crate::burn::error::WsamError;
@@ -10,7 +10,6 @@ use crate::burn::runner::{Context, Half, Loose};
 use crate::burn::slots::Slot;
 use crate::engine::{BaseTensor, DescentTensor, MixTensor, StepStats};
 use crate::method::Coupling;
-use burn::backend::TensorMetadata;
 
 impl Fused {
     pub(super) fn mix_external(
@@ -71,8 +70,7 @@ impl Fused {
         if !hyper.clips_gradient() && !hyper.non_finite.looks() && inv_scale == 1.0 {
             return Ok(slots.into_iter().map(|slot| slot.grad).collect());
         }
-        let rooms = slots.iter().map(room).collect();
-        let shapes: Vec<_> = slots.iter().map(|slot| slot.weight.shape()).collect();
+        let (rooms, shapes) = outputs_of(slots.iter());
         let finding = self.find(context, slots, vec![rooms], &shapes)?;
         let Found { rows, arenas, outputs, .. } = finding.finish()?;
         let clipped: Vec<Memory> = arenas.into_iter().flatten().collect();

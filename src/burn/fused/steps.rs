@@ -216,9 +216,9 @@ impl Runner for Fused {
     ) -> Result<Half<Self, T, ()>, WsamError> {
         let hyper = context.hyper;
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let mut arenas = vec![slots.iter().map(room).collect()];
+        let (rooms, shapes) = outputs_of(slots.iter());
+        let mut arenas = vec![rooms];
         arenas.extend(self.new_states(&hyper.base, parameters()));
-        let shapes: Vec<_> = slots.iter().map(|slot| slot.weight.shape()).collect();
         let mut finding = self.find(context, slots, arenas, &shapes)?;
         let made_are = identities(&finding.outputs);
         let built = build(std::mem::take(&mut finding.outputs));
@@ -351,7 +351,7 @@ pub(super) fn scaled_by(inv_scale: f64) -> GradientOptions<'static> {
     GradientOptions { inv_scale: InvScale::Host(inv_scale), ..Default::default() }
 }
 
-pub(super) fn room(slot: &Slot<Resident>) -> Room {
+fn room(slot: &Slot<Resident>) -> Room {
     Room::new(slot.len as u64, slot.dtype)
 }
 
@@ -363,8 +363,14 @@ pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<Room>, Vec<Shape>) {
 
 /// Rooms and shapes of the perturbed weights, which get memory of their own.
 fn partners_of(context: Context<'_>, slots: &[Slot<Resident>]) -> (Vec<Room>, Vec<Shape>) {
-    let perturbed = slots.iter().filter(|slot| context.in_group(slot).perturbed);
-    perturbed.map(|slot| (room(slot), slot.weight.shape())).unzip()
+    outputs_of(slots.iter().filter(|slot| context.in_group(slot).perturbed))
+}
+
+/// Rooms and shapes of what takes the place of the weights.
+pub(super) fn outputs_of<'a>(
+    slots: impl Iterator<Item = &'a Slot<Resident>>,
+) -> (Vec<Room>, Vec<Shape>) {
+    slots.map(|slot| (room(slot), slot.weight.shape())).unzip()
 }
 
 pub(super) fn identities(tensors: &[Resident]) -> Vec<Option<u64>> {
