@@ -180,7 +180,7 @@ fn root(sum: vec4<f32>) -> f32 {
     return largest * sqrt(dot(ratios, ratios));
 }
 
-const FIRST_LEVEL: u32 = 16u;
+const FIRST_LEVEL: u32 = 8u;
 var<workgroup> lane_sums: array<vec4<f32>, WORKGROUP>;
 var<workgroup> level_sums: array<vec4<f32>, FIRST_LEVEL>;
 

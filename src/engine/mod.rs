@@ -249,7 +249,7 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
             "max_compute_workgroup_storage_size",
             u64::from(limits.max_compute_workgroup_storage_size),
             // The norm's two levels of sums.
-            16 * (u64::from(workgroup) + 16),
+            16 * (u64::from(workgroup) + 8),
         ),
         ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size, ALIGNMENT),
         (

@@ -33,13 +33,14 @@ pub struct Tuning {
 impl Tuning {
     /// What suits an adapter.
     ///
-    /// On a CPU a workgroup runs as a loop over SIMD vectors, so a small one streams through memory
-    /// and pays for its prologue once; and a barrier there suspends a coroutine. Measured with
-    /// lavapipe on two cores: `benches/README.md`. The values for other adapters are unmeasured.
+    /// On a CPU a workgroup runs as a loop over SIMD vectors of invocations. A workgroup of one vector
+    /// reads each buffer from front to back, as a CPU's prefetchers want it; one of more goes through
+    /// a chunk once for each vector, in strides. And a barrier there suspends a coroutine. Measured
+    /// with lavapipe on two cores: `benches/README.md`. The values for other adapters are unmeasured.
     pub fn for_adapter(info: &wgpu::AdapterInfo) -> Self {
         match info.device_type {
             wgpu::DeviceType::Cpu => Self {
-                workgroup: 16,
+                workgroup: 8,
                 chunk_len: 4096,
                 max_norm_chunk_len: 8192,
                 partials_by_lane: true,

@@ -3,7 +3,7 @@
 
 /// Invocations in a workgroup that an engine may choose: powers of two, at least what the norm's
 /// second level has, at most what WebGPU promises.
-pub const WORKGROUPS: [u32; 5] = [16, 32, 64, 128, 256];
+pub const WORKGROUPS: [u32; 6] = [8, 16, 32, 64, 128, 256];
 
 /// Columns of a chunk table: the roles a tensor's slices have.
 pub const COLUMNS: usize = 8;

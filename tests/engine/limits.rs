@@ -122,7 +122,7 @@ pub(crate) fn tunings(gpu: &Gpu) -> Result<(), String> {
     };
     for (name, tuning) in [
         ("workgroup", Tuning { workgroup: 48, ..good }),
-        ("workgroup", Tuning { workgroup: 8, ..good }),
+        ("workgroup", Tuning { workgroup: 4, ..good }),
         ("chunk_len", Tuning { chunk_len: 0, ..good }),
         ("chunk_len", Tuning { chunk_len: 6, ..good }),
         ("max_norm_chunk_len", Tuning { max_norm_chunk_len: 5000, ..good }),
