@@ -75,8 +75,8 @@ pub(crate) fn too_little(gpu: &Gpu) -> Result<(), String> {
             limits.max_compute_invocations_per_workgroup = 15;
         }),
         ("max_compute_workgroup_size_x", 15, 16, |limits| limits.max_compute_workgroup_size_x = 15),
-        ("max_compute_workgroup_storage_size", 511, 512, |limits| {
-            limits.max_compute_workgroup_storage_size = 511;
+        ("max_compute_workgroup_storage_size", 383, 384, |limits| {
+            limits.max_compute_workgroup_storage_size = 383;
         }),
         ("max_storage_buffer_binding_size", 255, 256, |limits| {
             limits.max_storage_buffer_binding_size = 255;
