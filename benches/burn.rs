@@ -15,6 +15,7 @@ mod model;
 #[allow(dead_code)]
 mod raw;
 #[path = "common/report.rs"]
+#[allow(dead_code)]
 mod report;
 #[path = "common/sets.rs"]
 mod sets;

@@ -8,6 +8,7 @@ mod burned;
 #[allow(dead_code)]
 mod raw;
 #[path = "common/report.rs"]
+#[allow(dead_code)]
 mod report;
 #[path = "common/sets.rs"]
 mod sets;

@@ -1,4 +1,4 @@
-//! Each stage of a step by itself, by timestamps on the device, beside a plain copy.
+//! Each stage of a step by itself, by timestamps on the device, in turns with a plain copy.
 
 #[path = "common/copy.rs"]
 mod copy;
@@ -6,6 +6,7 @@ mod copy;
 #[allow(dead_code)]
 mod raw;
 #[path = "common/report.rs"]
+#[allow(dead_code)]
 mod report;
 #[path = "common/sets.rs"]
 mod sets;
@@ -38,6 +39,7 @@ fn kernels(criterion: &mut Criterion) {
             let non_finite = NonFinite::Propagate;
             let hyper = Hyperparameters { non_finite, ..Hyperparameters::new(base) };
             let model = Model::new(&engine, &set.lens, 4 + states);
+            let copy = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
             let [ordinary, lean] = [false, true].map(|lean| Steps::new(&model, lean));
             let all = stages::stages(false).map(|stage| (stage, &ordinary));
             let lean = stages::stages(true).map(|stage| (stage, &lean));
@@ -52,12 +54,11 @@ fn kernels(criterion: &mut Criterion) {
                 let moved = parameters * bytes(stage, states as u64);
                 let moved = Some(moved).filter(|bytes| *bytes > 0);
                 let run = || stage_time(&engine, &hyper, steps, stage).expect("a valid step");
-                report.time(&mut group, (set.name, &name), moved, Value::Null, run);
+                let what = (set.name, name.as_str());
+                report.time_beside(&mut group, what, moved, Value::Null, &copy, run);
             }
         }
-        let model = Model::new(&engine, &set.lens, 2);
-        let (bytes, run) = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
-        report.time(&mut group, (set.name, "copy"), Some(bytes), Value::Null, run);
+        report.copies(set.name);
         group.finish();
     }
     report.finish().expect("the report can be written");

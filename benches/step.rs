@@ -1,5 +1,5 @@
-//! A whole step of the engine on raw buffers, for each base optimizer and mode, beside a plain copy
-//! on the same adapter in the same run. See README.md beside this file.
+//! A whole step of the engine on raw buffers, for each base optimizer and mode, in turns with a plain
+//! copy on the same adapter. See README.md beside this file.
 
 #[path = "common/copy.rs"]
 mod copy;
@@ -7,6 +7,7 @@ mod copy;
 #[allow(dead_code)]
 mod raw;
 #[path = "common/report.rs"]
+#[allow(dead_code)]
 mod report;
 #[path = "common/sets.rs"]
 mod sets;
@@ -15,7 +16,7 @@ use burn_wsam::method::{Hyperparameters, NonFinite};
 use criterion::{Criterion, criterion_group, criterion_main};
 use raw::{Model, Steps, bases};
 use report::Report;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 fn steps(criterion: &mut Criterion) {
@@ -30,6 +31,7 @@ fn steps(criterion: &mut Criterion) {
         group.measurement_time(Duration::from_secs(2));
         for (base_name, base) in bases() {
             let model = Model::new(&engine, &set.lens, 4 + base.state_names().len());
+            let copy = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
             use NonFinite::{Propagate, Skip};
             for (mode, lean, non_finite) in
                 [("", false, Propagate), (", lean", true, Propagate), (", looking", false, Skip)]
@@ -44,12 +46,11 @@ fn steps(criterion: &mut Criterion) {
                     "bytes_a_parameter": stats.bytes() as f64 / parameters as f64,
                 });
                 let run = || steps.run(&engine, &hyper).expect("a valid step").0;
-                report.time(&mut group, (set.name, &name), Some(stats.bytes()), counts, run);
+                let (what, bytes) = ((set.name, name.as_str()), Some(stats.bytes()));
+                report.time_beside(&mut group, what, bytes, counts, &copy, run);
             }
         }
-        let model = Model::new(&engine, &set.lens, 2);
-        let (bytes, run) = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
-        report.time(&mut group, (set.name, "copy"), Some(bytes), Value::Null, run);
+        report.copies(set.name);
         group.finish();
     }
     report.finish().expect("the report can be written");

@@ -33,6 +33,7 @@ const ON_ADAPTERS: &[(&str, Test)] = &[
     ("bench in lean mode", bench_lean),
     ("bench refuses what does not fit", bench_too_large),
     ("scaling gives JSON", scaling),
+    ("tune times each tuning", tune),
     ("the toy example on the engine", toy_on_engine),
 ];
 
@@ -106,6 +107,7 @@ fn bad_arguments() {
     wsam(&["bench", "--seconds", "0"]).fails(2, "not in (0, 600]");
     wsam(&["bench", "--seconds", "nan"]).fails(2, "not in (0, 600]");
     wsam(&["scaling", "--max-params", "0"]).fails(2, "max-params");
+    wsam(&["tune", "--chunk-len", "many"]).fails(2, "many");
     wsam(&["toy", "--plot", "toy.jpg"]).fails(2, "pictures end in .svg or .png");
     wsam(&["plot", "--out", "out.svg"]).fails(2, "REPORT");
     wsam(&["--version"]).ok();
@@ -126,7 +128,7 @@ fn no_adapter() {
         }
         finished(command.args(arguments))
     };
-    for arguments in [&["adapters"] as &[&str], &["check"], &["bench"], &["scaling"]] {
+    for arguments in [&["adapters"] as &[&str], &["check"], &["bench"], &["scaling"], &["tune"]] {
         none(arguments).fails(3, "no Vulkan, Metal or DX12 adapter was found");
     }
     none(&["toy", "--adapter", "best"]).fails(3, "no Vulkan, Metal or DX12 adapter was found");
@@ -339,6 +341,32 @@ fn scaling(gpu: &Gpu) -> Result<(), String> {
         assert_eq!(counts["dispatches"], 4, "whatever the tensors: {counts}");
     }
     assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+    Ok(())
+}
+
+fn tune(gpu: &Gpu) -> Result<(), String> {
+    let (sizes, name) = (small(&folder("tune")), name(gpu));
+    let tune = |more: &[&str]| {
+        let mut arguments = vec!["tune", "--adapter", &name, "--params", text(&sizes)];
+        arguments.extend(["--seconds", "0.01"]);
+        arguments.extend(more);
+        wsam(&arguments)
+    };
+    let sizes = ["--workgroup", "8,64", "--chunk-len", "4,16384"];
+    let json = tune(&[&sizes as &[&str], &["--json"]].concat()).ok();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    for (workgroup, chunk_len) in [(8, 4), (8, 16_384), (64, 4), (64, 16_384)] {
+        let row = row(&json[0], &format!("step, workgroups of {workgroup}, chunks of {chunk_len}"));
+        assert_eq!(row["counts"]["workgroup"], workgroup);
+        assert!(row["samples"].as_u64() >= Some(10));
+        assert!(row["seconds"]["median"].as_f64() > Some(0.0));
+    }
+    row(&json[0], "copy");
+    let out = tune(&sizes).ok();
+    assert!(out.contains("fastest with Tuning { workgroup: "), "{out}");
+    tune(&["--workgroup", "7"]).fails(1, "workgroup");
+    tune(&["--chunk-len", "0"]).fails(1, "chunk_len");
+    tune(&["--chunk-len", "4096", "--max-norm-chunk-len", "5000"]).fails(1, "max_norm_chunk_len");
     Ok(())
 }
 

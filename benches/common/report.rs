@@ -4,7 +4,7 @@
 mod rows;
 
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
-use rows::Row;
+use rows::{Copies, Row};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::time::Duration;
@@ -30,6 +30,48 @@ impl Report {
         (set, name): (&str, &str),
         bytes: Option<u64>,
         counts: Value,
+        run: impl FnMut() -> Duration,
+    ) {
+        self.take(group, (set, name), bytes, counts, None, run);
+    }
+
+    /// The same in turns with a copy of so many bytes, whose time is not counted: what slows one
+    /// down on a shared machine slows the other.
+    pub(crate) fn time_beside(
+        &self,
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        (set, name): (&str, &str),
+        bytes: Option<u64>,
+        counts: Value,
+        copy: &(u64, impl Fn() -> Duration),
+        run: impl FnMut() -> Duration,
+    ) {
+        let copy: (u64, &dyn Fn() -> Duration) = (copy.0, &copy.1);
+        self.take(group, (set, name), bytes, counts, Some(copy), run);
+    }
+
+    /// All runs of the copy that took turns with something in a set, as a row of its own.
+    pub(crate) fn copies(&self, set: &str) {
+        let mut rows = self.rows.borrow_mut();
+        let of_set = rows.iter().filter(|row| row.set == set).filter_map(|row| row.copy.as_ref());
+        let (mut bytes, mut seconds) = (None, Vec::new());
+        for copies in of_set {
+            bytes = Some(copies.bytes);
+            seconds.extend(&copies.seconds);
+        }
+        if bytes.is_some() {
+            let (set, name) = (set.to_owned(), "copy".to_owned());
+            rows.push(Row { set, name, bytes, counts: Value::Null, seconds, copy: None });
+        }
+    }
+
+    fn take(
+        &self,
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        (set, name): (&str, &str),
+        bytes: Option<u64>,
+        counts: Value,
+        copy: Option<(u64, &dyn Fn() -> Duration)>,
         mut run: impl FnMut() -> Duration,
     ) {
         if let Some(bytes) = bytes {
@@ -37,18 +79,24 @@ impl Report {
         }
         // The first run compiles and allocates.
         run();
-        let mut seconds = Vec::new();
+        let (mut seconds, mut copied) = (Vec::new(), Vec::new());
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|count| {
-                let times: Vec<Duration> = (0..count).map(|_| run()).collect();
-                seconds.extend(times.iter().map(Duration::as_secs_f64));
-                times.into_iter().sum()
+                let mut sum = Duration::ZERO;
+                for _ in 0..count {
+                    let time = run();
+                    sum += time;
+                    seconds.push(time.as_secs_f64());
+                    copied.extend(copy.map(|(_, copy)| copy().as_secs_f64()));
+                }
+                sum
             });
         });
         // A filter on the command line leaves it out.
         if !seconds.is_empty() {
             let (set, name) = (set.to_owned(), name.to_owned());
-            self.rows.borrow_mut().push(Row { set, name, bytes, counts, seconds });
+            let copy = copy.map(|(bytes, _)| Copies { bytes, seconds: copied });
+            self.rows.borrow_mut().push(Row { set, name, bytes, counts, seconds, copy });
         }
     }
 

@@ -12,14 +12,26 @@ pub(crate) struct Row {
     /// What else was counted.
     pub(crate) counts: Value,
     pub(crate) seconds: Vec<f64>,
+    /// The copy, where the two ran in turns.
+    pub(crate) copy: Option<Copies>,
+}
+
+/// Runs of the copy.
+pub(crate) struct Copies {
+    pub(crate) bytes: u64,
+    pub(crate) seconds: Vec<f64>,
+}
+
+fn quartiles(seconds: &[f64]) -> [f64; 3] {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [1, 2, 3].map(|quarter| sorted[sorted.len() * quarter / 4])
 }
 
 impl Row {
     /// Lower quartile, median, upper quartile.
     pub(crate) fn quartiles(&self) -> [f64; 3] {
-        let mut sorted = self.seconds.clone();
-        sorted.sort_by(f64::total_cmp);
-        [1, 2, 3].map(|quarter| sorted[sorted.len() * quarter / 4])
+        quartiles(&self.seconds)
     }
 
     /// GB/s at the median.
@@ -28,10 +40,13 @@ impl Row {
     }
 }
 
-/// The rate as a share of the copy's on the same set.
+/// The rate as a share of the copy's: of the one that ran in turns with it, or else on the same set.
 fn of_copy(rows: &[Row], row: &Row) -> Option<f64> {
-    let copy = rows.iter().find(|other| other.set == row.set && other.name == "copy")?;
-    Some(row.rate()? / copy.rate()?)
+    let copy = match &row.copy {
+        Some(Copies { bytes, seconds }) => *bytes as f64 / quartiles(seconds)[1] / 1e9,
+        None => rows.iter().find(|other| other.set == row.set && other.name == "copy")?.rate()?,
+    };
+    Some(row.rate()? / copy)
 }
 
 /// In Markdown.

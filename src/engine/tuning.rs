@@ -41,8 +41,8 @@ impl Tuning {
         match info.device_type {
             wgpu::DeviceType::Cpu => Self {
                 workgroup: 8,
-                chunk_len: 4096,
-                max_norm_chunk_len: 8192,
+                chunk_len: 1 << 14,
+                max_norm_chunk_len: 1 << 14,
                 partials_by_lane: true,
                 max_frames: MOST_FRAMES,
             },

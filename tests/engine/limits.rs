@@ -34,7 +34,8 @@ pub(crate) fn windows(gpu: &Gpu) -> Result<(), String> {
 /// several dispatches.
 pub(crate) fn grids(gpu: &Gpu) -> Result<(), String> {
     let engine = granted(gpu, |limits| limits.max_compute_workgroups_per_dimension = 3)?;
-    for len in [4096, 3 * 4096, 3 * 4096 + 1, 7 * 4096 + 5, 9 * 4096, 100_003] {
+    let chunk = engine.tuning().chunk_len as usize;
+    for len in [chunk, 3 * chunk, 3 * chunk + 1, 7 * chunk + 5, 9 * chunk, 24 * chunk + 1699] {
         against_oracle(&engine, sgd_momentum(), Placement::OutOfPlace, &[len], 2)?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use burn_wsam::method::Group;
 
 pub(crate) fn lengths(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
-    let lens = [0, 1, 3, 255, 256, 257, 4095, 4096, 4097, 65_537, 1_000_003];
+    let lens = [0, 1, 3, 255, 256, 257, 4095, 4096, 4097, 16_383, 16_385, 65_537, 1_000_003];
     for hyper in [sgd_momentum(), adamw()] {
         for len in lens {
             against_oracle(&engine, hyper.clone(), Placement::OutOfPlace, &[len], 2)?;

@@ -13,6 +13,7 @@ mod scaling;
 mod tensor_ops;
 mod timing;
 mod toy;
+mod tune;
 
 /// The golden reader, the replay and the engine's routes are those of the tests.
 #[path = "../../../tests/common"]
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Check(options) => check::check(&options),
         Command::Bench(options) => bench::bench(&options),
         Command::Scaling(options) => scaling::scaling(&options),
+        Command::Tune(options) => tune::tune(&options),
         Command::Toy(options) => toy::toy(&options),
         Command::Plot(options) => plot::again(&options),
     };

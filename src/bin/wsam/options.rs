@@ -2,6 +2,7 @@
 
 use crate::parameters::Parameters;
 use crate::plot::Picture;
+use burn_wsam::layout::WORKGROUPS;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     Check(CheckOptions),
     Bench(BenchOptions),
     Scaling(ScalingOptions),
+    Tune(TuneOptions),
     Toy(ToyOptions),
     Plot(PlotOptions),
 }
@@ -92,6 +94,40 @@ pub(crate) struct ScalingOptions {
 
     #[command(flatten)]
     pub(crate) output: OutputOptions,
+}
+
+/// Time whole steps in several tunings, in turns, beside a plain copy, and name the fastest: for
+/// `Engine::with_tuning`.
+#[derive(Args, Debug)]
+pub(crate) struct TuneOptions {
+    /// Part of an adapter's name; `all`; or `best`, the one that wgpu prefers.
+    #[arg(long, value_name = "NAME", default_value = "best")]
+    pub(crate) adapter: String,
+
+    /// Whose parameters, as in `bench`.
+    #[arg(long, value_name = "SET", default_value = "resnet50")]
+    pub(crate) params: Parameters,
+
+    /// Invocations in a workgroup.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = WORKGROUPS)]
+    pub(crate) workgroup: Vec<u32>,
+
+    /// Elements that a workgroup of an ascent or descent owns.
+    #[arg(long, value_name = "N", value_delimiter = ',',
+        default_values_t = [4096, 8192, 16_384, 32_768])]
+    pub(crate) chunk_len: Vec<u32>,
+
+    /// The most elements that a workgroup of a norm owns; without it the adapter's own, rounded up to
+    /// whole chunks.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_norm_chunk_len: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) step: StepOptions,
+
+    /// Print JSON in place of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Which step to time, and how long.

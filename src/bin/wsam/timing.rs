@@ -10,7 +10,7 @@ use crate::parameters::Named;
 use crate::replayed::adapters::Gpu;
 #[cfg(feature = "burn")]
 use crate::tensor_ops::TensorOps;
-use burn_wsam::engine::{Engine, EngineError};
+use burn_wsam::engine::{Engine, EngineError, Tuning};
 use burn_wsam::layout::Stage;
 use burn_wsam::method::{Coupling, Hyperparameters, NonFinite};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -169,6 +169,46 @@ impl<'a> Timing<'a> {
         Ok(rows)
     }
 
+    /// The whole step in each tuning, in turns: what slows a round down slows all of them down.
+    pub(crate) fn tunings(
+        &self,
+        set: &Named,
+        model: &Model,
+        tunings: &[Tuning],
+    ) -> Result<Vec<Row>, Error> {
+        let steps = Steps::new(model, self.lean());
+        let fail = |error| self.failed(error);
+        let mut timed = Vec::new();
+        for tuning in tunings {
+            let Tuning { workgroup, chunk_len, max_norm_chunk_len, .. } = *tuning;
+            let name = format!("step, workgroups of {workgroup}, chunks of {chunk_len}");
+            self.progress.set_message(format!("{}: {name}", self.adapter));
+            let (device, queue) = (self.engine.device(), self.engine.queue());
+            let engine = Engine::with_tuning(device, queue, *tuning).map_err(fail)?;
+            // The first run compiles and allocates.
+            let (_, stats) = steps.run(&engine, &self.hyper).map_err(fail)?;
+            let counts = json!({
+                "workgroup": workgroup,
+                "chunk_len": chunk_len,
+                "max_norm_chunk_len": max_norm_chunk_len,
+                "dispatches": stats.dispatches,
+            });
+            let (set, bytes) = (set.0.clone(), Some(stats.bytes()));
+            timed.push((engine, Row { set, name, bytes, counts, seconds: Vec::new(), copy: None }));
+            self.progress.inc(1);
+        }
+        let (start, all) = (Instant::now(), self.options.seconds * tunings.len() as f64);
+        let mut rounds = 0;
+        while rounds < LEAST || start.elapsed().as_secs_f64() < all {
+            for (engine, row) in &mut timed {
+                let (time, _) = steps.run(engine, &self.hyper).map_err(fail)?;
+                row.seconds.push(time.as_secs_f64());
+            }
+            rounds += 1;
+        }
+        Ok(timed.into_iter().map(|(_, row)| row).collect())
+    }
+
     /// The memory's own rate.
     pub(crate) fn copy(&self, set: &Named, model: &Model) -> Result<Row, Error> {
         let (bytes, run) = copy::copy(&self.engine, [&model.buffers[0], &model.buffers[1]]);
@@ -191,7 +231,7 @@ impl<'a> Timing<'a> {
             seconds.push(run()?.as_secs_f64());
         }
         self.progress.inc(1);
-        Ok(Row { set: set.clone(), name, bytes, counts, seconds })
+        Ok(Row { set: set.clone(), name, bytes, counts, seconds, copy: None })
     }
 }
 

@@ -1,0 +1,49 @@
+//! `wsam tune`: whole steps in several tunings.
+
+use crate::adapters::{chosen, full_name};
+use crate::bench::{Report, finish};
+use crate::error::Error;
+use crate::measured::raw::machine;
+use crate::options::{OutputOptions, TuneOptions};
+use crate::timing::{Timing, progress};
+use burn_wsam::engine::Tuning;
+
+pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
+    let set = options.params.load()?;
+    let gpus = chosen(&options.adapter)?;
+    let count = options.workgroup.len() * options.chunk_len.len();
+    let progress = progress((count + 1) * gpus.len());
+    let (mut reports, mut fastest) = (Vec::new(), Vec::new());
+    for gpu in &gpus {
+        let timing = Timing::new(gpu, &options.step, &progress)?;
+        let model = timing.model(&set)?;
+        let tunings = tunings(timing.engine.tuning(), options);
+        let mut rows = timing.tunings(&set, &model, &tunings)?;
+        let median = |place: &usize| rows[*place].quartiles()[1];
+        let places = (0..rows.len()).min_by(|a, b| median(a).total_cmp(&median(b)));
+        fastest.extend(places.map(|place| (full_name(gpu), tunings[place])));
+        rows.push(timing.copy(&set, &model)?);
+        reports.push(Report { machine: machine(&gpu.adapter.get_info()), rows });
+    }
+    progress.finish_and_clear();
+    finish("tuning", &reports, &OutputOptions { json: options.json, plot: None })?;
+    if !options.json {
+        for (adapter, tuning) in fastest {
+            println!("{adapter}: fastest with {tuning:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Every workgroup with every length of chunks; the rest is the adapter's.
+fn tunings(own: Tuning, options: &TuneOptions) -> Vec<Tuning> {
+    let with = |workgroup: &u32, chunk_len: &u32| {
+        let (workgroup, chunk_len) = (*workgroup, *chunk_len);
+        let whole = || own.max_norm_chunk_len.checked_next_multiple_of(chunk_len);
+        // What is no length the engine says.
+        let max_norm_chunk_len = options.max_norm_chunk_len.or_else(whole).unwrap_or(chunk_len);
+        Tuning { workgroup, chunk_len, max_norm_chunk_len, ..own }
+    };
+    let all = |workgroup| options.chunk_len.iter().map(move |len| with(workgroup, len));
+    options.workgroup.iter().flat_map(all).collect()
+}
