@@ -17,7 +17,7 @@ use burn_wsam::layout::Stage;
 use burn_wsam::method::{Hyperparameters, NonFinite};
 use criterion::{Criterion, criterion_group, criterion_main};
 use raw::{Model, Steps, bases};
-use report::Report;
+use report::{Other, Report};
 use serde_json::Value;
 use stages::{bytes, stage_time};
 use std::time::Duration;
@@ -39,7 +39,8 @@ fn kernels(criterion: &mut Criterion) {
             let non_finite = NonFinite::Propagate;
             let hyper = Hyperparameters { non_finite, ..Hyperparameters::new(base) };
             let model = Model::new(&engine, &set.lens, 4 + states);
-            let copy = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
+            let (copied, run) = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
+            let copy = Other { name: "copy", bytes: Some(copied), run: &run };
             let [ordinary, lean] = [false, true].map(|lean| Steps::new(&model, lean));
             let all = stages::stages(false).map(|stage| (stage, &ordinary));
             let lean = stages::stages(true).map(|stage| (stage, &lean));
@@ -58,7 +59,7 @@ fn kernels(criterion: &mut Criterion) {
                 report.time_beside(&mut group, what, moved, Value::Null, &copy, run);
             }
         }
-        report.copies(set.name);
+        report.others(set.name);
         group.finish();
     }
     report.finish().expect("the report can be written");

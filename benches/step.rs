@@ -15,7 +15,7 @@ mod sets;
 use burn_wsam::method::{Hyperparameters, NonFinite};
 use criterion::{Criterion, criterion_group, criterion_main};
 use raw::{Model, Steps, bases};
-use report::Report;
+use report::{Other, Report};
 use serde_json::json;
 use std::time::Duration;
 
@@ -31,7 +31,8 @@ fn steps(criterion: &mut Criterion) {
         group.measurement_time(Duration::from_secs(2));
         for (base_name, base) in bases() {
             let model = Model::new(&engine, &set.lens, 4 + base.state_names().len());
-            let copy = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
+            let (bytes, run) = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
+            let copy = Other { name: "copy", bytes: Some(bytes), run: &run };
             use NonFinite::{Propagate, Skip};
             for (mode, lean, non_finite) in
                 [("", false, Propagate), (", lean", true, Propagate), (", looking", false, Skip)]
@@ -50,7 +51,7 @@ fn steps(criterion: &mut Criterion) {
                 report.time_beside(&mut group, what, bytes, counts, &copy, run);
             }
         }
-        report.copies(set.name);
+        report.others(set.name);
         group.finish();
     }
     report.finish().expect("the report can be written");

@@ -23,16 +23,16 @@ struct Reports(HashMap<&'static str, Value>);
 impl Reports {
     fn read() -> Self {
         let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
-        let read = |(machine, name)| {
+        let read = |(key, machine, name)| {
             let file = results.join(machine).join(format!("{name}.json"));
             let text = std::fs::read_to_string(file).expect("committed");
-            (name, serde_json::from_str(&text).expect("JSON"))
+            (key, serde_json::from_str(&text).expect("JSON"))
         };
         let first = "llvmpipe-22.3.6-two-cores";
         let third = "llvmpipe-22.3.6-two-cores-third-machine";
-        let rates = ["step", "kernels", "burn", "unfused"].map(|name| (first, name));
-        let host = ["host", "host-before"].map(|name| (third, name));
-        Self(rates.into_iter().chain(host).map(read).collect())
+        let now = ["step", "kernels", "burn", "host", "host-before"];
+        let before = [("burn before", first, "burn"), ("unfused", first, "unfused")];
+        Self(now.map(|name| (name, third, name)).into_iter().chain(before).map(read).collect())
     }
 
     fn row(&self, report: &str, set: &str, name: &str) -> &Value {
@@ -109,6 +109,7 @@ const fn against(report: &'static str, name: &'static str, fused: &'static str) 
     [Time(report, name), Times((report, name), ("burn", fused))]
 }
 
+const IN_BURN: [&str; 4] = ["ResNet-50", "ResNet-18 (CIFAR)", "ViT-B/16", "1000 x 1000"];
 const SGD: &str = "SGD + momentum, fused";
 const SGD_OPS: &str = "SGD + momentum, tensor operations";
 const SGD_ALONE: &str = "SGD + momentum, Burn's own alone";
@@ -151,22 +152,95 @@ fn engine_in_the_benchmarks() {
 }
 
 #[test]
+fn stages_in_the_benchmarks() {
+    let names = [
+        "norm",
+        "norm_finish",
+        "ascent",
+        "descent, SGD",
+        "descent, SGD + momentum",
+        "descent, AdamW",
+        "lean_ascent, SGD + momentum",
+        "lean_descent",
+    ];
+    let reports = Reports::read();
+    let rows = table("benches/README.md", "| Stage | ResNet-50 | ViT-B/16 | 1000 x 1000 |");
+    assert_eq!(rows.len(), names.len());
+    for (row, name) in rows.iter().zip(names) {
+        assert_eq!(row[0].replace('`', ""), name);
+        for (cell, set) in row[1..].iter().zip(["ResNet-50", "ViT-B/16", "1000 x 1000"]) {
+            let printed = numbers(cell);
+            // norm_finish moves next to nothing, and has no rate.
+            let figures = [Time("kernels", name), Share("kernels", name)];
+            assert_eq!(printed.len(), if name == "norm_finish" { 1 } else { 2 }, "{cell}");
+            for (printed, figure) in printed.iter().zip(figures) {
+                let value = reports.value(set, figure);
+                assert!(agrees(printed, value), "{name}, {set}: {printed} for {value}");
+            }
+        }
+    }
+}
+
+#[test]
 fn burn_in_the_benchmarks() {
-    let header = "| | SGD + momentum: fused | lean | tensor ops | unfused | Burn's SGD | AdamW: fused | lean | tensor ops | unfused | Burn's AdamW |";
-    let sets = ["ResNet-50", "ResNet-18 (CIFAR)", "ViT-B/16", "1000 x 1000"];
-    let columns: [&[Figure]; 10] = [
+    let header = "| | SGD + momentum: fused | lean | tensor ops | Burn's SGD | AdamW: fused | lean | tensor ops | Burn's AdamW |";
+    let columns: [&[Figure]; 8] = [
         &[Time("burn", SGD)],
         &[Time("burn", "SGD + momentum, fused, lean")],
         &against("burn", SGD_OPS, SGD),
-        &against("unfused", SGD_OPS, SGD),
         &against("burn", SGD_ALONE, SGD),
         &[Time("burn", ADAMW)],
         &[Time("burn", "AdamW, fused, lean")],
         &against("burn", ADAMW_OPS, ADAMW),
-        &against("unfused", ADAMW_OPS, ADAMW),
         &against("burn", ADAMW_ALONE, ADAMW),
     ];
-    holds("benches/README.md", header, &sets, &columns);
+    holds("benches/README.md", header, &IN_BURN, &columns);
+}
+
+#[test]
+fn unfused_in_the_benchmarks() {
+    let header = "| Without Burn's fusion | SGD + momentum: fused | unfused tensor ops | AdamW: fused | unfused tensor ops |";
+    let times =
+        |ops, fused| [Time("unfused", ops), Times(("unfused", ops), ("burn before", fused))];
+    let (sgd, adamw) = (times(SGD_OPS, SGD), times(ADAMW_OPS, ADAMW));
+    let columns: [&[Figure]; 4] =
+        [&[Time("burn before", SGD)], &sgd, &[Time("burn before", ADAMW)], &adamw];
+    holds("benches/README.md", header, &IN_BURN, &columns);
+}
+
+/// Whole training steps, and what they take more than the two passes alone.
+#[test]
+fn trainings_in_the_benchmarks() {
+    let reports = Reports::read();
+    let tables = [
+        (
+            "| | two passes | fused | lean | tensor ops |",
+            "burn",
+            &["fused", "fused, lean", "tensor operations"][..],
+        ),
+        ("| | two passes, unfused | tensor ops, unfused |", "unfused", &["tensor operations"][..]),
+    ];
+    for (header, report, ways) in tables {
+        let rows = table("benches/README.md", header);
+        assert_eq!(rows.len(), 4, "{header}");
+        for row in &rows {
+            let (set, base) = row[0].split_once(", ").expect("a set and a base optimizer");
+            let passes = reports.ms(set, (report, "two passes alone"));
+            assert!(agrees(&row[1], passes), "{row:?}: {passes}");
+            assert_eq!(row.len(), ways.len() + 2, "{row:?}");
+            for (cell, way) in row[2..].iter().zip(ways) {
+                let name = format!("{base}, {way}");
+                let time = reports.ms(set, (report, &name));
+                // Those that ran in turns with it, if any did.
+                let beside = &reports.row(report, set, &name)["beside"]["seconds"]["median"];
+                let passes = beside.as_f64().map_or(passes, |seconds| 1e3 * seconds);
+                let [printed, more] = numbers(cell)[..] else { panic!("{cell}") };
+                assert!(agrees(printed, time), "{row:?}, {way}: {time}");
+                let more = more.trim_start_matches('+');
+                assert!(agrees(more, time - passes), "{row:?}, {way}: {}", time - passes);
+            }
+        }
+    }
 }
 
 #[test]

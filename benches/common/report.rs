@@ -4,7 +4,7 @@
 mod rows;
 
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
-use rows::{Copies, Row};
+use rows::Row;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::time::Duration;
@@ -14,6 +14,13 @@ pub(crate) struct Report {
     bench: &'static str,
     machine: Value,
     rows: RefCell<Vec<Row>>,
+}
+
+/// What takes turns with something that is timed.
+pub(crate) struct Other<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) run: &'a dyn Fn() -> Duration,
 }
 
 impl Report {
@@ -35,34 +42,30 @@ impl Report {
         self.take(group, (set, name), bytes, counts, None, run);
     }
 
-    /// The same in turns with a copy of so many bytes, whose time is not counted: what slows one
-    /// down on a shared machine slows the other.
+    /// The same in turns with something else, whose time is not counted: what slows one down on a
+    /// shared machine slows the other.
     pub(crate) fn time_beside(
         &self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         (set, name): (&str, &str),
         bytes: Option<u64>,
         counts: Value,
-        copy: &(u64, impl Fn() -> Duration),
+        other: &Other<'_>,
         run: impl FnMut() -> Duration,
     ) {
-        let copy: (u64, &dyn Fn() -> Duration) = (copy.0, &copy.1);
-        self.take(group, (set, name), bytes, counts, Some(copy), run);
+        self.take(group, (set, name), bytes, counts, Some(other), run);
     }
 
-    /// All runs of the copy that took turns with something in a set, as a row of its own.
-    pub(crate) fn copies(&self, set: &str) {
+    /// All runs of what took turns with something in a set, as a row of its own.
+    pub(crate) fn others(&self, set: &str) {
         let mut rows = self.rows.borrow_mut();
-        let of_set = rows.iter().filter(|row| row.set == set).filter_map(|row| row.copy.as_ref());
-        let (mut bytes, mut seconds) = (None, Vec::new());
-        for copies in of_set {
-            bytes = Some(copies.bytes);
-            seconds.extend(&copies.seconds);
+        let of_set = rows.iter().filter(|row| row.set == set).filter_map(|row| row.beside.as_ref());
+        let mut all: Option<Row> = None;
+        for other in of_set {
+            let first = || Row { seconds: Vec::new(), ..Row::clone(other) };
+            all.get_or_insert_with(first).seconds.extend(&other.seconds);
         }
-        if bytes.is_some() {
-            let (set, name) = (set.to_owned(), "copy".to_owned());
-            rows.push(Row { set, name, bytes, counts: Value::Null, seconds, copy: None });
-        }
+        rows.extend(all);
     }
 
     fn take(
@@ -71,7 +74,7 @@ impl Report {
         (set, name): (&str, &str),
         bytes: Option<u64>,
         counts: Value,
-        copy: Option<(u64, &dyn Fn() -> Duration)>,
+        other: Option<&Other<'_>>,
         mut run: impl FnMut() -> Duration,
     ) {
         if let Some(bytes) = bytes {
@@ -79,7 +82,7 @@ impl Report {
         }
         // The first run compiles and allocates.
         run();
-        let (mut seconds, mut copied) = (Vec::new(), Vec::new());
+        let (mut seconds, mut others) = (Vec::new(), Vec::new());
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|count| {
                 let mut sum = Duration::ZERO;
@@ -87,7 +90,7 @@ impl Report {
                     let time = run();
                     sum += time;
                     seconds.push(time.as_secs_f64());
-                    copied.extend(copy.map(|(_, copy)| copy().as_secs_f64()));
+                    others.extend(other.map(|other| (other.run)().as_secs_f64()));
                 }
                 sum
             });
@@ -95,8 +98,17 @@ impl Report {
         // A filter on the command line leaves it out.
         if !seconds.is_empty() {
             let (set, name) = (set.to_owned(), name.to_owned());
-            let copy = copy.map(|(bytes, _)| Copies { bytes, seconds: copied });
-            self.rows.borrow_mut().push(Row { set, name, bytes, counts, seconds, copy });
+            let beside = other.map(|other| {
+                Box::new(Row {
+                    set: set.clone(),
+                    name: other.name.to_owned(),
+                    bytes: other.bytes,
+                    counts: Value::Null,
+                    seconds: others,
+                    beside: None,
+                })
+            });
+            self.rows.borrow_mut().push(Row { set, name, bytes, counts, seconds, beside });
         }
     }
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 /// One thing that was timed.
+#[derive(Clone)]
 pub(crate) struct Row {
     /// The parameter set.
     pub(crate) set: String,
@@ -12,26 +13,16 @@ pub(crate) struct Row {
     /// What else was counted.
     pub(crate) counts: Value,
     pub(crate) seconds: Vec<f64>,
-    /// The copy, where the two ran in turns.
-    pub(crate) copy: Option<Copies>,
-}
-
-/// Runs of the copy.
-pub(crate) struct Copies {
-    pub(crate) bytes: u64,
-    pub(crate) seconds: Vec<f64>,
-}
-
-fn quartiles(seconds: &[f64]) -> [f64; 3] {
-    let mut sorted = seconds.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| sorted[sorted.len() * quarter / 4])
+    /// What ran in turns with it.
+    pub(crate) beside: Option<Box<Row>>,
 }
 
 impl Row {
     /// Lower quartile, median, upper quartile.
     pub(crate) fn quartiles(&self) -> [f64; 3] {
-        quartiles(&self.seconds)
+        let mut sorted = self.seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        [1, 2, 3].map(|quarter| sorted[sorted.len() * quarter / 4])
     }
 
     /// GB/s at the median.
@@ -42,11 +33,9 @@ impl Row {
 
 /// The rate as a share of the copy's: of the one that ran in turns with it, or else on the same set.
 fn of_copy(rows: &[Row], row: &Row) -> Option<f64> {
-    let copy = match &row.copy {
-        Some(Copies { bytes, seconds }) => *bytes as f64 / quartiles(seconds)[1] / 1e9,
-        None => rows.iter().find(|other| other.set == row.set && other.name == "copy")?.rate()?,
-    };
-    Some(row.rate()? / copy)
+    let on_set = || rows.iter().find(|other| other.set == row.set && other.name == "copy");
+    let copy = row.beside.as_deref().or_else(on_set)?;
+    Some(row.rate()? / copy.rate()?)
 }
 
 /// In Markdown.
@@ -70,17 +59,23 @@ pub(crate) fn table(rows: &[Row]) -> String {
 
 /// For programs. `machine` says what it ran on.
 pub(crate) fn json(bench: &str, machine: &Value, rows: &[Row]) -> Value {
-    let row = |row: &Row| {
+    let seconds = |row: &Row| {
         let [low, median, high] = row.quartiles();
+        json!({ "median": median, "quartile_1": low, "quartile_3": high })
+    };
+    let row = |row: &Row| {
         json!({
             "set": row.set,
             "name": row.name,
-            "seconds": { "median": median, "quartile_1": low, "quartile_3": high },
+            "seconds": seconds(row),
             "samples": row.seconds.len(),
             "bytes": row.bytes,
             "gb_per_s": row.rate(),
             "of_copy": of_copy(rows, row),
             "counts": row.counts,
+            "beside": row.beside.as_deref().map(|other| {
+                json!({ "name": other.name, "seconds": seconds(other) })
+            }),
         })
     };
     json!({

@@ -1,7 +1,7 @@
 //! Ways to step in Burn, timed from end to end, host and device, synchronised.
 
 use super::burned::{Flat, bases, wsam};
-use super::report::Report;
+use super::report::{Other, Report};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
@@ -91,7 +91,7 @@ pub(crate) fn optimizers(
     }
 }
 
-/// Whole training steps of a model, beside the two passes they are made of.
+/// Whole training steps of a model, in turns with the two passes they are made of.
 pub(crate) fn training<M: Module>(
     criterion: &mut Criterion,
     report: &Report,
@@ -103,12 +103,14 @@ pub(crate) fn training<M: Module>(
     let mut group = criterion.benchmark_group(set);
     slow(&mut group);
     let model = new();
+    let pass = || timed(device, || GradientsParams::from_grads(loss(&model).backward(), &model));
     let passes = || {
-        let pass = || GradientsParams::from_grads(loss(&model).backward(), &model);
         // Kept, as a step keeps the first one's gradients through the second.
-        timed(device, || (pass(), pass())).0
+        let (first, _grads) = pass();
+        first + pass().0
     };
-    report.time(&mut group, (set, "two passes alone"), None, Value::Null, passes);
+    passes();
+    let passes = Other { name: "two passes alone", bytes: None, run: &passes };
     for (base, config, _) in bases() {
         for way in ways {
             let mut optim = wsam(&config, way.route, way.lean, device);
@@ -124,9 +126,11 @@ pub(crate) fn training<M: Module>(
                 run();
             }
             let counts = json!({ "whole_step": true });
-            report.time(&mut group, (set, &format!("{base}, {}", way.name)), None, counts, run);
+            let name = format!("{base}, {}", way.name);
+            report.time_beside(&mut group, (set, &name), None, counts, &passes, run);
         }
     }
+    report.others(set);
     group.finish();
 }
 

@@ -194,7 +194,10 @@ impl<'a> Timing<'a> {
                 "dispatches": stats.dispatches,
             });
             let (set, bytes) = (set.0.clone(), Some(stats.bytes()));
-            timed.push((engine, Row { set, name, bytes, counts, seconds: Vec::new(), copy: None }));
+            timed.push((
+                engine,
+                Row { set, name, bytes, counts, seconds: Vec::new(), beside: None },
+            ));
             self.progress.inc(1);
         }
         let (start, all) = (Instant::now(), self.options.seconds * tunings.len() as f64);
@@ -231,7 +234,7 @@ impl<'a> Timing<'a> {
             seconds.push(run()?.as_secs_f64());
         }
         self.progress.inc(1);
-        Ok(Row { set: set.clone(), name, bytes, counts, seconds, copy: None })
+        Ok(Row { set: set.clone(), name, bytes, counts, seconds, beside: None })
     }
 }
 
