@@ -33,6 +33,8 @@ struct Bar {
     name: String,
     /// GB/s: at the lower quartile of time, the median and the upper quartile.
     rates: [f64; 3],
+    /// Of the copy's rate.
+    share: f64,
 }
 
 impl BarsFigure {
@@ -62,7 +64,11 @@ fn panel(report: &Report, set: &str) -> Result<Panel, String> {
     let rows = || report.rows.iter().filter(|row| row.set == set);
     let roof = rows().find(|row| row.name == "copy").and_then(Row::rates);
     let roof = roof.ok_or_else(|| format!("{set}: the report has no copy"))?[1];
-    let bar = |row: &Row| Some(Bar { name: row.name.clone(), rates: row.rates()? });
+    let bar = |row: &Row| {
+        let rates = row.rates()?;
+        let share = row.of_copy.unwrap_or(rates[1] / roof);
+        Some(Bar { name: row.name.clone(), rates, share })
+    };
     let bars = rows().filter(|row| row.name != "copy").filter_map(bar).collect();
     Ok(Panel { title: format!("{set}: {}", report.adapter), roof, bars })
 }
@@ -129,7 +135,7 @@ fn draw_panel<DB: DrawingBackend>(
         chart.draw_series([Rectangle::new([(0.0, y - 0.34), (median, y + 0.34)], fill)])?;
         let whisker = vec![(low, y), (high, y)];
         chart.draw_series([PathElement::new(whisker, plotters::style::BLACK.stroke_width(2))])?;
-        let text = format!("{median:.2}, {:.0} % of the copy", 100.0 * median / panel.roof);
+        let text = format!("{median:.2}, {:.0} % of the copy", 100.0 * bar.share);
         // Clear of the roof's line.
         let at = chart.backend_coord(&(high.max(panel.roof), y));
         let style = |horizontal| {

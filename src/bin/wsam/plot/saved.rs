@@ -16,6 +16,8 @@ pub(crate) struct Row {
     /// Lower quartile, median, upper quartile.
     pub(crate) seconds: [f64; 3],
     pub(crate) bytes: Option<f64>,
+    /// The rate as a share of the copy's that ran with it.
+    pub(crate) of_copy: Option<f64>,
     pub(crate) counts: Value,
 }
 
@@ -47,8 +49,9 @@ fn row(json: &Value) -> Result<Row, String> {
         seconds.ok_or_else(|| format!("{name}: no time at its {quartile}"))
     };
     let seconds = [time("quartile_1")?, time("median")?, time("quartile_3")?];
-    let (bytes, counts) = (json["bytes"].as_f64(), json["counts"].clone());
-    Ok(Row { set: text(json, "set")?, seconds, bytes, counts, name })
+    let [bytes, of_copy] = ["bytes", "of_copy"].map(|key| json[key].as_f64());
+    let (set, counts) = (text(json, "set")?, json["counts"].clone());
+    Ok(Row { set, name, seconds, bytes, of_copy, counts })
 }
 
 fn text(json: &Value, name: &str) -> Result<String, String> {
