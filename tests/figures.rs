@@ -26,11 +26,13 @@ impl Reports {
         let read = |(key, machine, name)| {
             let file = results.join(machine).join(format!("{name}.json"));
             let text = std::fs::read_to_string(file).expect("committed");
-            (key, serde_json::from_str(&text).expect("JSON"))
+            let json: Value = serde_json::from_str(&text).expect("JSON");
+            // The command `wsam` writes a list, of an adapter each.
+            (key, json.get(0).cloned().unwrap_or(json))
         };
         let first = "llvmpipe-22.3.6-two-cores";
         let third = "llvmpipe-22.3.6-two-cores-third-machine";
-        let now = ["step", "kernels", "burn", "host", "host-before"];
+        let now = ["step", "kernels", "burn", "host", "host-before", "tuning"];
         let before = [("burn before", first, "burn"), ("unfused", first, "unfused")];
         Self(now.map(|name| (name, third, name)).into_iter().chain(before).map(read).collect())
     }
@@ -177,6 +179,22 @@ fn stages_in_the_benchmarks() {
                 let value = reports.value(set, figure);
                 assert!(agrees(printed, value), "{name}, {set}: {printed} for {value}");
             }
+        }
+    }
+}
+
+#[test]
+fn tunings_in_the_benchmarks() {
+    let reports = Reports::read();
+    let header = "| Workgroups of | chunks of 2,048 | 4,096 | 8,192 | 16,384 | 32,768 |";
+    let rows = table("benches/README.md", header);
+    assert_eq!(rows.len(), 3);
+    for row in &rows {
+        assert_eq!(row.len(), 6, "{row:?}");
+        for (printed, chunk_len) in row[1..].iter().zip([2048, 4096, 8192, 16_384, 32_768]) {
+            let name = format!("step, workgroups of {}, chunks of {chunk_len}", row[0]);
+            let value = reports.ms("ResNet-50", ("tuning", &name));
+            assert!(agrees(printed, value), "{name}: {printed} for {value}");
         }
     }
 }
