@@ -15,7 +15,6 @@ mod model;
 #[allow(dead_code)]
 mod raw;
 #[path = "common/report.rs"]
-#[allow(dead_code)]
 mod report;
 #[path = "common/sets.rs"]
 mod sets;
@@ -49,7 +48,7 @@ fn all(criterion: &mut Criterion) {
         optimizers(&mut group, &report, (set.name, &set.lens), &device, &WAYS);
         let model = raw::Model::new(&engine, &set.lens, 2);
         let (bytes, run) = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
-        report.time(&mut group, (set.name, "copy"), Some(bytes), Value::Null, run);
+        report.time(&mut group, (set.name, "copy"), Some(bytes), Value::Null, None, run);
         group.finish();
     }
     trainings(criterion, &report, &device, &WAYS);

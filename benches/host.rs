@@ -40,12 +40,19 @@ fn recording(criterion: &mut Criterion, report: &Report) {
             steps.record(&engine, &hyper, drop).expect("a valid step");
             start.elapsed()
         };
-        report.time(&mut group, (set.name, "recording"), None, Value::Null, record);
+        report.time(&mut group, (set.name, "recording"), None, Value::Null, None, record);
         let anew = || {
             engine.forget_plans();
             record()
         };
-        report.time(&mut group, (set.name, "recording with a new plan"), None, Value::Null, anew);
+        report.time(
+            &mut group,
+            (set.name, "recording with a new plan"),
+            None,
+            Value::Null,
+            None,
+            anew,
+        );
         group.finish();
     }
 }
@@ -83,7 +90,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
             for _ in 0..5 {
                 run();
             }
-            report.time(&mut group, (set, &format!("{base}, {way}")), None, Value::Null, run);
+            report.time(&mut group, (set, &format!("{base}, {way}")), None, Value::Null, None, run);
         }
         let mut optim = burns();
         let mut model = Some(Deep::new(24, &device));
@@ -95,7 +102,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
             start.elapsed()
         };
         let name = format!("{base}, Burn's own alone");
-        report.time(&mut group, (set, &name), None, Value::Null, run);
+        report.time(&mut group, (set, &name), None, Value::Null, None, run);
     }
     group.finish();
 }

@@ -6,7 +6,6 @@ mod copy;
 #[allow(dead_code)]
 mod raw;
 #[path = "common/report.rs"]
-#[allow(dead_code)]
 mod report;
 #[path = "common/sets.rs"]
 mod sets;
@@ -56,7 +55,7 @@ fn kernels(criterion: &mut Criterion) {
                 let moved = Some(moved).filter(|bytes| *bytes > 0);
                 let run = || stage_time(&engine, &hyper, steps, stage).expect("a valid step");
                 let what = (set.name, name.as_str());
-                report.time_beside(&mut group, what, moved, Value::Null, &copy, run);
+                report.time(&mut group, what, moved, Value::Null, Some(&copy), run);
             }
         }
         report.others(set.name);

@@ -7,7 +7,6 @@ mod copy;
 #[allow(dead_code)]
 mod raw;
 #[path = "common/report.rs"]
-#[allow(dead_code)]
 mod report;
 #[path = "common/sets.rs"]
 mod sets;
@@ -48,7 +47,7 @@ fn steps(criterion: &mut Criterion) {
                 });
                 let run = || steps.run(&engine, &hyper).expect("a valid step").0;
                 let (what, bytes) = ((set.name, name.as_str()), Some(stats.bytes()));
-                report.time_beside(&mut group, what, bytes, counts, &copy, run);
+                report.time(&mut group, what, bytes, counts, Some(&copy), run);
             }
         }
         report.others(set.name);

@@ -30,51 +30,15 @@ impl Report {
         Self { bench, machine, rows: RefCell::default() }
     }
 
-    /// Times `run` under criterion. It returns the time that counts.
+    /// Times `run` under criterion. It returns the time that counts. What is `beside` it runs in turns
+    /// with it, and its time is not counted: what slows one down on a shared machine slows the other.
     pub(crate) fn time(
         &self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         (set, name): (&str, &str),
         bytes: Option<u64>,
         counts: Value,
-        run: impl FnMut() -> Duration,
-    ) {
-        self.take(group, (set, name), bytes, counts, None, run);
-    }
-
-    /// The same in turns with something else, whose time is not counted: what slows one down on a
-    /// shared machine slows the other.
-    pub(crate) fn time_beside(
-        &self,
-        group: &mut BenchmarkGroup<'_, WallTime>,
-        (set, name): (&str, &str),
-        bytes: Option<u64>,
-        counts: Value,
-        other: &Other<'_>,
-        run: impl FnMut() -> Duration,
-    ) {
-        self.take(group, (set, name), bytes, counts, Some(other), run);
-    }
-
-    /// All runs of what took turns with something in a set, as a row of its own.
-    pub(crate) fn others(&self, set: &str) {
-        let mut rows = self.rows.borrow_mut();
-        let of_set = rows.iter().filter(|row| row.set == set).filter_map(|row| row.beside.as_ref());
-        let mut all: Option<Row> = None;
-        for other in of_set {
-            let first = || Row { seconds: Vec::new(), ..Row::clone(other) };
-            all.get_or_insert_with(first).seconds.extend(&other.seconds);
-        }
-        rows.extend(all);
-    }
-
-    fn take(
-        &self,
-        group: &mut BenchmarkGroup<'_, WallTime>,
-        (set, name): (&str, &str),
-        bytes: Option<u64>,
-        counts: Value,
-        other: Option<&Other<'_>>,
+        beside: Option<&Other<'_>>,
         mut run: impl FnMut() -> Duration,
     ) {
         if let Some(bytes) = bytes {
@@ -90,7 +54,7 @@ impl Report {
                     let time = run();
                     sum += time;
                     seconds.push(time.as_secs_f64());
-                    others.extend(other.map(|other| (other.run)().as_secs_f64()));
+                    others.extend(beside.map(|other| (other.run)().as_secs_f64()));
                 }
                 sum
             });
@@ -98,7 +62,7 @@ impl Report {
         // A filter on the command line leaves it out.
         if !seconds.is_empty() {
             let (set, name) = (set.to_owned(), name.to_owned());
-            let beside = other.map(|other| {
+            let beside = beside.map(|other| {
                 Box::new(Row {
                     set: set.clone(),
                     name: other.name.to_owned(),
@@ -110,6 +74,20 @@ impl Report {
             });
             self.rows.borrow_mut().push(Row { set, name, bytes, counts, seconds, beside });
         }
+    }
+
+    /// All runs of what took turns with something in a set, as a row of its own.
+    pub(crate) fn others(&self, set: &str) {
+        let mut rows = self.rows.borrow_mut();
+        let of_set = rows.iter().filter(|row| row.set == set);
+        let mut of_set = of_set.filter_map(|row| row.beside.as_deref());
+        let Some(mut all) = of_set.next().cloned() else {
+            return;
+        };
+        for other in of_set {
+            all.seconds.extend(&other.seconds);
+        }
+        rows.push(all);
     }
 
     /// Prints the table and writes the JSON file, named after the benchmark, to the folder

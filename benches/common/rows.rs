@@ -33,8 +33,9 @@ impl Row {
 
 /// The rate as a share of the copy's: of the one that ran in turns with it, or else on the same set.
 fn of_copy(rows: &[Row], row: &Row) -> Option<f64> {
-    let on_set = || rows.iter().find(|other| other.set == row.set && other.name == "copy");
-    let copy = row.beside.as_deref().or_else(on_set)?;
+    let on_set = rows.iter().filter(|other| other.set == row.set);
+    let copy =
+        row.beside.as_deref().into_iter().chain(on_set).find(|other| other.name == "copy")?;
     Some(row.rate()? / copy.rate()?)
 }
 

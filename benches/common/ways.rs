@@ -75,7 +75,7 @@ pub(crate) fn optimizers(
                 run();
             }
             let name = format!("{base}, {}", way.name);
-            report.time(group, (set, &name), None, Value::Null, run);
+            report.time(group, (set, &name), None, Value::Null, None, run);
         }
         let mut optim = burns();
         let mut model = Some(Flat::new(lens, device));
@@ -87,7 +87,7 @@ pub(crate) fn optimizers(
             time
         };
         let name = format!("{base}, Burn's own alone");
-        report.time(group, (set, &name), None, Value::Null, run);
+        report.time(group, (set, &name), None, Value::Null, None, run);
     }
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn training<M: Module>(
             }
             let counts = json!({ "whole_step": true });
             let name = format!("{base}, {}", way.name);
-            report.time_beside(&mut group, (set, &name), None, counts, &passes, run);
+            report.time(&mut group, (set, &name), None, counts, Some(&passes), run);
         }
     }
     report.others(set);

@@ -10,7 +10,6 @@ mod data;
 #[allow(dead_code)]
 mod model;
 #[path = "../../common/report.rs"]
-#[allow(dead_code)]
 mod report;
 #[path = "../../common/sets.rs"]
 mod sets;

@@ -178,12 +178,12 @@ impl<'a> Timing<'a> {
     ) -> Result<Vec<Row>, Error> {
         let steps = Steps::new(model, self.lean());
         let fail = |error| self.failed(error);
+        let (device, queue) = (self.engine.device(), self.engine.queue());
         let mut timed = Vec::new();
         for tuning in tunings {
             let Tuning { workgroup, chunk_len, max_norm_chunk_len, .. } = *tuning;
             let name = format!("step, workgroups of {workgroup}, chunks of {chunk_len}");
             self.progress.set_message(format!("{}: {name}", self.adapter));
-            let (device, queue) = (self.engine.device(), self.engine.queue());
             let engine = Engine::with_tuning(device, queue, *tuning).map_err(fail)?;
             // The first run compiles and allocates.
             let (_, stats) = steps.run(&engine, &self.hyper).map_err(fail)?;
