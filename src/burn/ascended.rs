@@ -49,6 +49,7 @@ pub struct Ascended<M> {
     pub(crate) anchor: M,
     pub(crate) climb: Climb,
     pub(crate) optimizer: u64,
+    pub(crate) loss_scale: f64,
 }
 
 /// A model at its perturbed weights in lean mode, between
@@ -70,9 +71,16 @@ pub struct LeanAscended<M> {
     pub(crate) anchor: M,
     pub(crate) climb: LeanClimb,
     pub(crate) optimizer: u64,
+    pub(crate) loss_scale: f64,
 }
 
 impl<M: Module> LeanAscended<M> {
+    /// The factor for the loss of the second pass: [`Wsam::loss_scale`](crate::Wsam::loss_scale) as it was
+    /// in the first half of this step.
+    pub fn loss_scale(&self) -> f64 {
+        self.loss_scale
+    }
+
     /// Gives the step up. The model is at `w + e_w`, no further than `rho` from where it was; the
     /// base optimizer's state has advanced by one step.
     pub fn abandon(self) -> M {
@@ -114,6 +122,12 @@ impl<M> std::fmt::Debug for LeanAscended<M> {
 }
 
 impl<M: Module> Ascended<M> {
+    /// The factor for the loss of the second pass: [`Wsam::loss_scale`](crate::Wsam::loss_scale) as it was
+    /// in the first half of this step.
+    pub fn loss_scale(&self) -> f64 {
+        self.loss_scale
+    }
+
     /// Gives the model back as it was before the ascent, bit for bit.
     pub fn restore(self) -> M {
         self.anchor

@@ -3,6 +3,7 @@
 use super::error::WsamError;
 use super::groups::GroupConfig;
 use super::loss_scale::{LossScale, LossScaleConfig};
+use super::missing::MissingGradientPolicy;
 use super::optimizer::{Options, Wsam};
 use crate::method::{
     Base, Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Moments, Momentum,
@@ -234,6 +235,9 @@ pub struct WsamConfig {
     /// has changed are taken as they are. Not for lean mode.
     #[config(default = false)]
     pub master_weights: bool,
+    /// What a step does with parameters that have a gradient in one pass alone.
+    #[config(default = "MissingGradientPolicy::Refuse")]
+    pub missing_gradient: MissingGradientPolicy,
     /// Which way the steps may run.
     #[config(default = "RoutePolicy::Auto")]
     pub route: RoutePolicy,
@@ -274,7 +278,8 @@ impl WsamConfig {
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] and
     /// [`WsamError::LeanMasters`] for lean mode with the coupled form or master weights, [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without
-    /// an optimizer, [`WsamError::NotFused`] if the policy demands the fused route and the
+    /// an optimizer, [`WsamError::Conflict`] for two options of which one leaves the other without effect,
+    /// [`WsamError::NotFused`] if the policy demands the fused route and the
     /// device does not allow it, [`WsamError::StochasticRounding`] for that in tensor operations.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
         self.init_around(None, device)
@@ -297,6 +302,38 @@ impl WsamConfig {
     /// ```
     pub fn with_burn_optimizer(self, optimizer: impl Into<ModuleOptimizer>) -> BurnWsamConfig {
         BurnWsamConfig { config: self, optimizer: optimizer.into() }
+    }
+
+    /// Refuses options that another option leaves without effect.
+    fn check_conflicts(&self) -> Result<(), WsamError> {
+        let conflict = |option, other, reason| Err(WsamError::Conflict { option, other, reason });
+        let propagates = self.non_finite == NonFinitePolicy::Propagate;
+        if propagates && self.loss_scale.as_ref().is_some_and(LossScaleConfig::is_dynamic) {
+            return conflict(
+                "a dynamic loss_scale",
+                "non_finite = Propagate",
+                "the scale follows from which gradients were finite, and Propagate does not check them; \
+                 use LossScaleConfig::fixed or another policy",
+            );
+        }
+        if self.lean && self.non_finite == NonFinitePolicy::BaseStep {
+            return Err(LEAN_BASE_STEP);
+        }
+        if self.lean && self.missing_gradient != MissingGradientPolicy::Refuse {
+            return conflict(
+                "lean mode",
+                "missing_gradient",
+                "a lean step has taken the base step when the second gradients are known; use Refuse",
+            );
+        }
+        if self.clip_perturbed_only && self.max_norm.is_none() {
+            return conflict(
+                "clip_perturbed_only",
+                "max_norm = None",
+                "without max_norm nothing is clipped; set max_norm too",
+            );
+        }
+        Ok(())
     }
 
     fn init_around(
@@ -329,12 +366,14 @@ impl WsamConfig {
             return Err(WsamError::LeanMasters);
         }
         self.loss_scale.as_ref().map_or(Ok(()), LossScaleConfig::validate)?;
+        self.check_conflicts()?;
         let options = Options {
             track_norms: self.track_norms,
             lean: self.lean,
             mask_seed: self.mask_seed,
             stochastic_rounding: self.stochastic_rounding,
             master_weights: self.master_weights,
+            missing_gradient: self.missing_gradient,
             refuses: self.non_finite == NonFinitePolicy::Refuse,
             loss_scale: self.loss_scale.clone().map(LossScale::new),
         };
@@ -342,6 +381,13 @@ impl WsamConfig {
         Wsam::new(hyper, groups, optimizer, self.route, options, device)
     }
 }
+
+/// In lean mode the base step on `g` is taken before `g~` is known, and `w` is gone by then.
+pub(crate) const LEAN_BASE_STEP: WsamError = WsamError::Conflict {
+    option: "lean mode",
+    other: "non_finite = BaseStep",
+    reason: "a lean step cannot return to the base step once g~ is known; use Skip or Refuse",
+};
 
 /// A [`WsamConfig`] around a Burn optimizer.
 #[derive(Clone)]

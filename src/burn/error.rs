@@ -28,14 +28,29 @@ pub enum WsamError {
     },
     /// Lean mode, or a group's learning-rate factor or weight decay, was asked for with a Burn optimizer as
     /// the base.
-    #[error("{what} does not go with a Burn optimizer as the base")]
+    #[error("{what} does not go with a Burn optimizer as the base: configure it there")]
     NotWithBurnOptimizer {
         /// What was asked for.
         what: &'static str,
     },
-    /// The learning rates hold no rate at all.
-    #[error("there is no learning rate: ModuleLearningRate::default() is empty")]
+    /// The learning rates hold no rate at all. Burn's `ModuleLearningRate::default()` is the only such value,
+    /// and Burn panics when it is asked for its rate: this error is that panic, caught. A program that is
+    /// built with `panic = "abort"` ends there, so hand over a number or a scheduler's rates.
+    #[error(
+        "the learning rate is ModuleLearningRate::default(), which holds no rate: hand over a number or the \
+         rates of a scheduler"
+    )]
     NoLearningRate,
+    /// Two options of the configuration contradict each other, or one leaves the other without effect.
+    #[error("{option} does not go with {other}: {reason}")]
+    Conflict {
+        /// One option.
+        option: &'static str,
+        /// The other one.
+        other: &'static str,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
     /// The policy demands the fused route, and the device does not allow it.
     #[error("the fused route is not possible: {reason}")]
     NotFused {
@@ -54,6 +69,16 @@ pub enum WsamError {
     /// A step over micro-batches was handed none.
     #[error("there are no micro-batches to take the gradient of")]
     NoMicroBatches,
+    /// The weights of micro-batches are not one positive number for each.
+    #[error(
+        "{micro_batches} micro-batches have the weights {weights:?}, but each needs one that is finite and above 0"
+    )]
+    MicroBatchWeights {
+        /// Micro-batches handed in.
+        micro_batches: usize,
+        /// Their weights.
+        weights: Vec<f64>,
+    },
     /// None of the model's parameters has a gradient: most likely another model's gradients.
     #[error("none of the model's parameters has a gradient among the {gradients} handed in")]
     NoGradients {
@@ -61,10 +86,30 @@ pub enum WsamError {
         gradients: usize,
     },
     /// A parameter had a gradient in the first pass and has none in the second.
-    #[error("{param} had a gradient in the first pass, but has none in the second")]
+    #[error(
+        "{param} had a gradient in the first pass, but has none in the second: missing_gradient says what to do \
+         with such parameters"
+    )]
     MissingGradient {
         /// The parameter's path.
         param: String,
+    },
+    /// A parameter has a gradient in the second pass and had none in the first.
+    #[error(
+        "{param} has a gradient in the second pass, but had none in the first: missing_gradient = Hold leaves \
+         such parameters as they are"
+    )]
+    MissingFirstGradient {
+        /// The parameter's path.
+        param: String,
+    },
+    /// A loss is not one number.
+    #[error(
+        "the loss has shape {shape:?}, but it must have one element: reduce it, with mean() for one"
+    )]
+    LossShape {
+        /// The loss's shape.
+        shape: Vec<usize>,
     },
     /// A gradient has another shape than its parameter.
     #[error("{param} has shape {weight:?}, but its gradient has shape {grad:?}")]
@@ -109,28 +154,31 @@ pub enum WsamError {
         route: &'static str,
     },
     /// Lean mode was asked for with the coupled form, whose base step needs `g~`.
-    #[error("lean mode takes the base step before g~ is known, so it needs decouple = true")]
+    #[error("lean mode takes the base step before g~ is known, so it requires decouple = true")]
     LeanCoupled,
-    /// Lean mode was asked for with master weights, which it would leave behind.
-    #[error("lean steps know of no master weights")]
+    /// Lean mode was asked for with master weights, which it does not support.
+    #[error("lean mode does not support master_weights: switch one of the two off")]
     LeanMasters,
     /// Stochastic rounding was asked for in tensor operations.
-    #[error("stochastic rounding is the fused route's, but the route is {route}")]
+    #[error("stochastic_rounding requires the fused route, but the route is {route}")]
     StochasticRounding {
         /// The route, and why.
         route: String,
     },
     /// The step's gradients were not finite, and the policy is
     /// [`Refuse`](crate::NonFinitePolicy::Refuse).
-    #[error("{} not finite; the step was left out", if *gradient { "g~ is" } else { "g is" })]
+    #[error("{} not finite; the step was skipped", if *gradient { "g~ is" } else { "g is" })]
     NonFinite {
         /// Whether `g` was finite.
         gradient: bool,
         /// Whether `g~` was, if it was looked at.
         perturbed: bool,
     },
-    /// A loss scale was configured where losses are not this crate's to scale.
-    #[error("the learner's training step takes the gradient of its own loss, which nobody scales")]
+    /// A loss scale was configured for a training under `SupervisedTraining`, whose model computes its gradients
+    /// itself.
+    #[error(
+        "loss_scale is not supported under SupervisedTraining: the model's TrainStep takes the gradient"
+    )]
     LossScale,
     /// The descent was handed an ascent of another optimizer.
     #[error("this ascent belongs to another optimizer")]

@@ -1,13 +1,15 @@
 //! Steps around a base optimizer of Burn's: what it steps on comes from the route, and the sharpness
 //! step follows it. Where gradients may not be finite, the host waits to know before it lets it step.
 
+use super::copies::{assign, with_ids};
 use super::error::WsamError;
+use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::runner::{Context, Half, Pending, Runner, TensorOf, by_id, names, slots};
-use super::slots::{Collected, assign, collect_perturbed, gradients, weights};
+use super::runner::{Context, Half, Pending, Runner, TensorOf, second_half, slots};
+use super::slots::{gradients, weights};
 use crate::method::{Coupling, Outcome};
-use burn::module::Module;
+use burn::module::{Module, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 
 /// A Burn optimizer as the base.
@@ -24,11 +26,24 @@ impl External {
         &mut self,
         rates: &Rates,
         model: M,
-        names: &[(burn::module::ParamId, String)],
+        params: &StepParams,
         mixed: Vec<TensorOf<R>>,
     ) -> M {
-        let grads = gradients::<R::Form, M>(&model, names, mixed);
-        self.0.step(rates.burn(), model, grads)
+        let grads = gradients::<R::Form, M>(&model, params.values(mixed));
+        if params.before.is_empty() {
+            return self.0.step(rates.burn(), model, grads);
+        }
+        // Burn's optimizers step the first parameter of an id. For this step the ones in front of those that
+        // take part have other ids.
+        let mut ids = Vec::new();
+        let model = with_ids(model, |id| {
+            ids.push(id);
+            let is_first = ids.iter().filter(|seen| **seen == id).count();
+            let passed_over = params.before.get(&id).is_some_and(|before| is_first <= *before);
+            if passed_over { ParamId::new() } else { id }
+        });
+        let mut ids = ids.into_iter();
+        with_ids(self.0.step(rates.burn(), model, grads), |id| ids.next().unwrap_or(id))
     }
 }
 
@@ -43,38 +58,37 @@ pub(crate) fn descend<R: Runner, M: Module>(
     pending: Pending<R::Kept>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let Pending { names, kept } = pending;
-    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &names);
-    let mixed = collected.and_then(|grads| {
+    let second = second_half::<R, M>(context, perturbed, pending, grads);
+    let mixed = second.and_then(|(params, kept, grads)| {
         // Before anything is stepped.
-        let rates = rates.of(&names)?;
-        Ok((rates, runner.mix(context, kept, grads)?))
+        let rates = rates.of(&params.names)?;
+        Ok((params, rates, runner.mix(context, kept, grads)?))
     });
-    let (each, Half { built: tensors, rest, retired }) = match mixed {
+    let (params, each, Half { built: tensors, rest, retired }) = match mixed {
         Ok(mixed) => mixed,
         Err(error) => return Err((anchor, error)),
     };
     // It steps on the host's word, so the host must know.
-    let model = match runner.last_outcome() {
-        Ok(Some(settled)) if settled.outcome == Outcome::Skipped => {
+    let model = match runner.latest_outcome() {
+        Ok(Some(resolved)) if resolved.outcome == Outcome::Skipped => {
             return match runner.sharpen(context, &each, rest, None) {
                 Ok(half) => Ok((anchor, half.rest)),
                 Err(error) => Err((anchor, error)),
             };
         }
-        Ok(_) => external.step::<R, M>(rates, anchor, &names, tensors),
+        Ok(_) => external.step::<R, M>(rates, anchor, &params, tensors),
         Err(error) => return Err((anchor, error)),
     };
     runner.retire(retired);
     let stepped = match context.hyper.coupling {
         Coupling::Coupled => Ok(None),
-        Coupling::Decoupled => weights::<R::Form, M>(&model, &names).map(Some),
+        Coupling::Decoupled => weights::<R::Form, M>(&model, &params).map(Some),
     };
     let sharpened = stepped.and_then(|weights| runner.sharpen(context, &each, rest, weights));
     match sharpened {
         // Without a sharpness step there are no tensors, and the model stays as it is.
         Ok(Half { built, rest, retired }) => {
-            let model = assign::<R::Form, M>(model, by_id(&names, built));
+            let model = assign::<R::Form, M>(model, params.values(built));
             runner.retire(retired);
             Ok((model, rest))
         }
@@ -91,15 +105,15 @@ pub(crate) fn base_step<R: Runner, M: Module>(
     model: M,
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
-    let clipped = slots(runner, context, &model, grads).and_then(|Collected { slots, .. }| {
-        let names = names(&slots);
-        rates.of(&names)?;
-        Ok((names, runner.clip(context, slots)?))
+    let clipped = slots(runner, context, &model, grads).and_then(|collected| {
+        let params = collected.params();
+        rates.of(&params.names)?;
+        Ok((params, runner.clip(context, collected.slots)?))
     });
-    let decided = clipped.and_then(|clipped| Ok((clipped, runner.last_outcome()?)));
+    let decided = clipped.and_then(|clipped| Ok((clipped, runner.latest_outcome()?)));
     match decided {
-        Ok((_, Some(settled))) if settled.outcome == Outcome::Skipped => Ok(model),
-        Ok(((names, tensors), _)) => Ok(external.step::<R, M>(rates, model, &names, tensors)),
+        Ok((_, Some(resolved))) if resolved.outcome == Outcome::Skipped => Ok(model),
+        Ok(((params, tensors), _)) => Ok(external.step::<R, M>(rates, model, &params, tensors)),
         Err(error) => Err((model, error)),
     }
 }

@@ -13,18 +13,18 @@ use super::bridge::{Bridge, Memory, OnDevice, Resident, Room};
 use super::device::Shared;
 use super::error::WsamError;
 use super::forms::Form;
+use super::pending::{Finite, LeanStep, PendingOutcomes, Submitted};
 use super::report::Norms;
 use super::runner::{Context, Runner};
-use super::slots::Slot;
 use super::state::{OptimizerState, read, state_names};
-use super::verdict::{Finite, Unsettled};
 use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, StepStats, norms_of};
 use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
 use burn::module::ParamId;
-use burn::tensor::Shape;
+use burn::tensor::{Bool, Device, Shape, Tensor};
 use rows::Row;
 use std::collections::HashMap;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 /// Steps after which the place of a weight that took part in none of them is forgotten. It costs a
@@ -42,23 +42,27 @@ pub(crate) struct Fused {
     steps: u64,
     states: HashMap<ParamId, State>,
     last_step: Option<StepStats>,
-    unsettled: Option<Unsettled<Evidence>>,
+    pending: PendingOutcomes<OutcomeReadback>,
 }
 
 /// A copy of a step's norms, and the submission that makes it.
 #[derive(Debug)]
-struct Evidence {
+struct OutcomeReadback {
     copy: wgpu::Buffer,
+    /// The norms themselves.
+    norms: wgpu::Buffer,
     submission: wgpu::SubmissionIndex,
 }
 
-/// What [`Fused::judged`] is told of a half.
+/// Which part of a step a submission decides.
 #[derive(Clone, Copy)]
-struct Trial<'a> {
-    ids: &'a [ParamId],
-    policy: NonFinite,
-    lean: bool,
-    norms: &'a wgpu::Buffer,
+enum Decides<'a> {
+    /// All of it, counted by these parameters.
+    Step(&'a [ParamId]),
+    /// The first half of a lean step.
+    LeanFirst(&'a [ParamId], &'a LeanStep),
+    /// The rest of it.
+    LeanRest(&'a LeanStep),
 }
 
 #[derive(Debug)]
@@ -117,6 +121,7 @@ pub(crate) struct LeanKept {
     perturbed: Vec<Resident>,
     /// Where those are.
     ran_on: Vec<Memory>,
+    step: LeanStep,
 }
 
 /// Norms of a step on the device.
@@ -158,7 +163,7 @@ impl Fused {
             steps: 0,
             states: HashMap::new(),
             last_step: None,
-            unsettled: None,
+            pending: PendingOutcomes::default(),
         })
     }
 
@@ -191,11 +196,12 @@ impl Fused {
         }))
     }
 
-    /// How a step rounds: by its number, so that a run that is resumed goes on as it would have.
-    fn rounding(&self, context: Context<'_>, slots: &[Slot<Resident>]) -> Rounding {
-        let Some(seed) = context.stochastic_rounding else { return Rounding::Nearest };
-        let state = slots.first().and_then(|slot| self.states.get(&slot.id));
-        Rounding::Stochastic { seed: seed.wrapping_add(state.map_or(0, |state| state.step)) }
+    /// How a step rounds `w + e_w` to half precision.
+    fn rounding(context: Context<'_>) -> Rounding {
+        match context.rounding_seed {
+            Some(seed) => Rounding::Stochastic { seed },
+            None => Rounding::Nearest,
+        }
     }
 
     /// Rooms for the state that parameters need for their first step, by state.
@@ -261,21 +267,62 @@ impl Fused {
         self.engine.queue().submit([encoder.finish()])
     }
 
-    /// Submits the half that decides a step, and notes where the decision will be found.
-    fn judged(
+    /// Submits the half that decides a step, and notes where its outcome will be found.
+    fn submit_and_track(
         &mut self,
         mut encoder: wgpu::CommandEncoder,
-        trial: Trial<'_>,
+        policy: NonFinite,
+        norms: &wgpu::Buffer,
+        decides: Decides<'_>,
     ) -> Result<(), WsamError> {
-        let Trial { ids, policy, lean, norms } = trial;
         if !policy.looks() {
             self.submit(encoder);
             return Ok(());
         }
         let copy = self.engine.send(&mut encoder, norms)?;
-        let evidence = Evidence { copy, submission: self.submit(encoder) };
-        self.unsettled = Some(Unsettled::new(ids.to_vec(), policy, lean, evidence));
+        let readback =
+            OutcomeReadback { copy, norms: norms.clone(), submission: self.submit(encoder) };
+        let submitted =
+            |ids: &[ParamId], readback| Submitted { ids: ids.to_vec(), policy, readback };
+        match decides {
+            Decides::Step(ids) => self.pending.push(submitted(ids, readback)),
+            Decides::LeanFirst(ids, step) => self.pending.push_lean(submitted(ids, readback), step),
+            Decides::LeanRest(step) => self.pending.complete(step, readback),
+        }
         Ok(())
+    }
+
+    /// Whether the step that was submitted last is skipped, as a tensor of Burn's: copied on the device.
+    fn skipped_on_device(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError> {
+        let Some((readback, policy, lean)) = self.pending.latest_readback() else {
+            return Ok(None);
+        };
+        let words = size_of::<layout::Norms>() / size_of::<f32>();
+        let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
+        let arenas = vec![vec![Room::single(words as u64)]];
+        let shape = Shape::from([words]);
+        let (made, resolving) =
+            bridge.resolve(Vec::new(), arenas, Vec::new(), std::slice::from_ref(&shape));
+        let arena = resolving.finish()?.arenas.into_iter().flatten().next();
+        let (Some(Memory { slice, .. }), Some(made)) = (arena, made.into_iter().next()) else {
+            return Err(WsamError::Backend { reason: "there is no memory for a flag".to_owned() });
+        };
+        let mut encoder = self.encoder();
+        let bytes = size_of::<layout::Norms>() as u64;
+        encoder.copy_buffer_to_buffer(&readback.norms, 0, &slice.buffer, slice.offset, bytes);
+        self.submit(encoder);
+        let norms: Tensor<1> = OnDevice::give(made, shape);
+        let is_bad = |offset: usize| {
+            let word = offset / size_of::<f32>();
+            norms.clone().slice([word..word + 1]).not_equal_elem(0.0)
+        };
+        let bad_gradient = is_bad(offset_of!(layout::Norms, bad_gradient));
+        // A lean step is skipped by its first gradient alone; BaseStep takes a step on `g`.
+        let by_first = lean || policy == NonFinite::BaseStep;
+        Ok(Some(match by_first {
+            true => bad_gradient,
+            false => bad_gradient.bool_or(is_bad(offset_of!(layout::Norms, bad_perturbed))),
+        }))
     }
 
     #[cfg(feature = "train")]
@@ -290,7 +337,7 @@ impl Fused {
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
         let Some(state) = self.states.get(&id) else { return Ok(None) };
-        let step = state.step.saturating_sub(self.uncounted(id)?);
+        let step = state.step.saturating_sub(self.overcount(Some(id))?);
         if step == 0 {
             return Ok(None);
         }
@@ -305,7 +352,7 @@ impl Fused {
     }
 }
 
-impl Evidence {
+impl OutcomeReadback {
     /// Waits for the submission.
     fn read(&self, engine: &Engine) -> Result<Finite, WsamError> {
         let bytes = engine.receive(&self.copy, self.submission.clone())?;

@@ -30,6 +30,11 @@ impl LossScaleConfig {
         Self::new().with_initial(scale).with_growth(1.0).with_backoff(1.0)
     }
 
+    /// Whether the scale may ever change.
+    pub(super) fn is_dynamic(&self) -> bool {
+        self.growth != 1.0 || self.backoff != 1.0
+    }
+
     pub(super) fn validate(&self) -> Result<(), InvalidHyperparameter> {
         let check = |name, value, expected, inside| match inside {
             true => Ok(()),

@@ -2,13 +2,17 @@
 
 mod ascended;
 mod config;
+mod copies;
 mod error;
 mod external;
 mod forms;
 mod groups;
 mod loss_scale;
 mod masks;
+mod missing;
 mod optimizer;
+mod params;
+mod pending;
 mod rates;
 mod record;
 mod report;
@@ -18,9 +22,9 @@ pub mod sharpness;
 mod slots;
 mod split_mix;
 mod state;
+mod statistics;
 mod sums;
 mod tensor_ops;
-mod verdict;
 
 #[cfg(feature = "train")]
 pub mod train;
@@ -40,10 +44,12 @@ pub use config::{
 pub use error::{Rejected, WsamError};
 pub use groups::GroupConfig;
 pub use loss_scale::LossScaleConfig;
+pub use missing::MissingGradientPolicy;
 pub use optimizer::{Perturbation, Wsam};
 pub use report::StepReport;
 pub use route::{Route, TensorOpsReason};
 pub use state::{MASTER, OptimizerState};
+pub use statistics::RunningStatistics;
 
 #[cfg(feature = "fused-wsam")]
 pub use device::{device, device_with, share};

@@ -7,6 +7,7 @@ mod settings;
 mod way;
 
 pub use passes::Perturbation;
+pub(super) use passes::check_loss;
 #[cfg(feature = "train")]
 pub(super) use passes::copied;
 pub(crate) use way::{Climb, LeanClimb};
@@ -17,13 +18,14 @@ use super::error::{Rejected, WsamError};
 use super::external::{self, External};
 use super::loss_scale::LossScale;
 use super::masks::Masks;
+use super::missing::MissingGradientPolicy;
 use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
 use super::route::Route;
 use super::runner::{self, Context, Runner};
 use super::state::OptimizerState;
-use crate::method::{Coupling, Hyperparameters};
+use crate::method::{Coupling, Hyperparameters, Outcome};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
@@ -75,10 +77,13 @@ pub struct Wsam {
     /// The base optimizer, if it is one of Burn's.
     external: Option<External>,
     options: Options,
-    /// Steps taken with a mask seed.
-    masked: u64,
-    /// Steps that were left out, of those that are settled.
+    /// Steps taken, by whatever model. A step is counted when it is submitted; [`Wsam::resolve_outcomes`]
+    /// takes a skipped one back. The random numbers of a step (masks, stochastic rounding) follow from it.
+    steps: u64,
+    /// Steps skipped, of those whose outcome was read.
     skipped: u64,
+    /// Outcomes that the loss scale has not taken in yet.
+    unscaled: Vec<Outcome>,
     device: Device,
     route: Route,
     way: Way,
@@ -93,7 +98,8 @@ pub(crate) struct Options {
     pub(super) mask_seed: Option<u64>,
     pub(super) stochastic_rounding: Option<u64>,
     pub(super) master_weights: bool,
-    /// Steps that are left out are errors.
+    pub(super) missing_gradient: MissingGradientPolicy,
+    /// Skipped steps are errors.
     pub(super) refuses: bool,
     pub(super) loss_scale: Option<LossScale>,
 }
@@ -127,8 +133,9 @@ impl Wsam {
             groups,
             external,
             options,
-            masked: 0,
+            steps: 0,
             skipped: 0,
+            unscaled: Vec::new(),
             device,
             route,
             way,
@@ -181,7 +188,7 @@ impl Wsam {
             #[cfg(feature = "fused-wsam")]
             Way::Fused(fused) => {
                 fused.forget();
-                super::slots::detach(model)
+                super::copies::detach(model)
             }
         }
     }
@@ -201,13 +208,14 @@ impl Wsam {
         model: M,
         grads: GradientsParams,
     ) -> Result<Ascended<M>, Rejected<M>> {
-        // The count of steps is what a step's random numbers come from.
+        // The step's random numbers follow from the count of steps.
         if self.options.stochastic_rounding.is_some()
-            && let Err(error) = self.settle()
+            && let Err(error) = self.resolve_outcomes()
         {
             return Err(Rejected::new(model, error));
         }
-        let (way, _, context) = self.parts();
+        let scale = self.loss_scale();
+        let (way, _, context) = self.parts(scale);
         let ascended = match way {
             Way::TensorOps(ops) => runner::ascend(ops, context, &model, grads)
                 .map(|(perturbed, pending)| (perturbed, Climb::TensorOps(Box::new(pending)))),
@@ -217,7 +225,8 @@ impl Wsam {
         };
         match ascended {
             Ok((perturbed, climb)) => {
-                Ok(Ascended { perturbed, anchor: model, climb, optimizer: self.identity })
+                let optimizer = self.identity;
+                Ok(Ascended { perturbed, anchor: model, climb, optimizer, loss_scale: scale })
             }
             Err(error) => Err(Rejected::new(model, error)),
         }
@@ -264,10 +273,12 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        let (way, external, context) = match self.settled_parts() {
-            Ok(parts) => parts,
-            Err(error) => return Err(Rejected::new(model, error)),
-        };
+        // The loss behind `grads` was multiplied by the scale as it is now.
+        let scale = self.loss_scale();
+        if let Err(error) = self.resolve_outcomes() {
+            return Err(Rejected::new(model, error));
+        }
+        let (way, external, context) = self.parts(scale);
         let stepped = match (way, external) {
             (Way::TensorOps(ops), None) => runner::base_step(ops, context, &rates, model, grads),
             (Way::TensorOps(ops), Some(base)) => {
@@ -280,7 +291,9 @@ impl Wsam {
                 external::base_step(fused, base, context, &rates, model, grads)
             }
         };
-        self.unless_refused(stepped.map_err(rejected)?, |model| model)
+        let model = stepped.map_err(rejected)?;
+        self.count_step();
+        self.unless_refused(model, |model| model)
     }
 
     #[cfg(feature = "train")]
@@ -313,7 +326,7 @@ impl Wsam {
         ids: &[ParamId],
         loaded: Vec<Loaded>,
     ) -> Result<(), WsamError> {
-        self.settle()?;
+        self.resolve_outcomes()?;
         match &mut self.way {
             Way::TensorOps(ops) => ops.replace_states(&self.device, ids, loaded),
             #[cfg(feature = "fused-wsam")]
@@ -321,33 +334,28 @@ impl Wsam {
         }
     }
 
-    #[allow(clippy::type_complexity)]
-    fn parts(&mut self) -> (&mut Way, Option<&mut External>, Context<'_>) {
-        let inv_scale = self.loss_scale().recip();
-        let Self { hyper, groups, external, options, device, way, .. } = self;
-        let Options { track_norms, stochastic_rounding, master_weights, .. } = *options;
+    /// What a half of a step works with; its gradients are those of a loss times `loss_scale`.
+    fn parts(&mut self, loss_scale: f64) -> (&mut Way, Option<&mut External>, Context<'_>) {
+        let Self { hyper, groups, external, options, device, way, steps, .. } = self;
+        let Options { track_norms, stochastic_rounding, master_weights, missing_gradient, .. } =
+            *options;
         let context = Context {
             hyper,
             groups,
             track_norms,
-            stochastic_rounding,
+            rounding_seed: stochastic_rounding.map(|seed| seed.wrapping_add(*steps)),
             master_weights,
-            inv_scale,
+            missing_gradient,
+            inv_scale: loss_scale.recip(),
             device,
         };
         (way, external.as_mut(), context)
     }
 
-    /// [`parts`](Self::parts) for a half that counts steps: learns from the last step first. The loss
-    /// that led here was scaled before.
-    #[allow(clippy::type_complexity)]
-    fn settled_parts(
-        &mut self,
-    ) -> Result<(&mut Way, Option<&mut External>, Context<'_>), WsamError> {
-        let inv_scale = self.loss_scale().recip();
-        self.settle()?;
-        let (way, external, context) = self.parts();
-        Ok((way, external, Context { inv_scale, ..context }))
+    /// Counts a step that was submitted, and lets the loss scale learn from the ones before it.
+    fn count_step(&mut self) {
+        self.steps += 1;
+        self.update_loss_scale();
     }
 
     /// Whether parameters in half precision have master weights.
@@ -355,11 +363,14 @@ impl Wsam {
         self.options.master_weights
     }
 
-    /// Seeds of the next step.
-    pub(super) fn masks(&mut self) -> Masks {
-        let step = self.masked;
-        self.masked = step.wrapping_add(1);
-        Masks::new(&self.device, self.options.mask_seed, step)
+    /// The random numbers of the next step. With a mask seed this waits for the steps that are pending, as
+    /// seeding the device does anyway.
+    pub(super) fn masks(&mut self) -> Result<Masks, WsamError> {
+        let seed = self.options.mask_seed;
+        if seed.is_some() {
+            self.resolve_outcomes()?;
+        }
+        Ok(Masks::new(&self.device, seed, self.steps))
     }
 
     /// The Burn optimizer, if that is the base.
@@ -380,14 +391,14 @@ impl Wsam {
         ascended: Ascended<M>,
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
-        let Ascended { perturbed, anchor, climb, optimizer } = ascended;
+        let Ascended { perturbed, anchor, climb, optimizer, loss_scale } = ascended;
         if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
-        let (way, external, context) = match self.settled_parts() {
-            Ok(parts) => parts,
-            Err(error) => return Err(Rejected::new(anchor, error)),
-        };
+        if let Err(error) = self.resolve_outcomes() {
+            return Err(Rejected::new(anchor, error));
+        }
+        let (way, external, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
         let descended = match (way, climb) {
             (Way::TensorOps(ops), Climb::TensorOps(pending)) => match external {
@@ -405,7 +416,9 @@ impl Wsam {
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),
         };
-        self.unless_refused(descended.map_err(rejected)?, |(model, _)| model)
+        let descended = descended.map_err(rejected)?;
+        self.count_step();
+        self.unless_refused(descended, |(model, _)| model)
     }
 }
 

@@ -1,19 +1,21 @@
 //! What a route must be able to do. Tensor operations and the engine each do it in their own way;
 //! the way from the module to a list of parameters and back is the same for both.
 
+use super::copies::{assign, perturbed_copy};
 use super::error::WsamError;
 use super::forms::{Form, computed_in};
 use super::groups::{check_groups, group_of};
+use super::missing::MissingGradientPolicy;
+use super::params::StepParams;
+use super::pending::Resolved;
 use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
-use super::slots::{Collected, Slot, assign, collect, collect_perturbed, perturbed_copy};
-use super::verdict::Settled;
+use super::slots::{Collected, Slot, collect, collect_perturbed};
 use crate::method::{Hyperparameters, InGroup};
 use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Device};
-use std::collections::HashMap;
+use burn::tensor::{Bool, DType, Device, Tensor};
 
 /// What both halves of every step need to know.
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +24,13 @@ pub(crate) struct Context<'a> {
     /// Which parameters the hyperparameters' groups are for.
     pub(crate) groups: &'a [ParamGroup],
     pub(crate) track_norms: bool,
-    /// Seed of the optimizer's, if it rounds by chance, which the fused route alone can.
+    /// Seed of this step for stochastic rounding, which requires the fused route.
     #[cfg_attr(not(feature = "fused-wsam"), allow(dead_code))]
-    pub(crate) stochastic_rounding: Option<u64>,
+    pub(crate) rounding_seed: Option<u64>,
     /// Whether parameters in half precision have master weights.
     pub(crate) master_weights: bool,
+    /// What to do with parameters that have a gradient in one pass alone.
+    pub(crate) missing_gradient: MissingGradientPolicy,
     /// What gradients are multiplied by, from a step's first half on.
     pub(crate) inv_scale: f64,
     pub(crate) device: &'a Device,
@@ -104,6 +108,12 @@ pub(crate) trait Runner: Sized {
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<Half<Self, T, Norms>, WsamError>;
 
+    /// Takes the parameters at `places`, which ascend, out of a step between its halves.
+    fn hold(kept: &mut Self::Kept, places: &[usize]);
+
+    /// The gradient of the first pass, as that pass returned it.
+    fn first_gradient(kept: &Self::Kept, place: usize) -> Option<TensorOf<Self>>;
+
     /// The base optimizer's step alone.
     fn base_step<T>(
         &mut self,
@@ -138,37 +148,37 @@ pub(crate) trait Runner: Sized {
         weights: Option<Vec<TensorOf<Self>>>,
     ) -> Result<Loose<Self, Norms>, WsamError>;
 
-    /// What became of the last step, if it may have been another than the method's and
-    /// [`settle`](Self::settle) was not called since. Waits for that step, and for nothing after it.
-    fn last_outcome(&self) -> Result<Option<Settled>, WsamError>;
+    /// The outcome of the step that was submitted last; `None` where nothing is checked. Waits for that step,
+    /// and for nothing after it.
+    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError>;
 
-    /// The parameters that this step was counted for.
-    fn unsettled(&self) -> &[ParamId];
+    /// One truth value on the device: whether the step that was submitted last is skipped. `None` where
+    /// nothing is checked.
+    fn skipped_flag(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError>;
 
-    fn forget_last(&mut self);
+    /// By how much the steps of `id`, or of all parameters together, are counted too high. Waits for the
+    /// steps that are pending.
+    fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError>;
+
+    /// Takes the outcomes that are decided, in the order of the steps, with the parameters that counted them.
+    #[allow(clippy::type_complexity)]
+    fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError>;
 
     /// A parameter's count of steps, if it has a state.
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64>;
 
-    /// By how much a parameter's count of steps is too high.
-    fn uncounted(&self, id: ParamId) -> Result<u64, WsamError> {
-        if !self.unsettled().contains(&id) {
-            return Ok(0);
-        }
-        Ok(self.last_outcome()?.map_or(0, |settled| settled.uncounted()))
-    }
-
-    /// As [`last_outcome`](Self::last_outcome), and counts the step only if it was taken. To be called
-    /// before step counts are needed.
-    fn settle(&mut self) -> Result<Option<Settled>, WsamError> {
-        let Some(settled) = self.last_outcome()? else { return Ok(None) };
-        for id in self.unsettled().to_vec() {
-            if let Some(step) = self.step_mut(id) {
-                *step = step.saturating_sub(settled.uncounted());
+    /// Resolves pending outcomes: the step counts are right afterwards. To be called before a step count is
+    /// needed.
+    fn resolve_outcomes(&mut self) -> Result<Vec<Resolved>, WsamError> {
+        let outcomes = self.take_outcomes()?;
+        for (resolved, ids) in &outcomes {
+            for id in ids {
+                if let Some(step) = self.step_mut(*id) {
+                    *step = step.saturating_sub(resolved.overcount());
+                }
             }
         }
-        self.forget_last();
-        Ok(Some(settled))
+        Ok(outcomes.into_iter().map(|(resolved, _)| resolved).collect())
     }
 
     /// Forgets the states of `ids` and takes those that were loaded. On an error nothing changed.
@@ -188,7 +198,7 @@ pub(crate) trait Runner: Sized {
 /// An ascent's leavings, with the parameters that took part.
 #[derive(Debug)]
 pub(crate) struct Pending<K> {
-    pub(crate) names: Vec<(ParamId, String)>,
+    pub(crate) params: StepParams,
     pub(super) kept: K,
 }
 
@@ -218,12 +228,38 @@ pub(super) fn slots<R: Runner, M: Module>(
     Ok(collected)
 }
 
-pub(super) fn names<T>(slots: &[Slot<T>]) -> Vec<(ParamId, String)> {
-    slots.iter().map(|slot| (slot.id, slot.path.clone())).collect()
-}
+/// What the second half of a step works on.
+type SecondHalf<R> = (StepParams, <R as Runner>::Kept, Vec<TensorOf<R>>);
 
-pub(super) fn by_id<T>(names: &[(ParamId, String)], tensors: Vec<T>) -> HashMap<ParamId, T> {
-    names.iter().map(|(id, _)| *id).zip(tensors).collect()
+/// Takes the second gradients, and settles what becomes of parameters that have a gradient in one pass alone.
+pub(super) fn second_half<R: Runner, M: Module>(
+    context: Context<'_>,
+    perturbed: M,
+    pending: Pending<R::Kept>,
+    grads: GradientsParams,
+) -> Result<SecondHalf<R>, WsamError> {
+    let Pending { params, mut kept } = pending;
+    let gradients = grads.len();
+    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &params)?;
+    match context.missing_gradient {
+        MissingGradientPolicy::Refuse => Ok((params.clone(), kept, collected.all(&params)?)),
+        MissingGradientPolicy::Hold => {
+            let missing = collected.missing();
+            if missing.len() == params.names.len() && !missing.is_empty() {
+                return Err(WsamError::NoGradients { gradients });
+            }
+            if !missing.is_empty() {
+                R::hold(&mut kept, &missing);
+            }
+            Ok((params.without(&missing), kept, collected.grads.into_iter().flatten().collect()))
+        }
+        MissingGradientPolicy::UseFirst => {
+            let grads = collected.grads.into_iter().enumerate();
+            let grads = grads.map(|(i, grad)| grad.or_else(|| R::first_gradient(&kept, i)));
+            let grads = grads.flatten().collect();
+            Ok((params, kept, grads))
+        }
+    }
 }
 
 /// The model stepped by the base optimizer alone, or as it was.
@@ -235,11 +271,11 @@ pub(crate) fn base_step<R: Runner, M: Module>(
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
     let collected = slots(runner, context, &model, grads);
-    let stepped = collected.and_then(|Collected { slots, .. }| {
-        let names = names(&slots);
-        let rates = rates.of(&names)?;
-        let build = |tensors| stepped_copy::<R, M>(&model, &names, tensors);
-        runner.base_step(context, &rates, slots, build)
+    let stepped = collected.and_then(|collected| {
+        let params = collected.params();
+        let rates = rates.of(&params.names)?;
+        let build = |tensors| stepped_copy::<R, M>(&model, &params, tensors);
+        runner.base_step(context, &rates, collected.slots, build)
     });
     finish(runner, model, stepped).map(|(model, ())| model)
 }
@@ -251,11 +287,11 @@ pub(crate) fn ascend<R: Runner, M: Module>(
     model: &M,
     grads: GradientsParams,
 ) -> Result<(M, Pending<R::Kept>), WsamError> {
-    let Collected { slots, whole } = slots(runner, context, model, grads)?;
-    let names = names(&slots);
-    let build = |tensors| perturbed_copy::<R::Form, M>(model, by_id(&names, tensors), whole);
-    let half = runner.ascend(context, slots, build)?;
-    Ok((half.built, Pending { names, kept: half.rest }))
+    let collected = slots(runner, context, model, grads)?;
+    let (params, whole) = (collected.params(), collected.whole);
+    let build = |tensors| perturbed_copy::<R::Form, M>(model, params.values(tensors), whole);
+    let half = runner.ascend(context, collected.slots, build)?;
+    Ok((half.built, Pending { params, kept: half.rest }))
 }
 
 /// The stepped model, or `anchor` as it was.
@@ -267,11 +303,12 @@ pub(crate) fn descend<R: Runner, M: Module>(
     pending: Pending<R::Kept>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let Pending { names, kept } = pending;
-    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &names);
-    let build = |tensors| stepped_copy::<R, M>(&anchor, &names, tensors);
-    let descended =
-        collected.and_then(|grads| runner.descend(context, &rates.of(&names)?, kept, grads, build));
+    let second = second_half::<R, M>(context, perturbed, pending, grads);
+    let descended = second.and_then(|(params, kept, grads)| {
+        let rates = rates.of(&params.names)?;
+        let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
+        runner.descend(context, &rates, kept, grads, build)
+    });
     finish(runner, anchor, descended)
 }
 
@@ -294,10 +331,10 @@ fn finish<R: Runner, M: Module, T, K>(
 /// The module with the new weights. It shares all else with `model`, which is to go.
 fn stepped_copy<R: Runner, M: Module>(
     model: &M,
-    names: &[(ParamId, String)],
+    params: &StepParams,
     tensors: Vec<TensorOf<R>>,
 ) -> M {
-    assign::<R::Form, M>(model.clone(), by_id(names, tensors))
+    assign::<R::Form, M>(model.clone(), params.values(tensors))
 }
 
 /// The perturbed copy, the model at the perturbed weights with its own running statistics, and
@@ -310,19 +347,20 @@ pub(crate) fn lean_ascend<R: Runner, M: Module>(
     model: M,
     grads: GradientsParams,
 ) -> Result<((M, M), Pending<R::LeanKept>), (M, WsamError)> {
-    let Collected { slots, whole } = match slots(runner, context, &model, grads) {
+    let collected = match slots(runner, context, &model, grads) {
         Ok(collected) => collected,
         Err(error) => return Err((model, error)),
     };
-    let names = names(&slots);
+    let (params, whole, slots) = (collected.params(), collected.whole, collected.slots);
     let build = |tensors: Vec<TensorOf<R>>| {
-        let perturbed = by_id(&names, tensors.clone());
+        let perturbed = params.values(tensors.clone());
         let perturbed = perturbed_copy::<R::Form, M>(&model, perturbed, whole);
-        (perturbed, stepped_copy::<R, M>(&model, &names, tensors))
+        (perturbed, stepped_copy::<R, M>(&model, &params, tensors))
     };
-    let half = rates.of(&names).and_then(|rates| runner.lean_ascend(context, &rates, slots, build));
+    let rates = rates.of(&params.names);
+    let half = rates.and_then(|rates| runner.lean_ascend(context, &rates, slots, build));
     let (modules, kept) = finish(runner, model, half)?;
-    Ok((modules, Pending { names, kept }))
+    Ok((modules, Pending { params, kept }))
 }
 
 /// The stepped model, or `anchor` as it was.
@@ -333,9 +371,10 @@ pub(crate) fn lean_descend<R: Runner, M: Module>(
     pending: Pending<R::LeanKept>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let Pending { names, kept } = pending;
-    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &names);
-    let build = |tensors| stepped_copy::<R, M>(&anchor, &names, tensors);
-    let descended = collected.and_then(|grads| runner.lean_descend(context, kept, grads, build));
+    let Pending { params, kept } = pending;
+    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &params);
+    let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
+    let grads = collected.and_then(|collected| collected.all(&params));
+    let descended = grads.and_then(|grads| runner.lean_descend(context, kept, grads, build));
     finish(runner, anchor, descended)
 }

@@ -39,6 +39,7 @@ mod surface;
 pub use hessian::{PowerIteration, TopEigenvalue, top_eigenvalue};
 pub use surface::{Plane, Surface, surface};
 
+use super::optimizer::check_loss;
 use super::{SgdBaseConfig, WsamConfig, WsamError};
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -89,9 +90,7 @@ where
     // An optimizer's first half on a copy; the second is never taken.
     let copy = point.copy(model);
     let value = loss(&copy);
-    if !value.is_autodiff() {
-        return Err(WsamError::NoAutodiff.into());
-    }
+    check_loss(&value)?;
     let grads = GradientsParams::from_grads(value.backward(), &copy);
     let before = finite("the loss", scalar(value)?)?;
     let ascended = probe.ascend(copy, grads).map_err(WsamError::from)?;

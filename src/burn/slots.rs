@@ -1,10 +1,11 @@
-//! The way from a module to a flat list of parameters, and back.
+//! From a module and its gradients to a flat list of parameters.
 
 use super::error::WsamError;
 use super::forms::{Form, of_type};
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use super::params::{StepParams, Values};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Device, Shape, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use std::collections::HashMap;
 
 /// A parameter that takes part in a step.
@@ -24,42 +25,87 @@ pub(crate) struct Slot<T> {
 /// The parameters of a module that take part in a step.
 pub(crate) struct Collected<F: Form> {
     pub(crate) slots: Vec<Slot<F::Tensor>>,
+    /// [`StepParams::before`].
+    before: HashMap<ParamId, usize>,
+    /// Slots whose parameter does not require a gradient, and how many parameters of their id there were: one
+    /// that requires a gradient takes their place.
+    replaceable: HashMap<ParamId, (usize, usize)>,
     /// Every float tensor of the module takes part: there are no frozen ones, no tied ones, and no
     /// running statistics.
     pub(crate) whole: bool,
 }
 
+impl<F: Form> Collected<F> {
+    /// The parameters that the slots are for.
+    pub(crate) fn params(&self) -> StepParams {
+        let names = self.slots.iter().map(|slot| (slot.id, slot.path.clone())).collect();
+        StepParams { names, before: self.before.clone() }
+    }
+}
+
 /// Takes every parameter that has a gradient, in module order, with its gradient.
 ///
-/// As in Burn's own optimizers, a parameter without a gradient takes no part, and of several
-/// parameters with one id the first takes the gradient. Nor does a parameter without elements.
+/// As in Burn's own optimizers, a parameter without a gradient takes no part. Nor does one without elements.
+/// Of several parameters with one id the first that requires a gradient takes it, or else the first: a frozen
+/// copy of a network has the ids of the network that is trained.
 pub(crate) fn collect<F: Form, M: Module>(
     module: &M,
     mut grads: GradientsParams,
     device: &Device,
 ) -> Result<Collected<F>, WsamError> {
     let gradients = grads.len();
-    let nothing = Collected { slots: Vec::new(), whole: true };
+    let nothing = Collected {
+        slots: Vec::new(),
+        before: HashMap::new(),
+        replaceable: HashMap::new(),
+        whole: true,
+    };
     let found: Collected<F> = walk(module, &mut grads, device, nothing)?;
     if found.slots.is_empty() { Err(WsamError::NoGradients { gradients }) } else { Ok(found) }
 }
 
-/// Takes the second gradients of the same parameters, named by id and path, in the same order. The
-/// perturbed module goes before anything is allocated: `w + e_w` has done its work.
+/// Second gradients of the parameters of a step, and where they differ from the first ones.
+pub(crate) struct CollectedPerturbed<F: Form> {
+    /// In the order of the step's parameters; `None` where a parameter has none.
+    pub(crate) grads: Vec<Option<F::Tensor>>,
+    /// Path of a parameter that has a gradient in the second pass alone.
+    pub(crate) unexpected: Option<String>,
+}
+
+impl<F: Form> CollectedPerturbed<F> {
+    /// Places of the step's parameters that have no second gradient.
+    pub(crate) fn missing(&self) -> Vec<usize> {
+        let grads = self.grads.iter().enumerate();
+        grads.filter(|(_, grad)| grad.is_none()).map(|(place, _)| place).collect()
+    }
+
+    /// All second gradients, or an error if the two passes do not have the same ones.
+    pub(crate) fn all(self, params: &StepParams) -> Result<Vec<F::Tensor>, WsamError> {
+        let with_paths = self.grads.into_iter().zip(&params.names);
+        let grads = with_paths.map(|(grad, (_, path))| {
+            grad.ok_or_else(|| WsamError::MissingGradient { param: path.clone() })
+        });
+        let grads = grads.collect::<Result<_, _>>()?;
+        match self.unexpected {
+            Some(param) => Err(WsamError::MissingFirstGradient { param }),
+            None => Ok(grads),
+        }
+    }
+}
+
+/// Takes the second gradients of the same parameters. The perturbed module goes before anything is
+/// allocated: `w + e_w` has done its work.
 pub(crate) fn collect_perturbed<F: Form, M: Module>(
     module: M,
     mut grads: GradientsParams,
     device: &Device,
-    names: &[(ParamId, String)],
-) -> Result<Vec<F::Tensor>, WsamError> {
+    params: &StepParams,
+) -> Result<CollectedPerturbed<F>, WsamError> {
     let Grads::<F>(mut found) = walk(&module, &mut grads, device, Grads(HashMap::new()))?;
     drop(module);
-    names
-        .iter()
-        .map(|(id, path)| {
-            found.remove(id).ok_or_else(|| WsamError::MissingGradient { param: path.clone() })
-        })
-        .collect()
+    let grads = params.names.iter().map(|(id, _)| found.remove(id).map(|(grad, _)| grad)).collect();
+    let unexpected = found.into_values().map(|(_, path)| path).min();
+    Ok(CollectedPerturbed { grads, unexpected })
 }
 
 /// Where a visitor is in the module.
@@ -125,13 +171,13 @@ impl Visitor<'_> {
         Err(WsamError::Device { param: self.path.text.clone(), found, expected })
     }
 
+    /// The slot of a parameter and its gradient.
     fn slot<F: Form, const D: usize>(
         &mut self,
         param: &Param<Tensor<D>>,
-    ) -> Result<Option<Slot<F::Tensor>>, WsamError> {
-        let Some(grad) = self.grad(param)? else { return Ok(None) };
-        let weight = param.val().without_autodiff();
-        self.check_device(weight.device())?;
+        grad: Tensor<D>,
+    ) -> Result<Slot<F::Tensor>, WsamError> {
+        let weight = self.weight(param)?;
         if weight.dtype() != grad.dtype() {
             return Err(WsamError::DType {
                 param: self.path.text.clone(),
@@ -140,7 +186,7 @@ impl Visitor<'_> {
                 route: "optimizer's",
             });
         }
-        Ok(Some(Slot {
+        Ok(Slot {
             id: param.id,
             path: self.path.text.clone(),
             group: 0,
@@ -148,7 +194,13 @@ impl Visitor<'_> {
             dtype: weight.dtype(),
             weight: F::hold(weight)?,
             grad: F::hold(grad)?,
-        }))
+        })
+    }
+
+    fn weight<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Tensor<D>, WsamError> {
+        let weight = param.val().without_autodiff();
+        self.check_device(weight.device())?;
+        Ok(weight)
     }
 }
 
@@ -167,16 +219,34 @@ impl<F: Form> Take for Collected<F> {
         visitor: &mut Visitor<'_>,
         param: &Param<Tensor<D>>,
     ) -> Result<(), WsamError> {
-        match visitor.slot::<F, D>(param)? {
-            Some(slot) => self.slots.push(slot),
-            None => self.whole = false,
+        if let Some(grad) = visitor.grad(param)? {
+            if !param.is_require_grad() {
+                self.replaceable.insert(param.id, (self.slots.len(), 1));
+            }
+            self.slots.push(visitor.slot::<F, D>(param, grad)?);
+            return Ok(());
         }
+        self.whole = false;
+        let Some((place, before)) = self.replaceable.get_mut(&param.id) else { return Ok(()) };
+        if !param.is_require_grad() {
+            *before += 1;
+            return Ok(());
+        }
+        let slot = &mut self.slots[*place];
+        let weight = visitor.weight(param)?;
+        let (len, dtype) = (weight.shape().num_elements(), weight.dtype());
+        if (len, dtype) == (slot.len, slot.dtype) {
+            self.before.insert(param.id, *before);
+            slot.path.clone_from(&visitor.path.text);
+            slot.weight = F::hold(weight)?;
+        }
+        self.replaceable.remove(&param.id);
         Ok(())
     }
 }
 
 /// Gradients alone.
-struct Grads<F: Form>(HashMap<ParamId, F::Tensor>);
+struct Grads<F: Form>(HashMap<ParamId, (F::Tensor, String)>);
 
 impl<F: Form> Take for Grads<F> {
     fn take<const D: usize>(
@@ -185,7 +255,7 @@ impl<F: Form> Take for Grads<F> {
         param: &Param<Tensor<D>>,
     ) -> Result<(), WsamError> {
         if let Some(grad) = visitor.grad(param)? {
-            self.0.insert(param.id, F::hold(grad)?);
+            self.0.insert(param.id, (F::hold(grad)?, visitor.path.text.clone()));
         }
         Ok(())
     }
@@ -226,60 +296,41 @@ impl<T: Take> ModuleVisitor for Walk<'_, T> {
     }
 }
 
-/// Puts new values into the first parameter of each id; the rest of the module is untouched.
-pub(crate) fn assign<F: Form, M: Module>(module: M, values: HashMap<ParamId, F::Tensor>) -> M {
-    module.map(&mut Assign::<F> { values })
-}
-
-struct Assign<F: Form> {
-    values: HashMap<ParamId, F::Tensor>,
-}
-
-impl<F: Form> ModuleMapper for Assign<F> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.values.remove(&param.id) {
-            Some(value) => replace(param, |shape| F::give(value, shape), None),
-            None => param,
-        }
-    }
-}
-
-/// Gradients of the first parameter of each id, for a Burn optimizer.
+/// Gradients of a step's parameters, for a Burn optimizer.
 pub(crate) fn gradients<F: Form, M: Module>(
     module: &M,
-    names: &[(ParamId, String)],
-    tensors: Vec<F::Tensor>,
+    values: Values<F::Tensor>,
 ) -> GradientsParams {
     struct Register<F: Form> {
-        values: HashMap<ParamId, F::Tensor>,
+        values: Values<F::Tensor>,
         grads: GradientsParams,
     }
     impl<F: Form> ModuleVisitor for Register<F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(value) = self.values.remove(&param.id) {
+            if let Some(value) = self.values.take(param.id) {
                 let grad = F::give::<D>(value, param.lazy_shape());
                 self.grads.register(param.id, of_type(grad, param.val().dtype()));
             }
         }
     }
-    let values = names.iter().map(|(id, _)| *id).zip(tensors).collect();
     let mut register = Register::<F> { values, grads: GradientsParams::new() };
     module.visit(&mut register);
     register.grads
 }
 
-/// Weights of the first parameter of each id, in the order of `names`.
+/// Weights of a step's parameters, in their order.
 pub(crate) fn weights<F: Form, M: Module>(
     module: &M,
-    names: &[(ParamId, String)],
+    params: &StepParams,
 ) -> Result<Vec<F::Tensor>, WsamError> {
     struct Find<F: Form> {
+        wanted: Values<()>,
         found: HashMap<ParamId, F::Tensor>,
         error: Option<WsamError>,
     }
     impl<F: Form> ModuleVisitor for Find<F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.error.is_some() || self.found.contains_key(&param.id) {
+            if self.error.is_some() || self.wanted.take(param.id).is_none() {
                 return;
             }
             match F::hold(param.val().without_autodiff()) {
@@ -288,119 +339,13 @@ pub(crate) fn weights<F: Form, M: Module>(
             }
         }
     }
-    let mut find = Find::<F> { found: HashMap::new(), error: None };
+    let wanted = params.values(vec![(); params.names.len()]);
+    let mut find = Find::<F> { wanted, found: HashMap::new(), error: None };
     module.visit(&mut find);
     if let Some(error) = find.error {
         return Err(error);
     }
     let lost = |path: &String| WsamError::Backend { reason: format!("{path} is gone") };
     let take = |(id, path): &(ParamId, String)| find.found.remove(id).ok_or_else(|| lost(path));
-    names.iter().map(take).collect()
-}
-
-type Strategy = burn::tensor::GradientCheckpointingStrategy;
-
-/// A copy of `module` with the perturbed weights, for the second pass.
-///
-/// The copy has running statistics of its own (Burn shares them between clones), so the second
-/// pass does not advance the model's. Every parameter of an id, tied ones too, becomes one leaf.
-/// `whole` is the module's [`Collected::whole`].
-pub(crate) fn perturbed_copy<F: Form, M: Module>(
-    module: &M,
-    values: HashMap<ParamId, F::Tensor>,
-    whole: bool,
-) -> M {
-    if whole {
-        return assign::<F, M>(module.clone(), values);
-    }
-    // `valid` and `train` copy running statistics, but forget the checkpointing strategy.
-    let strategy = checkpointing(module);
-    let mut perturb = Perturb::<F> { values, leaves: HashMap::new(), strategy };
-    module.clone().valid().train().map(&mut perturb)
-}
-
-struct Perturb<F: Form> {
-    values: HashMap<ParamId, F::Tensor>,
-    leaves: HashMap<ParamId, Box<dyn std::any::Any + Send>>,
-    strategy: Option<Strategy>,
-}
-
-impl<F: Form> ModuleMapper for Perturb<F> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(value) = self.values.get(&param.id) else {
-            // Not stepped, but still on the graph of the second pass.
-            return match self.strategy {
-                Some(strategy) => param.map(|tensor| checkpointed(tensor, strategy)),
-                None => param,
-            };
-        };
-        let tied = self.leaves.get(&param.id).and_then(|leaf| leaf.downcast_ref::<Tensor<D>>());
-        if let Some(leaf) = tied.cloned() {
-            return param.map(|_| leaf);
-        }
-        let param = replace(param, |shape| F::give(value.clone(), shape), self.strategy);
-        self.leaves.insert(param.id, Box::new(param.val()));
-        param
-    }
-}
-
-fn checkpointing<M: Module>(module: &M) -> Option<Strategy> {
-    struct Find(Option<Strategy>);
-    impl ModuleVisitor for Find {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.0.is_none() && param.is_initialized() {
-                self.0 = param.val().gradient_checkpointing_strategy();
-            }
-        }
-    }
-    let mut find = Find(None);
-    module.visit(&mut find);
-    find.0
-}
-
-fn checkpointed<const D: usize>(tensor: Tensor<D>, strategy: Strategy) -> Tensor<D> {
-    if tensor.is_autodiff() {
-        tensor.with_gradient_checkpointing_strategy(strategy)
-    } else {
-        tensor
-    }
-}
-
-/// The module with every parameter copied to memory of its own.
-#[cfg(feature = "fused-wsam")]
-pub(crate) fn detach<M: Module>(module: M) -> M {
-    struct Detach;
-    impl ModuleMapper for Detach {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            // x - 0 is x for every x.
-            let copy = param.val().without_autodiff().sub_scalar(0.0);
-            replace(param, |_| copy, None)
-        }
-    }
-    module.map(&mut Detach)
-}
-
-/// The parameter with another value and all it had around the old one: shape, autodiff context,
-/// distribution.
-fn replace<const D: usize>(
-    param: Param<Tensor<D>>,
-    value: impl FnOnce(Shape) -> Tensor<D>,
-    strategy: Option<Strategy>,
-) -> Param<Tensor<D>> {
-    let (id, old, mapper) = param.consume();
-    let value = of_type(value(old.shape()), old.dtype());
-    if !old.is_autodiff() {
-        return Param::from_mapped_value(id, value, mapper);
-    }
-    let mut tensor = Tensor::from_inner(value);
-    if let Some(strategy) = strategy.or_else(|| old.gradient_checkpointing_strategy()) {
-        tensor = tensor.with_gradient_checkpointing_strategy(strategy);
-    }
-    if old.is_require_grad() {
-        tensor = tensor.require_grad();
-    }
-    if old.is_distributed() {
-        tensor = tensor.set_distributed(id);
-    }
-    Param::from_mapped_value(id, tensor, mapper)
+    params.names.iter().map(take).collect()
 }

@@ -8,12 +8,13 @@ pub(crate) use norms::TensorNorms;
 
 use super::error::WsamError;
 use super::forms::{Flat, reconciled};
+use super::params::without;
+use super::pending::{LeanStep, PendingOutcomes, Resolved};
 use super::record::Loaded;
 use super::report::Norms;
 use super::runner::{Context, Half, Loose, Runner};
 use super::slots::Slot;
 use super::state::{OptimizerState, read, state_names};
-use super::verdict::{Settled, Unsettled};
 use crate::method::{Base, Blend, InGroup, NonFinite};
 use base::base_step;
 use burn::module::ParamId;
@@ -30,7 +31,7 @@ pub(crate) struct TensorOps {
     states: HashMap<ParamId, State>,
     /// Of parameters in half precision.
     masters: HashMap<ParamId, Tensor<1>>,
-    unsettled: Option<Box<Unsettled<Facts>>>,
+    pending: PendingOutcomes<Facts>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,8 +63,8 @@ pub(crate) struct LeanKept {
     factors: Vec<f64>,
     /// What the second pass runs on.
     ran_on: Vec<Tensor<1>>,
-    ids: Vec<ParamId>,
     norms: TensorNorms,
+    step: LeanStep,
 }
 
 impl TensorOps {
@@ -79,7 +80,7 @@ impl TensorOps {
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
         let Some(state) = self.states.get(&id) else { return Ok(None) };
-        let step = state.step.saturating_sub(self.uncounted(id)?);
+        let step = state.step.saturating_sub(self.overcount(Some(id))?);
         if step == 0 {
             return Ok(None);
         }
@@ -90,11 +91,9 @@ impl TensorOps {
     }
 
     /// Notes what decides a step.
-    fn judged(&mut self, ids: Vec<ParamId>, norms: &TensorNorms) {
-        let TensorNorms { finite, policy, lean, .. } = norms;
-        if policy.looks() {
-            let unsettled = Unsettled::new(ids, *policy, *lean, finite.clone());
-            self.unsettled = Some(Box::new(unsettled));
+    fn track(&mut self, ids: Vec<ParamId>, norms: &TensorNorms) {
+        if norms.policy.looks() {
+            self.pending.push(norms.submitted(ids));
         }
     }
 }
@@ -132,7 +131,7 @@ impl Runner for TensorOps {
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let skipped = norms.finite.skipped(norms.policy);
         let falls_back = norms.finite.falls_back(norms.policy);
-        self.judged(slots.iter().map(|slot| slot.id).collect(), &norms);
+        self.track(slots.iter().map(|slot| slot.id).collect(), &norms);
         let scale_g = scale_of_g(hyper, &norms);
         let scale_perturbed = clip_factor(hyper.clip, &norms.perturbed);
         let tensors = slots
@@ -170,8 +169,11 @@ impl Runner for TensorOps {
         let slots = unscaled(slots, context.inv_scale);
         let (tensors, norms) = climb(context, &slots, true);
         let skipped = norms.finite.skipped(norms.policy);
-        let ids: Vec<_> = slots.iter().map(|slot| slot.id).collect();
-        self.judged(ids.clone(), &norms);
+        let step = LeanStep::default();
+        if norms.policy.looks() {
+            let ids = slots.iter().map(|slot| slot.id).collect();
+            self.pending.push_lean(norms.submitted(ids), &step);
+        }
         let scale_g = scale_of_g(hyper, &norms);
         let (stepped, factors) = slots
             .into_iter()
@@ -187,7 +189,7 @@ impl Runner for TensorOps {
             })
             .unzip();
         let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
-        let rest = LeanKept { stepped, factors, ran_on, ids, norms };
+        let rest = LeanKept { stepped, factors, ran_on, norms, step };
         Ok(Half { built: build(tensors), rest, retired: Vec::new() })
     }
 
@@ -198,11 +200,11 @@ impl Runner for TensorOps {
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<Half<Self, T, Norms>, WsamError> {
-        let LeanKept { stepped, factors, ran_on, ids, mut norms } = kept;
+        let LeanKept { stepped, factors, ran_on, mut norms, step } = kept;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         // Under any policy: `g` was not finite and `ran_on` is w, or `g~` is not.
         let returns = norms.finite.skipped(NonFinite::Skip);
-        self.judged(ids, &norms);
+        self.pending.complete(&step, norms.finite.clone());
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
         let mut ran_on = ran_on.into_iter();
         let tensors = stepped
@@ -221,6 +223,14 @@ impl Runner for TensorOps {
         Ok(Half { built: build(tensors), rest, retired: Vec::new() })
     }
 
+    fn hold(kept: &mut Kept, places: &[usize]) {
+        kept.slots = without(std::mem::take(&mut kept.slots), places);
+    }
+
+    fn first_gradient(kept: &Kept, place: usize) -> Option<Tensor<1>> {
+        kept.slots.get(place).map(|slot| kept.norms.scaled_again(slot.grad.clone()))
+    }
+
     fn base_step<T>(
         &mut self,
         context: Context<'_>,
@@ -231,7 +241,7 @@ impl Runner for TensorOps {
         let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
         let norms = look_at_gradient(context, &slots);
         let skipped = norms.finite.skipped(norms.policy);
-        self.judged(slots.iter().map(|slot| slot.id).collect(), &norms);
+        self.track(slots.iter().map(|slot| slot.id).collect(), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
         let tensors = slots
             .into_iter()
@@ -258,7 +268,7 @@ impl Runner for TensorOps {
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
         // Around it no step is counted here.
-        self.judged(Vec::new(), &norms);
+        self.track(Vec::new(), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
         let (tensors, grads) = slots
@@ -282,7 +292,7 @@ impl Runner for TensorOps {
     ) -> Result<Vec<Tensor<1>>, WsamError> {
         let slots = unscaled(slots, context.inv_scale);
         let norms = look_at_gradient(context, &slots);
-        self.judged(Vec::new(), &norms);
+        self.track(Vec::new(), &norms);
         let scale = scale_of_g(context.hyper, &norms);
         Ok(slots.into_iter().map(|slot| scaled(slot.grad, &scale)).collect())
     }
@@ -302,16 +312,25 @@ impl Runner for TensorOps {
         Ok(Half { built: tensors.collect(), rest, retired: Vec::new() })
     }
 
-    fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {
-        self.unsettled.as_ref().map(|last| last.settled(Facts::read)).transpose()
+    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
+        self.pending.latest(Facts::read)
     }
 
-    fn unsettled(&self) -> &[ParamId] {
-        self.unsettled.as_ref().map_or(&[], |last| &last.ids)
+    fn skipped_flag(&self, _device: &Device) -> Result<Option<Fact>, WsamError> {
+        let latest = self.pending.latest_readback();
+        Ok(latest.and_then(|(facts, policy, lean)| match lean {
+            // A lean step is skipped by its first gradient alone.
+            true => Facts { perturbed: None, ..facts.clone() }.skipped(policy),
+            false => facts.skipped(policy),
+        }))
     }
 
-    fn forget_last(&mut self) {
-        self.unsettled = None;
+    fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError> {
+        self.pending.overcount(id, Facts::read)
+    }
+
+    fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
+        self.pending.resolve(Facts::read)
     }
 
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64> {

@@ -90,6 +90,12 @@ impl Ascent {
         self.stats
     }
 
+    /// The descent is for so many tensors fewer, which stay as they are.
+    #[cfg(feature = "burn")]
+    pub(crate) fn leave_out(&mut self, tensors: usize) {
+        self.tensors = self.tensors.saturating_sub(tensors);
+    }
+
     pub(crate) fn tensors(&self) -> usize {
         self.tensors
     }

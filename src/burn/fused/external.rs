@@ -2,7 +2,7 @@
 
 use super::rows::Found;
 use super::steps::{columns, identities, outputs_of, scaled_by};
-use super::{Fused, Kept, Mixed, Trial};
+use super::{Decides, Fused, Kept, Mixed};
 use crate::burn::bridge::{Memory, Resident};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
@@ -50,9 +50,9 @@ impl Fused {
                     .collect();
                 let mut encoder = self.encoder();
                 mix = Some(self.engine.mix(&mut encoder, hyper, &ascent, &tensors)?);
-                // Around it no step is counted here.
+                // The Burn optimizer counts its parameters' steps itself.
                 let (policy, norms) = (hyper.non_finite, ascent.norms());
-                self.judged(encoder, Trial { ids: &[], policy, lean: false, norms })?;
+                self.submit_and_track(encoder, policy, norms, Decides::Step(&[]))?;
                 made
             }
         };
@@ -89,7 +89,7 @@ impl Fused {
         let mut encoder = self.encoder();
         let clip = self.engine.clip(&mut encoder, hyper, scaled_by(inv_scale), &tensors)?;
         let (policy, norms) = (hyper.non_finite, clip.norms());
-        self.judged(encoder, Trial { ids: &[], policy, lean: false, norms })?;
+        self.submit_and_track(encoder, policy, norms, Decides::Step(&[]))?;
         self.last_step = Some(StepStats { submissions: 1, ..clip.stats() });
         Ok(outputs)
     }

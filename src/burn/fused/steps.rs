@@ -1,22 +1,23 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
 use super::rows::{Found, Row};
-use super::{Evidence, Fused, Kept, LeanKept, Mixed, State, Trial};
+use super::{Decides, Fused, Kept, LeanKept, Mixed, OutcomeReadback, State};
 use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident, Room, identity};
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
+use crate::burn::params::without;
+use crate::burn::pending::{LeanStep, Resolved};
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
 use crate::burn::runner::{Context, Half, Loose, Runner};
 use crate::burn::slots::Slot;
-use crate::burn::verdict::Settled;
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
     LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
 };
 use burn::backend::TensorMetadata;
 use burn::module::ParamId;
-use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
 
 impl Runner for Fused {
     type Form = OnDevice;
@@ -34,7 +35,7 @@ impl Runner for Fused {
         build: impl FnOnce(Vec<Resident>) -> T,
     ) -> Result<Half<Self, T, Kept>, WsamError> {
         let (rooms, shapes) = partners_of(context, &slots);
-        let rounding = self.rounding(context, &slots);
+        let rounding = Self::rounding(context);
         let finding = self.find(context, slots, vec![rooms], &shapes)?;
         let built = build(finding.perturbed());
         let Found { bridge, rows, mut arenas, weights, outputs } = finding.finish()?;
@@ -99,7 +100,7 @@ impl Runner for Fused {
         let blend = BlendSource::Method;
         let stats = self.engine.descent(&mut encoder, hyper, rates, blend, &ascent, &tensors)?;
         let (policy, norms) = (hyper.non_finite, ascent.norms());
-        self.judged(encoder, Trial { ids: &ids, policy, lean: false, norms })?;
+        self.submit_and_track(encoder, policy, norms, Decides::Step(&ids))?;
 
         // Nothing can fail any more: the step is taken.
         self.advance(&bridge, &rows, stepping);
@@ -117,7 +118,7 @@ impl Runner for Fused {
         build: impl FnOnce(Vec<Resident>) -> T,
     ) -> Result<Half<Self, T, LeanKept>, WsamError> {
         let Context { hyper, track_norms, inv_scale, .. } = context;
-        let (inv_scale, rounding) = (InvScale::Host(inv_scale), self.rounding(context, &slots));
+        let (inv_scale, rounding) = (InvScale::Host(inv_scale), Self::rounding(context));
         let options = GradientOptions { track_norms, inv_scale, rounding };
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
         let (rooms, shapes) = partners_of(context, &slots);
@@ -149,7 +150,8 @@ impl Runner for Fused {
         let mut encoder = self.encoder();
         let ascent = self.engine.lean_ascent(&mut encoder, hyper, rates, options, &tensors)?;
         let (policy, norms) = (hyper.non_finite, ascent.norms());
-        self.judged(encoder, Trial { ids: &ids, policy, lean: true, norms })?;
+        let step = LeanStep::default();
+        self.submit_and_track(encoder, policy, norms, Decides::LeanFirst(&ids, &step))?;
 
         self.advance(&bridge, &rows, stepping);
         // The weights are the model's alone now, and go with it.
@@ -166,7 +168,8 @@ impl Runner for Fused {
         let gone = rows.iter().zip(weights).filter(|(row, _)| row.perturbed);
         let retired = gone.map(|(_, weight)| weight).collect();
         let groups = rows.iter().map(|row| row.group).collect();
-        let rest = LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on };
+        let rest =
+            LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step };
         Ok(Half { built, rest, retired })
     }
 
@@ -178,7 +181,8 @@ impl Runner for Fused {
         build: impl FnOnce(Vec<Resident>) -> T,
     ) -> Result<Half<Self, T, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
-        let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on } = kept;
+        let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step } =
+            kept;
         let (_, resolving) = bridge.resolve(grads_perturbed, Vec::new(), Vec::new(), &[]);
         let made = bridge.tensors(&stepped, &shapes);
         let made_are = identities(&made);
@@ -199,12 +203,23 @@ impl Runner for Fused {
         let mut encoder = self.encoder();
         let stats = self.engine.lean_descent(&mut encoder, &ascent, &tensors)?;
         let (policy, norms) = (hyper.non_finite, ascent.norms());
-        self.judged(encoder, Trial { ids: &ids, policy, lean: true, norms })?;
+        self.submit_and_track(encoder, policy, norms, Decides::LeanRest(&step))?;
 
         self.place(&ids, &made_are, stepped);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, true, ascent.norms());
         Ok(Half { built, rest, retired: perturbed })
+    }
+
+    fn hold(kept: &mut Kept, places: &[usize]) {
+        kept.rows = without(std::mem::take(&mut kept.rows), places);
+        kept.weights = without(std::mem::take(&mut kept.weights), places);
+        kept.ascent.leave_out(places.len());
+    }
+
+    fn first_gradient(kept: &Kept, place: usize) -> Option<Resident> {
+        let row = kept.rows.get(place)?;
+        kept.bridge.tensors(&[row.grad.clone()], std::slice::from_ref(&row.shape)).pop()
     }
 
     fn base_step<T>(
@@ -244,7 +259,7 @@ impl Runner for Fused {
         let options = scaled_by(context.inv_scale);
         let base = self.engine.base_step(&mut encoder, hyper, rates, options, &tensors)?;
         let (policy, norms) = (hyper.non_finite, base.norms());
-        self.judged(encoder, Trial { ids: &ids, policy, lean: false, norms })?;
+        self.submit_and_track(encoder, policy, norms, Decides::Step(&ids))?;
 
         self.advance(&bridge, &rows, stepping);
         self.place(&ids, &made_are, updated);
@@ -279,17 +294,21 @@ impl Runner for Fused {
         self.sharpen_external(context, rates, mixed, weights)
     }
 
-    fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {
-        let read = |evidence: &Evidence| evidence.read(&self.engine);
-        self.unsettled.as_ref().map(|last| last.settled(read)).transpose()
+    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
+        self.pending.latest(|readback| readback.read(&self.engine))
     }
 
-    fn unsettled(&self) -> &[ParamId] {
-        self.unsettled.as_ref().map_or(&[], |last| &last.ids)
+    fn skipped_flag(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError> {
+        self.skipped_on_device(device)
     }
 
-    fn forget_last(&mut self) {
-        self.unsettled = None;
+    fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError> {
+        self.pending.overcount(id, |readback| readback.read(&self.engine))
+    }
+
+    fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
+        let Self { pending, engine, .. } = self;
+        pending.resolve(|readback: &OutcomeReadback| readback.read(engine))
     }
 
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64> {

@@ -2,11 +2,12 @@
 
 use super::{LeanClimb, Way, Wsam, rejected};
 use crate::burn::ascended::LeanAscended;
+use crate::burn::config::LEAN_BASE_STEP;
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::rates::Rates;
 use crate::burn::report::Norms;
 use crate::burn::runner;
-use crate::method::Coupling;
+use crate::method::{Coupling, NonFinite};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -23,7 +24,8 @@ impl Wsam {
     /// # Errors
     ///
     /// [`Rejected`] with the model unharmed: as [`ascend`](Self::ascend), a learning rate that is not
-    /// finite, the coupled form.
+    /// finite, the coupled form, master weights, a Burn optimizer as the base,
+    /// [`NonFinitePolicy::BaseStep`](crate::NonFinitePolicy::BaseStep).
     pub fn lean_ascend<M: Module>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
@@ -48,14 +50,18 @@ impl Wsam {
         if self.has_masters() {
             return Err(Rejected::new(model, WsamError::LeanMasters));
         }
-        let (way, external, context) = match self.settled_parts() {
-            Ok(parts) => parts,
-            Err(error) => return Err(Rejected::new(model, error)),
-        };
-        if external.is_some() {
+        if self.hyper.non_finite == NonFinite::BaseStep {
+            return Err(Rejected::new(model, LEAN_BASE_STEP));
+        }
+        if self.external.is_some() {
             let what = "lean mode";
             return Err(Rejected::new(model, WsamError::NotWithBurnOptimizer { what }));
         }
+        if let Err(error) = self.resolve_outcomes() {
+            return Err(Rejected::new(model, error));
+        }
+        let loss_scale = self.loss_scale();
+        let (way, _, context) = self.parts(loss_scale);
         let ascended = match way {
             Way::TensorOps(ops) => runner::lean_ascend(ops, context, rates, model, grads)
                 .map(|(models, pending)| (models, LeanClimb::TensorOps(Box::new(pending)))),
@@ -64,8 +70,10 @@ impl Wsam {
                 .map(|(models, pending)| (models, LeanClimb::Fused(Box::new(pending)))),
         };
         let ((perturbed, anchor), climb) = ascended.map_err(rejected)?;
+        // The base optimizer has stepped. The loss scale stays as it is until the second half.
+        self.steps += 1;
         let optimizer = self.identity;
-        let ascended = LeanAscended { perturbed, anchor, climb, optimizer };
+        let ascended = LeanAscended { perturbed, anchor, climb, optimizer, loss_scale };
         self.unless_refused(ascended, LeanAscended::abandon)
     }
 
@@ -88,11 +96,11 @@ impl Wsam {
         ascended: LeanAscended<M>,
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
-        let LeanAscended { perturbed, anchor, climb, optimizer } = ascended;
+        let LeanAscended { perturbed, anchor, climb, optimizer, loss_scale } = ascended;
         if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
-        let (way, _, context) = self.parts();
+        let (way, _, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
         let descended = match (way, climb) {
             (Way::TensorOps(ops), LeanClimb::TensorOps(pending)) => {
@@ -105,6 +113,8 @@ impl Wsam {
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),
         };
-        self.unless_refused(descended.map_err(rejected)?, |(model, _)| model)
+        let descended = descended.map_err(rejected)?;
+        self.update_loss_scale();
+        self.unless_refused(descended, |(model, _)| model)
     }
 }

@@ -1,31 +1,70 @@
-//! What became of the last step, and what the next one learns from it.
+//! Skipped steps and the loss scale: what the host learns from steps after they ran.
 
 use super::{Way, Wsam};
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::loss_scale::LossScale;
+use crate::burn::pending::{Finite, Resolved};
 use crate::burn::runner::Runner;
-use crate::burn::verdict::{Finite, Settled};
+use crate::burn::statistics::RunningStatistics;
 use crate::method::Outcome;
+use burn::module::Module;
 
 impl Wsam {
-    /// Steps that were left out because their gradients were not finite. Waits for the last step.
+    /// Steps that were skipped because their gradients were not finite. Waits for the steps that are
+    /// pending.
     ///
     /// # Errors
     ///
     /// [`WsamError`] if the device was lost.
     pub fn skipped_steps(&self) -> Result<u64, WsamError> {
-        Ok(self.skipped + self.last_outcome()?.map_or(0, |settled| settled.uncounted()))
+        let pending = match &self.way {
+            Way::TensorOps(ops) => ops.overcount(None)?,
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => fused.overcount(None)?,
+        };
+        Ok(self.skipped + pending)
     }
 
-    /// What losses are to be multiplied by in both passes of the next step, for those who call
-    /// [`ascend`](Self::ascend) and [`descend`](Self::descend): 1 without a configured
-    /// [`loss_scale`](crate::WsamConfig::loss_scale). Ask before each step: what the scale learns from
-    /// one step shows in the scale of the second step after it.
+    /// The factor for the losses of the next step, for callers of [`ascend`](Self::ascend) and
+    /// [`descend`](Self::descend): 1 without a configured [`loss_scale`](crate::WsamConfig::loss_scale).
+    /// Ask before each first pass; both passes take the same factor, which
+    /// [`Ascended::loss_scale`](crate::Ascended::loss_scale) still holds in the second. It changes only when
+    /// a step ends (in `descend`, `lean_descend` or `base_step`), and what it learns from one step shows in
+    /// the second step after it. Where steps of several models interleave, take a model's first pass and
+    /// its ascent without the end of another model's step in between.
     pub fn loss_scale(&self) -> f64 {
         self.options.loss_scale.as_ref().map_or(1.0, LossScale::scale)
     }
 
-    /// What was stepped, or an error if the step was left out and is to be an error.
+    /// Puts running statistics back if the last step, which must be `model`'s, was skipped. The device
+    /// decides, and nothing waits for it. For callers of [`ascend`](Self::ascend) and
+    /// [`descend`](Self::descend), or of [`base_step`](Self::base_step): see [`RunningStatistics`]. Where the
+    /// last step returned an error, [`RunningStatistics::restore`] does it.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] if the device was lost.
+    pub fn keep_statistics<M: Module>(
+        &self,
+        model: M,
+        statistics: &RunningStatistics,
+    ) -> Result<M, Rejected<M>> {
+        if statistics.is_empty() {
+            return Ok(model);
+        }
+        let skipped = match &self.way {
+            Way::TensorOps(ops) => ops.skipped_flag(&self.device),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => fused.skipped_flag(&self.device),
+        };
+        match skipped {
+            Ok(Some(skipped)) => Ok(statistics.restore_if(model, &skipped)),
+            Ok(None) => Ok(model),
+            Err(error) => Err(Rejected::new(model, error)),
+        }
+    }
+
+    /// What was stepped, or an error if the step was skipped and the policy makes that an error.
     pub(super) fn unless_refused<M, T>(
         &self,
         stepped: T,
@@ -34,8 +73,8 @@ impl Wsam {
         if !self.options.refuses {
             return Ok(stepped);
         }
-        match self.last_outcome() {
-            Ok(Some(Settled { finite, outcome })) if outcome != Outcome::Whole => {
+        match self.latest_outcome() {
+            Ok(Some(Resolved { finite, outcome })) if outcome != Outcome::Whole => {
                 let Finite { gradient, perturbed } = finite;
                 Err(Rejected::new(model(stepped), WsamError::NonFinite { gradient, perturbed }))
             }
@@ -44,27 +83,35 @@ impl Wsam {
         }
     }
 
-    fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {
+    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
         match &self.way {
-            Way::TensorOps(ops) => ops.last_outcome(),
+            Way::TensorOps(ops) => ops.latest_outcome(),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.last_outcome(),
+            Way::Fused(fused) => fused.latest_outcome(),
         }
     }
 
-    /// Learns from the last step.
-    pub(super) fn settle(&mut self) -> Result<(), WsamError> {
-        let settled = match &mut self.way {
-            Way::TensorOps(ops) => ops.settle()?,
+    /// Reads the outcomes of pending steps: afterwards all step counts are right. The loss scale learns from
+    /// them when a step ends, because losses are multiplied by it before a step begins.
+    pub(super) fn resolve_outcomes(&mut self) -> Result<(), WsamError> {
+        let resolved = match &mut self.way {
+            Way::TensorOps(ops) => ops.resolve_outcomes()?,
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.settle()?,
+            Way::Fused(fused) => fused.resolve_outcomes()?,
         };
-        if let Some(settled) = settled {
-            self.skipped += settled.uncounted();
-            if let Some(scale) = &mut self.options.loss_scale {
-                scale.update(settled.outcome);
+        for resolved in resolved {
+            self.steps = self.steps.saturating_sub(resolved.overcount());
+            self.skipped += resolved.overcount();
+            if self.options.loss_scale.is_some() {
+                self.unscaled.push(resolved.outcome);
             }
         }
         Ok(())
+    }
+
+    /// Lets the loss scale learn from the outcomes that were read.
+    pub(super) fn update_loss_scale(&mut self) {
+        let Some(scale) = &mut self.options.loss_scale else { return };
+        self.unscaled.drain(..).for_each(|outcome| scale.update(outcome));
     }
 }

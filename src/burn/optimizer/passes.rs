@@ -3,8 +3,10 @@
 
 use super::Wsam;
 use crate::burn::error::{Rejected, WsamError};
+use crate::burn::masks::Masks;
 use crate::burn::rates::Rates;
 use crate::burn::report::StepReport;
+use crate::burn::statistics::RunningStatistics;
 use crate::burn::sums::Sum;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleVisitor, Param};
@@ -32,7 +34,8 @@ impl Wsam {
     /// # Errors
     ///
     /// [`Rejected`] with the model unharmed, as [`ascend`](Self::ascend) and
-    /// [`descend`](Self::descend), and if `loss` returns a tensor off the autodiff graph.
+    /// [`descend`](Self::descend), and if `loss` returns a tensor off the autodiff graph or of another shape
+    /// than `[1]`.
     pub fn step<M, F>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
@@ -44,24 +47,27 @@ impl Wsam {
         F: FnMut(&M) -> Tensor<1>,
     {
         // Before the two expensive passes, not after them.
-        let rates = match Rates::new(lr) {
-            Ok(rates) => rates,
+        let (rates, masks) = match self.begin(lr) {
+            Ok(begun) => begun,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        let (masks, scale) = (self.masks(), self.loss_scale());
-        let mut both = |model: &M| {
-            masks.before(model, 0)?;
-            pass(model, loss(model), scale)
-        };
-        match both(&model) {
-            Ok(first) => self.halves(&rates, model, first, both),
-            Err(error) => Err(Rejected::new(model, error)),
-        }
+        let scale = self.loss_scale();
+        self.keeping_statistics(model, |wsam, model| {
+            let mut both = |model: &M| {
+                masks.before(model, 0)?;
+                pass(model, loss(model), scale, 1.0)
+            };
+            match both(&model) {
+                Ok(first) => wsam.halves(&rates, model, first, both),
+                Err(error) => Err(Rejected::new(model, error)),
+            }
+        })
     }
 
     /// A whole step over micro-batches that together are too large for one pass. Gradients are those
     /// of the average of the micro-batches' losses: with [`Perturbation::Whole`], and losses that are
-    /// means over micro-batches of one size, the step is that of one large batch.
+    /// means over micro-batches of one size, the step is that of one large batch. For micro-batches of
+    /// several sizes there is [`step_accumulated_weighted`](Self::step_accumulated_weighted).
     ///
     /// `loss` is called with the model and each micro-batch, and again with the perturbed model and
     /// each of the same. Running statistics advance once for each micro-batch. The report's losses are
@@ -76,6 +82,7 @@ impl Wsam {
     /// # let model = LinearConfig::new(4, 1).init(&device);
     /// # let mut optim = WsamConfig::new(SgdBaseConfig::new().into()).init(&device)?;
     /// let batch = Tensor::<2>::random([32, 4], Distribution::Default, &device);
+    /// // Four of eight rows each: 4 divides 32.
     /// let micro_batches = batch.chunk(4, 0);
     /// let (model, report) =
     ///     optim.step_accumulated(0.1, model, Perturbation::Whole, &micro_batches, |model, x| {
@@ -95,55 +102,147 @@ impl Wsam {
         model: M,
         perturbation: Perturbation,
         micro_batches: &[B],
+        loss: F,
+    ) -> Result<(M, StepReport), Rejected<M>>
+    where
+        M: Module,
+        F: FnMut(&M, &B) -> Tensor<1>,
+    {
+        let weights = vec![1.0; micro_batches.len()];
+        self.step_accumulated_weighted(lr, model, perturbation, micro_batches, &weights, loss)
+    }
+
+    /// [`step_accumulated`](Self::step_accumulated) with a weight for each micro-batch: gradients are those of
+    /// the weighted average of the losses. With the number of samples as weights, and losses that are means
+    /// over micro-batches, the step is that of one large batch, whatever the sizes:
+    ///
+    /// ```
+    /// # use burn::nn::LinearConfig;
+    /// # use burn::tensor::{Device, Distribution, Tensor};
+    /// # use burn_wsam::{Perturbation, SgdBaseConfig, WsamConfig, WsamError};
+    /// # fn main() -> Result<(), WsamError> {
+    /// # let device = Device::flex().autodiff();
+    /// # let model = LinearConfig::new(4, 1).init(&device);
+    /// # let mut optim = WsamConfig::new(SgdBaseConfig::new().into()).init(&device)?;
+    /// let batch = Tensor::<2>::random([30, 4], Distribution::Default, &device);
+    /// // 8, 8, 8 and 6 rows.
+    /// let micro_batches = batch.chunk(4, 0);
+    /// let rows: Vec<f64> = micro_batches.iter().map(|x| x.dims()[0] as f64).collect();
+    /// let (model, report) = optim.step_accumulated_weighted(
+    ///     0.1,
+    ///     model,
+    ///     Perturbation::Whole,
+    ///     &micro_batches,
+    ///     &rows,
+    ///     |model, x| model.forward(x.clone()).powi_scalar(2).mean(),
+    /// )?;
+    /// # let _ = (model, report);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`WsamError::MicroBatchWeights`] for another number of weights than of micro-batches, a
+    /// weight that is not finite and positive, or a sum beyond `f64`.
+    pub fn step_accumulated_weighted<M, B, F>(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+        model: M,
+        perturbation: Perturbation,
+        micro_batches: &[B],
+        weights: &[f64],
         mut loss: F,
     ) -> Result<(M, StepReport), Rejected<M>>
     where
         M: Module,
         F: FnMut(&M, &B) -> Tensor<1>,
     {
-        let rates = match Rates::new(lr) {
-            Ok(rates) => rates,
+        let begun = shares(micro_batches.len(), weights)
+            .and_then(|shares| self.begin(lr).map(|(rates, masks)| (rates, masks, shares)));
+        let (rates, masks, shares) = match begun {
+            Ok(begun) => begun,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        let share = 1.0 / micro_batches.len() as f64;
-        let (masks, scale) = (self.masks(), self.loss_scale());
-        let mut each = |model: &M, (part, batch): (usize, &B)| {
+        let scale = self.loss_scale();
+        let each = |model: &M, part: usize| {
             masks.before(model, part)?;
-            pass(model, loss(model, batch) * share, scale)
+            pass(model, loss(model, &micro_batches[part]), scale, shares[part])
         };
-        if perturbation == Perturbation::Whole {
-            let mut all = |model: &M| {
-                let mut sum = Sum::default();
-                for batch in micro_batches.iter().enumerate() {
-                    let (grads, loss) = each(model, batch)?;
-                    sum.add(model, grads, Some(loss));
-                }
-                summed(sum)
-            };
-            return match all(&model) {
-                Ok(first) => self.halves(&rates, model, first, all),
-                Err(error) => Err(Rejected::new(model, error)),
-            };
+        let parts = micro_batches.len();
+        self.keeping_statistics(model, |wsam, model| match perturbation {
+            Perturbation::Whole => wsam.perturbed_once(&rates, model, parts, each),
+            Perturbation::EachMicroBatch => wsam.perturbed_each(&rates, model, parts, each),
+        })
+    }
+
+    /// What a step needs before its first pass.
+    fn begin(&mut self, lr: impl Into<ModuleLearningRate>) -> Result<(Rates, Masks), WsamError> {
+        let rates = Rates::new(lr)?;
+        Ok((rates, self.masks()?))
+    }
+
+    /// Takes a step, and puts running statistics back if it is skipped or refused: its passes change them.
+    fn keeping_statistics<M: Module>(
+        &mut self,
+        model: M,
+        step: impl FnOnce(&mut Self, M) -> Result<(M, StepReport), Rejected<M>>,
+    ) -> Result<(M, StepReport), Rejected<M>> {
+        let statistics = RunningStatistics::of(&model);
+        match step(self, model) {
+            Ok((model, report)) => {
+                self.keep_statistics(model, &statistics).map(|model| (model, report))
+            }
+            Err(Rejected { model, error }) => Err(Rejected::new(statistics.restore(*model), error)),
         }
+    }
+
+    fn perturbed_once<M: Module>(
+        &mut self,
+        rates: &Rates,
+        model: M,
+        parts: usize,
+        mut each: impl FnMut(&M, usize) -> Result<Pass, WsamError>,
+    ) -> Result<(M, StepReport), Rejected<M>> {
+        let mut all = |model: &M| {
+            let mut sum = Sum::default();
+            for part in 0..parts {
+                let (grads, loss) = each(model, part)?;
+                sum.add(model, grads, Some(loss));
+            }
+            summed(sum)
+        };
+        match all(&model) {
+            Ok(first) => self.halves(rates, model, first, all),
+            Err(error) => Err(Rejected::new(model, error)),
+        }
+    }
+
+    fn perturbed_each<M: Module>(
+        &mut self,
+        rates: &Rates,
+        mut model: M,
+        parts: usize,
+        mut each: impl FnMut(&M, usize) -> Result<Pass, WsamError>,
+    ) -> Result<(M, StepReport), Rejected<M>> {
         let (mut first, mut second) = (Sum::default(), Sum::default());
-        let mut model = model;
-        for batch in micro_batches.iter().enumerate() {
-            let (grads, loss) = match each(&model, batch) {
+        for part in 0..parts {
+            let (grads, loss) = match each(&model, part) {
                 Ok(pass) => pass,
                 Err(error) => return Err(Rejected::new(model, error)),
             };
             first.add(&model, copied(&model, &grads), Some(loss));
             let ascended = self.ascend(model, grads)?;
-            let perturbed = each(&ascended, batch)
+            let perturbed = each(&ascended, part)
                 .map(|(grads, loss)| second.add(&*ascended, grads, Some(loss)));
             model = ascended.restore();
             if let Err(error) = perturbed {
                 return Err(Rejected::new(model, error));
             }
         }
-        // The last climb is for the descent's sake: it needs `g`, and `g~` is there already.
+        // The descent needs an ascent along the whole gradient; the second gradients are there already.
         match summed(first) {
-            Ok(first) => self.halves(&rates, model, first, |_| summed(second)),
+            Ok(first) => self.halves(rates, model, first, |_| summed(second)),
             Err(error) => Err(Rejected::new(model, error)),
         }
     }
@@ -177,14 +276,35 @@ impl Wsam {
     }
 }
 
-/// The gradient of `loss` at `model`, times `scale`.
-fn pass<M: Module>(model: &M, loss: Tensor<1>, scale: f64) -> Result<Pass, WsamError> {
-    if !loss.is_autodiff() {
-        return Err(WsamError::NoAutodiff);
+/// A micro-batch's share of the step, for each.
+fn shares(micro_batches: usize, weights: &[f64]) -> Result<Vec<f64>, WsamError> {
+    if micro_batches == 0 {
+        return Err(WsamError::NoMicroBatches);
     }
-    let root = if scale == 1.0 { loss.clone() } else { loss.clone() * scale };
-    let grads = GradientsParams::from_grads(root.backward(), model);
+    let sum: f64 = weights.iter().sum();
+    let sound = weights.iter().all(|weight| *weight > 0.0) && sum.is_finite();
+    if weights.len() != micro_batches || !sound {
+        return Err(WsamError::MicroBatchWeights { micro_batches, weights: weights.to_vec() });
+    }
+    Ok(weights.iter().map(|weight| weight / sum).collect())
+}
+
+/// The gradient of `share` times the loss at `model`, times `scale`; and `share` times the loss.
+fn pass<M: Module>(model: &M, loss: Tensor<1>, scale: f64, share: f64) -> Result<Pass, WsamError> {
+    check_loss(&loss)?;
+    let times = |loss: Tensor<1>, by| if by == 1.0 { loss } else { loss * by };
+    let loss = times(loss, share);
+    let grads = GradientsParams::from_grads(times(loss.clone(), scale).backward(), model);
     Ok((grads, loss.without_autodiff()))
+}
+
+/// Refuses a loss that has no gradient, or is not one number.
+pub(in crate::burn) fn check_loss(loss: &Tensor<1>) -> Result<(), WsamError> {
+    let shape = loss.shape();
+    if shape.num_elements() != 1 {
+        return Err(WsamError::LossShape { shape: shape.to_vec() });
+    }
+    if loss.is_autodiff() { Ok(()) } else { Err(WsamError::NoAutodiff) }
 }
 
 /// What was summed up.

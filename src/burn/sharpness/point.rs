@@ -1,13 +1,16 @@
 //! A model's weights as one vector, and the loss and gradient at other points.
 
 use super::SharpnessError;
+use crate::burn::copies::perturbed_copy;
 use crate::burn::error::WsamError;
 use crate::burn::forms::Flat;
-use crate::burn::slots::{Path, collect, collect_perturbed, perturbed_copy};
+use crate::burn::optimizer::check_loss;
+use crate::burn::params::StepParams;
+use crate::burn::slots::{Path, collect, collect_perturbed};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// One flat tensor for each parameter.
 pub(crate) type Vector = Vec<Tensor<1>>;
@@ -18,7 +21,7 @@ pub(crate) struct Point {
     /// Without autodiff.
     pub(crate) device: Device,
     pub(crate) weights: Vector,
-    names: Vec<(ParamId, String)>,
+    params: StepParams,
 }
 
 impl Point {
@@ -31,7 +34,7 @@ impl Point {
             let error = if found.autodiff { frozen } else { WsamError::NoAutodiff };
             return Err(error.into());
         };
-        Ok(Self { device: first.device(), weights: found.weights, names: found.names })
+        Ok(Self { device: first.device(), weights: found.weights, params: found.params })
     }
 
     /// The same weights in a copy with running statistics of its own.
@@ -41,8 +44,7 @@ impl Point {
 
     /// A copy with other weights.
     pub(crate) fn moved<M: Module>(&self, model: &M, weights: Vector) -> M {
-        let ids = self.names.iter().map(|(id, _)| *id);
-        perturbed_copy::<Flat, M>(model, ids.zip(weights).collect(), false)
+        perturbed_copy::<Flat, M>(model, self.params.values(weights), false)
     }
 
     /// The loss and the gradient here; parameters without a gradient are dropped from the point.
@@ -53,8 +55,9 @@ impl Point {
     ) -> Result<(f64, Vector), SharpnessError> {
         let copy = self.copy(model);
         let (value, grads) = backward(&copy, loss)?;
-        let slots = collect::<Flat, M>(&copy, grads, &self.device)?.slots;
-        self.names = slots.iter().map(|slot| (slot.id, slot.path.clone())).collect();
+        let collected = collect::<Flat, M>(&copy, grads, &self.device)?;
+        self.params = collected.params();
+        let slots = collected.slots;
         self.weights = slots.iter().map(|slot| slot.weight.clone()).collect();
         Ok((value, slots.into_iter().map(|slot| slot.grad).collect()))
     }
@@ -69,7 +72,8 @@ impl Point {
     ) -> Result<Vector, SharpnessError> {
         let copy = self.moved(model, combine(&self.weights, by, direction));
         let (_, grads) = backward(&copy, loss)?;
-        Ok(collect_perturbed::<Flat, M>(copy, grads, &self.device, &self.names)?)
+        let collected = collect_perturbed::<Flat, M>(copy, grads, &self.device, &self.params)?;
+        Ok(collected.all(&self.params)?)
     }
 }
 
@@ -78,19 +82,24 @@ fn backward<M: Module>(
     loss: &mut impl FnMut(&M) -> Tensor<1>,
 ) -> Result<(f64, GradientsParams), SharpnessError> {
     let value = loss(model);
-    if !value.is_autodiff() {
-        return Err(WsamError::NoAutodiff.into());
-    }
+    check_loss(&value)?;
     let grads = GradientsParams::from_grads(value.backward(), model);
     Ok((scalar(value)?, grads))
 }
 
 #[derive(Default)]
+struct Seen {
+    before: usize,
+    taken: bool,
+}
+
+#[derive(Default)]
 struct Trainable {
     path: Path,
-    seen: HashSet<ParamId>,
+    /// Parameters of each id so far, up to and with the one that takes part.
+    seen: HashMap<ParamId, Seen>,
     autodiff: bool,
-    names: Vec<(ParamId, String)>,
+    params: StepParams,
     weights: Vector,
 }
 
@@ -107,10 +116,20 @@ impl ModuleVisitor for Trainable {
         let value = param.val();
         let len = value.shape().num_elements();
         self.autodiff |= value.is_autodiff();
-        if value.is_require_grad() && len > 0 && self.seen.insert(param.id) {
-            self.names.push((param.id, self.path.to_string()));
-            self.weights.push(value.without_autodiff().reshape([len]));
+        let seen = self.seen.entry(param.id).or_default();
+        if seen.taken {
+            return;
         }
+        if !value.is_require_grad() || len == 0 {
+            seen.before += 1;
+            return;
+        }
+        seen.taken = true;
+        if seen.before > 0 {
+            self.params.before.insert(param.id, seen.before);
+        }
+        self.params.names.push((param.id, self.path.to_string()));
+        self.weights.push(value.without_autodiff().reshape([len]));
     }
 }
 

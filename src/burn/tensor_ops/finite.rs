@@ -2,8 +2,8 @@
 
 use super::State;
 use crate::burn::error::WsamError;
+use crate::burn::pending::Finite;
 use crate::burn::state::read;
-use crate::burn::verdict::Finite;
 use crate::method::NonFinite;
 use burn::tensor::{Bool, Tensor};
 

@@ -2,10 +2,11 @@
 
 use super::finite::{Facts, look, unless};
 use crate::burn::error::WsamError;
+use crate::burn::pending::{Finite, Submitted};
 use crate::burn::runner::Context;
 use crate::burn::slots::Slot;
-use crate::burn::verdict::Finite;
 use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Outcome};
+use burn::module::ParamId;
 use burn::tensor::Tensor;
 
 /// Global norms as one-element tensors, read only if somebody asks.
@@ -21,6 +22,16 @@ pub(crate) struct TensorNorms {
 }
 
 impl TensorNorms {
+    /// The step as it waits for its outcome to be read.
+    pub(super) fn submitted(&self, ids: Vec<ParamId>) -> Submitted<Facts> {
+        Submitted { ids, policy: self.policy, readback: self.finite.clone() }
+    }
+
+    /// A gradient as it was before its loss scale was divided out.
+    pub(super) fn scaled_again(&self, grad: Tensor<1>) -> Tensor<1> {
+        times(grad, self.inv_scale.recip())
+    }
+
     /// Waits for the device.
     pub(crate) fn outcome(&self) -> Result<Outcome, WsamError> {
         let Finite { gradient, perturbed } = self.finite.read()?;

@@ -122,7 +122,7 @@ where
             each: accumulation > 1 && self.plan.perturbation == Perturbation::EachMicroBatch,
             first: Sum::default(),
             second: Sum::default(),
-            masks: wsam.masks(),
+            masks: wsam.masks()?,
             items: Vec::new(),
         })
     }

@@ -1,0 +1,181 @@
+//! Modules with other values in them.
+
+use super::forms::{Form, of_type};
+use super::params::Values;
+use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Bool, Int, Shape, Tensor};
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+
+/// Puts new values into the parameters that take part in a step; the rest of the module is untouched.
+pub(crate) fn assign<F: Form, M: Module>(module: M, values: Values<F::Tensor>) -> M {
+    module.map(&mut Assign::<F> { values })
+}
+
+struct Assign<F: Form> {
+    values: Values<F::Tensor>,
+}
+
+impl<F: Form> ModuleMapper for Assign<F> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.values.take(param.id) {
+            Some(value) => replace(param, |shape| F::give(value, shape)),
+            None => param,
+        }
+    }
+}
+
+/// A copy of `module` with the perturbed weights, for the second pass.
+///
+/// The copy has running statistics of its own (Burn shares them between clones), so the second pass does not
+/// advance the model's. Parameters that are tied to a stepped one, which means that they are the same leaf of
+/// the graph, stay tied to it. Everything else is the module's own: values, modes, gradient requirements.
+/// `whole` is the module's [`Collected::whole`](super::slots::Collected::whole).
+pub(crate) fn perturbed_copy<F: Form, M: Module>(
+    module: &M,
+    values: Values<F::Tensor>,
+    whole: bool,
+) -> M {
+    if whole {
+        return assign::<F, M>(module.clone(), values);
+    }
+    // `valid` is Burn's only way to copy running statistics. It and `train` also change modes and gradient
+    // requirements, so all else is taken from the module, whose statistics `valid` has brought up to date.
+    let copy = module.clone().valid().train();
+    let mut perturbed = Perturbed::<F> { values, leaves: HashMap::new(), params: VecDeque::new() };
+    module.visit(&mut perturbed);
+    copy.map(&mut Replace(perturbed.params))
+}
+
+/// The parameters of the copy, in module order: those of the module, but perturbed.
+struct Perturbed<F: Form> {
+    values: Values<F::Tensor>,
+    /// Of stepped parameters: the module's leaf and the copy's, both `Tensor<D>`.
+    leaves: HashMap<ParamId, Box<dyn Any>>,
+    params: VecDeque<Box<dyn Any>>,
+}
+
+impl<F: Form> ModuleVisitor for Perturbed<F> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(value) = self.values.take(param.id) {
+            let perturbed = replace(param.clone(), |shape| F::give(value, shape));
+            self.leaves.insert(param.id, Box::new((param.val(), perturbed.val())));
+            self.params.push_back(Box::new(perturbed));
+            return;
+        }
+        let leaf = self.leaves.get(&param.id);
+        let leaf = leaf.and_then(|leaf| leaf.downcast_ref::<(Tensor<D>, Tensor<D>)>());
+        let param = match leaf {
+            Some((own, perturbed)) if is_same_leaf(own, &param.val()) => {
+                param.clone().map(|_| perturbed.clone())
+            }
+            _ => param.clone(),
+        };
+        self.params.push_back(Box::new(param));
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.params.push_back(Box::new(param.clone()));
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        self.params.push_back(Box::new(param.clone()));
+    }
+
+    fn visit_flag(&mut self, flag: &Param<Flag>) {
+        self.params.push_back(Box::new(flag.clone()));
+    }
+}
+
+/// Puts the next parameter in the place of each.
+struct Replace(VecDeque<Box<dyn Any>>);
+
+impl Replace {
+    /// The next parameter, or `own` if a module's own `map` does not follow its `visit`.
+    fn next<P: 'static>(&mut self, own: P) -> P {
+        let next = self.0.pop_front().and_then(|param| param.downcast::<P>().ok());
+        next.map_or(own, |param| *param)
+    }
+}
+
+impl ModuleMapper for Replace {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.next(param)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        self.next(param)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        self.next(param)
+    }
+
+    fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
+        self.next(flag)
+    }
+}
+
+/// Whether two tensors are one leaf of the autodiff graph: a gradient that is stored for one is found for the
+/// other. Equal ids or values do not make a tied parameter.
+fn is_same_leaf<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
+    if !(a.is_require_grad() && b.is_require_grad()) || a.device() != b.device() {
+        return false;
+    }
+    let mut grads = Tensor::<1>::zeros([1], &a.device()).require_grad().sum().backward();
+    a.grad_replace(&mut grads, a.clone().without_autodiff());
+    b.grad(&grads).is_some()
+}
+
+/// The module with other ids of its float parameters.
+pub(crate) fn with_ids<M: Module>(module: M, id: impl FnMut(ParamId) -> ParamId) -> M {
+    struct Rename<I>(I);
+    impl<I: FnMut(ParamId) -> ParamId> ModuleMapper for Rename<I> {
+        fn map_float<const D: usize>(&mut self, mut param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.id = (self.0)(param.id);
+            param
+        }
+    }
+    module.map(&mut Rename(id))
+}
+
+/// The module with every parameter copied to memory of its own.
+#[cfg(feature = "fused-wsam")]
+pub(crate) fn detach<M: Module>(module: M) -> M {
+    struct Detach;
+    impl ModuleMapper for Detach {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            // x - 0 is x for every x.
+            let copy = param.val().without_autodiff().sub_scalar(0.0);
+            replace(param, |_| copy)
+        }
+    }
+    module.map(&mut Detach)
+}
+
+/// The parameter with another value and all it had around the old one: shape, autodiff context,
+/// distribution.
+fn replace<const D: usize>(
+    param: Param<Tensor<D>>,
+    value: impl FnOnce(Shape) -> Tensor<D>,
+) -> Param<Tensor<D>> {
+    let (id, old, mapper) = param.consume();
+    let value = of_type(value(old.shape()), old.dtype());
+    if !old.is_autodiff() {
+        return Param::from_mapped_value(id, value, mapper);
+    }
+    let mut tensor = Tensor::from_inner(value);
+    if let Some(strategy) = old.gradient_checkpointing_strategy() {
+        tensor = tensor.with_gradient_checkpointing_strategy(strategy);
+    }
+    if old.is_require_grad() {
+        tensor = tensor.require_grad();
+    }
+    if old.is_distributed() {
+        tensor = tensor.set_distributed(id);
+    }
+    Param::from_mapped_value(id, tensor, mapper)
+}
