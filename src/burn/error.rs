@@ -122,7 +122,10 @@ pub enum WsamError {
         grad: Vec<usize>,
     },
     /// The parameter's shape changed since the optimizer last saw it.
-    #[error("{param} has {found} elements, but its optimizer state has {state}")]
+    #[error(
+        "{param} has {found} elements, but its optimizer state has {state}: if the parameter was made again, \
+         call Wsam::forget with its id"
+    )]
     State {
         /// The parameter's path.
         param: String,
@@ -157,10 +160,10 @@ pub enum WsamError {
     #[error("lean mode takes the base step before g~ is known, so it requires decouple = true")]
     LeanCoupled,
     /// Lean mode was asked for with master weights, which it does not support.
-    #[error("lean mode does not support master_weights: switch one of the two off")]
+    #[error("lean mode does not support master weights: leave lean or master_weights off")]
     LeanMasters,
     /// Stochastic rounding was asked for in tensor operations.
-    #[error("stochastic_rounding requires the fused route, but the route is {route}")]
+    #[error("stochastic rounding requires the fused route, but the route is {route}")]
     StochasticRounding {
         /// The route, and why.
         route: String,

@@ -172,7 +172,7 @@ impl Fused {
     }
 
     /// Forgets where the weights are, so that their memory is the model's alone.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn forget_places(&mut self) {
         self.weights.clear();
         self.engine.forget_plans();
     }

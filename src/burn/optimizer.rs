@@ -1,5 +1,6 @@
 //! The optimizer: one step in two halves, or in one call.
 
+mod forget;
 mod lean;
 mod outcome;
 mod passes;
@@ -9,7 +10,7 @@ mod way;
 pub use passes::Perturbation;
 pub(super) use passes::check_loss;
 #[cfg(feature = "train")]
-pub(super) use passes::copied;
+pub(super) use passes::{check_loss_shape, copied};
 pub(crate) use way::{Climb, LeanClimb};
 
 use super::ascended::Ascended;
@@ -187,7 +188,7 @@ impl Wsam {
             Way::TensorOps(_) => model,
             #[cfg(feature = "fused-wsam")]
             Way::Fused(fused) => {
-                fused.forget();
+                fused.forget_places();
                 super::copies::detach(model)
             }
         }

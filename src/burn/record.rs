@@ -8,6 +8,7 @@ mod external;
 
 #[cfg(feature = "train")]
 pub(super) use external::OPTIMIZER;
+pub(super) use external::without_ids;
 
 use super::error::WsamError;
 use super::forms::computed_in;

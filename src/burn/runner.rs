@@ -189,6 +189,9 @@ pub(crate) trait Runner: Sized {
         loaded: Vec<Loaded>,
     ) -> Result<(), WsamError>;
 
+    /// Drops the states of parameters that are `gone`.
+    fn forget(&mut self, gone: &dyn Fn(ParamId) -> bool);
+
     /// Elements of a parameter's state, if it has any.
     fn state_len(&self, id: ParamId) -> Option<usize>;
 

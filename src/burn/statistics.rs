@@ -149,11 +149,18 @@ impl ModuleMapper for Put<'_> {
         };
         let Some(skipped) = self.skipped else { return param.map(|_| old.clone()) };
         param.map(|new| {
-            let is_autodiff = new.is_autodiff();
+            let (is_autodiff, strategy) =
+                (new.is_autodiff(), new.gradient_checkpointing_strategy());
             let (new, old) = (new.without_autodiff(), old.clone().without_autodiff());
             let skipped = skipped.clone().reshape([1; D]).expand(new.shape());
             let value = new.mask_where(skipped, old);
-            if is_autodiff { Tensor::from_inner(value) } else { value }
+            match (is_autodiff, strategy) {
+                (false, _) => value,
+                (true, None) => Tensor::from_inner(value),
+                (true, Some(strategy)) => {
+                    Tensor::from_inner(value).with_gradient_checkpointing_strategy(strategy)
+                }
+            }
         })
     }
 }

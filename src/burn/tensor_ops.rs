@@ -359,6 +359,11 @@ impl Runner for TensorOps {
         Ok(())
     }
 
+    fn forget(&mut self, gone: &dyn Fn(ParamId) -> bool) {
+        self.states.retain(|id, _| !gone(*id));
+        self.masters.retain(|id, _| !gone(*id));
+    }
+
     fn state_len(&self, id: ParamId) -> Option<usize> {
         let state = self.states.get(&id)?;
         state.tensors.first().map(|tensor| tensor.dims()[0])

@@ -354,6 +354,11 @@ impl Runner for Fused {
         Ok(())
     }
 
+    fn forget(&mut self, gone: &dyn Fn(ParamId) -> bool) {
+        self.states.retain(|id, _| !gone(*id));
+        self.weights.retain(|id, _| !gone(*id));
+    }
+
     fn state_len(&self, id: ParamId) -> Option<usize> {
         self.states.get(&id).map(|state| state.len as usize)
     }

@@ -300,11 +300,16 @@ fn pass<M: Module>(model: &M, loss: Tensor<1>, scale: f64, share: f64) -> Result
 
 /// Refuses a loss that has no gradient, or is not one number.
 pub(in crate::burn) fn check_loss(loss: &Tensor<1>) -> Result<(), WsamError> {
-    let shape = loss.shape();
-    if shape.num_elements() != 1 {
-        return Err(WsamError::LossShape { shape: shape.to_vec() });
-    }
+    check_loss_shape(loss)?;
     if loss.is_autodiff() { Ok(()) } else { Err(WsamError::NoAutodiff) }
+}
+
+pub(in crate::burn) fn check_loss_shape(loss: &Tensor<1>) -> Result<(), WsamError> {
+    let shape = loss.shape();
+    match shape.num_elements() {
+        1 => Ok(()),
+        _ => Err(WsamError::LossShape { shape: shape.to_vec() }),
+    }
 }
 
 /// What was summed up.

@@ -5,16 +5,38 @@ use super::Recorded;
 use super::{check_known, entries, failed, parameters};
 use crate::burn::error::WsamError;
 use crate::burn::optimizer::Wsam;
-use burn::module::Module;
-use burn::optim::OptimizerRecord;
+use burn::module::{Module, ParamId};
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::Bytes;
 #[cfg(feature = "train")]
 use burn::tensor::TensorData;
-use burn_pack::Reader;
+use burn_pack::{Reader, Writer};
 
 /// In a learner's checkpoint: a Burn optimizer's own record as bytes, at one of the parameters.
 #[cfg(feature = "train")]
 pub(in crate::burn) const OPTIMIZER: &str = "wsam.optimizer";
+
+/// A Burn optimizer's states but those of parameters that are `gone`.
+pub(in crate::burn) fn without_ids(
+    optimizer: &ModuleOptimizer,
+    gone: &dyn Fn(ParamId) -> bool,
+) -> Result<OptimizerRecord, WsamError> {
+    let reader = Reader::from_bytes(optimizer.into_bytes().map_err(failed)?).map_err(failed)?;
+    let stays = |name: &str| {
+        let id = name.split_once('.').map_or(name, |(id, _)| id);
+        !id.parse().is_ok_and(|id: u64| gone(id.into()))
+    };
+    let (scalars, paths) = (reader.scalars().clone(), reader.metadata().clone());
+    let tensors = reader.into_tensors().map_err(failed)?.into_iter();
+    let mut writer = Writer::new(tensors.filter(|tensor| stays(&tensor.name)).collect());
+    for (name, scalar) in scalars.into_iter().filter(|(name, _)| stays(name)) {
+        writer = writer.with_scalar(&name, scalar);
+    }
+    for (name, path) in paths.into_iter().filter(|(name, _)| stays(name)) {
+        writer = writer.with_metadata(&name, &path);
+    }
+    OptimizerRecord::from_bytes(writer.into_bytes().map_err(failed)?).map_err(failed)
+}
 
 impl Wsam {
     /// Takes a Burn optimizer's own record, which it judges by itself: what does not fit its kind is

@@ -23,6 +23,18 @@ pub enum WsamTrainingError {
         /// Parameters that arrived.
         taken: usize,
     },
+    /// A frozen parameter stands in front of a trainable one with the same id, where Burn's learner would
+    /// deliver the new weights.
+    #[error(
+        "{frozen} is frozen and stands in front of {trainable}, which has the same id: Burn's learner would give \
+         it the new weights. Declare the trained module first, or give the frozen one ids of its own"
+    )]
+    FrozenInFront {
+        /// Path of the frozen parameter.
+        frozen: String,
+        /// Path of the trainable one.
+        trainable: String,
+    },
 }
 
 impl<M> From<Rejected<M>> for WsamTrainingError {

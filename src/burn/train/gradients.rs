@@ -1,9 +1,10 @@
 //! Weights on their way to the learner.
 
+use crate::burn::slots::Path;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// The values of the parameters that are wanted, by id, off the graph. Of several parameters with one
 /// id the first, as everywhere in Burn's optimizers.
@@ -38,4 +39,38 @@ pub(super) fn trainable<M: Module>(model: &M) -> HashSet<ParamId> {
     let mut find = Find(HashSet::new());
     model.visit(&mut find);
     find.0
+}
+
+/// Paths of a frozen parameter and of a trainable one behind it with the same id, if there are such.
+pub(super) fn frozen_in_front<M: Module>(model: &M) -> Option<(String, String)> {
+    #[derive(Default)]
+    struct Find {
+        path: Path,
+        /// Of each id the first parameter, if it is frozen.
+        first: HashMap<ParamId, Option<String>>,
+        found: Option<(String, String)>,
+    }
+    impl ModuleVisitor for Find {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.enter(name);
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.exit();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let (path, trainable) = (self.path.to_string(), param.is_require_grad());
+            match self.first.get(&param.id) {
+                Some(Some(frozen)) if trainable => {
+                    self.found.get_or_insert_with(|| (frozen.clone(), path));
+                }
+                Some(_) => {}
+                None => drop(self.first.insert(param.id, (!trainable).then_some(path))),
+            }
+        }
+    }
+    let mut find = Find::default();
+    model.visit(&mut find);
+    find.found
 }

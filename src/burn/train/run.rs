@@ -1,16 +1,17 @@
 //! A training under way: one optimizer step over one batch or over accumulated ones.
 
 use super::error::WsamTrainingError;
-use super::gradients::{trainable, weights};
+use super::gradients::{frozen_in_front, trainable, weights};
 use super::report::TrainingStep;
 use super::schedule::{Moment, Schedule};
 use super::shared::{Mode, Shared};
 use super::{LossOf, Plan};
 use crate::burn::error::WsamError;
 use crate::burn::masks::Masks;
-use crate::burn::optimizer::{Perturbation, copied};
+use crate::burn::optimizer::{Perturbation, check_loss_shape, copied};
 use crate::burn::rates::Rates;
 use crate::burn::report::StepReport;
+use crate::burn::statistics::RunningStatistics;
 use crate::burn::sums::Sum;
 use burn::module::ParamId;
 use burn::optim::GradientsParams;
@@ -37,6 +38,8 @@ pub(super) struct Window<M: TrainStep> {
     first: Sum<M>,
     second: Sum<M>,
     masks: Masks,
+    /// As they were before the first pass.
+    statistics: RunningStatistics,
     /// For the second pass.
     items: Vec<M::Input>,
 }
@@ -73,6 +76,9 @@ where
     fn take_over(&mut self, model: &M) -> Result<(), WsamTrainingError> {
         if self.shared.wsam().scales_losses() {
             return Err(WsamError::LossScale.into());
+        }
+        if let Some((frozen, trainable)) = frozen_in_front(model) {
+            return Err(WsamTrainingError::FrozenInFront { frozen, trainable });
         }
         let trainable = trainable(model);
         let current = weights(model, |id| trainable.contains(&id));
@@ -123,6 +129,7 @@ where
             first: Sum::default(),
             second: Sum::default(),
             masks: wsam.masks()?,
+            statistics: RunningStatistics::of(&self.learner.model()),
             items: Vec::new(),
         })
     }
@@ -133,12 +140,24 @@ where
         window: &mut Window<M>,
         item: <M as TrainStep>::Input,
     ) -> Result<<M as TrainStep>::Output, WsamTrainingError> {
+        let output = self.pass_over(window, item);
+        if output.is_err() {
+            self.restore_statistics(window);
+        }
+        output
+    }
+
+    fn pass_over(
+        &mut self,
+        window: &mut Window<M>,
+        item: <M as TrainStep>::Input,
+    ) -> Result<<M as TrainStep>::Output, WsamTrainingError> {
         if window.perturbed {
             window.items.push(item.clone());
         }
         window.masks.before(&self.learner.model(), window.first.len)?;
         let TrainOutput { grads, item: output } = self.learner.train_step(item);
-        let loss = self.loss.map(|loss| loss(&output));
+        let loss = self.loss_of(&output)?;
         if !(window.perturbed && window.each) {
             window.first.add(&self.learner.model(), grads, loss);
             return Ok(output);
@@ -152,12 +171,27 @@ where
         Ok(output)
     }
 
+    /// The loss in what a pass returned, if the training was told where it is.
+    fn loss_of(
+        &self,
+        output: &<M as TrainStep>::Output,
+    ) -> Result<Option<Tensor<1>>, WsamTrainingError> {
+        let loss = self.loss.map(|loss| loss(output));
+        loss.as_ref().map_or(Ok(()), check_loss_shape)?;
+        Ok(loss)
+    }
+
+    /// Puts running statistics back after an error. The learner's model shares them with its clones.
+    fn restore_statistics(&self, window: &Window<M>) {
+        drop(window.statistics.restore(self.learner.model()));
+    }
+
     /// The second pass, over all batches that wait for it.
     fn second(&self, perturbed: &M, window: &mut Window<M>) -> Result<(), WsamTrainingError> {
         for item in window.items.drain(..) {
             window.masks.before(perturbed, window.second.len)?;
             let TrainOutput { grads, item } = TrainStep::step(perturbed, item);
-            let loss = self.loss.map(|loss| loss(&item));
+            let loss = self.loss_of(&item)?;
             window.second.add(perturbed, grads, loss);
         }
         Ok(())
@@ -169,17 +203,32 @@ where
         mut window: Window<M>,
         iteration: usize,
     ) -> Result<(), WsamTrainingError> {
+        let taken = self.step_over(&mut window, iteration);
+        if taken.is_err() {
+            self.restore_statistics(&window);
+            return taken;
+        }
+        let (wsam, model) = (self.shared.wsam(), self.learner.model());
+        drop(wsam.keep_statistics(model, &window.statistics)?);
+        Ok(())
+    }
+
+    fn step_over(
+        &mut self,
+        window: &mut Window<M>,
+        iteration: usize,
+    ) -> Result<(), WsamTrainingError> {
         self.learner.lr_step();
         let rates = Rates::new(self.learner.lr_current())?;
         let (grads, loss) = std::mem::take(&mut window.first).take();
         let (model, report) = if !window.perturbed {
             (self.shared.wsam().base_step(rates.burn(), self.learner.model(), grads)?, None)
         } else if self.shared.wsam().is_lean() {
-            self.lean(&rates, grads, loss, &mut window)?
+            self.lean(&rates, grads, loss, window)?
         } else {
             let ascended = self.shared.wsam().ascend(self.learner.model(), grads)?;
-            self.second(&ascended, &mut window)?;
-            let (grads, perturbed_loss) = window.second.take();
+            self.second(&ascended, window)?;
+            let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
             let (model, norms) = self.shared.wsam().descend_reported(&rates, ascended, grads)?;
             (model, report(loss, perturbed_loss, norms))
         };

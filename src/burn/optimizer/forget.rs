@@ -1,0 +1,60 @@
+//! States of parameters that are no longer trained.
+
+use super::{Way, Wsam};
+use crate::burn::error::WsamError;
+use crate::burn::record::without_ids;
+use crate::burn::runner::Runner;
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::Tensor;
+use std::collections::HashSet;
+
+impl Wsam {
+    /// Drops the states of all parameters that `model` does not have, frozen ones and those without a gradient
+    /// included in what it has: those of models that are gone would stay as long as the optimizer. Waits for
+    /// the steps that are pending.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError::Backend`] if the device was lost, [`WsamError::Record`] if a Burn optimizer's states cannot
+    /// be taken apart; nothing has changed then.
+    pub fn retain<M: Module>(&mut self, model: &M) -> Result<(), WsamError> {
+        #[derive(Default)]
+        struct Ids(HashSet<ParamId>);
+        impl ModuleVisitor for Ids {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0.insert(param.id);
+            }
+        }
+        let mut ids = Ids::default();
+        model.visit(&mut ids);
+        self.drop_states(&|id| !ids.0.contains(&id))
+    }
+
+    /// Drops the states of these parameters, which start again with their next step: of a parameter that was
+    /// made again under its id with another shape, for one. Waits for the steps that are pending.
+    ///
+    /// # Errors
+    ///
+    /// As [`retain`](Self::retain).
+    pub fn forget(&mut self, ids: impl IntoIterator<Item = ParamId>) -> Result<(), WsamError> {
+        let ids: HashSet<_> = ids.into_iter().collect();
+        self.drop_states(&|id| ids.contains(&id))
+    }
+
+    fn drop_states(&mut self, gone: &dyn Fn(ParamId) -> bool) -> Result<(), WsamError> {
+        let external = match self.burn_optimizer() {
+            Some(optimizer) => Some(without_ids(optimizer, gone)?),
+            None => None,
+        };
+        self.resolve_outcomes()?;
+        if let Some(record) = external {
+            self.load_external(record);
+        }
+        match &mut self.way {
+            Way::TensorOps(ops) => ops.forget(gone),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => fused.forget(gone),
+        }
+        Ok(())
+    }
+}
