@@ -6,16 +6,22 @@ mod common;
 mod accumulation;
 #[path = "optimizer/bits.rs"]
 mod bits;
+#[path = "optimizer/combinations.rs"]
+mod combinations;
 #[path = "optimizer/external.rs"]
 mod external;
 #[path = "optimizer/groups.rs"]
 mod groups;
 #[path = "optimizer/half_precision.rs"]
 mod half_precision;
+#[path = "optimizer/interleaved.rs"]
+mod interleaved;
 #[path = "optimizer/limits.rs"]
 mod limits;
 #[path = "optimizer/masks.rs"]
 mod masks;
+#[path = "optimizer/missing.rs"]
+mod missing;
 #[path = "optimizer/misuse.rs"]
 mod misuse;
 #[path = "optimizer/modules.rs"]
@@ -32,8 +38,12 @@ mod records;
 mod replicas;
 #[path = "optimizer/reports.rs"]
 mod reports;
+#[path = "optimizer/shared_ids.rs"]
+mod shared_ids;
 #[path = "optimizer/sharpness.rs"]
 mod sharpness;
+#[path = "optimizer/statistics.rs"]
+mod statistics;
 
 use burn::tensor::DType;
 use common::target::{self, Target, Test};
@@ -70,6 +80,18 @@ const TESTS: &[(&str, Test)] = &[
     ("micro-batches, perturbed once", accumulation::whole),
     ("micro-batches, each perturbed", accumulation::each),
     ("micro-batches refused", accumulation::refused),
+    ("micro-batches of several sizes", accumulation::weighted),
+    ("unreduced losses", accumulation::unreduced),
+    ("a loss scale of powers of two changes no bit", combinations::loss_scale_changes_no_bit),
+    ("interleaved steps of two models", interleaved::pairs),
+    ("a target network beside the online one", shared_ids::target_network),
+    ("clones inside a module", shared_ids::clones),
+    ("measures beside a target network", shared_ids::measures),
+    ("running statistics after skipped steps", statistics::skipped),
+    ("finite running statistics after skipped steps", statistics::finite_statistics),
+    ("submodules in evaluation mode", statistics::modes),
+    ("gradients in one pass alone", missing::policies),
+    ("states of parameters that are gone", missing::forgotten),
     ("the same masks in both passes", masks::dropout),
     ("steps that are left out", non_finite::skips),
     ("steps that fall back", non_finite::falls_back),
@@ -110,6 +132,7 @@ const HALVES: &[(&str, Test)] = &[
     ("half precision with master weights", half_precision::master_weights),
     ("master weights stay", half_precision::master_weights_stay),
     ("half precision by chance", half_precision::by_chance),
+    ("stochastic rounding differs by step", combinations::rounding_differs_by_step),
 ];
 
 /// [`HALVES`], ignored where Burn has no f16.
@@ -127,6 +150,7 @@ fn main() {
     let mut trials = vec![
         Trial::test("configuration survives serialisation", || Ok(misuse::serialisation()?)),
         Trial::test("refused configurations", || Ok(misuse::configurations()?)),
+        Trial::test("options that contradict each other", || Ok(combinations::conflicts()?)),
         Trial::test("routes say why", || Ok(misuse::routes()?)),
         Trial::test("refused loss scales", || Ok(non_finite::misuse()?)),
     ];

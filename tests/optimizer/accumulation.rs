@@ -1,10 +1,11 @@
 //! Steps over micro-batches.
 
 use super::Target;
-use super::nets::{Mlp, close, config, grads, parameters, same, text};
+use super::misuse::refused as is_refused;
+use super::nets::{Mlp, close, config, data, grads, parameters, same, text};
 use burn::module::{ModuleVisitor, Param};
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, activation::relu};
 use burn_wsam::{AdamWBaseConfig, Perturbation, Rejected, WsamConfig, WsamError};
 
 const MICRO_BATCHES: [u64; 3] = [4, 5, 6];
@@ -45,6 +46,101 @@ pub(crate) fn whole(target: &Target) -> Result<(), String> {
         }
         close(&format!("lean {lean}"), &model, &want)?;
     }
+    Ok(())
+}
+
+/// The mean over rows `from` to `to` of one batch.
+fn rows(model: &Mlp, from: usize, to: usize) -> Tensor<1> {
+    let device = model.a.weight.device();
+    let x: Tensor<2> = data([7, 5], 1, &device);
+    let y: Tensor<2> = data([7, 3], 1001, &device);
+    let (x, y) = (x.slice([from..to]), y.slice([from..to]));
+    (model.b.forward(relu(model.a.forward(x))) - y).powi_scalar(2).mean()
+}
+
+/// Micro-batches of 5 and 2 rows: with their sizes as weights they are one batch of 7.
+pub(crate) fn weighted(target: &Target) -> Result<(), String> {
+    let parts = [(0, 5), (5, 7)];
+    for lean in [false, true] {
+        let config = WsamConfig::new(AdamWBaseConfig::new().into()).with_lean(lean);
+        let (mut optim, mut plain) = (target.init(&config)?, target.init(&config)?);
+        let mut model = Mlp::new(&target.device);
+        let mut want = model.clone();
+        for _ in 0..4 {
+            let loss = |model: &Mlp, part: &(usize, usize)| rows(model, part.0, part.1);
+            let (report, want_report);
+            (model, report) = optim
+                .step_accumulated_weighted(
+                    0.01,
+                    model,
+                    Perturbation::Whole,
+                    &parts,
+                    &[5.0, 2.0],
+                    loss,
+                )
+                .map_err(text)?;
+            let stepped = plain.step(0.01, want, |model| rows(model, 0, 7));
+            (want, want_report) = stepped.map_err(text)?;
+            let [got, want] =
+                [report.loss(), want_report.loss()].map(|loss| loss.into_scalar::<f32>());
+            let right = (got - want).abs() <= 1e-5 * want.abs();
+            if !right {
+                return Err(format!("loss {got} for {want}"));
+            }
+        }
+        close(&format!("lean {lean}"), &model, &want)?;
+    }
+    // Equal weights, of whatever size, are no weights.
+    let mut models = Vec::new();
+    for weights in [None, Some([3.0, 3.0])] {
+        let mut optim = target.init(&config())?;
+        let model = Mlp::new(&target.device);
+        let (perturbation, loss) =
+            (Perturbation::EachMicroBatch, |model: &Mlp, batch: &u64| model.loss(*batch));
+        let stepped = match weights {
+            None => optim.step_accumulated(0.1, model, perturbation, &[1, 2], loss),
+            Some(weights) => {
+                optim.step_accumulated_weighted(0.1, model, perturbation, &[1, 2], &weights, loss)
+            }
+        };
+        models.push(stepped.map_err(text)?.0);
+    }
+    same("equal weights", &models[0], &parameters(&models[1]))?;
+    let mut optim = target.init(&config())?;
+    let mut model = Mlp::new(&target.device);
+    let before = parameters(&model);
+    let wrong: [&[f64]; 5] = [&[1.0], &[1.0, 0.0], &[1.0, -1.0], &[1.0, f64::NAN], &[f64::MAX; 2]];
+    for weights in wrong {
+        let loss = |model: &Mlp, batch: &u64| model.loss(*batch);
+        let perturbation = Perturbation::Whole;
+        let stepped =
+            optim.step_accumulated_weighted(0.1, model, perturbation, &[1, 2], weights, loss);
+        model = is_refused("weights", stepped, &before, |error| {
+            matches!(error, WsamError::MicroBatchWeights { micro_batches: 2, .. })
+        })?;
+    }
+    Ok(())
+}
+
+/// Losses that are not one number, as of micro-batches of 5 and 2 samples with a loss each.
+pub(crate) fn unreduced(target: &Target) -> Result<(), String> {
+    let mut optim = target.init(&config())?;
+    let mut model = Mlp::new(&target.device);
+    let before = parameters(&model);
+    let each = |model: &Mlp, rows: &usize| -> Tensor<1> {
+        let x: Tensor<2> = data([*rows, 5], 1, &model.a.weight.device());
+        model.a.forward(x).powi_scalar(2).mean_dim(1).squeeze_dim(1)
+    };
+    let right = |error: &WsamError| {
+        matches!(error, WsamError::LossShape { shape } if shape == &[5])
+            && error.to_string().contains("[5]")
+    };
+    for perturbation in [Perturbation::Whole, Perturbation::EachMicroBatch] {
+        let stepped = optim.step_accumulated(0.1, model, perturbation, &[5, 2], each);
+        model = is_refused("unreduced micro-batches", stepped, &before, right)?;
+    }
+    let stepped = optim.step(0.1, model, |model| each(model, &5));
+    is_refused("an unreduced loss", stepped, &before, right)?;
     Ok(())
 }
 

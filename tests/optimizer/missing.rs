@@ -1,0 +1,215 @@
+//! Parameters that have a gradient in one of the two passes alone, and states of parameters that are gone.
+
+use super::Target;
+use super::misuse::refused;
+use super::nets::{Mlp, data, grads, parameters, read, same, text};
+use burn::module::{Module, Param};
+use burn::optim::{GradientsParams, LionConfig};
+use burn::tensor::Tensor;
+use burn_wsam::reference::Oracle;
+use burn_wsam::{
+    AdamWBaseConfig, BaseConfig, LossScaleConfig, MissingGradientPolicy, WsamConfig, WsamError,
+};
+
+fn adamw() -> WsamConfig {
+    WsamConfig::new(AdamWBaseConfig::new().into()).with_max_norm(Some(0.3))
+}
+
+/// The gradients of `a` alone, or of both layers.
+fn of(model: &Mlp, batch: u64, whole: bool) -> GradientsParams {
+    let mut gradients = model.loss(batch).backward();
+    if whole {
+        return GradientsParams::from_grads(gradients, model);
+    }
+    let ids = [Some(model.a.weight.id), model.a.bias.as_ref().map(|bias| bias.id)];
+    GradientsParams::from_params(
+        &mut gradients,
+        model,
+        &ids.into_iter().flatten().collect::<Vec<_>>(),
+    )
+}
+
+fn wide(values: Vec<f32>) -> Vec<f64> {
+    values.into_iter().map(f64::from).collect()
+}
+
+pub(crate) fn policies(target: &Target) -> Result<(), String> {
+    for scaled in [false, true] {
+        let scale = scaled.then(|| LossScaleConfig::fixed(64.0));
+        refuse(target, &adamw().with_loss_scale(scale.clone()))?;
+        hold(target, &adamw().with_loss_scale(scale.clone()))?;
+        use_first(target, &adamw().with_loss_scale(scale))?;
+    }
+    around(target)
+}
+
+fn refuse(target: &Target, config: &WsamConfig) -> Result<(), String> {
+    let mut optim = target.init(config)?;
+    let mut model = Mlp::new(&target.device);
+    let before = parameters(&model);
+    for (first, second) in [(true, false), (false, true)] {
+        let given = of(&model, 0, first);
+        let ascended = optim.ascend(model, given).map_err(text)?;
+        let given = of(&ascended, 0, second);
+        let what = format!("gradients of b: {first}, {second}");
+        model =
+            refused(&what, optim.descend(0.1, ascended, given), &before, |error| match error {
+                WsamError::MissingGradient { param } => first && param == "b.weight",
+                WsamError::MissingFirstGradient { param } => second && param == "b.bias",
+                _ => false,
+            })?;
+    }
+    Ok(())
+}
+
+/// A held parameter keeps weight, state and step count; the others step as if it had no gradient in the second
+/// pass, with the norm of all first gradients.
+fn hold(target: &Target, config: &WsamConfig) -> Result<(), String> {
+    let config = config.clone().with_missing_gradient(MissingGradientPolicy::Hold);
+    let mut optim = target.init(&config)?;
+    let mut model = Mlp::new(&target.device);
+    for (first, second) in [(true, true), (true, false), (false, true)] {
+        let given = of(&model, 0, first);
+        let b = parameters(&model.b);
+        let b_state = optim.state(model.b.weight.id).map_err(text)?;
+        let ascended = optim.ascend(model, given).map_err(text)?;
+        let given = of(&ascended, 0, second);
+        let a = parameters(&ascended.a);
+        model = optim.descend(0.1, ascended, given).map_err(text)?;
+        if parameters(&model.a) == a {
+            return Err("the other layer stood".into());
+        }
+        if first && second {
+            continue;
+        }
+        same("the held layer", &model.b, &b)?;
+        if optim.state(model.b.weight.id).map_err(text)? != b_state {
+            return Err("a held parameter's state changed".into());
+        }
+    }
+    // Not one second gradient.
+    let given = of(&model, 0, true);
+    let before = parameters(&model);
+    let ascended = optim.ascend(model, given).map_err(text)?;
+    let none = optim.descend(0.1, ascended, GradientsParams::new());
+    refused("no second gradients", none, &before, |error| {
+        matches!(error, WsamError::NoGradients { gradients: 0 })
+    })?;
+    Ok(())
+}
+
+/// The oracle on the same gradients, the first one twice where the second is missing.
+fn use_first(target: &Target, config: &WsamConfig) -> Result<(), String> {
+    let config = config.clone().with_missing_gradient(MissingGradientPolicy::UseFirst);
+    let mut optim = target.init(&config)?;
+    let mut model = Mlp::new(&target.device);
+    let hyper = config.hyperparameters().map_err(text)?;
+    let weights = read(&model, None).into_iter().map(|(_, _, values)| wide(values)).collect();
+    let mut oracle = Oracle::new(hyper, weights);
+    let scale = optim.loss_scale() as f32;
+    for batch in 0..3 {
+        let first = grads(&model.loss(batch), &model);
+        let g: Vec<_> = read(&model, Some(&first)).into_iter().map(|(_, _, g)| wide(g)).collect();
+        let first = grads(&(model.loss(batch) * scale), &model);
+        let ascended = optim.ascend(model, first).map_err(text)?;
+        oracle.ascent(&g).map_err(text)?;
+        let second = of(&ascended, batch, batch == 1);
+        let mut g_perturbed: Vec<_> =
+            read(&*ascended, Some(&second)).into_iter().map(|(_, _, g)| wide(g)).collect();
+        let given = g_perturbed.len();
+        g_perturbed.extend(g.into_iter().skip(given));
+        let mut second = (ascended.loss(batch) * scale).backward();
+        let ids: Vec<_> =
+            read(&*ascended, None).into_iter().map(|(_, id, _)| id).take(given).collect();
+        let second = GradientsParams::from_params(&mut second, &*ascended, &ids);
+        model = optim.descend(0.01, ascended, second).map_err(text)?;
+        oracle.descent(0.01, &g_perturbed).map_err(text)?;
+        for ((path, got), want) in parameters(&model).iter().zip(oracle.weights()) {
+            super::nets::near(&format!("{path}, step {batch}"), got, want)?;
+        }
+    }
+    Ok(())
+}
+
+/// Around a Burn optimizer, too.
+fn around(target: &Target) -> Result<(), String> {
+    for policy in [MissingGradientPolicy::Hold, MissingGradientPolicy::UseFirst] {
+        let config = WsamConfig::new(BaseConfig::Burn)
+            .with_missing_gradient(policy)
+            .with_route(target.policy)
+            .with_burn_optimizer(LionConfig::new().init());
+        let mut optim = config.init(&target.device).map_err(text)?;
+        let model = Mlp::new(&target.device);
+        let before = parameters(&model.b);
+        let given = of(&model, 0, true);
+        let ascended = optim.ascend(model, given).map_err(text)?;
+        let given = of(&ascended, 0, false);
+        let model = optim.descend(0.1, ascended, given).map_err(text)?;
+        let held = parameters(&model.b) == before;
+        if held != (policy == MissingGradientPolicy::Hold) {
+            return Err(format!("{policy:?}: the layer without a second gradient, held: {held}"));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Module, Debug)]
+struct One {
+    weight: Param<Tensor<1>>,
+}
+
+fn squares(model: &One) -> Tensor<1> {
+    model.weight.val().powi_scalar(2).mean()
+}
+
+/// States of parameters that are gone, or have another shape under their id.
+pub(crate) fn forgotten(target: &Target) -> Result<(), String> {
+    let around = WsamConfig::new(BaseConfig::Burn).with_route(target.policy);
+    let lion = || around.clone().with_burn_optimizer(LionConfig::new().init());
+    for external in [false, true] {
+        let mut optim = match external {
+            true => lion().init(&target.device).map_err(text)?,
+            false => target.init(&adamw())?,
+        };
+        let models = [Mlp::new(&target.device), Mlp::new(&target.device)];
+        for model in &models {
+            optim.step(0.1, model.clone(), |model| model.loss(0)).map_err(text)?;
+        }
+        optim.retain(&models[1]).map_err(text)?;
+        let record = |model: &Mlp| -> Result<usize, String> {
+            Ok(optim.to_record(model).map_err(text)?.into_bytes().map_err(text)?.len())
+        };
+        let (gone, kept) = (record(&models[0]), record(&models[1])?);
+        let gone = gone.unwrap_or(0);
+        if !external && gone >= kept {
+            return Err(format!(
+                "external {external}: {gone} bytes of a model that is gone, {kept}"
+            ));
+        }
+        if external && gone != kept {
+            return Err(format!(
+                "a Burn optimizer's record is the same for any model: {gone}, {kept}"
+            ));
+        }
+    }
+
+    let mut optim = target.init(&adamw())?;
+    let weight = Param::from_tensor(data::<1>([6], 1, &target.device));
+    let id = weight.id;
+    let (_, _) = optim.step(0.1, One { weight }, squares).map_err(text)?;
+    let again =
+        || One { weight: Param::initialized(id, data::<1>([9], 1, &target.device).require_grad()) };
+    let message = match optim.step(0.1, again(), squares) {
+        Err(rejected) if matches!(rejected.error, WsamError::State { .. }) => rejected.to_string(),
+        other => return Err(format!("another shape: {:?}", other.map(|_| ()))),
+    };
+    if !message.contains("Wsam::forget") {
+        return Err(format!("{message} does not say what to call"));
+    }
+    optim.forget([id]).map_err(text)?;
+    optim.step(0.1, again(), squares).map_err(text)?;
+    match optim.state(id).map_err(text)? {
+        Some(state) if state.step == 1 => Ok(()),
+        other => Err(format!("after forget: {other:?}")),
+    }
+}

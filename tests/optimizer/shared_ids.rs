@@ -1,0 +1,176 @@
+//! Parameters that share an id: tied means the same tensor, and an average or target network is none of it.
+
+use super::Target;
+use super::nets::{config, data, grads, parameters, same, text};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::SgdConfig;
+use burn::tensor::Tensor;
+use burn_wsam::sharpness::{Plane, PowerIteration, loss_rise, surface, top_eigenvalue};
+use burn_wsam::{BaseConfig, WsamConfig};
+
+/// A network and its target, in either order.
+#[derive(Module, Debug)]
+struct Pair {
+    early: Option<Linear>,
+    online: Linear,
+    late: Option<Linear>,
+}
+
+struct Moved;
+
+impl ModuleMapper for Moved {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        // The ids stay.
+        param.map(|tensor| {
+            let moved = tensor.without_autodiff() + 0.5;
+            Tensor::from_inner(moved).require_grad()
+        })
+    }
+}
+
+impl Pair {
+    fn new(target: &Target, early: bool, frozen: bool) -> Self {
+        target.device.seed(1);
+        let online: Linear = LinearConfig::new(5, 3).init(&target.device);
+        let moved = online.clone().map(&mut Moved);
+        let moved = if frozen { moved.no_grad() } else { moved };
+        let (early, late) = if early { (Some(moved), None) } else { (None, Some(moved)) };
+        Self { early, online, late }
+    }
+
+    fn target(&self) -> Result<&Linear, String> {
+        self.early.as_ref().or(self.late.as_ref()).ok_or_else(|| "no target".into())
+    }
+
+    /// The distance of the two networks' outputs; the target's side has no gradient.
+    fn loss(&self, batch: u64) -> Tensor<1> {
+        let x = data([7, 5], batch, &self.online.weight.device());
+        let target = self.early.as_ref().or(self.late.as_ref()).unwrap_or(&self.online);
+        let want = target.forward(x.clone()).detach();
+        (self.online.forward(x) - want).powi_scalar(2).mean()
+    }
+}
+
+fn number(loss: Tensor<1>) -> f64 {
+    loss.into_scalar::<f64>()
+}
+
+/// A target keeps its values in the second pass and after the step, and the online network alone is trained, as
+/// a pair with ids of their own would be.
+pub(crate) fn target_network(target: &Target) -> Result<(), String> {
+    for around in [false, true] {
+        for (early, frozen) in [(false, true), (true, true), (false, false)] {
+            let what = format!("around {around}, early {early}, frozen {frozen}");
+            let init = || match around {
+                false => target.init(&config().with_gamma(0.8)),
+                true => WsamConfig::new(BaseConfig::Burn)
+                    .with_gamma(0.8)
+                    .with_route(target.policy)
+                    .with_burn_optimizer(SgdConfig::new().init())
+                    .init(&target.device)
+                    .map_err(text),
+            };
+            let (mut optim, mut reference) = (init()?, init()?);
+            let mut pair = Pair::new(target, early, frozen);
+            let before = parameters(pair.target()?);
+            // Another network with the same values, against a fixed target.
+            let fixed = pair.target()?.clone().valid();
+            let fixed = move |batch| {
+                let x: Tensor<2> = data([7, 5], batch, &fixed.weight.device());
+                fixed.forward(x)
+            };
+            let mut want = pair.online.clone();
+            for batch in 0..3 {
+                let mut losses = Vec::new();
+                let (stepped, _) = optim
+                    .step(0.1, pair, |pair| {
+                        losses.push(pair.loss(batch));
+                        pair.loss(batch)
+                    })
+                    .map_err(text)?;
+                pair = stepped;
+                let mut want_losses = Vec::new();
+                let (stepped, _) = reference
+                    .step(0.1, want, |online| {
+                        let x: Tensor<2> = data([7, 5], batch, &online.weight.device());
+                        let target = Tensor::from_inner(fixed(batch));
+                        let loss = (online.forward(x) - target).powi_scalar(2).mean();
+                        want_losses.push(loss.clone());
+                        loss
+                    })
+                    .map_err(text)?;
+                want = stepped;
+                for (got, want) in losses.into_iter().zip(want_losses) {
+                    let (got, want) = (number(got), number(want));
+                    let right = (got - want).abs() <= 1e-5 * want.abs() && got > 0.0;
+                    if !right {
+                        return Err(format!("{what}: a loss is {got} for {want}"));
+                    }
+                }
+                same(&what, pair.target()?, &before)?;
+                super::nets::close(&what, &pair.online, &want)?;
+            }
+            let trains = pair.target()?.weight.val().is_require_grad();
+            if trains == frozen {
+                return Err(format!("{what}: the target's gradient requirement changed"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A clone that shares its tensors is tied, in the second pass too; a frozen clone of the same tensors is not.
+pub(crate) fn clones(target: &Target) -> Result<(), String> {
+    for frozen in [false, true] {
+        target.device.seed(1);
+        let online: Linear = LinearConfig::new(5, 3).init(&target.device);
+        // Clones of parameters that were not asked for a value yet are frozen together.
+        let _ = parameters(&online);
+        let other = if frozen { online.clone().no_grad() } else { online.clone() };
+        let pair = Pair { early: None, online, late: Some(other) };
+        let before = parameters(&pair.online);
+        let loss = |pair: &Pair| {
+            let x: Tensor<2> = data([7, 5], 1, &pair.online.weight.device());
+            let other = pair.late.as_ref().unwrap_or(&pair.online);
+            pair.online.forward(x.clone()).powi_scalar(2).mean() + other.forward(x).mean()
+        };
+        let mut optim = target.init(&config().with_rho(0.5))?;
+        let first = grads(&loss(&pair), &pair);
+        let ascended = optim.ascend(pair, first).map_err(text)?;
+        let (moved, other) = (parameters(&ascended.online), parameters(ascended.target()?));
+        if moved == before {
+            return Err("the ascent moved nothing".into());
+        }
+        let want = if frozen { &before } else { &moved };
+        if other != *want {
+            return Err(format!("frozen {frozen}: the clone is {other:?} for {want:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Measures see the target as it is.
+pub(crate) fn measures(target: &Target) -> Result<(), String> {
+    for early in [false, true] {
+        let pair = Pair::new(target, early, true);
+        let at_w = number(pair.loss(0));
+        let loss = |pair: &Pair| pair.loss(0);
+        let plane = Plane { points: 3, ..Plane::default() };
+        let found = surface(&pair, &plane, loss).map_err(text)?;
+        let middle = found.losses[1][1];
+        let right = (middle - at_w).abs() <= 1e-5 * at_w && at_w > 0.0;
+        if !right {
+            return Err(format!("early {early}: the surface's middle is {middle} for {at_w}"));
+        }
+        let top = top_eigenvalue(&pair, &PowerIteration::default(), loss).map_err(text)?.value;
+        if !(top > 0.01) {
+            return Err(format!("early {early}: the top eigenvalue is {top}"));
+        }
+        let rise = loss_rise(&pair, 0.05, false, loss).map_err(text)?;
+        if !(rise > 0.0) {
+            return Err(format!("early {early}: the loss rises by {rise}"));
+        }
+    }
+    Ok(())
+}
