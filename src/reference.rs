@@ -229,6 +229,17 @@ impl Oracle {
         &self.weights
     }
 
+    /// Takes other weights, between steps: those of a run that rounds its weights to half precision after each.
+    ///
+    /// # Errors
+    ///
+    /// The number or a length of the weights differs; nothing has changed then.
+    pub fn set_weights(&mut self, weights: Vec<Vec<f64>>) -> Result<(), ReferenceError> {
+        self.check(&weights)?;
+        self.weights = weights;
+        Ok(())
+    }
+
     /// The state of the base optimizer, zeros before the first step. The outer index follows
     /// [`Base::state_names`], the inner one the tensors.
     pub fn state(&self) -> &[Vec<Vec<f64>>] {

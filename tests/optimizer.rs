@@ -32,6 +32,8 @@ mod nets;
 mod non_finite;
 #[path = "optimizer/oracle.rs"]
 mod oracle;
+#[path = "optimizer/pairwise.rs"]
+mod pairwise;
 #[path = "optimizer/records.rs"]
 mod records;
 #[path = "optimizer/replicas.rs"]
@@ -83,7 +85,6 @@ const TESTS: &[(&str, Test)] = &[
     ("micro-batches of several sizes", accumulation::weighted),
     ("unreduced losses", accumulation::unreduced),
     ("a loss scale of powers of two changes no bit", combinations::loss_scale_changes_no_bit),
-    ("interleaved steps of two models", interleaved::pairs),
     ("a target network beside the online one", shared_ids::target_network),
     ("clones inside a module", shared_ids::clones),
     ("measures beside a target network", shared_ids::measures),
@@ -119,6 +120,13 @@ const TESTS: &[(&str, Test)] = &[
     ("measuring changes nothing", sharpness::changes_nothing),
     ("a surface is normalised by filters", sharpness::surface),
     ("refused measures", sharpness::refused),
+];
+
+/// What concerns the host's part of a step: in tensor operations on the CPU, and fused.
+const HOST: &[(&str, Test)] = &[
+    ("interleaved steps of two models", interleaved::pairs),
+    ("every pair of options", pairwise::pairs),
+    ("pairs of options that are refused", pairwise::refused),
 ];
 
 /// Where Burn has f16.
@@ -159,6 +167,7 @@ fn main() {
     trials.extend(halves(&flex, "flex"));
     trials.extend(target::on(&[("a dense Hessian in f64", sharpness::dense)], &flex, "flex"));
     trials.extend(target::on(TRAVEL, &flex, "flex"));
+    trials.extend(target::on(HOST, &flex, "flex"));
     #[cfg(feature = "fused-wsam")]
     trials.extend(on_adapters());
     common::gpu::run(trials);
@@ -173,6 +182,7 @@ fn on_adapters() -> Vec<Trial> {
         let fused = Target { device: device.clone(), policy: RoutePolicy::Fused };
         let label = format!("fused, {}", gpu.name);
         let mut trials = target::on(TRAVEL, &fused, &label);
+        trials.extend(target::on(HOST, &fused, &label));
         trials.extend(halves(&fused, &label));
         let ops = Target { policy: RoutePolicy::TensorOps, ..fused.clone() };
         trials.extend(halves(&ops, &format!("tensor operations, {}", gpu.name)));
