@@ -18,8 +18,7 @@ pub(crate) fn hints() -> Vec<String> {
     for name in DRIVERS {
         let Some(value) = var_os(name).filter(|value| !value.is_empty()) else { continue };
         let gone = |path: &std::path::PathBuf| !path.as_os_str().is_empty() && !path.exists();
-        let missing: Vec<_> =
-            split_paths(&value).filter(gone).map(|path| quoted(&path)).collect();
+        let missing: Vec<_> = split_paths(&value).filter(gone).map(|path| quoted(&path)).collect();
         hints.push(match missing.as_slice() {
             [] => format!("{name} is {value:?}"),
             [one] => format!("{name} names {one}, which does not exist"),

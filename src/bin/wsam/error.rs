@@ -19,7 +19,8 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
 pub(crate) enum Error {
     #[error(
         "no Vulkan, Metal or DX12 adapter was found; a software adapter comes with a Vulkan driver \
-         (Debian: apt install mesa-vulkan-drivers){}", also(hints)
+         (Debian: apt install mesa-vulkan-drivers){}",
+        also(hints)
     )]
     NoAdapter { hints: Vec<String> },
     #[error("no adapter has {wanted:?} in its name; there are {}{}", found.join(", "), also(hints))]

@@ -21,9 +21,9 @@ pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
                 let timed = timing.tunings(&set, &model, &tunings, &mut found.failures);
                 let median = timed.iter().map(|(tuning, row)| (row.quartiles()[1], tuning));
                 let best = median.min_by(|(a, _), (b, _)| a.total_cmp(b));
-                fastest.extend(best.map(|(_, tuning)| {
-                    format!("{}: fastest with {tuning:?}", full_name(gpu))
-                }));
+                fastest.extend(
+                    best.map(|(_, tuning)| format!("{}: fastest with {tuning:?}", full_name(gpu))),
+                );
                 found.rows.extend(timed.into_iter().map(|(_, row)| row));
                 found.rows.push(timing.copy(&set, &model)?);
                 Ok(())
