@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 const TESTS: &[(&str, fn())] = &[
     ("bad arguments end in 2", bad_arguments),
     #[cfg(target_os = "linux")]
-    ("no adapter ends in 3", no_adapter),
+    ("no adapter ends in 3", environment::no_adapter),
     ("damaged golden files fail loudly", damaged_golden_files),
     ("the toy example, as SVG and PNG", toy),
     ("saved reports are drawn", plot),
@@ -148,25 +148,6 @@ fn bad_arguments() {
     wsam(&["bench", "--params", text(&sizes)]).fails(1, "line 2: \"3y4\" is no tensor");
     fs::write(&sizes, "# nothing\n").unwrap();
     wsam(&["bench", "--params", text(&sizes)]).fails(1, "there is no tensor in it");
-}
-
-#[cfg(target_os = "linux")]
-fn no_adapter() {
-    let none = |arguments: &[&str]| {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsam"));
-        for name in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "__EGL_VENDOR_LIBRARY_DIRS"] {
-            command.env(name, "/nonexistent");
-        }
-        finished(command.args(arguments))
-    };
-    for arguments in [&["adapters"] as &[&str], &["check"], &["bench"], &["scaling"], &["tune"]] {
-        none(arguments).fails(3, "no Vulkan, Metal or DX12 adapter was found");
-    }
-    none(&["toy", "--adapter", "best"]).fails(3, "no Vulkan, Metal or DX12 adapter was found");
-    // The oracle needs none.
-    none(&["toy"]).ok();
-    let list = none(&["adapters", "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&list.out).unwrap(), Value::Array(Vec::new()));
 }
 
 /// Each of them is refused before any adapter is asked for.

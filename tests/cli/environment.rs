@@ -2,6 +2,8 @@
 
 use super::{Ran, finished};
 use assert_cmd::Command;
+#[cfg(target_os = "linux")]
+use serde_json::Value;
 
 fn with(name: &str, value: &str, arguments: &[&str]) -> Ran {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsam"));
@@ -59,4 +61,23 @@ pub(crate) fn missing_drivers() {
     none("VK_ICD_FILENAMES", "/nonexistent/a.json").fails(3, "VK_ICD_FILENAMES names");
     // A file that is there, and is no driver.
     none("VK_DRIVER_FILES", "/dev/null").fails(3, "VK_DRIVER_FILES is \"/dev/null\"");
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) fn no_adapter() {
+    let none = |arguments: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsam"));
+        for name in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "__EGL_VENDOR_LIBRARY_DIRS"] {
+            command.env(name, "/nonexistent");
+        }
+        finished(command.args(arguments))
+    };
+    for arguments in [&["adapters"] as &[&str], &["check"], &["bench"], &["scaling"], &["tune"]] {
+        none(arguments).fails(3, "no Vulkan, Metal or DX12 adapter was found");
+    }
+    none(&["toy", "--adapter", "best"]).fails(3, "no Vulkan, Metal or DX12 adapter was found");
+    // The oracle needs none.
+    none(&["toy"]).ok();
+    let list = none(&["adapters", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&list.out).unwrap(), Value::Array(Vec::new()));
 }
