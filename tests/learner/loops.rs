@@ -1,7 +1,7 @@
 //! Beside the loop that a user writes around the optimizer.
 
 use crate::Target;
-use crate::bench::{Folder, bases, equal, rate, trained, training, training_of};
+use crate::bench::{Folder, alike, bases, rate, trained, training, training_of};
 use crate::nets::{Batch, ITERATIONS, Net, batches, passes};
 use crate::tools::{fork, text};
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
@@ -72,7 +72,7 @@ fn check(
     let learner = wsam.learner(fork(&initial), rate());
     let (ours, taken) = passes(|| training.launch(learner));
     let by_hand = by_hand(target, config, fork(&initial), accumulated, step)?;
-    equal(&format!("{config}"), &trained(ours)?, &by_hand)?;
+    alike(&format!("{config}"), &trained(ours)?, &by_hand)?;
     Ok(taken)
 }
 
@@ -256,7 +256,7 @@ pub(crate) fn overridden(target: &Target) -> Result<(), String> {
     let by_hand = by_hand(target, &config, initial, 1, &|optim, model, window, _, _| {
         Ok(Bounded { net: halves(optim, model, window, 0.5)? }.bounded().net)
     })?;
-    equal("bounded", &ours, &by_hand)?;
+    alike("bounded", &ours, &by_hand)?;
     let weights = ours.b.weight.val().into_data();
     let at_bound = weights.iter::<f32>().filter(|weight| weight.abs() == LARGEST).count();
     if at_bound == 0 { Err("no weight was bounded".to_owned()) } else { Ok(()) }

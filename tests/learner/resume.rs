@@ -1,7 +1,7 @@
 //! Stopping and resuming.
 
 use crate::Target;
-use crate::bench::{Folder, bases, differ, equal, rate, trained, training};
+use crate::bench::{Folder, alike, bases, differ, equal, rate, trained, training};
 use crate::loops;
 use crate::nets::{ITERATIONS, Net};
 use crate::tools::{close, fork};
@@ -60,7 +60,7 @@ fn stopped(
     let whole = run(target, &folder, make, accumulated, None)?;
     for epoch in 1..EPOCHS {
         let resumed = run(target, &folder, make, accumulated, Some(epoch))?;
-        equal(&format!("{what} after {epoch}"), &resumed, &whole)?;
+        alike(&format!("{what} after {epoch}"), &resumed, &whole)?;
     }
     Ok(())
 }

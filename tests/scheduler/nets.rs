@@ -1,6 +1,6 @@
 //! Models of many small tensors.
 
-use crate::common::burned::data;
+use crate::common::burned::{data, exact_loss};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::GradientsParams;
@@ -31,10 +31,20 @@ impl Deep {
         let x = data([5, self.width()], batch, &device);
         self.layers.iter().fold(x, |x, layer| layer.forward(x)).powi_scalar(2).mean()
     }
+
+    /// As [`exact_loss`]: runs are compared bit for bit.
+    pub(crate) fn exact(&self, batch: u64) -> Tensor<1> {
+        exact_loss(self, batch, self.loss(batch))
+    }
+
+    /// The largest element of each weight, in whatever order Burn looks for it.
+    pub(crate) fn largest(&self) -> Tensor<1> {
+        Tensor::cat(self.layers.iter().map(|layer| layer.weight.val().max()).collect(), 0)
+    }
 }
 
 pub(crate) fn grads(model: &Deep, batch: u64) -> GradientsParams {
-    GradientsParams::from_grads(model.loss(batch).backward(), model)
+    GradientsParams::from_grads(model.exact(batch).backward(), model)
 }
 
 pub(crate) fn adamw() -> WsamConfig {
@@ -61,7 +71,7 @@ pub(crate) fn descend(
 }
 
 pub(crate) fn step(optim: &mut Wsam, model: Deep, batch: u64) -> Result<Deep, String> {
-    let step = optim.step(0.01, model, |model| model.loss(batch));
+    let step = optim.step(0.01, model, |model| model.exact(batch));
     step.map(|(model, _)| model).map_err(|error| error.to_string())
 }
 
