@@ -32,7 +32,7 @@ fn run(
         training = training.checkpoint(epoch);
         seed = 8;
     }
-    let model = Net::normalised(seed, &target.device);
+    let model = Net::normalised(seed, &target.device).exact();
     let model = trained(training.launch(wsam.learner(model, rate())))?;
     let steps = wsam.last().ok_or("no step")?.at.step as usize + 1;
     let want = EPOCHS * ITERATIONS.div_ceil(accumulated);

@@ -60,7 +60,7 @@ impl EarlyStoppingStrategy for AfterTwo {
 pub(crate) fn early(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let wsam = wsam(target)?;
-    let initial = Net::new(7, &target.device);
+    let initial = Net::new(7, &target.device).exact();
     let result = training(&folder, 9)
         .early_stopping(AfterTwo)
         .with_training_strategy(wsam.strategy())

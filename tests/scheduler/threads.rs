@@ -40,6 +40,7 @@ pub(crate) fn validation(device: &Device) -> Result<(), String> {
 
 /// Two threads train two models on one device, and each is what it would be alone.
 pub(crate) fn side_by_side(device: &Device) -> Result<(), String> {
+    use super::nets::exact::step;
     // Threads must not draw parameters from one device's generator at once.
     let drawing = Mutex::new(());
     let train = |seed: u64| -> Result<Vec<Vec<u32>>, String> {
