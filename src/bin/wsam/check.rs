@@ -1,6 +1,6 @@
 //! `wsam check`: the golden trajectories on this machine's adapters.
 
-use crate::adapters::{chosen, engine};
+use crate::adapters::{chosen, engine, full_name};
 use crate::error::Error;
 use crate::options::CheckOptions;
 use crate::output;
@@ -10,6 +10,7 @@ use crate::replayed::lean::LeanRoute;
 use crate::replayed::raw::EngineRoute;
 use crate::replayed::replay::{Route, Tolerance, Worst, replay};
 use crate::replayed::toy::{basin, toy_path};
+use crate::results::caught;
 use burn_wsam::engine::{Engine, Placement};
 use burn_wsam::method::Coupling;
 use include_dir::{Dir, include_dir};
@@ -43,7 +44,7 @@ pub(crate) fn check(options: &CheckOptions) -> Result<(), Error> {
     let mut failures = Vec::new();
     for gpu in chosen(&options.adapter)? {
         // An adapter that takes no engine is named at the end; the others are checked all the same.
-        match on(&gpu, &goldens, &toys, &mut counts) {
+        match caught(&full_name(&gpu), || on(&gpu, &goldens, &toys, &mut counts)) {
             Ok(()) => {}
             Err(error @ (Error::ClosedPipe | Error::Output(_))) => return Err(error),
             Err(error) => failures.push(error),

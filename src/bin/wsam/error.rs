@@ -33,7 +33,7 @@ pub(crate) enum Error {
     #[cfg(feature = "burn")]
     #[error("{at}: {reason}")]
     Burn { at: String, reason: String },
-    #[error("{at}: the measurement panicked: {reason}")]
+    #[error("{at}: the work on it panicked: {reason}")]
     Panicked { at: String, reason: String },
     #[error("{0}")]
     Golden(String),

@@ -103,19 +103,20 @@ impl Rows {
         set: &str,
         measure: impl FnOnce(&mut Self) -> Result<(), Error>,
     ) {
-        // wgpu panics where a device is lost or out of memory. Other sets and adapters need not suffer.
-        let done = catch_unwind(AssertUnwindSafe(|| measure(self)));
-        let failure = match done {
-            Ok(done) => done.err(),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned();
-                let reason = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-                let (at, reason) = (format!("{}, {set}", self.adapter), reason.unwrap_or_default());
-                Some(Error::Panicked { at, reason })
-            }
-        };
+        let at = format!("{}, {set}", self.adapter);
+        let failure = caught(&at, || measure(self)).err();
         self.failures.extend(failure);
     }
+}
+
+/// Work on an adapter, whose panic is an error. wgpu panics where a device is lost or out of memory, and
+/// other sets and adapters need not suffer.
+pub(crate) fn caught(at: &str, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let reason = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(Error::Panicked { at: at.to_owned(), reason: reason.unwrap_or_default() })
+    })
 }
 
 #[cfg(test)]
@@ -148,7 +149,7 @@ mod tests {
         let sets: Vec<_> = rows.rows.iter().map(|row| row.set.as_str()).collect();
         assert_eq!(sets, ["refused", "last"]);
         let failures: Vec<_> = rows.failures.iter().map(ToString::to_string).collect();
-        let panicked = "a, panicked: the measurement panicked: the device is lost";
+        let panicked = "a, panicked: the work on it panicked: the device is lost";
         assert_eq!(failures, ["the picture could not be drawn: why", panicked]);
     }
 }
