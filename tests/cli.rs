@@ -5,6 +5,13 @@
 
 mod common;
 
+#[path = "cli/environment.rs"]
+mod environment;
+#[path = "cli/output.rs"]
+mod output;
+#[path = "cli/pictures.rs"]
+mod pictures;
+
 use assert_cmd::Command;
 use common::gpu::{Gpu, Test, run, trials};
 use libtest_mimic::{Failed, Trial};
@@ -16,11 +23,29 @@ use std::path::{Path, PathBuf};
 const TESTS: &[(&str, fn())] = &[
     ("bad arguments end in 2", bad_arguments),
     #[cfg(target_os = "linux")]
-    ("no adapter ends in 3", no_adapter),
+    ("no adapter ends in 3", environment::no_adapter),
     ("damaged golden files fail loudly", damaged_golden_files),
     ("the toy example, as SVG and PNG", toy),
     ("saved reports are drawn", plot),
     ("reports that are none", no_reports),
+    ("reports with wild values are refused", pictures::wild_values),
+    ("reports with extreme values end", pictures::extreme_values),
+    ("reports with random values end", pictures::random_values),
+    ("reports with missing parts", pictures::missing_parts),
+    ("an unknown backend is named", environment::unknown_backend),
+    ("an absent backend is named", environment::absent_backend),
+    #[cfg(target_os = "linux")]
+    ("missing drivers are named", environment::missing_drivers),
+    ("one writer prints", output::one_writer),
+    ("the help lists the exit codes", output::help_lists_exit_codes),
+    #[cfg(unix)]
+    ("a closed pipe ends quietly in 141", output::closed_pipe),
+    #[cfg(unix)]
+    ("a closed stderr keeps the exit code", output::closed_stderr),
+    #[cfg(target_os = "linux")]
+    ("a full disk ends in 4", output::full_disk),
+    #[cfg(unix)]
+    ("parameters from pipes", output::params_from_pipes),
 ];
 
 const ON_ADAPTERS: &[(&str, Test)] = &[
@@ -35,6 +60,12 @@ const ON_ADAPTERS: &[(&str, Test)] = &[
     ("scaling gives JSON", scaling),
     ("tune times each tuning", tune),
     ("the toy example on the engine", toy_on_engine),
+    ("bench keeps what it measured", output::bench_keeps_what_it_measured),
+    ("tune keeps what it measured", output::tune_keeps_what_it_measured),
+    #[cfg(unix)]
+    ("measurements whose output fails", output::output_of_measurements),
+    #[cfg(unix)]
+    ("bench takes parameters from stdin", output::bench_from_stdin),
 ];
 
 fn main() {
@@ -117,25 +148,6 @@ fn bad_arguments() {
     wsam(&["bench", "--params", text(&sizes)]).fails(1, "line 2: \"3y4\" is no tensor");
     fs::write(&sizes, "# nothing\n").unwrap();
     wsam(&["bench", "--params", text(&sizes)]).fails(1, "there is no tensor in it");
-}
-
-#[cfg(target_os = "linux")]
-fn no_adapter() {
-    let none = |arguments: &[&str]| {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsam"));
-        for name in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "__EGL_VENDOR_LIBRARY_DIRS"] {
-            command.env(name, "/nonexistent");
-        }
-        finished(command.args(arguments))
-    };
-    for arguments in [&["adapters"] as &[&str], &["check"], &["bench"], &["scaling"], &["tune"]] {
-        none(arguments).fails(3, "no Vulkan, Metal or DX12 adapter was found");
-    }
-    none(&["toy", "--adapter", "best"]).fails(3, "no Vulkan, Metal or DX12 adapter was found");
-    // The oracle needs none.
-    none(&["toy"]).ok();
-    let list = none(&["adapters", "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&list.out).unwrap(), Value::Array(Vec::new()));
 }
 
 /// Each of them is refused before any adapter is asked for.

@@ -42,6 +42,8 @@ fn on_adapters() -> Vec<libtest_mimic::Trial> {
 
 /// Steps on each device.
 fn steps() -> usize {
-    let asked = std::env::var("WSAM_SOAK_STEPS").ok().map(|steps| steps.parse());
-    asked.map_or(200, |steps| steps.expect("WSAM_SOAK_STEPS is a number of steps"))
+    let Some(asked) = std::env::var_os("WSAM_SOAK_STEPS") else { return 200 };
+    let steps =
+        asked.to_str().and_then(|text| text.parse::<usize>().ok()).filter(|steps| *steps > 0);
+    steps.unwrap_or_else(|| panic!("WSAM_SOAK_STEPS is {asked:?}, not a positive number of steps"))
 }

@@ -7,6 +7,7 @@ use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
 use rows::Row;
 use serde_json::Value;
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Rows of one benchmark on one adapter.
@@ -100,12 +101,19 @@ impl Report {
         let rows = self.rows.borrow();
         println!("\n{}", rows::table(&rows));
         let whole = rows::json(self.bench, &self.machine, &rows);
-        let folder = std::env::var("WSAM_BENCH_OUT")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target/wsam").to_owned());
-        std::fs::create_dir_all(&folder)?;
-        let path = format!("{folder}/{}.json", self.bench);
-        std::fs::write(&path, serde_json::to_string_pretty(&whole)?)?;
-        println!("\n{path}");
+        let chosen = std::env::var_os("WSAM_BENCH_OUT");
+        let folder = chosen.map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/wsam")),
+            PathBuf::from,
+        );
+        let path = folder.join(format!("{}.json", self.bench));
+        let named = |error: std::io::Error| {
+            let path = path.display();
+            std::io::Error::new(error.kind(), format!("{path} (WSAM_BENCH_OUT): {error}"))
+        };
+        std::fs::create_dir_all(&folder).map_err(named)?;
+        std::fs::write(&path, serde_json::to_string_pretty(&whole)?).map_err(named)?;
+        println!("\n{}", path.display());
         Ok(())
     }
 }

@@ -8,10 +8,36 @@ pub struct Gpu {
     pub adapter: wgpu::Adapter,
 }
 
-/// Every adapter of the APIs that `WGPU_BACKEND` names, or of the platform's first-class ones (Vulkan,
-/// Metal, DX12).
+/// The backends that `WGPU_BACKEND` names, separated by commas, or the platform's first-class ones
+/// (Vulkan, Metal, DX12).
+///
+/// # Errors
+///
+/// A value with a name in it that wgpu does not know. wgpu itself leaves such names out, and finds no
+/// adapter if no other is left.
+pub fn backends() -> Result<wgpu::Backends, String> {
+    let Some(value) = std::env::var_os("WGPU_BACKEND") else {
+        return Ok(wgpu::Backends::PRIMARY);
+    };
+    let value = value.to_string_lossy();
+    let unknown = |name: &&str| wgpu::Backends::from_comma_list(name).is_empty();
+    match value.split(',').find(unknown) {
+        None => Ok(wgpu::Backends::from_comma_list(&value)),
+        Some(name) => Err(format!(
+            "WGPU_BACKEND is {value:?}, and {:?} is not a backend; known are vulkan (vk), metal \
+             (mtl), dx12 (d3d12), gl (gles, opengl), webgpu and noop, separated by commas",
+            name.trim()
+        )),
+    }
+}
+
+/// Every adapter of the [`backends`]; none if they are misspelt.
 pub fn adapters() -> Vec<Gpu> {
-    let backends = wgpu::Backends::PRIMARY.with_env();
+    backends().map(adapters_of).unwrap_or_default()
+}
+
+/// Every adapter of some backends.
+pub fn adapters_of(backends: wgpu::Backends) -> Vec<Gpu> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
         ..wgpu::InstanceDescriptor::new_without_display_handle()

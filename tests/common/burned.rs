@@ -4,7 +4,7 @@
 use super::adapters::Gpu;
 use super::golden::{Golden, Tensors, narrow, widen};
 use super::replay::Route;
-use burn::module::{Module, Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
@@ -295,4 +295,42 @@ pub fn data<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Te
         })
         .collect();
     Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// A loss whose gradients are exact: `c * w` for each element, with `c` a power of two that depends on
+/// `batch` and the element's place. The passes of a real loss are made too, and count zero times.
+///
+/// Burn may choose other kernels for the same pass a second time, and fuse them in another way, and a
+/// driver may contract products and sums. So two evaluations of a real loss differ in the last place on
+/// some GPUs, and what follows from them cannot be compared bit for bit. Here nothing is rounded, so
+/// that equal weights have equal gradients.
+pub fn exact_loss<M: Module>(model: &M, batch: u64, real: Tensor<1>) -> Tensor<1> {
+    struct Sum {
+        seed: u64,
+        sum: Option<Tensor<1>>,
+    }
+    impl ModuleVisitor for Sum {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.seed += 1;
+            let weight = param.val();
+            if !weight.is_require_grad() {
+                return;
+            }
+            let drawn: Vec<f32> = data(weight.dims(), self.seed, &weight.device())
+                .into_data()
+                .iter::<f32>()
+                .map(|x| if x.abs() < 0.5 { 0.25_f32 } else { 0.5 }.copysign(x))
+                .collect();
+            let factors = TensorData::new(drawn, weight.dims());
+            let factors = Tensor::<D>::from_data(factors, &weight.device());
+            let part = (weight.clone() * (weight.detach() * factors)).sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + part,
+                None => part,
+            });
+        }
+    }
+    let mut sum = Sum { seed: 1000 * batch, sum: None };
+    model.visit(&mut sum);
+    sum.sum.expect("the model has a parameter with a gradient") + real * 0.0
 }

@@ -86,9 +86,13 @@ pub fn folder() -> PathBuf {
     )
 }
 
-/// Reads [`folder`].
+/// Reads [`folder`]. An error names the variable if it chose the folder.
 pub fn load() -> Result<(Vec<Golden>, Vec<Toy>), String> {
-    load_from(&folder())
+    let chosen = std::env::var_os("WSAM_GOLDEN_DIR").is_some();
+    load_from(&folder()).map_err(|error| match chosen {
+        true => format!("WSAM_GOLDEN_DIR: {error}"),
+        false => error,
+    })
 }
 
 /// Reads every `*.json` in `folder`, in name order.
@@ -120,8 +124,9 @@ pub fn parse(texts: &[(PathBuf, impl AsRef<str>)]) -> Result<(Vec<Golden>, Vec<T
     for (path, text) in texts {
         let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let at_file = |error: String| format!("{}: {error}", path.display());
-        let json: Value =
-            serde_json::from_str(text.as_ref()).map_err(|e| at_file(e.to_string()))?;
+        // Some editors and shells put a byte order mark first.
+        let text = text.as_ref().trim_start_matches('\u{feff}');
+        let json: Value = serde_json::from_str(text).map_err(|e| at_file(e.to_string()))?;
         if json.get("runs").is_some() {
             toys.push(parse_toy(file, &json).map_err(at_file)?);
         } else {

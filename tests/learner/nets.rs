@@ -1,5 +1,6 @@
 //! A model with a bit of everything, and its batches.
 
+use crate::common::burned::exact_loss;
 use crate::tools::data;
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
@@ -28,6 +29,8 @@ pub(crate) struct Batch {
     y: Tensor<2>,
     /// The late layer takes part.
     late: bool,
+    /// Its first item.
+    first: u64,
 }
 
 struct Batches;
@@ -39,7 +42,8 @@ impl Batcher<u64, Batch> for Batches {
             Tensor::cat(rows.collect(), 0)
         };
         // From the second batch of each epoch on.
-        Batch { x: rows(5, 1), y: rows(3, 1000), late: items.iter().any(|item| *item >= BATCH) }
+        let late = items.iter().any(|item| *item >= BATCH);
+        Batch { x: rows(5, 1), y: rows(3, 1000), late, first: items[0] }
     }
 }
 
@@ -79,6 +83,8 @@ pub(crate) struct Net {
     frozen: Linear,
     late: Linear,
     never: Linear,
+    /// Training passes are [`exact_loss`]'s.
+    exact: bool,
 }
 
 impl Net {
@@ -91,6 +97,7 @@ impl Net {
             frozen: LinearConfig::new(3, 3).init(device).no_grad(),
             late: LinearConfig::new(5, 3).init(device),
             never: LinearConfig::new(2, 2).init(device),
+            exact: false,
         }
     }
 
@@ -98,7 +105,12 @@ impl Net {
         Self { norm: Some(BatchNormConfig::new(19).init(device)), ..Self::new(seed, device) }
     }
 
-    fn forward(&self, Batch { x, y, late }: Batch) -> RegressionOutput {
+    /// For trainings that are compared bit for bit.
+    pub(crate) fn exact(self) -> Self {
+        Self { exact: true, ..self }
+    }
+
+    fn forward(&self, Batch { x, y, late, .. }: Batch) -> RegressionOutput {
         let mut hidden = self.a.forward(x.clone());
         if let Some(norm) = &self.norm {
             hidden = norm.forward(hidden);
@@ -118,8 +130,16 @@ impl TrainStep for Net {
 
     fn step(&self, batch: Batch) -> TrainOutput<RegressionOutput> {
         PASSES.fetch_add(1, Ordering::SeqCst);
+        let (first, late) = (batch.first, batch.late);
         let item = self.forward(batch);
-        TrainOutput::new(self, item.loss.backward(), item)
+        if !self.exact {
+            return TrainOutput::new(self, item.loss.backward(), item);
+        }
+        // Gradients of the layers that took part.
+        let late = late.then(|| self.late.clone());
+        let layers = (self.a.clone(), self.norm.clone(), self.b.clone(), late);
+        let loss = exact_loss(&layers, first, item.loss.clone());
+        TrainOutput::new(self, loss.backward(), item)
     }
 }
 

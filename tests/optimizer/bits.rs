@@ -12,9 +12,9 @@ fn adamw() -> WsamConfig {
 }
 
 fn two_calls(optim: &mut Wsam, model: Mlp, batch: u64) -> Result<Mlp, String> {
-    let first = grads(&model.loss(batch), &model);
+    let first = grads(&model.exact(batch), &model);
     let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
-    let second = grads(&ascended.loss(batch), &*ascended);
+    let second = grads(&ascended.exact(batch), &*ascended);
     optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
 }
 
@@ -23,7 +23,7 @@ pub(crate) fn closure_and_calls(target: &Target) -> Result<(), String> {
     let mut one = Mlp::new(&target.device);
     let mut other = one.clone();
     for batch in 0..3 {
-        let step = by_closure.step(0.01, one, |model| model.loss(batch));
+        let step = by_closure.step(0.01, one, |model| model.exact(batch));
         (one, _) = step.map_err(|error| error.to_string())?;
         other = two_calls(&mut by_calls, other, batch)?;
         same("by calls", &other, &parameters(&one))?;
@@ -55,9 +55,9 @@ pub(crate) fn schedules(target: &Target) -> Result<(), String> {
             }
             let mut made = target.init(&base.clone().with_rho(*rho).with_gamma(*gamma))?;
             let batch = batch as u64;
-            let step = scheduled.step(0.01, model, |model| model.loss(batch));
+            let step = scheduled.step(0.01, model, |model| model.exact(batch));
             (model, _) = step.map_err(|error| error.to_string())?;
-            let step = made.step(0.01, want, |model| model.loss(batch));
+            let step = made.step(0.01, want, |model| model.exact(batch));
             (want, _) = step.map_err(|error| error.to_string())?;
             same("scheduled", &model, &parameters(&want))?;
         }
@@ -158,13 +158,13 @@ pub(crate) fn threads(target: &Target) -> Result<(), String> {
     for batch in 0..3 {
         model = two_calls(&mut here, model, batch)?;
 
-        let first = grads(&travelled.loss(batch), &travelled);
+        let first = grads(&travelled.exact(batch), &travelled);
         let ascended = std::thread::scope(|scope| {
             scope.spawn(|| elsewhere.ascend(travelled, first)).join().map_err(gone)
         })?
         .map_err(|error| error.to_string())?;
         let second = std::thread::scope(|scope| {
-            scope.spawn(|| grads(&ascended.loss(batch), &*ascended)).join().map_err(gone)
+            scope.spawn(|| grads(&ascended.exact(batch), &*ascended)).join().map_err(gone)
         })?;
         travelled = std::thread::scope(|scope| {
             scope.spawn(|| elsewhere.descend(0.01, ascended, second)).join().map_err(gone)

@@ -133,7 +133,7 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
     let mut model = Mlp::new(&target.device);
     let train = |optim: &mut Wsam, mut model: Mlp| {
         for batch in 0..3 {
-            (model, _) = optim.step(1e-3, model, |model| model.loss(batch)).map_err(text)?;
+            (model, _) = optim.step(1e-3, model, |model| model.exact(batch)).map_err(text)?;
         }
         Ok::<_, String>(model)
     };

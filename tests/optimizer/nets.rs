@@ -2,6 +2,7 @@
 
 use super::Target;
 pub(crate) use crate::common::burned::data;
+use crate::common::burned::exact_loss;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
@@ -27,6 +28,11 @@ impl Mlp {
         let x = data([7, 5], batch, &device);
         let y = data([7, 3], batch + 1000, &device);
         (self.b.forward(relu(self.a.forward(x))) - y).powi_scalar(2).mean()
+    }
+
+    /// As [`exact_loss`], for runs that are compared bit for bit.
+    pub(crate) fn exact(&self, batch: u64) -> Tensor<1> {
+        exact_loss(self, batch, self.loss(batch))
     }
 }
 
@@ -122,7 +128,8 @@ pub(crate) fn parameters<M: Module>(model: &M) -> Vec<(String, Vec<f32>)> {
     read(model, None).into_iter().map(|(path, _, values)| (path, values)).collect()
 }
 
-/// Equal bit for bit.
+/// Equal bit for bit. Where two models come from passes of their own, their gradients must be exact
+/// for that: [`Mlp::exact`].
 pub(crate) fn same<M: Module>(
     what: &str,
     got: &M,

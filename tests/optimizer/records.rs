@@ -28,7 +28,7 @@ fn bases() -> Vec<BaseConfig> {
 
 fn train(optim: &mut Wsam, mut model: Mlp, batches: std::ops::Range<u64>) -> Result<Mlp, String> {
     for batch in batches {
-        (model, _) = optim.step(0.01, model, |model| model.loss(batch)).map_err(text)?;
+        (model, _) = optim.step(0.01, model, |model| model.exact(batch)).map_err(text)?;
     }
     Ok(model)
 }
@@ -122,7 +122,7 @@ pub(crate) fn takeover(target: &Target) -> Result<(), String> {
         let by_burn =
             |optim: &mut ModuleOptimizer, mut model: Mlp, batches: std::ops::Range<u64>| {
                 for batch in batches {
-                    let grads = grads(&model.loss(batch), &model);
+                    let grads = grads(&model.exact(batch), &model);
                     model = optim.step(0.01, model, grads);
                 }
                 model
@@ -228,7 +228,7 @@ pub(crate) fn partly(target: &Target) -> Result<(), String> {
     let start = Mlp::new(&target.device);
     let mut stepped = start.clone();
     for batch in 0..2 {
-        let mut grads = grads(&stepped.loss(batch), &stepped);
+        let mut grads = grads(&stepped.exact(batch), &stepped);
         grads.remove::<2>(stepped.b.weight.id);
         stepped.b.bias.iter().for_each(|bias| drop(grads.remove::<1>(bias.id)));
         stepped = half.base_step(0.01, stepped, grads).map_err(text)?;

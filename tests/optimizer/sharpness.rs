@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_wsam::WsamError;
 use burn_wsam::sharpness::{
-    Plane, PowerIteration, SharpnessError, loss_rise, surface as look, top_eigenvalue,
+    Plane, PowerIteration, SharpnessError, Surface, loss_rise, surface as look, top_eigenvalue,
 };
 
 /// Weights of a quadratic.
@@ -108,9 +108,8 @@ pub(crate) fn eigenvalues(target: &Target) -> Result<(), String> {
             return Err(format!("{top:?}"));
         }
         let again = said(top_eigenvalue(&model, &options, &loss))?;
-        if again != top {
-            return Err(format!("{again:?} after {top:?}"));
-        }
+        // The start is the same; Burn may add up the products in another order.
+        near("the eigenvalue again", again.value, top.value, 1e-4)?;
     }
     // Two products are not enough, and it says so.
     let hasty = PowerIteration { max_products: 2, tolerance: 1e-9, ..Default::default() };
@@ -207,7 +206,13 @@ pub(crate) fn surface(target: &Target) -> Result<(), String> {
     }
     let other = said(look(&layer, &Plane { seed: 10, ..plane }, loss))?;
     let again = said(look(&layer, &plane, loss))?;
-    if again != got || other == got {
+    // Burn may add up a loss in another order; another seed changes the corners by far more.
+    let corner = |surface: &Surface| surface.losses[0][0];
+    let far = (corner(&other) - corner(&got)).abs() > 1e-2 * corner(&got).abs();
+    for (again, got) in again.losses.concat().iter().zip(got.losses.concat()) {
+        near("again", *again, got, 1e-5)?;
+    }
+    if again.coordinates != got.coordinates || !far {
         return Err("the seed does not decide".to_owned());
     }
     Ok(())

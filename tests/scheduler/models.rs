@@ -201,6 +201,7 @@ pub(crate) fn reshaped(device: &Device) -> Result<(), String> {
 }
 
 pub(crate) fn two_models(device: &Device) -> Result<(), String> {
+    use super::nets::exact::step;
     let mut shared = init(&adamw(), device)?;
     let (mut alone_a, mut alone_b) = (init(&adamw(), device)?, init(&adamw(), device)?);
     let (mut a, mut b) = (Deep::new(4, 8, device), Deep::new(3, 12, device));
@@ -218,6 +219,7 @@ pub(crate) fn two_models(device: &Device) -> Result<(), String> {
 
 /// A second model climbs before the first one has come down.
 pub(crate) fn interleaved(device: &Device) -> Result<(), String> {
+    use super::nets::exact::{ascend, descend, step};
     let (mut optim, mut alone) = (init(&adamw(), device)?, init(&adamw(), device)?);
     let (mut a, mut b) = (Deep::new(4, 8, device), Deep::new(3, 12, device));
     let (mut want_a, mut want_b) = (a.clone(), b.clone());
@@ -234,6 +236,7 @@ pub(crate) fn interleaved(device: &Device) -> Result<(), String> {
 }
 
 pub(crate) fn two_devices(one: &Device, other: &Device) -> Result<(), String> {
+    use super::nets::exact::{grads, step};
     let mut runs = Vec::new();
     for device in [one, other] {
         runs.push((init(&adamw(), device)?, init(&adamw(), device)?, device));
@@ -289,6 +292,7 @@ pub(crate) fn dropped(device: &Device) -> Result<(), String> {
 
 /// Detaching changes no value, and steps go on as without it.
 pub(crate) fn detached(device: &Device) -> Result<(), String> {
+    use super::nets::exact::step;
     let (mut optim, mut other) = (init(&adamw(), device)?, init(&adamw(), device)?);
     let mut model = Deep::new(6, 8, device);
     let mut want = model.clone();
@@ -325,6 +329,7 @@ pub(crate) fn moving_average(device: &Device) -> Result<(), String> {
 
 /// A lean step is the ordinary one but for rounding, by the closure and by the two calls.
 pub(crate) fn lean(device: &Device) -> Result<(), String> {
+    use super::nets::exact::{grads, step};
     for config in [sgd_momentum(), adamw().with_max_norm(Some(0.5)), adamw().with_adaptive(true)] {
         let mut ordinary = init(&config, device)?;
         let (mut lean, mut by_calls) =

@@ -1,6 +1,6 @@
 //! Models of many small tensors.
 
-use crate::common::burned::data;
+use crate::common::burned::{data, exact_loss};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::GradientsParams;
@@ -30,6 +30,16 @@ impl Deep {
         let device = self.layers[0].weight.device();
         let x = data([5, self.width()], batch, &device);
         self.layers.iter().fold(x, |x, layer| layer.forward(x)).powi_scalar(2).mean()
+    }
+
+    /// As [`exact_loss`].
+    fn exact(&self, batch: u64) -> Tensor<1> {
+        exact_loss(self, batch, self.loss(batch))
+    }
+
+    /// The largest element of each weight, in whatever order Burn looks for it.
+    pub(crate) fn largest(&self) -> Tensor<1> {
+        Tensor::cat(self.layers.iter().map(|layer| layer.weight.val().max()).collect(), 0)
     }
 }
 
@@ -63,6 +73,38 @@ pub(crate) fn descend(
 pub(crate) fn step(optim: &mut Wsam, model: Deep, batch: u64) -> Result<Deep, String> {
     let step = optim.step(0.01, model, |model| model.loss(batch));
     step.map(|(model, _)| model).map_err(|error| error.to_string())
+}
+
+/// Passes and steps with exact gradients, for runs that are compared bit for bit.
+pub(crate) mod exact {
+    use super::*;
+
+    pub(crate) fn grads(model: &Deep, batch: u64) -> GradientsParams {
+        GradientsParams::from_grads(model.exact(batch).backward(), model)
+    }
+
+    pub(crate) fn ascend(
+        optim: &mut Wsam,
+        model: Deep,
+        batch: u64,
+    ) -> Result<Ascended<Deep>, String> {
+        let first = grads(&model, batch);
+        optim.ascend(model, first).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn descend(
+        optim: &mut Wsam,
+        ascended: Ascended<Deep>,
+        batch: u64,
+    ) -> Result<Deep, String> {
+        let second = grads(&ascended, batch);
+        optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn step(optim: &mut Wsam, model: Deep, batch: u64) -> Result<Deep, String> {
+        let step = optim.step(0.01, model, |model| model.exact(batch));
+        step.map(|(model, _)| model).map_err(|error| error.to_string())
+    }
 }
 
 /// Bits of every parameter, read back.

@@ -1,16 +1,18 @@
 //! The adapters of this machine: which there are, which are meant, and what they can do.
 
+use crate::environment::hints;
 use crate::error::Error;
 use crate::options::AdaptersOptions;
-use crate::replayed::adapters::{Gpu, adapters};
+use crate::output;
+use crate::replayed::adapters::{Gpu, adapters_of as adapters, backends};
 use burn_wsam::engine::{Engine, EngineError};
 use serde_json::{Value, json};
 
 /// The adapters that `name` means: `all`, `best`, or those with it in their names.
 pub(crate) fn chosen(name: &str) -> Result<Vec<Gpu>, Error> {
-    let mut found = adapters();
+    let mut found = backends().map(adapters).map_err(Error::Backend)?;
     if found.is_empty() {
-        return Err(Error::NoAdapter);
+        return Err(Error::NoAdapter { hints: hints() });
     }
     match name {
         "all" => {}
@@ -28,7 +30,8 @@ pub(crate) fn chosen(name: &str) -> Result<Vec<Gpu>, Error> {
             let names: Vec<_> = found.iter().map(full_name).collect();
             found.retain(|gpu| full_name(gpu).to_lowercase().contains(&part.to_lowercase()));
             if found.is_empty() {
-                return Err(Error::NoSuchAdapter { wanted: part.to_owned(), found: names });
+                let wanted = part.to_owned();
+                return Err(Error::NoSuchAdapter { wanted, found: names, hints: hints() });
             }
         }
     }
@@ -44,19 +47,21 @@ pub(crate) fn full_name(gpu: &Gpu) -> String {
 pub(crate) fn engine(gpu: &Gpu) -> Result<Engine, Error> {
     match Engine::on_adapter(&gpu.adapter) {
         Ok((engine, _)) => Ok(engine),
-        Err(source) => Err(Error::Engine { adapter: full_name(gpu), source }),
+        Err(source) => Err(Error::Engine { at: full_name(gpu), source }),
     }
 }
 
 /// `wsam adapters`.
 pub(crate) fn list(options: &AdaptersOptions) -> Result<(), Error> {
-    let found = adapters();
+    let found = backends().map(adapters).map_err(Error::Backend)?;
     if options.json {
-        println!("{:#}", found.iter().map(describe).collect::<Value>());
+        output::line(format_args!("{:#}", found.iter().map(describe).collect::<Value>()))?;
     } else {
-        found.iter().for_each(|gpu| print!("{}", text(&describe(gpu))));
+        for gpu in &found {
+            output::line(format_args!("{}", text(&describe(gpu))))?;
+        }
     }
-    if found.is_empty() { Err(Error::NoAdapter) } else { Ok(()) }
+    if found.is_empty() { Err(Error::NoAdapter { hints: hints() }) } else { Ok(()) }
 }
 
 /// What there is to know of an adapter.
@@ -129,6 +134,8 @@ fn text(adapter: &Value) -> String {
             line(name, bytes.map_or_else(|| word(value), mebibytes));
         }
     }
+    // The end of the last line comes from the writer.
+    text.pop();
     text
 }
 

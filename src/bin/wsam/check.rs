@@ -1,13 +1,16 @@
 //! `wsam check`: the golden trajectories on this machine's adapters.
 
-use crate::adapters::{chosen, engine};
+use crate::adapters::{chosen, engine, full_name};
 use crate::error::Error;
 use crate::options::CheckOptions;
+use crate::output;
+use crate::replayed::adapters::Gpu;
 use crate::replayed::golden::{self, Golden, Toy};
 use crate::replayed::lean::LeanRoute;
 use crate::replayed::raw::EngineRoute;
 use crate::replayed::replay::{Route, Tolerance, Worst, replay};
 use crate::replayed::toy::{basin, toy_path};
+use crate::results::caught;
 use burn_wsam::engine::{Engine, Placement};
 use burn_wsam::method::Coupling;
 use include_dir::{Dir, include_dir};
@@ -37,33 +40,58 @@ pub(crate) fn check(options: &CheckOptions) -> Result<(), Error> {
         let folder = options.golden.as_ref().map_or("", |folder| folder.to_str().unwrap_or(""));
         return Err(Error::Golden(format!("{folder}: no trajectory in it")));
     }
-    let (mut failed, mut all) = (0, 0);
+    let mut counts = Counts::default();
+    let mut failures = Vec::new();
     for gpu in chosen(&options.adapter)? {
-        let info = gpu.adapter.get_info();
-        println!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info);
-        println!("worst error, as a share of what is allowed: out of place, in place, lean");
-        let engine = Arc::new(engine(&gpu)?);
-        for golden in &goldens {
-            let results = replays(&engine, golden);
-            all += results.len();
-            failed += results.iter().filter(|result| result.is_err()).count();
-            report(&golden.file, &results);
-        }
-        for toy in &toys {
-            let ends = toy_ends(&engine, toy);
-            all += ends.len();
-            failed += ends.iter().filter(|end| end.is_err()).count();
-            let right = ends.iter().filter(|end| end.is_ok()).count();
-            println!("  {:<38} {right} of {} runs end where they should", toy.file, ends.len());
-            ends.iter()
-                .filter_map(|end| end.as_ref().err())
-                .for_each(|e| println!("    FAILED {e}"));
+        // An adapter that takes no engine is named at the end; the others are checked all the same.
+        match caught(&full_name(&gpu), || on(&gpu, &goldens, &toys, &mut counts)) {
+            Ok(()) => {}
+            Err(error @ (Error::ClosedPipe | Error::Output(_))) => return Err(error),
+            Err(error) => failures.push(error),
         }
     }
+    let Counts { failed, all } = counts;
     if failed > 0 {
-        return Err(Error::Check { failed, all });
+        failures.push(Error::Check { failed, all });
+    } else if all > 0 {
+        output::line(format_args!("all {all} replays within the tolerance"))?;
     }
-    println!("all {all} replays within the tolerance");
+    Error::all(failures)
+}
+
+/// Replays so far.
+#[derive(Default)]
+struct Counts {
+    failed: usize,
+    all: usize,
+}
+
+/// Checks one adapter.
+fn on(gpu: &Gpu, goldens: &[Golden], toys: &[Toy], counts: &mut Counts) -> Result<(), Error> {
+    let info = gpu.adapter.get_info();
+    let (name, driver) = (info.name, format!("{} {}", info.driver, info.driver_info));
+    output::line(format_args!("{name} ({}, {driver})", info.backend))?;
+    let engine = Arc::new(engine(gpu)?);
+    output::line(format_args!(
+        "worst error, as a share of what is allowed: out of place, in place, lean"
+    ))?;
+    for golden in goldens {
+        let results = replays(&engine, golden);
+        counts.all += results.len();
+        counts.failed += results.iter().filter(|result| result.is_err()).count();
+        report(&golden.file, &results)?;
+    }
+    for toy in toys {
+        let ends = toy_ends(&engine, toy);
+        counts.all += ends.len();
+        counts.failed += ends.iter().filter(|end| end.is_err()).count();
+        let right = ends.iter().filter(|end| end.is_ok()).count();
+        let (file, all) = (&toy.file, ends.len());
+        output::line(format_args!("  {file:<38} {right} of {all} runs end where they should"))?;
+        for error in ends.iter().filter_map(|end| end.as_ref().err()) {
+            output::line(format_args!("    FAILED {error}"))?;
+        }
+    }
     Ok(())
 }
 
@@ -81,14 +109,15 @@ fn replays(engine: &Arc<Engine>, golden: &Golden) -> Vec<Result<Worst, String>> 
     routes.iter_mut().map(|route| replay(golden, route.as_mut(), Tolerance::SINGLE)).collect()
 }
 
-fn report(file: &str, results: &[Result<Worst, String>]) {
+fn report(file: &str, results: &[Result<Worst, String>]) -> Result<(), Error> {
     let cell = |result: &Result<Worst, String>| match result {
         Ok(worst) => format!("{:>5.1} %", 100.0 * worst.score),
         Err(_) => " FAILED".to_owned(),
     };
     let cells: Vec<_> = results.iter().map(cell).collect();
-    println!("  {file:<38} {}", cells.join("  "));
-    results.iter().filter_map(|result| result.as_ref().err()).for_each(|e| println!("    {e}"));
+    output::line(format_args!("  {file:<38} {}", cells.join("  ")))?;
+    let mut errors = results.iter().filter_map(|result| result.as_ref().err());
+    errors.try_for_each(|error| output::line(format_args!("    {error}")))
 }
 
 /// Each run of the paper's example: it must end in the basin where the authors' code ended.

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::error::EXIT_CODES;
 use crate::parameters::Parameters;
 use crate::plot::Picture;
 use burn_wsam::layout::WORKGROUPS;
@@ -7,10 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// WSAM on this machine: its adapters, whether they compute it right, and how fast.
-///
-/// Exit codes: 0 all is well, 1 something failed, 2 bad arguments, 3 no such adapter.
 #[derive(Parser, Debug)]
-#[command(name = "wsam", version)]
+#[command(name = "wsam", version, after_help = EXIT_CODES)]
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -61,7 +60,8 @@ pub(crate) struct BenchOptions {
     pub(crate) adapter: String,
 
     /// Whose parameters: resnet50, resnet18, vit, gpt2, thousand (1000 tensors of 1000), one (134 M
-    /// in one tensor), or a text file with one tensor a line, as 64x3x7x7 or 1000.
+    /// in one tensor), or a text file with one tensor a line, as 64x3x7x7 or 1000; /dev/stdin and other
+    /// pipes will do.
     #[arg(long, value_name = "SET", value_delimiter = ',', default_value = "resnet50")]
     pub(crate) params: Vec<Parameters>,
 

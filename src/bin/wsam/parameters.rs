@@ -2,6 +2,8 @@
 
 use crate::error::Error;
 use crate::measured::sets::{self, Set};
+use crate::read;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -29,11 +31,17 @@ impl FromStr for Parameters {
         if let Some((_, name)) = NAMES.iter().find(|(short, _)| *short == text) {
             return Ok(Self::Known(name));
         }
-        if Path::new(text).is_file() {
-            return Ok(Self::File(text.into()));
+        // Pipes and devices are read as files are. They stay unopened until `load`: opening a pipe twice
+        // loses what is in it.
+        match std::fs::metadata(text) {
+            Ok(found) if found.is_dir() => Err("a folder, not a file".to_owned()),
+            Ok(_) => Ok(Self::File(text.into())),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(error.to_string()),
+            Err(_) => {
+                let names: Vec<_> = NAMES.iter().map(|(short, _)| *short).collect();
+                Err(format!("neither a file nor one of {}", names.join(", ")))
+            }
         }
-        let names: Vec<_> = NAMES.iter().map(|(short, _)| *short).collect();
-        Err(format!("neither a file nor one of {}", names.join(", ")))
     }
 }
 
@@ -49,8 +57,7 @@ impl Parameters {
                 Ok((set.name.to_owned(), set.lens))
             }
             Self::File(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| Error::Read { path: path.clone(), source })?;
+                let text = read::text(path)?;
                 let name = path.file_stem().unwrap_or(path.as_os_str());
                 Ok((name.to_string_lossy().into_owned(), lens(path, &text)?))
             }

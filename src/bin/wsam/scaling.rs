@@ -1,12 +1,11 @@
 //! `wsam scaling`: the time of a step against the number of parameters, and against that of tensors.
 
 use crate::adapters::chosen;
-use crate::bench::{Report, finish};
 use crate::error::Error;
-use crate::measured::raw::machine;
 use crate::options::ScalingOptions;
 use crate::parameters::Named;
-use crate::timing::{Timing, progress};
+use crate::results::Results;
+use crate::timing::progress;
 use serde_json::json;
 
 /// Tensors, where parameters vary.
@@ -27,21 +26,23 @@ pub(crate) fn scaling(options: &ScalingOptions) -> Result<(), Error> {
 
     let gpus = chosen(&options.adapter)?;
     let progress = progress(2 * points.len() * gpus.len());
-    let mut reports = Vec::new();
+    let mut results = Results::default();
     for gpu in &gpus {
-        let timing = Timing::new(gpu, &options.step, &progress)?;
-        let mut rows = Vec::new();
-        for (axis, set) in &points {
-            let model = timing.model(set)?;
-            rows.push(timing.step(set, &model, json!({ "axis": axis }))?);
-            rows.push(timing.copy(set, &model)?);
-            // A plan keeps its buffers, and every point has its own.
-            timing.engine.forget_plans();
-        }
-        reports.push(Report { machine: machine(&gpu.adapter.get_info()), rows });
+        results.on(gpu, &options.step, &progress, |timing, found| {
+            for (axis, set) in &points {
+                found.measure(&set.0, |found| {
+                    let model = timing.model(set)?;
+                    found.rows.push(timing.step(set, &model, json!({ "axis": axis }))?);
+                    found.rows.push(timing.copy(set, &model)?);
+                    Ok(())
+                });
+                // A plan keeps its buffers, and every point has its own.
+                timing.engine.forget_plans();
+            }
+        });
     }
     progress.finish_and_clear();
-    finish("scaling", &reports, &options.output)
+    results.finish("scaling", &[], &options.output)
 }
 
 /// So many parameters in so many tensors, as evenly as they go.

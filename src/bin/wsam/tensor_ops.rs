@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 /// A model in Burn, and its optimizer.
 pub(crate) struct TensorOps {
-    adapter: String,
+    /// The adapter and the parameter set.
+    at: String,
     device: Device,
     optim: Wsam,
     lean: bool,
@@ -27,10 +28,10 @@ impl TensorOps {
         adapter: &str,
         hyper: &Hyperparameters,
         lean: bool,
-        (_, lens): &Named,
+        (set, lens): &Named,
     ) -> Result<Self, Error> {
-        let adapter = adapter.to_owned();
-        let failed = |reason| Error::Burn { adapter: adapter.clone(), reason };
+        let at = format!("{adapter}, {set}, tensor operations");
+        let failed = |reason| Error::Burn { at: at.clone(), reason };
         let device = device(gpu).map_err(failed)?.autodiff();
         let optim = config(hyper)
             .with_route(RoutePolicy::TensorOps)
@@ -39,7 +40,7 @@ impl TensorOps {
             .map_err(|error| failed(error.to_string()))?;
         let model = Flat::new(lens, &device);
         let gradients = model.made_up(&device.clone().inner());
-        Ok(Self { adapter, device, optim, lean, gradients, model: Some(model) })
+        Ok(Self { at, device, optim, lean, gradients, model: Some(model) })
     }
 
     /// One step from end to end, with gradients that are there.
@@ -68,6 +69,6 @@ impl TensorOps {
     }
 
     fn failed(&self, reason: &str) -> Error {
-        Error::Burn { adapter: self.adapter.clone(), reason: reason.to_owned() }
+        Error::Burn { at: self.at.clone(), reason: reason.to_owned() }
     }
 }

@@ -6,6 +6,7 @@ use crate::measured::raw::{Model, Steps, bases};
 use crate::measured::rows::Row;
 use crate::measured::{copy, stages};
 use crate::options::{BaseChoice, Mode, StepOptions};
+use crate::output;
 use crate::parameters::Named;
 use crate::replayed::adapters::Gpu;
 #[cfg(feature = "burn")]
@@ -63,8 +64,15 @@ impl<'a> Timing<'a> {
         self.hyper.base.state_names().len()
     }
 
-    fn failed(&self, source: EngineError) -> Error {
-        Error::Engine { adapter: self.adapter.clone(), source }
+    /// An error of the engine, at what was being measured.
+    fn failed(&self, at: &str, source: EngineError) -> Error {
+        Error::Engine { at: format!("{}, {at}", self.adapter), source }
+    }
+
+    /// A remark between the bars.
+    fn note(&self, text: &str) {
+        // `ProgressBar::println` drops its text where the bars are hidden.
+        self.progress.suspend(|| output::note(format_args!("{}: {text}", self.adapter)));
     }
 
     /// Buffers for a set, unless they are more than the adapter has.
@@ -88,7 +96,7 @@ impl<'a> Timing<'a> {
     /// The whole step. Counts are `more` and what the step counts itself.
     pub(crate) fn step(&self, set: &Named, model: &Model, more: Value) -> Result<Row, Error> {
         let steps = Steps::new(model, self.lean());
-        let fail = |error| self.failed(error);
+        let fail = |error| self.failed(&set.0, error);
         // Recorded and thrown away: the counts.
         let stats = steps.record(&self.engine, &self.hyper, drop).map_err(fail)?;
         let parameters: u64 = set.1.iter().sum();
@@ -122,10 +130,10 @@ impl<'a> Timing<'a> {
     ) -> Result<Option<Row>, Error> {
         let largest = self.engine.device().limits().max_storage_buffer_binding_size;
         if let Some(len) = set.1.iter().find(|len| 4 * **len > largest) {
-            let (adapter, set) = (&self.adapter, &set.0);
-            self.progress.println(format!(
-                "{adapter}: {set} not in tensor operations: Burn keeps a tensor in one binding of at \
-                 most {largest} bytes, and one has {len} elements"
+            self.note(&format!(
+                "{} not in tensor operations: Burn keeps a tensor in one binding of at most \
+                 {largest} bytes, and one has {len} elements",
+                set.0
             ));
             return Ok(None);
         }
@@ -140,76 +148,90 @@ impl<'a> Timing<'a> {
         Ok(Some(row))
     }
 
-    /// Each stage by itself; nothing where the adapter has no timestamps, which is said.
-    pub(crate) fn stages(&self, set: &Named, model: &Model) -> Result<Vec<Row>, Error> {
+    /// Adds each stage by itself; nothing where the adapter has no timestamps, which is said.
+    pub(crate) fn stages(
+        &self,
+        set: &Named,
+        model: &Model,
+        rows: &mut Vec<Row>,
+    ) -> Result<(), Error> {
+        let fail = |error| self.failed(&set.0, error);
         // A fork, so that the dispatches of whole steps stay untimed.
-        let timed = self.engine.fork().map_err(|source| self.failed(source))?;
+        let timed = self.engine.fork().map_err(fail)?;
         if let Err(error) = timed.time_dispatches() {
-            self.progress.println(format!("{}: no times of single stages: {error}", self.adapter));
-            return Ok(Vec::new());
+            self.note(&format!("no times of single stages: {error}"));
+            return Ok(());
         }
         let steps = Steps::new(model, self.lean());
         let parameters: u64 = set.1.iter().sum();
-        let mut rows = Vec::new();
         for stage in stages::stages(self.lean()) {
             let bytes = parameters * stages::bytes(stage, self.states() as u64);
             let bytes = Some(bytes).filter(|bytes| *bytes > 0);
-            let run = || {
-                let time = stages::stage_time(&timed, &self.hyper, &steps, stage);
-                time.map_err(|error| self.failed(error))
-            };
+            let run = || stages::stage_time(&timed, &self.hyper, &steps, stage).map_err(fail);
             let row = self.row(set, stages::name(stage, self.base), bytes, Value::Null, run)?;
             if stage == Stage::Norm && row.quartiles()[1] == 0.0 {
-                let adapter = &self.adapter;
-                self.progress.println(format!("{adapter}: its timestamps do not tell times"));
-                return Ok(Vec::new());
+                self.note("its timestamps do not tell times");
+                return Ok(());
             }
             rows.push(row);
         }
-        Ok(rows)
+        Ok(())
     }
 
-    /// The whole step in each tuning, in turns: what slows a round down slows all of them down.
+    /// The whole step in each tuning, in turns: what slows a round down slows all of them down. A tuning
+    /// that fails is left out of the rounds that follow.
     pub(crate) fn tunings(
         &self,
         set: &Named,
         model: &Model,
         tunings: &[Tuning],
-    ) -> Result<Vec<Row>, Error> {
+        failures: &mut Vec<Error>,
+    ) -> Vec<(Tuning, Row)> {
         let steps = Steps::new(model, self.lean());
-        let fail = |error| self.failed(error);
-        let (device, queue) = (self.engine.device(), self.engine.queue());
         let mut timed = Vec::new();
         for tuning in tunings {
-            let Tuning { workgroup, chunk_len, max_norm_chunk_len, .. } = *tuning;
-            let name = format!("step, workgroups of {workgroup}, chunks of {chunk_len}");
-            self.progress.set_message(format!("{}: {name}", self.adapter));
-            let engine = Engine::with_tuning(device, queue, *tuning).map_err(fail)?;
-            // The first run compiles and allocates.
-            let (_, stats) = steps.run(&engine, &self.hyper).map_err(fail)?;
-            let counts = json!({
-                "workgroup": workgroup,
-                "chunk_len": chunk_len,
-                "max_norm_chunk_len": max_norm_chunk_len,
-                "dispatches": stats.dispatches,
-            });
-            let (set, bytes) = (set.0.clone(), Some(stats.bytes()));
-            timed.push((
-                engine,
-                Row { set, name, bytes, counts, seconds: Vec::new(), beside: None },
-            ));
+            match self.tuned(set, &steps, *tuning) {
+                Ok((engine, row)) => timed.push((*tuning, engine, row)),
+                Err(error) => failures.push(error),
+            }
             self.progress.inc(1);
         }
-        let (start, all) = (Instant::now(), self.options.seconds * tunings.len() as f64);
+        let (start, all) = (Instant::now(), self.options.seconds * timed.len() as f64);
         let mut rounds = 0;
-        while rounds < LEAST || start.elapsed().as_secs_f64() < all {
-            for (engine, row) in &mut timed {
-                let (time, _) = steps.run(engine, &self.hyper).map_err(fail)?;
-                row.seconds.push(time.as_secs_f64());
-            }
+        while !timed.is_empty() && (rounds < LEAST || start.elapsed().as_secs_f64() < all) {
+            timed.retain_mut(|(_, engine, row)| match steps.run(engine, &self.hyper) {
+                Ok((time, _)) => {
+                    row.seconds.push(time.as_secs_f64());
+                    true
+                }
+                Err(error) => {
+                    failures.push(self.failed(&format!("{}, {}", row.set, row.name), error));
+                    false
+                }
+            });
             rounds += 1;
         }
-        Ok(timed.into_iter().map(|(_, row)| row).collect())
+        timed.into_iter().map(|(tuning, _, row)| (tuning, row)).collect()
+    }
+
+    /// An engine with a tuning, which has run once, and a row without times.
+    fn tuned(&self, set: &Named, steps: &Steps, tuning: Tuning) -> Result<(Engine, Row), Error> {
+        let Tuning { workgroup, chunk_len, max_norm_chunk_len, .. } = tuning;
+        let name = format!("step, workgroups of {workgroup}, chunks of {chunk_len}");
+        self.progress.set_message(format!("{}: {name}", self.adapter));
+        let fail = |error| self.failed(&format!("{}, {name}", set.0), error);
+        let (device, queue) = (self.engine.device(), self.engine.queue());
+        let engine = Engine::with_tuning(device, queue, tuning).map_err(fail)?;
+        // The first run compiles and allocates.
+        let (_, stats) = steps.run(&engine, &self.hyper).map_err(fail)?;
+        let counts = json!({
+            "workgroup": workgroup,
+            "chunk_len": chunk_len,
+            "max_norm_chunk_len": max_norm_chunk_len,
+            "dispatches": stats.dispatches,
+        });
+        let (set, bytes) = (set.0.clone(), Some(stats.bytes()));
+        Ok((engine, Row { set, name, bytes, counts, seconds: Vec::new(), beside: None }))
     }
 
     /// The memory's own rate.

@@ -4,6 +4,7 @@ use crate::adapters::{chosen, engine};
 use crate::check::load;
 use crate::error::Error;
 use crate::options::ToyOptions;
+use crate::output;
 use crate::plot::{self, Path, ToyFigure};
 use crate::replayed::golden::ToyRun;
 use crate::replayed::raw::EngineRoute;
@@ -22,21 +23,21 @@ pub(crate) fn toy(options: &ToyOptions) -> Result<(), Error> {
         // Of several that are meant, the first.
         Some(name) => {
             let gpu = &chosen(name)?[0];
-            println!("in f32 on {}", crate::adapters::full_name(gpu));
+            output::line(format_args!("in f32 on {}", crate::adapters::full_name(gpu)))?;
             Some(Arc::new(engine(gpu)?))
         }
         None => {
-            println!("in f64 by the oracle");
+            output::line(format_args!("in f64 by the oracle"))?;
             None
         }
     };
     let (_, toys) = load(None)?;
     let toy = toys.first().ok_or_else(|| Error::Golden("no example in the command".to_owned()))?;
     let steps = toy.runs.first().map_or(0, |run| run.path.len().saturating_sub(1));
-    println!(
+    output::line(format_args!(
         "SGD with momentum {} and learning rate {}, rho {}, {steps} steps from {:?}, coupled",
         toy.momentum, toy.lr, toy.rho, toy.start
-    );
+    ))?;
     let mut paths = Vec::new();
     for (gamma, name) in GAMMAS {
         let run =
@@ -51,7 +52,9 @@ pub(crate) fn toy(options: &ToyOptions) -> Result<(), Error> {
         let points = toy_path(toy, steps, route.as_mut()).map_err(Error::Golden)?;
         let [mu, sigma] = points[steps];
         let (loss, place) = (toy_loss_grad(mu, sigma).0, basin([mu, sigma]));
-        println!("  {name:<16} ends at ({mu:.2}, {sigma:.2}), the {place}, loss {loss:.4}");
+        output::line(format_args!(
+            "  {name:<16} ends at ({mu:.2}, {sigma:.2}), the {place}, loss {loss:.4}"
+        ))?;
         paths.push(Path { label: format!("{name}: {place}, {loss:.3}"), points });
     }
     match &options.plot {

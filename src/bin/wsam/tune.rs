@@ -1,11 +1,10 @@
 //! `wsam tune`: whole steps in several tunings.
 
 use crate::adapters::{chosen, full_name};
-use crate::bench::{Report, finish};
 use crate::error::Error;
-use crate::measured::raw::machine;
 use crate::options::{OutputOptions, TuneOptions};
-use crate::timing::{Timing, progress};
+use crate::results::Results;
+use crate::timing::progress;
 use burn_wsam::engine::Tuning;
 
 pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
@@ -13,26 +12,26 @@ pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
     let gpus = chosen(&options.adapter)?;
     let count = options.workgroup.len() * options.chunk_len.len();
     let progress = progress((count + 1) * gpus.len());
-    let (mut reports, mut fastest) = (Vec::new(), Vec::new());
+    let (mut results, mut fastest) = (Results::default(), Vec::new());
     for gpu in &gpus {
-        let timing = Timing::new(gpu, &options.step, &progress)?;
-        let model = timing.model(&set)?;
-        let tunings = tunings(timing.engine.tuning(), options);
-        let mut rows = timing.tunings(&set, &model, &tunings)?;
-        let median = |place: &usize| rows[*place].quartiles()[1];
-        let places = (0..rows.len()).min_by(|a, b| median(a).total_cmp(&median(b)));
-        fastest.extend(places.map(|place| (full_name(gpu), tunings[place])));
-        rows.push(timing.copy(&set, &model)?);
-        reports.push(Report { machine: machine(&gpu.adapter.get_info()), rows });
+        results.on(gpu, &options.step, &progress, |timing, found| {
+            found.measure(&set.0, |found| {
+                let model = timing.model(&set)?;
+                let tunings = tunings(timing.engine.tuning(), options);
+                let timed = timing.tunings(&set, &model, &tunings, &mut found.failures);
+                let median = timed.iter().map(|(tuning, row)| (row.quartiles()[1], tuning));
+                let best = median.min_by(|(a, _), (b, _)| a.total_cmp(b));
+                fastest.extend(
+                    best.map(|(_, tuning)| format!("{}: fastest with {tuning:?}", full_name(gpu))),
+                );
+                found.rows.extend(timed.into_iter().map(|(_, row)| row));
+                found.rows.push(timing.copy(&set, &model)?);
+                Ok(())
+            });
+        });
     }
     progress.finish_and_clear();
-    finish("tuning", &reports, &OutputOptions { json: options.json, plot: None })?;
-    if !options.json {
-        for (adapter, tuning) in fastest {
-            println!("{adapter}: fastest with {tuning:?}");
-        }
-    }
-    Ok(())
+    results.finish("tuning", &fastest, &OutputOptions { json: options.json, plot: None })
 }
 
 /// Every workgroup with every length of chunks; the rest is the adapter's.

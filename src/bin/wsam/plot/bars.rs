@@ -41,14 +41,16 @@ impl BarsFigure {
     pub(crate) fn new(reports: &[Report]) -> Result<Self, String> {
         let mut panels = Vec::new();
         for report in reports {
-            let mut sets: Vec<_> = report.rows.iter().map(|row| row.set.as_str()).collect();
-            sets.dedup();
-            for set in sets {
-                panels.push(panel(report, set)?);
+            // In the order of their first rows.
+            let mut sets: Vec<&str> = Vec::new();
+            for row in &report.rows {
+                if !sets.contains(&row.set.as_str()) {
+                    sets.push(&row.set);
+                }
             }
-        }
-        if panels.is_empty() {
-            return Err("there is nothing in the reports".to_owned());
+            for set in sets {
+                panels.push(panel(report, set).map_err(|e| format!("{}: {e}", report.source))?);
+            }
         }
         let fastest = |panel: &Panel| {
             let rates = panel.bars.iter().map(|bar| bar.rates[0]);
@@ -63,13 +65,17 @@ impl BarsFigure {
 fn panel(report: &Report, set: &str) -> Result<Panel, String> {
     let rows = || report.rows.iter().filter(|row| row.set == set);
     let roof = rows().find(|row| row.name == "copy").and_then(Row::rates);
-    let roof = roof.ok_or_else(|| format!("{set}: the report has no copy"))?[1];
+    let roof =
+        roof.ok_or_else(|| format!("{set}: the report has no copy with a count of bytes"))?[1];
     let bar = |row: &Row| {
         let rates = row.rates()?;
         let share = row.of_copy.unwrap_or(rates[1] / roof);
         Some(Bar { name: row.name.clone(), rates, share })
     };
-    let bars = rows().filter(|row| row.name != "copy").filter_map(bar).collect();
+    let bars: Vec<_> = rows().filter(|row| row.name != "copy").filter_map(bar).collect();
+    if bars.is_empty() {
+        return Err(format!("{set}: nothing in it but the copy has a count of bytes"));
+    }
     Ok(Panel { title: format!("{set}: {}", report.adapter), roof, bars })
 }
 
@@ -84,7 +90,7 @@ fn colour(name: &str) -> RGBColor {
 
 impl Figure for BarsFigure {
     fn size(&self) -> (u32, u32) {
-        (WIDTH, self.panels.iter().map(height).sum())
+        (WIDTH, self.panels.iter().map(height).fold(0, u32::saturating_add))
     }
 
     fn draw<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>) -> Drawn<DB> {
@@ -100,7 +106,9 @@ impl Figure for BarsFigure {
 }
 
 fn height(panel: &Panel) -> u32 {
-    HEAD + BAR * panel.bars.len() as u32 + FOOT
+    // More rows than fit are refused by `save`.
+    let bars = u32::try_from(panel.bars.len()).unwrap_or(u32::MAX);
+    BAR.saturating_mul(bars).saturating_add(HEAD + FOOT)
 }
 
 fn draw_panel<DB: DrawingBackend>(

@@ -10,6 +10,7 @@ pub(crate) use toy::{Path, ToyFigure};
 
 use crate::error::Error;
 use crate::options::PlotOptions;
+use crate::{output, read};
 use plotters::coord::Shift;
 use plotters::prelude::{
     BitMapBackend, DrawingArea, DrawingAreaErrorKind, DrawingBackend, FontStyle, IntoDrawingArea,
@@ -17,6 +18,7 @@ use plotters::prelude::{
 };
 use plotters::style::register_font;
 use serde_json::Value;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -73,10 +75,19 @@ pub(crate) trait Figure {
 
 pub(crate) type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
+/// The most pixels that a picture has in height.
+const TALLEST: u32 = 20_000;
+
 /// Draws a figure to its file, and says so on stderr.
 pub(crate) fn save(figure: &impl Figure, picture: &Picture) -> Result<(), Error> {
     fn drawn<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> Error {
         Error::Plot(error.to_string())
+    }
+    let (_, height) = figure.size();
+    if height > TALLEST {
+        return Err(Error::Plot(format!(
+            "its rows take {height} pixels, and a picture has at most {TALLEST}; choose with --set"
+        )));
     }
     let fits = register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
     fits.map_err(|_| Error::Plot("its font cannot be read".to_owned()))?;
@@ -93,17 +104,32 @@ pub(crate) fn save(figure: &impl Figure, picture: &Picture) -> Result<(), Error>
             // The backend's own error does not tell the file.
             std::fs::File::create(&picture.path).map_err(written)?;
             let root = BitMapBackend::new(&picture.path, figure.size()).into_drawing_area();
-            figure.draw(&root).and_then(|()| root.present()).map_err(drawn)?;
+            figure.draw(&root).map_err(drawn)?;
+            root.present().map_err(|error| written(io::Error::other(error.to_string())))?;
+            drop(root);
+            whole_png(&picture.path).map_err(written)?;
         }
     }
-    eprintln!("{}", picture.path.display());
+    output::note(format_args!("{}", picture.path.display()));
     Ok(())
+}
+
+/// Whether a PNG has its end. The backend buffers what it writes, and does not report a disk that is
+/// full when the buffer is dropped.
+fn whole_png(path: &std::path::Path) -> io::Result<()> {
+    let mut file = std::fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(());
+    }
+    let mut end = [0; 8];
+    file.seek(SeekFrom::End(-8))?;
+    file.read_exact(&mut end)?;
+    if end.starts_with(b"IEND") { Ok(()) } else { Err(io::Error::other("its end was not written")) }
 }
 
 /// Draws what `bench` or `scaling` found on one adapter or several.
 pub(crate) fn reports(reports: &[Value], picture: &Picture) -> Result<(), Error> {
-    let reports = saved::parse(reports).map_err(Error::Plot)?;
-    figure(&reports, picture)
+    figure(&saved::parse("the measurements", reports).map_err(Error::Plot)?, picture)
 }
 
 fn figure(reports: &[saved::Report], picture: &Picture) -> Result<(), Error> {
@@ -122,14 +148,13 @@ pub(crate) fn again(options: &PlotOptions) -> Result<(), Error> {
     let mut reports = Vec::new();
     for path in &options.reports {
         let bad = |reason: String| Error::Report { path: path.clone(), reason };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Read { path: path.clone(), source })?;
+        let text = read::text(path)?;
         let json: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
         let list = match json {
             Value::Array(list) => list,
             one => vec![one],
         };
-        reports.extend(saved::parse(&list).map_err(bad)?);
+        reports.extend(saved::parse(&path.display().to_string(), &list).map_err(bad)?);
     }
     if !options.set.is_empty() {
         for report in &mut reports {

@@ -1,9 +1,15 @@
 //! Reports, as `measured::rows::json` writes them.
+//!
+//! Every number is held against a range before anything is drawn: axes and ticks have no answer for 0,
+//! infinity or a denormal, and some of them loop for ever.
 
 use serde_json::Value;
+use std::ops::RangeInclusive;
 
 /// One benchmark on one adapter.
 pub(crate) struct Report {
+    /// The file it is from, or what stands for one.
+    pub(crate) source: String,
     pub(crate) bench: String,
     pub(crate) adapter: String,
     pub(crate) rows: Vec<Row>,
@@ -18,8 +24,26 @@ pub(crate) struct Row {
     pub(crate) bytes: Option<f64>,
     /// The rate as a share of the copy's that ran with it.
     pub(crate) of_copy: Option<f64>,
-    pub(crate) counts: Value,
+    pub(crate) counts: Counts,
 }
+
+/// What `scaling` draws by.
+pub(crate) struct Counts {
+    pub(crate) parameters: Option<f64>,
+    pub(crate) tensors: Option<f64>,
+    pub(crate) dispatches: Option<f64>,
+    /// Which of them varies.
+    pub(crate) axis: Option<String>,
+}
+
+/// From a picosecond to thirty years.
+const SECONDS: RangeInclusive<f64> = 1e-12..=1e9;
+/// Up to an exabyte.
+const BYTES: RangeInclusive<f64> = 1.0..=1e18;
+const SHARE: RangeInclusive<f64> = 1e-9..=1e9;
+const COUNT: RangeInclusive<f64> = 1.0..=1e15;
+/// A picture has no room for longer names.
+const LONGEST: usize = 200;
 
 impl Row {
     /// GB/s at the quartiles of time, so the fastest first.
@@ -29,31 +53,111 @@ impl Row {
     }
 }
 
-pub(crate) fn parse(reports: &[Value]) -> Result<Vec<Report>, String> {
-    reports.iter().map(report).collect()
+/// Reads the reports of a source. An error says which report, row and field is wrong, and not the
+/// source.
+pub(crate) fn parse(source: &str, reports: &[Value]) -> Result<Vec<Report>, String> {
+    if reports.is_empty() {
+        return Err("there is no report in it".to_owned());
+    }
+    let parsed = reports.iter().enumerate().map(|(i, json)| {
+        let at = if reports.len() == 1 { String::new() } else { format!("report {}: ", i + 1) };
+        report(source, json).map_err(|reason| format!("{at}{reason}"))
+    });
+    parsed.collect()
 }
 
-fn report(json: &Value) -> Result<Report, String> {
+fn report(source: &str, json: &Value) -> Result<Report, String> {
     let rows = json["rows"].as_array().ok_or("no list of rows: not a report")?;
+    if rows.is_empty() {
+        return Err("its list of rows is empty: nothing to draw".to_owned());
+    }
+    let rows = rows.iter().enumerate().map(|(i, json)| {
+        let names = [&json["set"], &json["name"]].map(|name| name.as_str().unwrap_or("?"));
+        let at = || format!("row {} ({:?} of {:?})", i + 1, cut(names[1]), cut(names[0]));
+        row(json).map_err(|reason| format!("{}: {reason}", at()))
+    });
     Ok(Report {
+        source: source.to_owned(),
         bench: text(json, "bench")?,
         adapter: text(&json["machine"], "adapter")?,
-        rows: rows.iter().map(row).collect::<Result<_, _>>()?,
+        rows: rows.collect::<Result<_, _>>()?,
     })
 }
 
 fn row(json: &Value) -> Result<Row, String> {
-    let name = text(json, "name")?;
-    let time = |quartile| {
-        let seconds = json["seconds"][quartile].as_f64().filter(|seconds| *seconds > 0.0);
-        seconds.ok_or_else(|| format!("{name}: no time at its {quartile}"))
+    let (set, name) = (text(json, "set")?, text(json, "name")?);
+    let time = |quartile: &str| {
+        number(&json["seconds"], "seconds.", quartile, SECONDS)
+            .and_then(|time| time.ok_or_else(|| format!("seconds.{quartile} is missing")))
+            .map_err(|reason| format!("no time at its {quartile}: {reason}"))
     };
     let seconds = [time("quartile_1")?, time("median")?, time("quartile_3")?];
-    let [bytes, of_copy] = ["bytes", "of_copy"].map(|key| json[key].as_f64());
-    let (set, counts) = (text(json, "set")?, json["counts"].clone());
-    Ok(Row { set, name, seconds, bytes, of_copy, counts })
+    if !seconds.is_sorted() {
+        return Err(format!("seconds: quartiles {seconds:?} are not in order"));
+    }
+    let count = |name| {
+        let count = number(&json["counts"], "counts.", name, COUNT)?;
+        match count.filter(|count| count.fract() != 0.0) {
+            Some(count) => Err(format!("counts.{name} is {count}, not a whole number")),
+            None => Ok(count),
+        }
+    };
+    let axis = match &json["counts"]["axis"] {
+        Value::Null => None,
+        Value::String(axis) => Some(axis.clone()),
+        other => return Err(format!("counts.axis is {}, not a word", shown(other))),
+    };
+    Ok(Row {
+        set,
+        name,
+        seconds,
+        bytes: number(json, "", "bytes", BYTES)?,
+        of_copy: number(json, "", "of_copy", SHARE)?,
+        counts: Counts {
+            parameters: count("parameters")?,
+            tensors: count("tensors")?,
+            dispatches: count("dispatches")?,
+            axis,
+        },
+    })
+}
+
+/// A field that holds a number in a range, or nothing.
+fn number(
+    json: &Value,
+    path: &str,
+    name: &str,
+    range: RangeInclusive<f64>,
+) -> Result<Option<f64>, String> {
+    let value = &json[name];
+    match value.as_f64() {
+        None if value.is_null() => Ok(None),
+        Some(number) if range.contains(&number) => Ok(Some(number)),
+        _ => {
+            let (low, high) = range.into_inner();
+            Err(format!("{path}{name} is {}, not a number from {low:e} to {high:e}", shown(value)))
+        }
+    }
 }
 
 fn text(json: &Value, name: &str) -> Result<String, String> {
-    json[name].as_str().map(str::to_owned).ok_or_else(|| format!("no {name} in it: not a report"))
+    let text = json[name].as_str().ok_or_else(|| format!("no {name} in it: not a report"))?;
+    // SVG has no way to write control characters.
+    if text.is_empty() || text.chars().count() > LONGEST || text.contains(char::is_control) {
+        let shown = cut(text);
+        return Err(format!("{name} is {shown:?}, not 1 to {LONGEST} printable characters"));
+    }
+    Ok(text.to_owned())
+}
+
+fn shown(value: &Value) -> String {
+    cut(&value.to_string())
+}
+
+/// The start of a text, for a message.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }

@@ -33,8 +33,10 @@ struct Curve {
 
 impl ScalingFigure {
     pub(crate) fn new(reports: &[Report]) -> Result<Self, String> {
-        let curves = reports.iter().map(curves).collect::<Result<Vec<_>, _>>()?;
-        if curves.is_empty() { Err("there is no report".to_owned()) } else { Ok(Self { curves }) }
+        let curves = reports
+            .iter()
+            .map(|report| curves(report).map_err(|reason| format!("{}: {reason}", report.source)));
+        Ok(Self { curves: curves.collect::<Result<_, _>>()? })
     }
 }
 
@@ -46,19 +48,23 @@ fn curves(report: &Report) -> Result<Curves, String> {
     while let Some(step) = rows.next() {
         let copy = rows.next().filter(|copy| copy.set == step.set && copy.name == "copy");
         let copy = copy.ok_or_else(|| format!("{}: no copy beside the step", step.set))?;
-        let count = |name: &str| {
-            step.counts[name].as_f64().ok_or_else(|| format!("{}: no count of {name}", step.set))
+        let count = |name: &str, count: Option<f64>| {
+            count.ok_or_else(|| format!("{}: no counts.{name}", step.set))
         };
-        let (parameters, tensors) = (count("parameters")?, count("tensors")?);
-        let (curve, number, fixed) = match step.counts["axis"].as_str() {
+        let parameters = count("parameters", step.counts.parameters)?;
+        let tensors = count("tensors", step.counts.tensors)?;
+        let (curve, number, fixed) = match step.counts.axis.as_deref() {
             Some("parameters") => (&mut by_parameters, parameters, tensors),
             Some("tensors") => (&mut by_tensors, tensors, parameters),
-            _ => return Err(format!("{}: no axis", step.set)),
+            axis => {
+                let set = &step.set;
+                return Err(format!("{set}: counts.axis is {axis:?}, not parameters or tensors"));
+            }
         };
         curve.step.push((number, 1e3 * step.seconds[1]));
         curve.floor.push((number, 1e3 * floor(step, copy)?));
         curve.fixed = fixed;
-        dispatches.push(count("dispatches")?);
+        dispatches.push(count("dispatches", step.counts.dispatches)?);
         step_name.clone_from(&step.name);
     }
     dispatches.sort_by(f64::total_cmp);
@@ -71,7 +77,7 @@ fn curves(report: &Report) -> Result<Curves, String> {
 
 fn floor(step: &Row, copy: &Row) -> Result<f64, String> {
     let rate = copy.bytes.zip(step.bytes).map(|(copied, moved)| moved / copied);
-    let ratio = rate.ok_or_else(|| format!("{}: no count of bytes", step.set))?;
+    let ratio = rate.ok_or_else(|| format!("{}: no bytes of the step or the copy", step.set))?;
     Ok(ratio * copy.seconds[1])
 }
 
@@ -80,23 +86,31 @@ const LEGEND: u32 = 26;
 
 impl Figure for ScalingFigure {
     fn size(&self) -> (u32, u32) {
-        (900, 400 + LEGEND * (self.curves.len() as u32 + 1))
+        let lines = u32::try_from(self.curves.len() + 1).unwrap_or(u32::MAX);
+        (900, LEGEND.saturating_mul(lines).saturating_add(400))
     }
 
     fn draw<DB: DrawingBackend>(&self, root: &DrawingArea<DB, Shift>) -> Drawn<DB> {
         root.fill(&plotters::style::WHITE)?;
         let (panels, legend) = root.split_vertically(392);
-        let (left, right) = panels.split_horizontally(450);
         let by = |of: fn(&Curves) -> &Curve| self.curves.iter().map(of).collect::<Vec<_>>();
         let (parameters, tensors) =
             (by(|curves| &curves.by_parameters), by(|curves| &curves.by_tensors));
         // One range for both, of whole decades, so that what is flat looks flat.
         let all = || parameters.iter().chain(&tensors).flat_map(|curve| curve.points());
         let range = decades(all().map(|(_, ms)| *ms));
-        let title = format!("in {} tensors", short(&parameters[0].fixed));
-        panel(&left, &title, "parameters", &parameters, range)?;
-        let title = format!("{} parameters", short(&tensors[0].fixed));
-        panel(&right, &title, "tensors", &tensors, range)?;
+        let fixed = |curves: &[&Curve]| {
+            // A report may have points on one of the axes only.
+            let drawn = curves.iter().find(|curve| !curve.step.is_empty());
+            drawn.map(|curve| short(&curve.fixed))
+        };
+        let (left, right) = panels.split_horizontally(450);
+        if let Some(fixed) = fixed(&parameters) {
+            panel(&left, &format!("in {fixed} tensors"), "parameters", &parameters, range)?;
+        }
+        if let Some(fixed) = fixed(&tensors) {
+            panel(&right, &format!("{fixed} parameters"), "tensors", &tensors, range)?;
+        }
 
         let style = TextStyle::from((FONT, 15).into_font());
         let style = style.pos(Pos::new(HPos::Left, VPos::Center));
@@ -120,10 +134,11 @@ impl Curve {
     }
 }
 
-/// Powers of ten around the values.
+/// Powers of ten around the values, at least a decade apart: an axis of no length has no ticks.
 fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values.fold((f64::MAX, 0.0_f64), |(low, high), x| (low.min(x), high.max(x)));
-    (10_f64.powf(low.log10().floor()), 10_f64.powf(high.log10().ceil()))
+    let (low, high) = (low.log10().floor(), high.log10().ceil());
+    (10_f64.powf(low), 10_f64.powf(high.max(low + 1.0)))
 }
 
 fn panel<DB: DrawingBackend>(
