@@ -155,7 +155,7 @@ impl Run {
             return Err(format!("step {step} was skipped and changed the weights"));
         }
         let got = self.model.read();
-        near(&format!("step {step}"), &got, self.oracle.weights(), self.places())?;
+        near(&format!("step {step}"), &got, self.oracle.weights(), self.rounding())?;
         if self.case[PRECISION] == 1 && self.case[MASTERS] == 0 {
             // The next step begins with the rounded weights.
             let mut weights = self.oracle.weights().to_vec();
@@ -165,12 +165,15 @@ impl Run {
         Ok(())
     }
 
-    /// Half last places of f16 that a weight may be off by. Burn's optimizers compute in f16 themselves.
-    fn places(&self) -> f64 {
-        match (self.case[PRECISION], self.case[BASE]) {
-            (0, _) => 0.0,
-            (_, BURN) => 8.0,
-            _ => 1.001,
+    /// What rounding to f16 may add to a weight.
+    fn rounding(&self) -> Rounding {
+        match (self.case[PRECISION], self.case[BASE], self.case[LEAN]) {
+            (0, ..) => Rounding::NONE,
+            // Burn's optimizers compute in f16 themselves, with terms of order 1.
+            (_, BURN, _) => Rounding { places: 8.0, of_at_least: 1.0 },
+            // A lean step also rounds what it keeps between its halves, which is of order 1.
+            (_, _, 1) => Rounding { places: 2.002, of_at_least: 1.0 },
+            _ => Rounding { places: 1.001, of_at_least: 0.0 },
         }
     }
 
@@ -184,10 +187,11 @@ impl Run {
         let (parts, bad) = (self.parts(), self.bad_pass(step));
         let draws = self.case[MASKS] == 1 && self.case[CALLS] != 1;
         let lean = self.case[LEAN] == 1;
-        let perturbed_places = if self.case[ROUNDING] == 1 {
-            2.001
-        } else {
-            f64::from(u8::from(self.case[PRECISION] == 1)) * 1.001
+        let perturbed_rounding = match (self.case[PRECISION], self.case[ROUNDING]) {
+            (0, _) => Rounding::NONE,
+            (_, 0) => Rounding { places: 1.001, of_at_least: 0.0 },
+            // Stochastic rounding goes to either neighbour.
+            _ => Rounding { places: 2.002, of_at_least: 0.0 },
         };
         let device = self.model.single.val().device().inner();
         let model = self.model.clone();
@@ -218,7 +222,7 @@ impl Run {
                 let ascended = seen.passes[0].as_ref().map(|g| oracle.ascent(g));
                 match ascended {
                     Some(Ok(perturbed)) if bad != Some(0) => {
-                        let near = near("w + e_w", &model.read(), &perturbed, perturbed_places);
+                        let near = near("w + e_w", &model.read(), &perturbed, perturbed_rounding);
                         seen.error = seen.error.take().or(near.err());
                         want = Some(perturbed);
                     }
@@ -321,20 +325,33 @@ pub(super) fn case(target: &Target, case: &Case) -> Result<(), String> {
             for step in 0..STEPS {
                 other.step(step).map_err(|error| format!("the other route: {error}"))?;
             }
-            let places = 4.0 * run.places();
-            near("the other route", &run.model.read(), &other.model.read(), places)?;
+            // Each step may end next to a tie, which the routes round to either side.
+            let Rounding { places, of_at_least } = run.rounding();
+            let rounding = Rounding { places: 2.0 * STEPS as f64 * places, of_at_least };
+            near("the other route", &run.model.read(), &other.model.read(), rounding)?;
         }
     }
     Ok(())
 }
 
-/// Equal within f32's rounding over some steps; the tensor in half precision within so many half last places.
-fn near(what: &str, got: &Tensors, want: &[Vec<f64>], places: f64) -> Result<(), String> {
+/// So many half last places of f16, of the value or of this magnitude.
+#[derive(Clone, Copy)]
+struct Rounding {
+    places: f64,
+    of_at_least: f64,
+}
+
+impl Rounding {
+    const NONE: Self = Self { places: 0.0, of_at_least: 0.0 };
+}
+
+/// Equal within f32's rounding over some steps; the tensor in half precision within its rounding, too.
+fn near(what: &str, got: &Tensors, want: &[Vec<f64>], rounding: Rounding) -> Result<(), String> {
     for (tensor, (got, want)) in got.iter().zip(want).enumerate() {
-        let places = if tensor == 1 { places } else { 0.0 };
+        let Rounding { places, of_at_least } = if tensor == 1 { rounding } else { Rounding::NONE };
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
-            let allowed = 3e-6 + 3e-5 * want.abs() + places * want.abs() / 2048.0;
-            let right = (got - want).abs() <= allowed;
+            let rounded = places * want.abs().max(of_at_least) / 2048.0;
+            let right = (got - want).abs() <= 3e-6 + 3e-5 * want.abs() + rounded;
             if !right {
                 return Err(format!("{what}: tensor {tensor}[{i}] is {got} for {want}"));
             }
