@@ -2,15 +2,14 @@
 
 #[cfg(feature = "train")]
 use super::Recorded;
-use super::{check_known, entries, failed, parameters};
+use super::{Entry, check_known, entries, failed, parameters};
 use crate::burn::error::WsamError;
 use crate::burn::optimizer::Wsam;
 use burn::module::{Module, ParamId};
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
-use burn::tensor::Bytes;
-#[cfg(feature = "train")]
-use burn::tensor::TensorData;
+use burn::tensor::{Bytes, DType, TensorData};
 use burn_pack::{Reader, Writer};
+use std::collections::BTreeMap;
 
 /// In a learner's checkpoint: a Burn optimizer's own record as bytes, at one of the parameters.
 #[cfg(feature = "train")]
@@ -38,6 +37,21 @@ pub(in crate::burn) fn without_ids(
     OptimizerRecord::from_bytes(writer.into_bytes().map_err(failed)?).map_err(failed)
 }
 
+/// Refuses states in half precision: Burn 0.22.1 loads them as `f32`, and panics when they meet a gradient.
+fn check_precision(entries: &BTreeMap<u64, Entry>) -> Result<(), WsamError> {
+    let half = |data: &&TensorData| matches!(data.dtype(), DType::F16 | DType::BF16);
+    let found =
+        entries.iter().find_map(|(id, entry)| Some((id, entry.tensors.values().find(half)?)));
+    match found {
+        Some((id, data)) => Err(failed(format!(
+            "the Burn optimizer's state of parameter {id} is {:?}, which Burn 0.22.1 cannot load: it makes f32 of \
+             it, and the next step would panic; train with parameters in f32, or start the optimizer anew",
+            data.dtype()
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl Wsam {
     /// Takes a Burn optimizer's own record, which it judges by itself: what does not fit its kind is
     /// left out, and those parameters start anew.
@@ -49,6 +63,7 @@ impl Wsam {
         let copy = |bytes: &Bytes| Bytes::from_bytes_vec(bytes.to_vec());
         let entries = entries(Reader::from_bytes(copy(&bytes)).map_err(failed)?)?;
         check_known(&parameters(model), &entries)?;
+        check_precision(&entries)?;
         let record = OptimizerRecord::from_bytes(bytes).map_err(failed)?;
         self.load_external(record);
         Ok(())

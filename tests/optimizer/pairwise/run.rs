@@ -298,9 +298,19 @@ pub(super) fn case(target: &Target, case: &Case) -> Result<(), String> {
     let mut resumed = Run::new(&case, target)?;
     resumed.model = run.model.clone();
     let bytes = run.optim.into_bytes(&run.model).map_err(text)?;
-    resumed.optim.from_bytes(&resumed.model, bytes).map_err(text)?;
+    let loaded = resumed.optim.from_bytes(&resumed.model, bytes);
+    // Burn 0.22.1 loads its optimizers' half-precision states in another type, and panics at their next step.
+    let cannot_resume = case[BASE] == BURN && case[PRECISION] == 1;
+    match loaded {
+        Err(error) if cannot_resume && error.to_string().contains("F16") => {}
+        loaded if cannot_resume => return Err(format!("a half-precision state: {loaded:?}")),
+        loaded => loaded.map_err(text)?,
+    }
     for step in SAVED..STEPS {
         run.step(step)?;
+        if cannot_resume {
+            continue;
+        }
         let (result, _) = resumed.take(step, &mut Seen::default())?;
         result.map_err(text)?;
         if resumed.model.read() != run.model.read() {
@@ -310,7 +320,7 @@ pub(super) fn case(target: &Target, case: &Case) -> Result<(), String> {
     let counts = |run: &Run| -> Result<_, String> {
         Ok((run.optim.skipped_steps().map_err(text)?, run.optim.loss_scale().to_bits()))
     };
-    if counts(&run)? != counts(&resumed)? {
+    if !cannot_resume && counts(&run)? != counts(&resumed)? {
         return Err(format!("{:?}, resumed {:?}", counts(&run)?, counts(&resumed)?));
     }
     let skips = run.bad_pass(BAD).is_some_and(|pass| pass == 0 || case[NON_FINITE] != 1);
