@@ -6,6 +6,7 @@ mod error;
 mod external;
 mod forms;
 mod groups;
+mod halves;
 mod loss_scale;
 mod masks;
 mod optimizer;
