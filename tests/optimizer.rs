@@ -32,6 +32,8 @@ mod records;
 mod replicas;
 #[path = "optimizer/reports.rs"]
 mod reports;
+#[path = "optimizer/resume.rs"]
+mod resume;
 #[path = "optimizer/sharpness.rs"]
 mod sharpness;
 
@@ -81,6 +83,10 @@ const TESTS: &[(&str, Test)] = &[
     ("a run resumes bit for bit", records::resume),
     ("records in files and on both routes", records::files_and_routes),
     ("records of Burn's own optimizers", records::takeover),
+    ("every configuration resumes bit for bit", resume::whole),
+    ("records of version 0.1", resume::version_0_1),
+    ("damaged values of a run", resume::damaged),
+    ("a record's file may go", resume::files_that_go),
     ("records that do not fit", records::misfits),
     ("records of a part", records::partly),
     ("a report tells the truth", reports::report),

@@ -14,6 +14,7 @@ mod rates;
 mod record;
 mod report;
 mod route;
+mod run_state;
 mod runner;
 pub mod sharpness;
 mod slots;

@@ -74,11 +74,16 @@ pub struct Wsam {
     groups: Vec<ParamGroup>,
     /// The base optimizer, if it is one of Burn's.
     external: Option<External>,
-    options: Options,
+    pub(super) options: Options,
+    /// Steps that were begun.
+    pub(super) steps: u64,
     /// Steps taken with a mask seed.
-    masked: u64,
+    pub(super) masked: u64,
     /// Steps that were left out, of those that are settled.
-    skipped: u64,
+    pub(super) skipped: u64,
+    /// Whether each of the last steps of a run that was resumed was taken whole, for the loss scale to learn
+    /// from.
+    pub(super) unlearned: Vec<bool>,
     device: Device,
     route: Route,
     way: Way,
@@ -127,8 +132,10 @@ impl Wsam {
             groups,
             external,
             options,
+            steps: 0,
             masked: 0,
             skipped: 0,
+            unlearned: Vec::new(),
             device,
             route,
             way,
@@ -346,6 +353,7 @@ impl Wsam {
     ) -> Result<(&mut Way, Option<&mut External>, Context<'_>), WsamError> {
         let inv_scale = self.loss_scale().recip();
         self.settle()?;
+        self.steps = self.steps.wrapping_add(1);
         let (way, external, context) = self.parts();
         Ok((way, external, Context { inv_scale, ..context }))
     }

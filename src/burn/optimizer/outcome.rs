@@ -44,7 +44,7 @@ impl Wsam {
         }
     }
 
-    fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {
+    pub(in crate::burn) fn last_outcome(&self) -> Result<Option<Settled>, WsamError> {
         match &self.way {
             Way::TensorOps(ops) => ops.last_outcome(),
             #[cfg(feature = "fused-wsam")]
@@ -53,12 +53,13 @@ impl Wsam {
     }
 
     /// Learns from the last step.
-    pub(super) fn settle(&mut self) -> Result<(), WsamError> {
+    pub(in crate::burn) fn settle(&mut self) -> Result<(), WsamError> {
         let settled = match &mut self.way {
             Way::TensorOps(ops) => ops.settle()?,
             #[cfg(feature = "fused-wsam")]
             Way::Fused(fused) => fused.settle()?,
         };
+        self.learn_pending();
         if let Some(settled) = settled {
             self.skipped += settled.uncounted();
             if let Some(scale) = &mut self.options.loss_scale {

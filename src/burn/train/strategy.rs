@@ -42,7 +42,9 @@ where
         let (train, valid) = (train.to_device(&device), valid.to_device(&device.clone().inner()));
         learner.fork(&device);
         shared.begin(&interrupter);
-        let run = Run::begin(shared, &self.training.plan, self.loss.as_deref(), learner);
+        let is_resumed = starting_epoch > 1;
+        let run =
+            Run::begin(shared, &self.training.plan, self.loss.as_deref(), learner, is_resumed);
         let mut run = match run {
             Ok(run) => run,
             Err((model, error)) => {

@@ -1,0 +1,147 @@
+//! What an optimizer carries from step to step beside the states of parameters, and its form in records.
+
+use super::error::WsamError;
+use super::optimizer::Wsam;
+use crate::method::Outcome;
+use burn_pack::Scalar;
+
+/// Names of all values in a record. They begin with what no parameter's id is, so that they cannot be
+/// taken for a parameter's; Burn's own optimizers ignore them. In a learner's checkpoint they stand
+/// behind a parameter's id.
+pub(super) const FIELDS: [&str; 6] = [STEPS, SKIPPED, MASK_STEPS, SCALE, GOOD_STEPS, PENDING];
+
+const STEPS: &str = "wsam.run.steps";
+const SKIPPED: &str = "wsam.run.skipped";
+const MASK_STEPS: &str = "wsam.run.mask_steps";
+const SCALE: &str = "wsam.run.loss_scale";
+const GOOD_STEPS: &str = "wsam.run.loss_scale_good_steps";
+const PENDING: &str = "wsam.run.loss_scale_pending";
+
+/// Counts beyond any training, and safe to count on from.
+pub(super) const MOST_STEPS: u64 = 1 << 53;
+/// One bit of [`PENDING`] marks the end.
+const MOST_PENDING: usize = 63;
+
+/// Values of an optimizer that belong to none of its parameters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct RunState {
+    /// Steps that were begun, of whatever model.
+    pub(super) steps: u64,
+    /// Steps that were skipped, the last one included.
+    pub(super) skipped: u64,
+    /// Steps for which seeds of masks were drawn.
+    pub(super) mask_steps: u64,
+    /// If losses are scaled.
+    pub(super) loss_scale: Option<ScaleState>,
+}
+
+/// Where a loss scale is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct ScaleState {
+    pub(super) scale: f64,
+    /// Steps in a row that were taken, since the scale last moved.
+    pub(super) good_steps: usize,
+    /// Outcomes of the last steps that the scale has not learned from yet, in their order: whether each
+    /// was taken whole. A step learns from the last one while it runs, so that a resumed run must, too.
+    pub(super) pending: Vec<bool>,
+}
+
+impl RunState {
+    /// By the names of a record.
+    pub(super) fn scalars(&self) -> Result<Vec<(&'static str, Scalar)>, WsamError> {
+        let mut scalars = vec![
+            (STEPS, Scalar::from(self.steps)),
+            (SKIPPED, Scalar::from(self.skipped)),
+            (MASK_STEPS, Scalar::from(self.mask_steps)),
+        ];
+        if let Some(ScaleState { scale, good_steps, pending }) = &self.loss_scale {
+            if pending.len() > MOST_PENDING {
+                let len = pending.len();
+                return Err(wrong(PENDING, format!("{len} outcomes, more than {MOST_PENDING}")));
+            }
+            let bits = pending.iter().fold(1, |bits: u64, whole| bits << 1 | u64::from(*whole));
+            scalars.push((SCALE, Scalar::from(*scale)));
+            scalars.push((GOOD_STEPS, Scalar::from(*good_steps as u64)));
+            scalars.push((PENDING, Scalar::from(bits)));
+        }
+        Ok(scalars)
+    }
+
+    /// Out of a record; `None` for one that holds nothing of it, as those of version 0.1 and of Burn's own
+    /// optimizers.
+    pub(super) fn from_scalars(
+        find: impl Fn(&str) -> Option<Scalar>,
+    ) -> Result<Option<Self>, WsamError> {
+        if find(STEPS).is_none() {
+            return Ok(None);
+        }
+        let count = |name: &'static str| {
+            let found = find(name).and_then(|scalar| u64::try_from(scalar).ok());
+            let found = found.filter(|count| *count <= MOST_STEPS);
+            found.ok_or_else(|| wrong(name, "no count in 0..=2^53".to_owned()))
+        };
+        let loss_scale = match find(SCALE) {
+            None => None,
+            Some(scale) => {
+                let scale = f64::try_from(scale).ok().filter(|scale| scale.is_finite());
+                let scale = scale.ok_or_else(|| wrong(SCALE, "no finite number".to_owned()))?;
+                let good_steps = usize::try_from(count(GOOD_STEPS)?).unwrap_or(usize::MAX);
+                let bits = find(PENDING).and_then(|scalar| u64::try_from(scalar).ok());
+                let bits = bits.filter(|bits| *bits > 0);
+                let bits = bits.ok_or_else(|| wrong(PENDING, "no outcomes".to_owned()))?;
+                let pending = (0..bits.ilog2()).rev().map(|place| bits >> place & 1 == 1);
+                Some(ScaleState { scale, good_steps, pending: pending.collect() })
+            }
+        };
+        let (steps, skipped, mask_steps) = (count(STEPS)?, count(SKIPPED)?, count(MASK_STEPS)?);
+        Ok(Some(Self { steps, skipped, mask_steps, loss_scale }))
+    }
+}
+
+fn wrong(name: &str, found: String) -> WsamError {
+    WsamError::Record { reason: format!("{name} holds {found}") }
+}
+
+impl Wsam {
+    /// As it is between two steps. Waits for the last one.
+    pub(super) fn run_state(&self) -> Result<RunState, WsamError> {
+        let loss_scale = match &self.options.loss_scale {
+            None => None,
+            Some(loss_scale) => {
+                let mut state = loss_scale.state();
+                state.pending.clone_from(&self.unlearned);
+                let last = self.last_outcome()?;
+                state.pending.extend(last.map(|last| last.outcome == Outcome::Whole));
+                Some(state)
+            }
+        };
+        Ok(RunState {
+            steps: self.steps,
+            skipped: self.skipped_steps()?,
+            mask_steps: self.masked,
+            loss_scale,
+        })
+    }
+
+    /// Goes on from there. Call it when the last step is settled. A loss scale is taken where one is
+    /// configured that moves.
+    pub(super) fn set_run_state(&mut self, state: RunState) {
+        let RunState { steps, skipped, mask_steps, loss_scale } = state;
+        (self.steps, self.skipped, self.masked) = (steps, skipped, mask_steps);
+        self.unlearned.clear();
+        if let (Some(own), Some(state)) = (&mut self.options.loss_scale, loss_scale) {
+            own.resume(state.scale, state.good_steps);
+            self.unlearned = state.pending;
+        }
+    }
+
+    /// Lets the loss scale learn from the outcomes that came with a record.
+    pub(super) fn learn_pending(&mut self) {
+        let unlearned = std::mem::take(&mut self.unlearned);
+        if let Some(scale) = &mut self.options.loss_scale {
+            for whole in unlearned {
+                scale.update(if whole { Outcome::Whole } else { Outcome::Skipped });
+            }
+        }
+    }
+}
