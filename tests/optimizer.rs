@@ -26,6 +26,8 @@ mod nets;
 mod non_finite;
 #[path = "optimizer/oracle.rs"]
 mod oracle;
+#[path = "optimizer/quantised.rs"]
+mod quantised;
 #[path = "optimizer/records.rs"]
 mod records;
 #[path = "optimizer/replicas.rs"]
@@ -97,6 +99,9 @@ const TESTS: &[(&str, Test)] = &[
     ("a loss off the graph", misuse::no_autodiff),
     ("a foreign ascent", misuse::foreign_ascent),
     ("another device", misuse::another_device),
+    ("quantised parameters pass through steps", quantised::steps),
+    ("quantised parameters pass through records", quantised::records),
+    ("quantised parameters pass through measures", quantised::measures),
     ("the loss's rise on a quadratic", sharpness::rise),
     ("eigenvalues of a known Hessian", sharpness::eigenvalues),
     ("sharpness of tied and frozen parameters", sharpness::tied_and_frozen),

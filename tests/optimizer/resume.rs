@@ -147,6 +147,10 @@ impl Case<'_> {
         same(&format!("{what}: saving changes the run"), &saving, &want)?;
 
         for (at, (weights, record, file)) in saved.into_iter().enumerate() {
+            // Behind a step that was taken, one that was skipped, the next one, and one that fell back.
+            if ![1, 3, 4, 6].contains(&at) {
+                continue;
+            }
             let fresh = Dropping::new(self.target);
             let model = fresh.load_record(ModuleRecord::from_bytes(weights).map_err(text)?);
             let mut optim = self.init()?;
