@@ -41,6 +41,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a checkpoint that is deleted under way", resume::deleted),
     ("masks of a training go on", resume::masks),
     ("a checkpoint of version 0.1", resume::version_0_1),
+    ("a quantised layer in a training", resume::quantised),
     ("a checkpoint of Burn's own is taken over", resume::takeover),
     ("a checkpoint of another optimizer is refused", resume::refused),
     ("early stopping", stops::early),

@@ -5,7 +5,7 @@ use super::forms::{Form, of_type};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Shape, Tensor};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A parameter that takes part in a step.
 #[derive(Debug)]
@@ -274,12 +274,14 @@ pub(crate) fn weights<F: Form, M: Module>(
     names: &[(ParamId, String)],
 ) -> Result<Vec<F::Tensor>, WsamError> {
     struct Find<F: Form> {
+        /// Not found yet.
+        wanted: HashSet<ParamId>,
         found: HashMap<ParamId, F::Tensor>,
         error: Option<WsamError>,
     }
     impl<F: Form> ModuleVisitor for Find<F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.error.is_some() || self.found.contains_key(&param.id) {
+            if self.error.is_some() || !self.wanted.remove(&param.id) {
                 return;
             }
             match F::hold(param.val().without_autodiff()) {
@@ -288,7 +290,8 @@ pub(crate) fn weights<F: Form, M: Module>(
             }
         }
     }
-    let mut find = Find::<F> { found: HashMap::new(), error: None };
+    let wanted = names.iter().map(|(id, _)| *id).collect();
+    let mut find = Find::<F> { wanted, found: HashMap::new(), error: None };
     module.visit(&mut find);
     if let Some(error) = find.error {
         return Err(error);
@@ -366,14 +369,19 @@ fn checkpointed<const D: usize>(tensor: Tensor<D>, strategy: Strategy) -> Tensor
     }
 }
 
-/// The module with every parameter copied to memory of its own.
+/// The module with every parameter copied to memory of its own. Quantised parameters take no part in
+/// steps, so theirs is their own already.
 #[cfg(feature = "fused-wsam")]
 pub(crate) fn detach<M: Module>(module: M) -> M {
     struct Detach;
     impl ModuleMapper for Detach {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let value = param.val();
+            if !value.dtype().is_float() {
+                return param;
+            }
             // x - 0 is x for every x.
-            let copy = param.val().without_autodiff().sub_scalar(0.0);
+            let copy = value.without_autodiff().sub_scalar(0.0);
             replace(param, |_| copy, None)
         }
     }

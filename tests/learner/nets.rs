@@ -79,7 +79,7 @@ pub(crate) struct Net {
     pub(crate) b: Linear,
     frozen: Linear,
     late: Linear,
-    never: Linear,
+    pub(crate) never: Linear,
 }
 
 impl Net {

@@ -5,9 +5,11 @@ use crate::bench::{Folder, bases, differ, equal, rate, trained, training};
 use crate::loops;
 use crate::nets::{ITERATIONS, Net};
 use crate::tools::{close, fork};
-use burn::module::Module;
+use burn::module::{Module, Quantizer};
+use burn::nn::LinearConfig;
 use burn::optim::LionConfig;
-use burn::tensor::Device;
+use burn::tensor::quantization::{Calibration, QuantValue};
+use burn::tensor::{DType, Device};
 use burn::train::checkpoint::KeepLastNCheckpoints;
 use burn::train::{ExecutionStrategy, Learner, TrainingError, TrainingStrategy};
 use burn_pack::Reader;
@@ -271,4 +273,48 @@ pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
         close("the whole run", &fork(&resumed), &fork(&whole))?;
     }
     Ok(())
+}
+
+/// A quantised layer stays as it is, through steps, checkpoints and a resumed training.
+pub(crate) fn quantised(target: &Target) -> Result<(), String> {
+    let scheme = target.device.settings().quantization.scheme.with_value(QuantValue::Q8S);
+    let net = |seed| {
+        let mut net = Net::new(seed, &target.device);
+        let mut quantizer = Quantizer::new(Calibration::MinMax, scheme);
+        // It has no gradient, so that it may be of any type.
+        net.never = LinearConfig::new(8, 8).init(&target.device).quantize_weights(&mut quantizer);
+        net
+    };
+    let bytes = |what: &str, net: &Net| {
+        let weight = net.never.weight.val().without_autodiff();
+        match weight.dtype() {
+            DType::QFloat(_) => Ok(weight.into_data().as_bytes().to_vec()),
+            other => Err(format!("the quantised weight of {what} is {other:?}")),
+        }
+    };
+    let folder = Folder::new();
+    let launch = |epochs: usize, net: Net, from: Option<usize>| {
+        let wsam = target.wsam(&WsamConfig::new(SgdBaseConfig::new().into()))?;
+        let mut training = training(&folder, epochs)
+            .with_default_checkpointers()
+            .with_training_strategy(wsam.strategy());
+        if let Some(epoch) = from {
+            training = training.checkpoint(epoch);
+        }
+        trained(training.launch(wsam.learner(net, rate())))
+    };
+    let start = net(7);
+    let want = bytes("the start", &start)?;
+    let whole = launch(2, start, None)?;
+    let resumed = launch(2, net(8), Some(1))?;
+    for (what, net) in [("the training", &whole), ("the resumed one", &resumed)] {
+        if bytes(what, net)? != want {
+            return Err(format!("a quantised layer changed in {what}"));
+        }
+    }
+    let weights = |net: &Net| net.b.weight.val().into_data();
+    match weights(&whole) == weights(&resumed) {
+        true => Ok(()),
+        false => Err("the resumed training went elsewhere".to_owned()),
+    }
 }

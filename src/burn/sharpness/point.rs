@@ -107,7 +107,8 @@ impl ModuleVisitor for Trainable {
         let value = param.val();
         let len = value.shape().num_elements();
         self.autodiff |= value.is_autodiff();
-        if value.is_require_grad() && len > 0 && self.seen.insert(param.id) {
+        let trains = value.is_require_grad() && value.dtype().is_float();
+        if trains && len > 0 && self.seen.insert(param.id) {
             self.names.push((param.id, self.path.to_string()));
             self.weights.push(value.without_autodiff().reshape([len]));
         }

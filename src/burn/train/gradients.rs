@@ -30,7 +30,8 @@ pub(super) fn trainable<M: Module>(model: &M) -> HashSet<ParamId> {
     struct Find(HashSet<ParamId>);
     impl ModuleVisitor for Find {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if param.is_require_grad() {
+            // A quantised parameter takes no steps, whatever it was before it was quantised.
+            if param.is_require_grad() && param.val().dtype().is_float() {
                 self.0.insert(param.id);
             }
         }
