@@ -8,6 +8,7 @@ use burn_pack::Scalar;
 /// Names of all values in a record. They begin with what no parameter's id is, so that they cannot be
 /// taken for a parameter's; Burn's own optimizers ignore them. In a learner's checkpoint they stand
 /// behind a parameter's id.
+#[cfg(feature = "train")]
 pub(super) const FIELDS: [&str; 6] = [STEPS, SKIPPED, MASK_STEPS, SCALE, GOOD_STEPS, PENDING];
 
 const STEPS: &str = "wsam.run.steps";

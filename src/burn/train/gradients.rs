@@ -40,3 +40,17 @@ pub(super) fn trainable<M: Module>(model: &M) -> HashSet<ParamId> {
     model.visit(&mut find);
     find.0
 }
+
+/// Whether a parameter is quantised.
+pub(super) fn has_quantised<M: Module>(model: &M) -> bool {
+    struct Find(bool);
+    impl ModuleVisitor for Find {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            // One that has no value yet will be made by its initialiser, which quantises nothing.
+            self.0 |= param.is_initialized() && !param.val().dtype().is_float();
+        }
+    }
+    let mut find = Find(false);
+    model.visit(&mut find);
+    find.0
+}
