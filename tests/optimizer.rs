@@ -34,12 +34,16 @@ mod non_finite;
 mod oracle;
 #[path = "optimizer/pairwise.rs"]
 mod pairwise;
+#[path = "optimizer/quantised.rs"]
+mod quantised;
 #[path = "optimizer/records.rs"]
 mod records;
 #[path = "optimizer/replicas.rs"]
 mod replicas;
 #[path = "optimizer/reports.rs"]
 mod reports;
+#[path = "optimizer/resume.rs"]
+mod resume;
 #[path = "optimizer/shared_ids.rs"]
 mod shared_ids;
 #[path = "optimizer/sharpness.rs"]
@@ -104,6 +108,10 @@ const TESTS: &[(&str, Test)] = &[
     ("a run resumes bit for bit", records::resume),
     ("records in files and on both routes", records::files_and_routes),
     ("records of Burn's own optimizers", records::takeover),
+    ("every configuration resumes bit for bit", resume::whole),
+    ("records of version 0.1", resume::version_0_1),
+    ("damaged values of a run", resume::damaged),
+    ("a record's file may go", resume::files_that_go),
     ("records that do not fit", records::misfits),
     ("records of a part", records::partly),
     ("a report tells the truth", reports::report),
@@ -114,6 +122,9 @@ const TESTS: &[(&str, Test)] = &[
     ("a loss off the graph", misuse::no_autodiff),
     ("a foreign ascent", misuse::foreign_ascent),
     ("another device", misuse::another_device),
+    ("quantised parameters pass through steps", quantised::steps),
+    ("quantised parameters pass through records", quantised::records),
+    ("quantised parameters pass through measures", quantised::measures),
     ("the loss's rise on a quadratic", sharpness::rise),
     ("eigenvalues of a known Hessian", sharpness::eigenvalues),
     ("sharpness of tied and frozen parameters", sharpness::tied_and_frozen),

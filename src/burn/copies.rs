@@ -142,14 +142,19 @@ pub(crate) fn with_ids<M: Module>(module: M, id: impl FnMut(ParamId) -> ParamId)
     module.map(&mut Rename(id))
 }
 
-/// The module with every parameter copied to memory of its own.
+/// The module with every parameter copied to memory of its own. Quantised parameters take no part in steps, so
+/// theirs is their own already.
 #[cfg(feature = "fused-wsam")]
 pub(crate) fn detach<M: Module>(module: M) -> M {
     struct Detach;
     impl ModuleMapper for Detach {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let value = param.val();
+            if !value.dtype().is_float() {
+                return param;
+            }
             // x - 0 is x for every x.
-            let copy = param.val().without_autodiff().sub_scalar(0.0);
+            let copy = value.without_autodiff().sub_scalar(0.0);
             replace(param, |_| copy)
         }
     }

@@ -1,6 +1,7 @@
 //! How a route holds tensors, and the types that it computes in.
 
 use super::error::WsamError;
+use super::halves::rounds_to;
 use burn::tensor::{DType, FloatDType, Shape, Tensor};
 
 /// How a route holds tensors, whatever their rank.
@@ -26,10 +27,13 @@ pub(crate) fn computed_in(dtype: DType) -> DType {
 
 /// Master weights of a parameter in half precision, `weight` in `f32`: those there are, where the weight is
 /// their rounded copy, and the weight where it is something else.
+///
+/// Burn's cast is asked as well, for devices that do not round to the nearest. It cannot be asked alone: see
+/// [`halves`](super::halves).
 pub(crate) fn reconciled(weight: Tensor<1>, dtype: DType, master: Option<Tensor<1>>) -> Tensor<1> {
     let Some(master) = master else { return weight };
     let copy = of_type(of_type(master.clone(), dtype), weight.dtype());
-    let same = copy.equal(weight.clone());
+    let same = rounds_to(&master, &weight, dtype).bool_or(copy.equal(weight.clone()));
     weight.mask_where(same, master)
 }
 

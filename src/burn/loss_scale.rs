@@ -1,5 +1,6 @@
 //! Loss scaling: a loss is multiplied so that its small gradients survive, and the kernels divide.
 
+use super::run_state::ScaleState;
 use crate::method::{InvalidHyperparameter, Outcome};
 use burn::config::Config;
 
@@ -67,6 +68,20 @@ impl LossScale {
         self.scale
     }
 
+    /// Where it is, for a record.
+    pub(super) fn state(&self) -> ScaleState {
+        ScaleState { scale: self.scale, good_steps: self.taken, pending: Vec::new() }
+    }
+
+    /// Goes on from there. A scale that never moves is the configuration's.
+    pub(super) fn resume(&mut self, scale: f64, good_steps: usize) {
+        let LossScaleConfig { growth, backoff, .. } = self.config;
+        if growth != 1.0 || backoff != 1.0 {
+            self.scale = scale.clamp(LARGEST.recip(), LARGEST);
+            self.taken = good_steps;
+        }
+    }
+
     /// After a step, in the order of the steps.
     pub(crate) fn update(&mut self, outcome: Outcome) {
         if outcome != Outcome::Whole {
@@ -75,7 +90,8 @@ impl LossScale {
             return;
         }
         self.taken += 1;
-        if self.taken == self.config.interval {
+        // A record's count may be beyond the interval of this configuration.
+        if self.taken >= self.config.interval {
             self.scale = (self.scale * self.config.growth).min(LARGEST);
             self.taken = 0;
         }

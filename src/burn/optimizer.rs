@@ -77,14 +77,14 @@ pub struct Wsam {
     groups: Vec<ParamGroup>,
     /// The base optimizer, if it is one of Burn's.
     external: Option<External>,
-    options: Options,
+    pub(super) options: Options,
     /// Steps taken, by whatever model. A step is counted when it is submitted; [`Wsam::resolve_outcomes`]
     /// takes a skipped one back. The random numbers of a step (masks, stochastic rounding) follow from it.
-    steps: u64,
+    pub(super) steps: u64,
     /// Steps skipped, of those whose outcome was read.
-    skipped: u64,
+    pub(super) skipped: u64,
     /// Outcomes that the loss scale has not taken in yet.
-    unscaled: Vec<Outcome>,
+    pub(super) unscaled: Vec<Outcome>,
     device: Device,
     route: Route,
     way: Way,

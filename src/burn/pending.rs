@@ -58,9 +58,11 @@ impl<R> PendingOutcome<R> {
         Ok(Resolved { finite, outcome })
     }
 
-    /// Whether a second half may still come.
-    fn is_open(&self) -> bool {
-        self.half_of.as_ref().is_some_and(|step| step.strong_count() > 0)
+    /// Whether the outcome is the last word on the step: not if its second half may still come, unless the
+    /// first one skipped the step.
+    fn is_decided(&self, outcome: Outcome) -> bool {
+        let is_open = self.half_of.as_ref().is_some_and(|step| step.strong_count() > 0);
+        !is_open || outcome == Outcome::Skipped
     }
 }
 
@@ -148,6 +150,21 @@ impl<R> PendingOutcomes<R> {
         entries.map(|entry| Ok(entry.resolve(&read)?.overcount())).sum()
     }
 
+    /// Every outcome that is decided.
+    pub(crate) fn decided(
+        &self,
+        read: impl Fn(&R) -> Result<Finite, WsamError>,
+    ) -> Result<Vec<Resolved>, WsamError> {
+        let mut decided = Vec::new();
+        for entry in &self.queue {
+            let resolved = entry.resolve(&read)?;
+            if entry.is_decided(resolved.outcome) {
+                decided.push(resolved);
+            }
+        }
+        Ok(decided)
+    }
+
     /// Reads every outcome that is decided, and takes it out of the queue with its parameters. A lean step
     /// between its halves stays, unless its `g` was not finite. On an error the queue is as it was.
     pub(crate) fn resolve(
@@ -159,10 +176,10 @@ impl<R> PendingOutcomes<R> {
         let mut done = Vec::new();
         let mut open = Vec::new();
         for (entry, resolved) in self.queue.drain(..).zip(resolved) {
-            if entry.is_open() && resolved.outcome != Outcome::Skipped {
-                open.push(entry);
-            } else {
+            if entry.is_decided(resolved.outcome) {
                 done.push((resolved, entry.ids));
+            } else {
+                open.push(entry);
             }
         }
         self.queue = open;

@@ -4,23 +4,25 @@
 //! [`AdamW`](burn::optim::AdamW) of Burn 0.22 name theirs, `"{parameter id}.{field}"`, so that a
 //! record of either serves the other.
 
+mod entries;
 mod external;
+mod owned;
 
 #[cfg(feature = "train")]
 pub(super) use external::OPTIMIZER;
 pub(super) use external::without_ids;
+pub(super) use owned::owned;
 
 use super::error::WsamError;
-use super::forms::computed_in;
 use super::optimizer::Wsam;
-use super::slots::Path;
+use super::run_state::{MOST_STEPS, RunState};
 use super::state::MASTER;
 use crate::method::Base;
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ParamId};
 use burn::optim::OptimizerRecord;
-use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData};
+use burn::tensor::{Bytes, Shape, TensorData};
 use burn_pack::{Reader, Scalar, Writer};
-use std::collections::{BTreeMap, HashSet};
+use entries::{Contents, Parameter, check_known, contents, parameters};
 
 /// State of one parameter on its way from a record to a route.
 #[derive(Debug)]
@@ -55,15 +57,16 @@ pub(super) const STEP_FIELDS: [&str; 2] = ["step", "momentum.time"];
 
 /// Burn's key of a parameter's rank.
 const RANK: &str = "__rank";
-/// Beyond any training, and safe to count on from.
-const MOST_STEPS: u64 = 1 << 53;
+/// What names of values that belong to no parameter begin with.
+const OWN: &str = "wsam.";
 
 impl Wsam {
     /// The state of `model`'s parameters as a record of Burn's. Waits for the device.
     ///
-    /// It holds what the base optimizer carries from step to step, and nothing of the method:
-    /// gradients, `e_w` and hyperparameters are not part of it. Burn's own optimizer of the same
-    /// kind loads it too, with
+    /// It holds what the base optimizer carries from step to step, and of the optimizer as a whole the loss
+    /// scale, the step count of [`mask_seed`](crate::WsamConfig::mask_seed), the counts of all steps and of
+    /// skipped ones. Gradients, `e_w` and hyperparameters are not part of it. Burn's own optimizer of the
+    /// same kind loads it too, with
     /// [`ModuleOptimizer::load_record`](burn::optim::ModuleOptimizer::load_record).
     ///
     /// # Errors
@@ -74,6 +77,13 @@ impl Wsam {
         // Through bytes for a Burn optimizer, too: what its own record holds of a state on a GPU is not
         // always what the state was, once further steps are taken.
         OptimizerRecord::from_bytes(self.into_bytes(model)?).map_err(failed)
+    }
+
+    fn writer_of<M: Module>(&self, model: &M) -> Result<Writer, WsamError> {
+        match self.burn_optimizer() {
+            Some(optimizer) => self.external_writer(optimizer),
+            None => self.writer(model),
+        }
     }
 
     fn writer<M: Module>(&self, model: &M) -> Result<Writer, WsamError> {
@@ -101,7 +111,13 @@ impl Wsam {
         for (name, path) in paths {
             writer = writer.with_metadata(&name, &path);
         }
-        Ok(writer)
+        self.with_run_state(writer)
+    }
+
+    /// Adds what belongs to no parameter.
+    fn with_run_state(&self, writer: Writer) -> Result<Writer, WsamError> {
+        let scalars = self.run_state()?.scalars()?.into_iter();
+        Ok(scalars.fold(writer, |writer, (name, scalar)| writer.with_scalar(name, scalar)))
     }
 
     /// The state of one parameter of this shape, by the names of a record; `None` before its first
@@ -131,10 +147,15 @@ impl Wsam {
 
     /// Takes the state of `model`'s parameters from a record, of this optimizer's by whatever route,
     /// or of a Burn optimizer of the base optimizer's kind. Call it between steps; parameters that
-    /// the record does not know start anew.
+    /// the record does not know start anew. Quantised parameters take no steps and keep no state.
     ///
-    /// Hyperparameters are the configuration's, and what [`set_rho`](Self::set_rho) and
-    /// [`set_gamma`](Self::set_gamma) made of them.
+    /// The loss scale and the counts of steps are the record's, too. A record of version 0.1 or of a Burn
+    /// optimizer does not have them: they stay as they are, and the count of all steps is at least that of
+    /// each parameter. Hyperparameters are the configuration's, and what [`set_rho`](Self::set_rho) and
+    /// [`set_gamma`](Self::set_gamma) made of them; so is a loss scale that never moves.
+    ///
+    /// The optimizer owns what it has taken: a file may change or go as soon as this returns. Burn's
+    /// `OptimizerRecord::load` reads its file when the values are asked for, that is here.
     ///
     /// # Errors
     ///
@@ -151,7 +172,7 @@ impl Wsam {
     }
 
     fn read<M: Module>(&mut self, model: &M, reader: Reader) -> Result<(), WsamError> {
-        self.replace(model, entries(reader)?)
+        self.replace(model, contents(reader)?)
     }
 
     /// [`load_record`](Self::load_record), from states that were taken out of a record.
@@ -160,27 +181,40 @@ impl Wsam {
         &mut self,
         model: &M,
         states: Vec<(u64, Recorded)>,
+        run: Option<RunState>,
     ) -> Result<(), WsamError> {
-        self.replace(model, states.into_iter().map(|(id, state)| (id, state.into())).collect())
+        let entries = states.into_iter().map(|(id, state)| (id, state.into())).collect();
+        self.replace(model, Contents { entries, run })
     }
 
-    fn replace<M: Module>(
-        &mut self,
-        model: &M,
-        mut entries: BTreeMap<u64, Entry>,
-    ) -> Result<(), WsamError> {
+    fn replace<M: Module>(&mut self, model: &M, contents: Contents) -> Result<(), WsamError> {
+        let Contents { mut entries, run } = contents;
         let parameters = parameters(model);
         check_known(&parameters, &entries)?;
         let (base, has_masters) = (self.hyperparameters().base, self.has_masters());
+        let most = entries.values().filter_map(|entry| entry.steps(&base)).max();
         let ids: Vec<_> = parameters.iter().map(|parameter| parameter.id).collect();
         let loaded = parameters
             .into_iter()
             .filter_map(|parameter| Some((entries.remove(&parameter.id.val())?, parameter)))
+            // A quantised parameter takes no part in a step.
+            .filter(|(_, parameter)| parameter.dtype.is_float())
             .map(|(entry, parameter)| entry.fit(&base, has_masters, parameter))
-            // A parameter without elements takes no part in a step.
+            // Nor does a parameter without elements.
             .filter(|loaded| loaded.as_ref().map_or(true, |state| state.len > 0))
             .collect::<Result<Vec<_>, _>>()?;
-        self.replace_states(&ids, loaded)
+        self.replace_states(&ids, loaded)?;
+        self.go_on(run, most);
+        Ok(())
+    }
+
+    /// Takes what belongs to no parameter, once the last step is settled. Without it the count of steps is
+    /// at least that of each parameter.
+    fn go_on(&mut self, run: Option<RunState>, most: Option<u64>) {
+        match run {
+            Some(run) => self.set_run_state(run),
+            None => self.steps = self.steps.max(most.unwrap_or(0)),
+        }
     }
 
     /// [`to_record`](Self::to_record), in a burnpack file; `.bpk` is appended if there is no
@@ -194,13 +228,10 @@ impl Wsam {
         model: &M,
         path: impl AsRef<std::path::Path>,
     ) -> Result<(), WsamError> {
-        match self.burn_optimizer() {
-            Some(optimizer) => optimizer.save(path).map_err(failed),
-            None => self.writer(model)?.write_to_file(path).map_err(failed),
-        }
+        self.writer_of(model)?.write_to_file(path).map_err(failed)
     }
 
-    /// [`load_record`](Self::load_record), from a burnpack file.
+    /// [`load_record`](Self::load_record), from a burnpack file, which is read whole.
     ///
     /// # Errors
     ///
@@ -210,10 +241,7 @@ impl Wsam {
         model: &M,
         path: impl AsRef<std::path::Path>,
     ) -> Result<(), WsamError> {
-        if self.burn_optimizer().is_some() {
-            return self.load_record(model, OptimizerRecord::load(path).map_err(failed)?);
-        }
-        self.read(model, Reader::from_file(path).map_err(failed)?)
+        self.from_bytes(model, owned::file(path.as_ref())?)
     }
 
     /// [`to_record`](Self::to_record), in memory.
@@ -224,10 +252,7 @@ impl Wsam {
     // Burn's own name for it.
     #[allow(clippy::wrong_self_convention)]
     pub fn into_bytes<M: Module>(&self, model: &M) -> Result<Bytes, WsamError> {
-        match self.burn_optimizer() {
-            Some(optimizer) => optimizer.into_bytes().map_err(failed),
-            None => self.writer(model)?.into_bytes().map_err(failed),
-        }
+        self.writer_of(model)?.into_bytes().map_err(failed)
     }
 
     /// [`load_record`](Self::load_record), from memory.
@@ -242,18 +267,6 @@ impl Wsam {
             Some(_) => self.read_external(model, bytes),
             None => self.read(model, Reader::from_bytes(bytes).map_err(failed)?),
         }
-    }
-}
-
-/// Refuses a record with a parameter that the model does not have.
-fn check_known(parameters: &[Parameter], entries: &BTreeMap<u64, Entry>) -> Result<(), WsamError> {
-    let known: HashSet<u64> = parameters.iter().map(|parameter| parameter.id.val()).collect();
-    match entries.iter().find(|(id, _)| !known.contains(*id)) {
-        Some((id, entry)) => {
-            let param = entry.path.clone().unwrap_or_else(|| format!("parameter {id}"));
-            Err(WsamError::ForeignRecord { param })
-        }
-        None => Ok(()),
     }
 }
 
@@ -278,133 +291,4 @@ fn step_field(base: &Base) -> &'static str {
 
 fn failed(error: impl std::fmt::Display) -> WsamError {
     WsamError::Record { reason: error.to_string() }
-}
-
-struct Parameter {
-    id: ParamId,
-    path: String,
-    shape: Shape,
-    dtype: DType,
-}
-
-/// Float parameters in module order; of several with one id the first.
-fn parameters<M: Module>(model: &M) -> Vec<Parameter> {
-    #[derive(Default)]
-    struct Find {
-        path: Path,
-        seen: HashSet<ParamId>,
-        found: Vec<Parameter>,
-    }
-    impl ModuleVisitor for Find {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.enter(name);
-        }
-
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.exit();
-        }
-
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.seen.insert(param.id) {
-                let (path, value) = (self.path.to_string(), param.val());
-                let (shape, dtype) = (value.shape(), value.dtype());
-                self.found.push(Parameter { id: param.id, path, shape, dtype });
-            }
-        }
-    }
-    let mut find = Find::default();
-    model.visit(&mut find);
-    find.found
-}
-
-/// What a record says of one parameter.
-#[derive(Default)]
-struct Entry {
-    path: Option<String>,
-    tensors: BTreeMap<String, TensorData>,
-    scalars: BTreeMap<String, Scalar>,
-}
-
-#[cfg(feature = "train")]
-impl From<Recorded> for Entry {
-    fn from(Recorded { tensors, scalars }: Recorded) -> Self {
-        let tensors = tensors.into_iter().map(|(field, data)| (field.to_owned(), data)).collect();
-        let scalars = scalars.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
-        Self { path: None, tensors, scalars }
-    }
-}
-
-/// The record, by parameter id.
-fn entries(reader: Reader) -> Result<BTreeMap<u64, Entry>, WsamError> {
-    let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
-    let place = |name: &str| -> Result<(u64, String), WsamError> {
-        let (id, field) = name.split_once('.').ok_or_else(|| failed(format!("odd name {name}")))?;
-        Ok((id.parse().map_err(|_| failed(format!("odd name {name}")))?, field.to_owned()))
-    };
-    for (name, scalar) in reader.scalars() {
-        let (id, field) = place(name)?;
-        entries.entry(id).or_default().scalars.insert(field, *scalar);
-    }
-    let paths = reader.metadata().clone();
-    for tensor in reader.into_tensors().map_err(failed)? {
-        let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(failed)?;
-        let (id, field) = place(&name)?;
-        let data = TensorData::try_from_bytes(bytes, shape, dtype).map_err(failed)?;
-        entries.entry(id).or_default().tensors.insert(field, data);
-    }
-    for (id, path) in paths {
-        if let Some(entry) = id.parse().ok().and_then(|id: u64| entries.get_mut(&id)) {
-            entry.path = Some(path);
-        }
-    }
-    Ok(entries)
-}
-
-impl Entry {
-    /// The state of `parameter`, checked against it and the base optimizer.
-    fn fit(
-        mut self,
-        base: &Base,
-        has_masters: bool,
-        parameter: Parameter,
-    ) -> Result<Loaded, WsamError> {
-        let Parameter { id, path: param, shape, dtype } = parameter;
-        // A record of a run without them is as good: they begin with the weights.
-        let has_master =
-            has_masters && computed_in(dtype) != dtype && self.tensors.contains_key(MASTER);
-        let expected = fields(base).chain(has_master.then_some(MASTER));
-        let mut expected: Vec<_> = expected.map(str::to_owned).collect();
-        expected.sort();
-        let found: Vec<_> = self.tensors.keys().cloned().collect();
-        if found != expected {
-            return Err(WsamError::RecordState { param, found, expected, base: base.name() });
-        }
-        let step = match self.scalars.get(step_field(base)) {
-            Some(scalar) => u64::try_from(*scalar).ok(),
-            // Burn's SGD does not count; whoever has a state has taken a step.
-            None => matches!(base, Base::Sgd { .. }).then_some(1),
-        };
-        let step = step.filter(|step| (1..=MOST_STEPS).contains(step)).ok_or_else(|| {
-            failed(format!("{param} has no step count in 1..=2^53 at {}", step_field(base)))
-        })?;
-        let len = shape.num_elements();
-        let mut tensors = fields(base)
-            .chain([MASTER])
-            .filter_map(|field| self.tensors.remove(field))
-            .map(|data| {
-                if *data.shape() != shape {
-                    let (weight, record) = (shape.to_vec(), data.shape().to_vec());
-                    return Err(WsamError::RecordShape { param: param.clone(), weight, record });
-                }
-                let (bytes, _, dtype_found) = data.into_parts();
-                if !dtype_found.is_float() {
-                    return Err(failed(format!("{param} has a state of {dtype_found:?}")));
-                }
-                let flat = TensorData::try_from_bytes(bytes, [len], dtype_found).map_err(failed)?;
-                Ok(flat.convert_dtype(computed_in(dtype)))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let master = if has_master { tensors.pop() } else { None };
-        Ok(Loaded { id, step, tensors, master, len: len as u64 })
-    }
 }

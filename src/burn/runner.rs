@@ -160,6 +160,9 @@ pub(crate) trait Runner: Sized {
     /// steps that are pending.
     fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError>;
 
+    /// The outcomes that are decided, in the order of the steps. Waits for them.
+    fn decided_outcomes(&self) -> Result<Vec<Resolved>, WsamError>;
+
     /// Takes the outcomes that are decided, in the order of the steps, with the parameters that counted them.
     #[allow(clippy::type_complexity)]
     fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError>;

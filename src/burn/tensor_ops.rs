@@ -329,6 +329,10 @@ impl Runner for TensorOps {
         self.pending.overcount(id, Facts::read)
     }
 
+    fn decided_outcomes(&self) -> Result<Vec<Resolved>, WsamError> {
+        self.pending.decided(Facts::read)
+    }
+
     fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
         self.pending.resolve(Facts::read)
     }

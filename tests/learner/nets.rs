@@ -6,7 +6,7 @@ use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::module::Module;
-use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
@@ -73,16 +73,17 @@ pub(crate) fn batches(device: &Device) -> Vec<Batch> {
     loader.iter().map(|batch| batch.expect("data in memory")).collect()
 }
 
-/// Two layers; between them batch normalisation, if wanted; a layer that is frozen, one that joins
+/// Two layers; between them batch normalisation or dropout, if wanted; a layer that is frozen, one that joins
 /// late, and one that never does.
 #[derive(Module, Debug)]
 pub(crate) struct Net {
     a: Linear,
     norm: Option<BatchNorm>,
+    dropout: Option<Dropout>,
     pub(crate) b: Linear,
     frozen: Linear,
     late: Linear,
-    never: Linear,
+    pub(crate) never: Linear,
     /// Training passes are [`exact_loss`]'s.
     exact: bool,
 }
@@ -93,6 +94,7 @@ impl Net {
         Self {
             a: LinearConfig::new(5, 19).init(device),
             norm: None,
+            dropout: None,
             b: LinearConfig::new(19, 3).init(device),
             frozen: LinearConfig::new(3, 3).init(device).no_grad(),
             late: LinearConfig::new(5, 3).init(device),
@@ -110,10 +112,17 @@ impl Net {
         Self { exact: true, ..self }
     }
 
+    pub(crate) fn dropping(seed: u64, device: &Device) -> Self {
+        Self { dropout: Some(DropoutConfig::new(0.4).init()), ..Self::new(seed, device) }
+    }
+
     fn forward(&self, Batch { x, y, late, .. }: Batch) -> RegressionOutput {
         let mut hidden = self.a.forward(x.clone());
         if let Some(norm) = &self.norm {
             hidden = norm.forward(hidden);
+        }
+        if let Some(dropout) = &self.dropout {
+            hidden = dropout.forward(hidden);
         }
         let mut output = self.frozen.forward(self.b.forward(relu(hidden)));
         if late {

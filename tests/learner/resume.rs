@@ -5,8 +5,14 @@ use crate::bench::{Folder, alike, bases, differ, equal, rate, trained, training}
 use crate::loops;
 use crate::nets::{ITERATIONS, Net};
 use crate::tools::{close, fork};
+use burn::module::{Module, Quantizer};
+use burn::nn::LinearConfig;
 use burn::optim::LionConfig;
+use burn::tensor::quantization::{Calibration, QuantValue};
+use burn::tensor::{DType, Device};
+use burn::train::checkpoint::KeepLastNCheckpoints;
 use burn::train::{ExecutionStrategy, Learner, TrainingError, TrainingStrategy};
+use burn_pack::Reader;
 use burn_wsam::train::{Schedule, WsamTraining, WsamTrainingError};
 use burn_wsam::{BaseConfig, Perturbation, SgdBaseConfig, WsamConfig, WsamError};
 use std::path::Path;
@@ -163,4 +169,152 @@ pub(crate) fn refused(target: &Target) -> Result<(), String> {
         return Err(format!("{error:?}, {failures:?}"));
     }
     equal("the checkpoint's model", &result.model, &first)
+}
+
+/// A checkpoint that is deleted while the training carries states of frozen parameters out of it, and the
+/// frozen parameters themselves.
+pub(crate) fn deleted(target: &Target) -> Result<(), String> {
+    for (base, _) in bases() {
+        let folder = Folder::new();
+        let launch = |epochs: usize, seed: u64, from: Option<usize>| {
+            let wsam = target.wsam(&WsamConfig::new(base.clone()))?;
+            let mut training = training(&folder, epochs)
+                .with_default_checkpointers()
+                .with_training_strategy(wsam.strategy());
+            let mut model = Net::normalised(seed, &target.device);
+            if let Some(epoch) = from {
+                training = training
+                    .checkpoint(epoch)
+                    .with_checkpointing_strategy(KeepLastNCheckpoints::new(1));
+                model.b = model.b.no_grad();
+            }
+            trained(training.launch(wsam.learner(model, rate())))
+        };
+        let before = launch(2, 7, None)?;
+        let states = |epoch: usize| {
+            let file = folder.join("checkpoint").join(format!("optim-{epoch}.bpk"));
+            let reader = Reader::from_file(file).map_err(|error| error.to_string())?;
+            let id = before.b.weight.id.val().to_string();
+            let names = reader.tensor_names().into_iter().filter(|name| name.starts_with(&id));
+            let read = |name: &str| {
+                let data = reader.tensor_data(name).map_err(|error| error.to_string())?;
+                Ok((name.to_owned(), data))
+            };
+            names.map(read).collect::<Result<Vec<_>, String>>()
+        };
+        let want = states(2)?;
+        let after = launch(4, 8, Some(2))?;
+        if folder.join("checkpoint/optim-2.bpk").exists() {
+            return Err("the checkpoint was not deleted".to_owned());
+        }
+        if want.is_empty() || states(4)? != want {
+            return Err("states of frozen parameters were lost".to_owned());
+        }
+        let weights = |net: &Net| net.b.weight.val().into_data();
+        if weights(&after) != weights(&before) {
+            return Err("a frozen layer changed".to_owned());
+        }
+        differ("two epochs more", &after, &before)?;
+    }
+    Ok(())
+}
+
+/// Masks go on where they were, and the count of skipped steps.
+pub(crate) fn masks(target: &Target) -> Result<(), String> {
+    let config = WsamConfig::new(SgdBaseConfig::new().into()).with_mask_seed(Some(5));
+    check_dropping(target, &|| target.wsam(&config))?;
+    let around = || {
+        let config = WsamConfig::new(BaseConfig::Burn).with_mask_seed(Some(5));
+        let config = config.with_route(target.policy);
+        let optim = config.with_burn_optimizer(LionConfig::new().init()).init(&target.device);
+        Ok(WsamTraining::new(optim.map_err(|error| error.to_string())?))
+    };
+    check_dropping(target, &around)
+}
+
+fn check_dropping(
+    target: &Target,
+    make: &dyn Fn() -> Result<WsamTraining, String>,
+) -> Result<(), String> {
+    let folder = Folder::new();
+    let run = |seed: u64, from: Option<usize>| {
+        let wsam = make()?;
+        let mut training = training(&folder, EPOCHS)
+            .with_default_checkpointers()
+            .with_training_strategy(wsam.strategy());
+        if let Some(epoch) = from {
+            training = training.checkpoint(epoch);
+        }
+        trained(training.launch(wsam.learner(Net::dropping(seed, &target.device), rate())))
+    };
+    let whole = run(7, None)?;
+    for epoch in 1..EPOCHS {
+        equal(&format!("masks after {epoch}"), &run(8, Some(epoch))?, &whole)?;
+    }
+    Ok(())
+}
+
+/// A checkpoint that version 0.1 wrote, after one epoch of SGD with momentum.
+pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
+    let [(sgd, _), _] = bases();
+    let make = || target.wsam(&WsamConfig::new(sgd.clone()));
+    let folder = Folder::new();
+    let checkpoint = folder.join("checkpoint");
+    std::fs::create_dir_all(&checkpoint).map_err(|error| error.to_string())?;
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/0.1/checkpoint");
+    for name in ["model-1.bpk", "optim-1.bpk", "scheduler-1.bpk"] {
+        let copied = std::fs::copy(committed.join(name), checkpoint.join(name));
+        copied.map_err(|error| error.to_string())?;
+    }
+    let resumed = run(target, &folder, &make, 1, Some(1))?;
+    // Where random numbers are the same on all machines, the whole run can be taken again.
+    if target.device.clone().inner() == Device::flex() {
+        let whole = run(target, &Folder::new(), &make, 1, None)?;
+        close("the whole run", &fork(&resumed), &fork(&whole))?;
+    }
+    Ok(())
+}
+
+/// A quantised layer stays as it is, through steps, checkpoints and a resumed training.
+pub(crate) fn quantised(target: &Target) -> Result<(), String> {
+    let scheme = target.device.settings().quantization.scheme.with_value(QuantValue::Q8S);
+    let net = |seed| {
+        let mut net = Net::new(seed, &target.device);
+        let mut quantizer = Quantizer::new(Calibration::MinMax, scheme);
+        // It has no gradient, so that it may be of any type.
+        net.never = LinearConfig::new(8, 8).init(&target.device).quantize_weights(&mut quantizer);
+        net
+    };
+    let bytes = |what: &str, net: &Net| {
+        let weight = net.never.weight.val().without_autodiff();
+        match weight.dtype() {
+            DType::QFloat(_) => Ok(weight.into_data().as_bytes().to_vec()),
+            other => Err(format!("the quantised weight of {what} is {other:?}")),
+        }
+    };
+    let folder = Folder::new();
+    let launch = |epochs: usize, net: Net, from: Option<usize>| {
+        let wsam = target.wsam(&WsamConfig::new(SgdBaseConfig::new().into()))?;
+        let mut training = training(&folder, epochs)
+            .with_default_checkpointers()
+            .with_training_strategy(wsam.strategy());
+        if let Some(epoch) = from {
+            training = training.checkpoint(epoch);
+        }
+        trained(training.launch(wsam.learner(net, rate())))
+    };
+    let start = net(7);
+    let want = bytes("the start", &start)?;
+    let whole = launch(2, start, None)?;
+    let resumed = launch(2, net(8), Some(1))?;
+    for (what, net) in [("the training", &whole), ("the resumed one", &resumed)] {
+        if bytes(what, net)? != want {
+            return Err(format!("a quantised layer changed in {what}"));
+        }
+    }
+    let weights = |net: &Net| net.b.weight.val().into_data();
+    match weights(&whole) == weights(&resumed) {
+        true => Ok(()),
+        false => Err("the resumed training went elsewhere".to_owned()),
+    }
 }

@@ -306,6 +306,10 @@ impl Runner for Fused {
         self.pending.overcount(id, |readback| readback.read(&self.engine))
     }
 
+    fn decided_outcomes(&self) -> Result<Vec<Resolved>, WsamError> {
+        self.pending.decided(|readback| readback.read(&self.engine))
+    }
+
     fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
         let Self { pending, engine, .. } = self;
         pending.resolve(|readback: &OutcomeReadback| readback.read(engine))

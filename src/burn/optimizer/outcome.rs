@@ -91,9 +91,18 @@ impl Wsam {
         }
     }
 
+    /// The outcomes of the steps that are pending and decided, in their order. Waits for them.
+    pub(in crate::burn) fn pending_outcomes(&self) -> Result<Vec<Resolved>, WsamError> {
+        match &self.way {
+            Way::TensorOps(ops) => ops.decided_outcomes(),
+            #[cfg(feature = "fused-wsam")]
+            Way::Fused(fused) => fused.decided_outcomes(),
+        }
+    }
+
     /// Reads the outcomes of pending steps: afterwards all step counts are right. The loss scale learns from
     /// them when a step ends, because losses are multiplied by it before a step begins.
-    pub(super) fn resolve_outcomes(&mut self) -> Result<(), WsamError> {
+    pub(in crate::burn) fn resolve_outcomes(&mut self) -> Result<(), WsamError> {
         let resolved = match &mut self.way {
             Way::TensorOps(ops) => ops.resolve_outcomes()?,
             #[cfg(feature = "fused-wsam")]

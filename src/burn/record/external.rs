@@ -2,9 +2,12 @@
 
 #[cfg(feature = "train")]
 use super::Recorded;
-use super::{Entry, check_known, entries, failed, parameters};
+use super::entries::Entry;
+use super::{check_known, contents, failed, parameters};
 use crate::burn::error::WsamError;
 use crate::burn::optimizer::Wsam;
+#[cfg(feature = "train")]
+use crate::burn::run_state::RunState;
 use burn::module::{Module, ParamId};
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::{Bytes, DType, TensorData};
@@ -53,6 +56,20 @@ fn check_precision(entries: &BTreeMap<u64, Entry>) -> Result<(), WsamError> {
 }
 
 impl Wsam {
+    /// A Burn optimizer's own record, and what is ours.
+    pub(super) fn external_writer(&self, optimizer: &ModuleOptimizer) -> Result<Writer, WsamError> {
+        let own = Reader::from_bytes(optimizer.into_bytes().map_err(failed)?).map_err(failed)?;
+        let (scalars, paths) = (own.scalars().clone(), own.metadata().clone());
+        let mut writer = Writer::new(own.into_tensors().map_err(failed)?);
+        for (name, scalar) in scalars {
+            writer = writer.with_scalar(&name, scalar);
+        }
+        for (name, path) in paths {
+            writer = writer.with_metadata(&name, &path);
+        }
+        self.with_run_state(writer)
+    }
+
     /// Takes a Burn optimizer's own record, which it judges by itself: what does not fit its kind is
     /// left out, and those parameters start anew.
     pub(super) fn read_external<M: Module>(
@@ -61,11 +78,14 @@ impl Wsam {
         bytes: Bytes,
     ) -> Result<(), WsamError> {
         let copy = |bytes: &Bytes| Bytes::from_bytes_vec(bytes.to_vec());
-        let entries = entries(Reader::from_bytes(copy(&bytes)).map_err(failed)?)?;
-        check_known(&parameters(model), &entries)?;
-        check_precision(&entries)?;
+        let contents = contents(Reader::from_bytes(copy(&bytes)).map_err(failed)?)?;
+        check_known(&parameters(model), &contents.entries)?;
+        check_precision(&contents.entries)?;
         let record = OptimizerRecord::from_bytes(bytes).map_err(failed)?;
+        self.resolve_outcomes()?;
         self.load_external(record);
+        // How a Burn optimizer names a count of steps is its own affair.
+        self.go_on(contents.run, None);
         Ok(())
     }
 
@@ -85,11 +105,14 @@ impl Wsam {
         &mut self,
         model: &M,
         states: Vec<(u64, Recorded)>,
+        run: Option<RunState>,
     ) -> Result<(), WsamError> {
         let mut tensors = states.into_iter().flat_map(|(_, state)| state.tensors);
         let found = tensors.find(|(field, _)| *field == OPTIMIZER);
         let lacks = || failed("it is not of a training with WSAM around a Burn optimizer");
         let (_, data) = found.ok_or_else(lacks)?;
-        self.read_external(model, Bytes::from_bytes_vec(data.as_bytes().to_vec()))
+        self.read_external(model, Bytes::from_bytes_vec(data.as_bytes().to_vec()))?;
+        self.go_on(run, None);
+        Ok(())
     }
 }

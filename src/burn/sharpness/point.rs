@@ -120,7 +120,7 @@ impl ModuleVisitor for Trainable {
         if seen.taken {
             return;
         }
-        if !value.is_require_grad() || len == 0 {
+        if !value.is_require_grad() || !value.dtype().is_float() || len == 0 {
             seen.before += 1;
             return;
         }

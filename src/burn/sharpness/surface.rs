@@ -96,7 +96,8 @@ impl ModuleVisitor for Filters {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let weight = param.val();
         let len = weight.shape().num_elements();
-        if !weight.is_require_grad() || len == 0 || !self.seen.insert(param.id) {
+        let trains = weight.is_require_grad() && weight.dtype().is_float();
+        if !trains || len == 0 || !self.seen.insert(param.id) {
             return;
         }
         let weight = weight.without_autodiff();

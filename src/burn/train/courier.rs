@@ -7,10 +7,11 @@
 //! state it carries for each parameter is a handle: who asks for a record reads the state where it is.
 
 use super::shared::{Mode, Shared};
-use crate::burn::record::{OPTIMIZER, Recorded, STEP_FIELDS, TENSOR_FIELDS};
+use crate::burn::record::{OPTIMIZER, Recorded, STEP_FIELDS, TENSOR_FIELDS, owned};
+use crate::burn::run_state;
 use burn::module::ParamId;
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
-use burn::tensor::{Device, Shape, Tensor};
+use burn::tensor::{Device, Shape, Tensor, TensorData};
 use burn_pack::Scalar;
 use std::sync::Arc;
 
@@ -101,10 +102,21 @@ impl RecordState for Carried {
 
     fn state_unflatten(prefix: &str, source: &mut StateSource, _device: &Device) -> Option<Self> {
         let id = prefix.parse().ok()?;
-        let take = |field| Some((field, source.take_tensor(prefix, field)?));
+        // Burn reads from the checkpoint's file when somebody looks, and by then the training may have
+        // deleted it. `None` would drop the state in silence, so what cannot be read is left empty, and is
+        // refused when the training begins.
+        let take = |field| {
+            let data = source.take_tensor(prefix, field)?;
+            Some((field, owned(data).unwrap_or_else(|_| TensorData::new(Vec::<f32>::new(), [0]))))
+        };
         let tensors = TENSOR_FIELDS.into_iter().chain([OPTIMIZER]).filter_map(take).collect();
-        let take = |field| Some((field, source.take_scalar(prefix, field)?));
-        let scalars = STEP_FIELDS.into_iter().filter_map(take).collect();
+        // A record that `Wsam` has written has the optimizer's own values once, behind no parameter's id.
+        let mut find = |field| {
+            let once = source.take_scalar("", field).filter(|_| run_state::FIELDS.contains(&field));
+            source.take_scalar(prefix, field).or(once)
+        };
+        let fields = STEP_FIELDS.into_iter().chain(run_state::FIELDS);
+        let scalars = fields.filter_map(|field| Some((field, find(field)?))).collect();
         let steps = source.take_scalar(prefix, TRAINING_STEPS);
         let steps = steps.and_then(|steps| u64::try_from(steps).ok());
         Some(Self::Loaded(Arc::new(Loaded { id, state: Recorded { tensors, scalars }, steps })))

@@ -31,7 +31,8 @@ pub(super) fn trainable<M: Module>(model: &M) -> HashSet<ParamId> {
     struct Find(HashSet<ParamId>);
     impl ModuleVisitor for Find {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if param.is_require_grad() {
+            // A quantised parameter takes no steps, whatever it was before it was quantised.
+            if param.is_require_grad() && param.val().dtype().is_float() {
                 self.0.insert(param.id);
             }
         }
@@ -73,4 +74,18 @@ pub(super) fn frozen_in_front<M: Module>(model: &M) -> Option<(String, String)> 
     let mut find = Find::default();
     model.visit(&mut find);
     find.found
+}
+
+/// Whether a parameter is quantised.
+pub(super) fn has_quantised<M: Module>(model: &M) -> bool {
+    struct Find(bool);
+    impl ModuleVisitor for Find {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            // One that has no value yet will be made by its initialiser, which quantises nothing.
+            self.0 |= param.is_initialized() && !param.val().dtype().is_float();
+        }
+    }
+    let mut find = Find(false);
+    model.visit(&mut find);
+    find.0
 }

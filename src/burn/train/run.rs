@@ -11,10 +11,12 @@ use crate::burn::masks::Masks;
 use crate::burn::optimizer::{Perturbation, check_loss_shape, copied};
 use crate::burn::rates::Rates;
 use crate::burn::report::StepReport;
+use crate::burn::run_state::RunState;
 use crate::burn::statistics::RunningStatistics;
 use crate::burn::sums::Sum;
 use burn::module::ParamId;
 use burn::optim::GradientsParams;
+use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::Tensor;
 use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
 use std::sync::Arc;
@@ -60,15 +62,28 @@ where
         plan: &'a Plan,
         loss: Option<&'a LossOf<M>>,
         learner: Learner<M>,
+        is_resumed: bool,
     ) -> Result<Self, (M, WsamTrainingError)> {
         let (rho, gamma) = (plan.rho.clone(), plan.gamma.clone());
         let mut run = Self { shared, plan, loss, learner, rho, gamma, steps: 0 };
+        if is_resumed && let Err(error) = run.own_model() {
+            return Err((run.learner.model(), error));
+        }
         let model = run.learner.model();
         match run.take_over(&model) {
             Ok(()) => Ok(run),
             // A foreign optimizer may have stepped the learner's model.
             Err(error) => Err((model, error)),
         }
+    }
+
+    /// Reads the model that came out of a checkpoint. On the CPU Burn leaves frozen parameters in the file,
+    /// which the training may delete, until somebody looks at them.
+    fn own_model(&mut self) -> Result<(), WsamTrainingError> {
+        let failed = |error: RecordError| WsamError::Record { reason: error.to_string() };
+        let bytes = self.learner.model().into_record().into_bytes().map_err(failed)?;
+        self.learner.load_model(ModuleRecord::from_bytes(bytes).map_err(failed)?);
+        Ok(())
     }
 
     /// Hands the learner's optimizer the weights that it has, whereupon it gives up the states that
@@ -95,12 +110,15 @@ where
         desk.steps = Some(self.steps);
         desk.bearer = trainable.iter().copied().min_by_key(ParamId::val);
         drop(desk);
-        if !found.is_empty() {
+        if let Some(newest) = found.iter().max_by_key(|loaded| loaded.steps) {
+            let values = &newest.state.scalars;
+            let find = |name: &str| values.iter().find(|(field, _)| *field == name);
+            let run = RunState::from_scalars(|name| find(name).map(|(_, value)| *value))?;
             let states = found.into_iter().map(|loaded| (loaded.id, loaded.state.clone()));
             let (mut wsam, states) = (self.shared.wsam(), states.collect());
             match wsam.burn_optimizer() {
-                None => wsam.load_recorded(model, states)?,
-                Some(_) => wsam.load_recorded_external(model, states)?,
+                None => wsam.load_recorded(model, states, run)?,
+                Some(_) => wsam.load_recorded_external(model, states, run)?,
             }
         }
         let after = |schedule: &Option<Schedule>| schedule.as_ref().map(|s| s.after(self.steps));

@@ -92,11 +92,14 @@ impl Shared {
             let Some(id) = courier::id(prefix) else { return Ok(None) };
             let bears = self.desk().bearer == Some(id);
             let wsam = self.wsam();
-            match wsam.burn_optimizer() {
-                None => wsam.recorded(id, &format!("parameter {prefix}"), shape),
-                Some(_) if bears => wsam.recorded_external(),
-                Some(_) => Ok(None),
-            }
+            let recorded = match wsam.burn_optimizer() {
+                None => wsam.recorded(id, &format!("parameter {prefix}"), shape)?,
+                Some(_) if bears => wsam.recorded_external()?,
+                Some(_) => None,
+            };
+            let Some(mut recorded) = recorded else { return Ok(None) };
+            recorded.scalars.extend(wsam.run_state()?.scalars()?);
+            Ok(Some(recorded))
         };
         // There is nobody to return an error to.
         read().unwrap_or_else(|error| {

@@ -2,6 +2,7 @@
 //!
 //! Burn's own loop is not open to other steps, so this one raises the same events in the same order.
 
+use super::gradients::has_quantised;
 use super::run::Run;
 use super::{LossOf, WsamTraining};
 use burn::train::{
@@ -40,9 +41,16 @@ where
         let shared = &*self.training.shared;
         let device = self.training.device_for(&learner.model());
         let (train, valid) = (train.to_device(&device), valid.to_device(&device.clone().inner()));
-        learner.fork(&device);
+        // Burn's `fork` turns quantised parameters into single precision. Where the model is, it stays.
+        let model = learner.model();
+        if !has_quantised(&model) || model.devices() != [device.clone()] {
+            learner.fork(&device);
+        }
+        drop(model);
         shared.begin(&interrupter);
-        let run = Run::begin(shared, &self.training.plan, self.loss.as_deref(), learner);
+        let is_resumed = starting_epoch > 1;
+        let run =
+            Run::begin(shared, &self.training.plan, self.loss.as_deref(), learner, is_resumed);
         let mut run = match run {
             Ok(run) => run,
             Err((model, error)) => {

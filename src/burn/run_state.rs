@@ -1,0 +1,128 @@
+//! What an optimizer carries from step to step beside the states of parameters, and its form in records.
+
+use super::error::WsamError;
+use super::optimizer::Wsam;
+use super::pending::Resolved;
+use crate::method::Outcome;
+use burn_pack::Scalar;
+
+/// Names of all values in a record. They begin with what no parameter's id is, so that they cannot be
+/// taken for a parameter's; Burn's own optimizers ignore them. In a learner's checkpoint they stand
+/// behind a parameter's id.
+#[cfg(feature = "train")]
+pub(super) const FIELDS: [&str; 5] = [STEPS, SKIPPED, SCALE, GOOD_STEPS, PENDING];
+
+const STEPS: &str = "wsam.run.steps";
+const SKIPPED: &str = "wsam.run.skipped";
+const SCALE: &str = "wsam.run.loss_scale";
+const GOOD_STEPS: &str = "wsam.run.loss_scale_good_steps";
+const PENDING: &str = "wsam.run.loss_scale_pending";
+
+/// Counts beyond any training, and safe to count on from.
+pub(super) const MOST_STEPS: u64 = 1 << 53;
+/// One bit of [`PENDING`] marks the end.
+const MOST_PENDING: usize = 63;
+
+/// Values of an optimizer that belong to none of its parameters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct RunState {
+    /// Steps taken, of whatever model. The random numbers of a step follow from it.
+    pub(super) steps: u64,
+    /// Steps skipped.
+    pub(super) skipped: u64,
+    /// If losses are scaled.
+    pub(super) loss_scale: Option<ScaleState>,
+}
+
+/// Where a loss scale is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct ScaleState {
+    pub(super) scale: f64,
+    /// Steps in a row that were taken, since the scale last moved.
+    pub(super) good_steps: usize,
+    /// Outcomes of the last steps that the scale has not learned from yet, in their order: whether each
+    /// was taken whole. A step learns from the last one while it runs, so that a resumed run must, too.
+    pub(super) pending: Vec<bool>,
+}
+
+impl RunState {
+    /// By the names of a record.
+    pub(super) fn scalars(&self) -> Result<Vec<(&'static str, Scalar)>, WsamError> {
+        let mut scalars =
+            vec![(STEPS, Scalar::from(self.steps)), (SKIPPED, Scalar::from(self.skipped))];
+        if let Some(ScaleState { scale, good_steps, pending }) = &self.loss_scale {
+            if pending.len() > MOST_PENDING {
+                let len = pending.len();
+                return Err(wrong(PENDING, format!("{len} outcomes, more than {MOST_PENDING}")));
+            }
+            let bits = pending.iter().fold(1, |bits: u64, whole| bits << 1 | u64::from(*whole));
+            scalars.push((SCALE, Scalar::from(*scale)));
+            scalars.push((GOOD_STEPS, Scalar::from(*good_steps as u64)));
+            scalars.push((PENDING, Scalar::from(bits)));
+        }
+        Ok(scalars)
+    }
+
+    /// Out of a record; `None` for one that holds nothing of it, as those of version 0.1 and of Burn's own
+    /// optimizers.
+    pub(super) fn from_scalars(
+        find: impl Fn(&str) -> Option<Scalar>,
+    ) -> Result<Option<Self>, WsamError> {
+        if find(STEPS).is_none() {
+            return Ok(None);
+        }
+        let count = |name: &'static str| {
+            let found = find(name).and_then(|scalar| u64::try_from(scalar).ok());
+            let found = found.filter(|count| *count <= MOST_STEPS);
+            found.ok_or_else(|| wrong(name, "no count in 0..=2^53".to_owned()))
+        };
+        let loss_scale = match find(SCALE) {
+            None => None,
+            Some(scale) => {
+                let scale = f64::try_from(scale).ok().filter(|scale| scale.is_finite());
+                let scale = scale.ok_or_else(|| wrong(SCALE, "no finite number".to_owned()))?;
+                let good_steps = usize::try_from(count(GOOD_STEPS)?).unwrap_or(usize::MAX);
+                let bits = find(PENDING).and_then(|scalar| u64::try_from(scalar).ok());
+                let bits = bits.filter(|bits| *bits > 0);
+                let bits = bits.ok_or_else(|| wrong(PENDING, "no outcomes".to_owned()))?;
+                let pending = (0..bits.ilog2()).rev().map(|place| bits >> place & 1 == 1);
+                Some(ScaleState { scale, good_steps, pending: pending.collect() })
+            }
+        };
+        let (steps, skipped) = (count(STEPS)?, count(SKIPPED)?);
+        Ok(Some(Self { steps, skipped, loss_scale }))
+    }
+}
+
+fn wrong(name: &str, found: String) -> WsamError {
+    WsamError::Record { reason: format!("{name} holds {found}") }
+}
+
+impl Wsam {
+    /// As it is between two steps. Waits for the steps that are pending.
+    pub(super) fn run_state(&self) -> Result<RunState, WsamError> {
+        let pending = self.pending_outcomes()?;
+        let skipped: u64 = pending.iter().map(Resolved::overcount).sum();
+        let loss_scale = self.options.loss_scale.as_ref().map(|loss_scale| {
+            let pending = pending.iter().map(|resolved| resolved.outcome);
+            let outcomes = self.unscaled.iter().copied().chain(pending);
+            let pending = outcomes.map(|outcome| outcome == Outcome::Whole).collect();
+            ScaleState { pending, ..loss_scale.state() }
+        });
+        let steps = self.steps.saturating_sub(skipped);
+        Ok(RunState { steps, skipped: self.skipped + skipped, loss_scale })
+    }
+
+    /// Goes on from there. Call it when pending outcomes were resolved. A loss scale is taken where one is
+    /// configured that moves.
+    pub(super) fn set_run_state(&mut self, state: RunState) {
+        let RunState { steps, skipped, loss_scale } = state;
+        (self.steps, self.skipped) = (steps, skipped);
+        self.unscaled.clear();
+        if let (Some(own), Some(state)) = (&mut self.options.loss_scale, loss_scale) {
+            own.resume(state.scale, state.good_steps);
+            let outcome = |whole| if whole { Outcome::Whole } else { Outcome::Skipped };
+            self.unscaled = state.pending.into_iter().map(outcome).collect();
+        }
+    }
+}
