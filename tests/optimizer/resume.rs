@@ -290,7 +290,6 @@ pub(crate) fn damaged(target: &Target) -> Result<(), String> {
     for (field, value) in [
         ("steps", Scalar::from(u64::MAX)),
         ("skipped", Scalar::from(-1_i64)),
-        ("mask_steps", Scalar::from(0.5_f64)),
         ("loss_scale", Scalar::from(f64::NAN)),
         ("loss_scale_good_steps", Scalar::from(true)),
         ("loss_scale_pending", Scalar::from(0_u64)),

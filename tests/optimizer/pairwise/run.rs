@@ -209,7 +209,9 @@ impl Run {
                     seen.error = Some(format!("step {step}: the masks of the passes differ"));
                 }
                 coefficients[0].iter_mut().zip(&mask).for_each(|(c, mask)| *c *= mask);
-                seen.masks.push(mask);
+                if pass == 0 {
+                    seen.masks.push(mask);
+                }
             }
             let factor = if bad == Some(pass) { f64::NAN } else { 1.0 };
             let share = factor / parts as f64;
