@@ -120,7 +120,8 @@ impl Run {
     /// The pass whose loss is NaN; a lean step cannot take back its first half.
     fn bad_pass(&self, step: usize) -> Option<usize> {
         let is_bad = step == BAD && self.case[NON_FINITE] != PROPAGATE;
-        let by_case = self.case.iter().sum::<usize>() % 2;
+        let others = self.case.iter().sum::<usize>() - self.case[ROUNDING];
+        let by_case = others % 2;
         is_bad.then_some(if self.case[LEAN] == 1 { 0 } else { by_case })
     }
 
