@@ -17,7 +17,7 @@ pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
     for gpu in &gpus {
         let timing = Timing::new(gpu, &options.step, &progress)?;
         let model = timing.model(&set)?;
-        let tunings = tunings(timing.engine.tuning(), options);
+        let tunings = loopable(tunings(timing.engine.tuning(), options));
         let mut rows = timing.tunings(&set, &model, &tunings)?;
         let median = |place: &usize| rows[*place].quartiles()[1];
         let places = (0..rows.len()).min_by(|a, b| median(a).total_cmp(&median(b)));
@@ -33,6 +33,23 @@ pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Without the tunings whose chunks are too long for the loops of their workgroups, which stderr names; all of
+/// them if none is left, so that the engine says what is wrong.
+fn loopable(all: Vec<Tuning>) -> Vec<Tuning> {
+    let fits = |tuning: &Tuning| tuning.chunk_len <= tuning.longest_chunk();
+    let (fitting, too_long): (Vec<_>, Vec<_>) = all.into_iter().partition(fits);
+    if fitting.is_empty() {
+        return too_long;
+    }
+    for tuning in too_long {
+        let (Tuning { workgroup, chunk_len, .. }, longest) = (tuning, tuning.longest_chunk());
+        eprintln!(
+            "skipped: with workgroups of {workgroup} chunks may have at most {longest} elements, not {chunk_len}"
+        );
+    }
+    fitting
 }
 
 /// Every workgroup with every length of chunks; the rest is the adapter's.
