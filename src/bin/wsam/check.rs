@@ -6,7 +6,7 @@ use crate::options::CheckOptions;
 use crate::replayed::golden::{self, Golden, Toy};
 use crate::replayed::lean::LeanRoute;
 use crate::replayed::raw::EngineRoute;
-use crate::replayed::replay::{Route, Tolerance, Worst, replay};
+use crate::replayed::replay::{Route, Worst, replay_rounded};
 use crate::replayed::toy::{basin, toy_path};
 use burn_wsam::engine::{Engine, Placement};
 use burn_wsam::method::Coupling;
@@ -78,7 +78,7 @@ fn replays(engine: &Arc<Engine>, golden: &Golden) -> Vec<Result<Worst, String>> 
     if hyper.coupling == Coupling::Decoupled {
         routes.push(Box::new(LeanRoute::new(engine, hyper.clone(), *lr, weight)));
     }
-    routes.iter_mut().map(|route| replay(golden, route.as_mut(), Tolerance::SINGLE)).collect()
+    routes.iter_mut().map(|route| replay_rounded(golden, route.as_mut())).collect()
 }
 
 fn report(file: &str, results: &[Result<Worst, String>]) {
