@@ -98,6 +98,8 @@ const FIRST: u32 = 8u;
 const SKIPS: u32 = 16u;
 // ... but taken by the base optimizer alone where only g~ is not.
 const FALLS_BACK: u32 = 32u;
+// a g + b (g~ - g), with a the sum of the blend's two weights.
+const BY_DIFFERENCE: u32 = 64u;
 
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
 @group(1) @binding(0) var<uniform> dispatch: DispatchUniforms;

@@ -6,6 +6,10 @@
 //     g~  <- g~ min(1, max_norm_perturbed / (||g~|| + 1e-6))
 //     w   <- base_step(w, a g + b g~) - lr sharpness (g~ - g)
 //
+// Where the weights of g and g~ are of two signs or add up to 1, a g + b g~ is computed as
+// (a + b) g + b (g~ - g): the gradients are close to each other, their difference is exact or nearly so, and
+// the two products, which may be many times their sum, do not cancel. scales.a is then a + b.
+//
 // ALONE: the base optimizer's step and nothing else, w <- base_step(w, g); there is no g~.
 // In a step that is skipped w alone is restored. In one that falls back g stands in for g~, which makes
 // it the base optimizer's.
@@ -19,6 +23,7 @@ struct Scales {
     kind: KindUniforms,
     a: f32,
     b: f32,
+    by_difference: bool,
     // lr sharpness
     sharpness: f32,
     clip_g: f32,
@@ -43,9 +48,10 @@ fn descend_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     }
     let second = scales.clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
     let g_perturbed = select(second, g, scales.falls_back);
-    let h = scales.a * g + scales.b * g_perturbed;
+    let difference = g_perturbed - g;
+    let h = scales.a * g + scales.b * select(g_perturbed, difference, scales.by_difference);
     let stepped = base_step(scales.kind, chunk, i, count, w, h);
-    let sharpened = stepped - scales.sharpness * (g_perturbed - g);
+    let sharpened = stepped - scales.sharpness * difference;
     store_weight(chunk.weight + i, sharpened, count);
     store_master(chunk.anchor + i, sharpened, count);
 }
@@ -76,6 +82,7 @@ fn descent(
         kind,
         mixed.a,
         mixed.b,
+        mixed.by_difference,
         kind.lr * mixed.sharpness,
         clip(step_norms.gradient, kind.max_norm),
         clip(step_norms.perturbed, kind.max_norm_perturbed),

@@ -19,8 +19,12 @@ fn store_master(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
         anchor[i / 4u] = value;
     } else {
-        for (var c = 0u; c < count; c += 1u) {
-            anchor[i / 4u][c] = value[c];
+        anchor[i / 4u].x = value.x;
+        if count > 1u {
+            anchor[i / 4u].y = value.y;
+        }
+        if count > 2u {
+            anchor[i / 4u].z = value.z;
         }
     }
 }

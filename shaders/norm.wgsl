@@ -19,7 +19,8 @@
 // A square leaves the range of f32 for magnitudes above 1e19 or below 1e-19. Where a plain sum of
 // squares is not safely inside, it is taken again after J. L. Blue (ACM TOMS 4, 1978): large,
 // middling and small magnitudes are summed apart, the outer two scaled by powers of two, so that
-// gradients from 1e-37 to 1e+37, and 2^33 of them, give the right norm.
+// gradients from 1e-37 to 1e+37, and 2^33 of them, give the right norm. A norm beyond f32 is infinity, and
+// nothing is perturbed by it: g / infinity is 0.
 
 override PLAIN: bool = true;
 override SCALED: bool = false;
@@ -74,6 +75,11 @@ fn add_squares(sums: Squares, x: vec4<f32>) -> Squares {
 
 fn total(x: vec4<f32>) -> f32 {
     return (x.x + x.y) + (x.z + x.w);
+}
+
+// The sums over the four elements, as in Sums.
+fn joined(sums: Squares) -> vec4<f32> {
+    return vec4<f32>(total(sums.large), total(sums.middling), total(sums.small), 0.0);
 }
 
 // Whether a plain sum left the range, or may have lost its smallest parts.
@@ -146,20 +152,27 @@ fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
         vec4<f32>(0.0, total(found.plain), 0.0, 0.0),
         vec4<f32>(0.0, total(found.scaled), 0.0, 0.0),
     );
-    if PLAIN && unsafe_sum(sums.plain.y, found.bits_plain) {
-        var apart = Squares();
-        for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-            apart = add_squares(apart, grad_at(chunk, i, len - i));
-        }
-        sums.plain = vec4<f32>(total(apart.large), total(apart.middling), total(apart.small), 0.0);
-    }
-    if SCALED && unsafe_sum(sums.scaled.y, found.bits_scaled) {
-        var apart = Squares();
+    let unsafe_plain = PLAIN && unsafe_sum(sums.plain.y, found.bits_plain);
+    let unsafe_scaled = SCALED && unsafe_sum(sums.scaled.y, found.bits_scaled);
+    if unsafe_plain || unsafe_scaled {
+        var plain = Squares();
+        var scaled = Squares();
+        // One loop for both: the rounds of an invocation are limited (MOST_ROUNDS in src/engine/tuning.rs).
         for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
             let g = grad_at(chunk, i, len - i);
-            apart = add_squares(apart, scaled_at(chunk, i, len - i, g, adaptive));
+            if PLAIN {
+                plain = add_squares(plain, g);
+            }
+            if SCALED {
+                scaled = add_squares(scaled, scaled_at(chunk, i, len - i, g, adaptive));
+            }
         }
-        sums.scaled = vec4<f32>(total(apart.large), total(apart.middling), total(apart.small), 0.0);
+        if unsafe_plain {
+            sums.plain = joined(plain);
+        }
+        if unsafe_scaled {
+            sums.scaled = joined(scaled);
+        }
     }
     return sums;
 }
@@ -168,13 +181,17 @@ fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
 // Each part is rooted before it is brought back to scale, and the three are joined by ratios: a
 // chain of two scalings could be folded by a driver into one constant outside the range of f32.
 fn root(sum: vec4<f32>) -> f32 {
+    if any(magnitude(vec4<f32>(sum.xyz, 0.0)) > vec4<u32>(NOT_FINITE)) {
+        // A NaN, which max below may pass over.
+        return (sum.x + sum.y) + sum.z;
+    }
     let large = sqrt(sum.x) / LARGE_SCALE;
     let middling = sqrt(sum.y);
     let small = sqrt(sum.z) / SMALL_SCALE;
     let largest = max(large, max(middling, small));
-    if largest == 0.0 {
-        // Zero, or the NaN that max may pass over.
-        return middling;
+    if largest == 0.0 || magnitude(vec4<f32>(largest)).x >= NOT_FINITE {
+        // Nothing to divide by; infinity over infinity would be a NaN.
+        return largest;
     }
     let ratios = vec3<f32>(large, middling, small) / largest;
     return largest * sqrt(dot(ratios, ratios));

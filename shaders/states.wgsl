@@ -23,8 +23,12 @@ fn store_state_0(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
         state_0[i / 4u] = value;
     } else {
-        for (var c = 0u; c < count; c += 1u) {
-            state_0[i / 4u][c] = value[c];
+        state_0[i / 4u].x = value.x;
+        if count > 1u {
+            state_0[i / 4u].y = value.y;
+        }
+        if count > 2u {
+            state_0[i / 4u].z = value.z;
         }
     }
 }
@@ -33,8 +37,12 @@ fn store_state_1(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
         state_1[i / 4u] = value;
     } else {
-        for (var c = 0u; c < count; c += 1u) {
-            state_1[i / 4u][c] = value[c];
+        state_1[i / 4u].x = value.x;
+        if count > 1u {
+            state_1[i / 4u].y = value.y;
+        }
+        if count > 2u {
+            state_1[i / 4u].z = value.z;
         }
     }
 }
@@ -43,8 +51,12 @@ fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
         state_2[i / 4u] = value;
     } else {
-        for (var c = 0u; c < count; c += 1u) {
-            state_2[i / 4u][c] = value[c];
+        state_2[i / 4u].x = value.x;
+        if count > 1u {
+            state_2[i / 4u].y = value.y;
+        }
+        if count > 2u {
+            state_2[i / 4u].z = value.z;
         }
     }
 }

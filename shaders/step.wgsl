@@ -31,20 +31,36 @@ struct BlendUniforms {
 
 @group(1) @binding(2) var<uniform> blend: BlendUniforms;
 
-// The kind's own blend, unless the device chooses one for all.
-fn blend_of(kind: KindUniforms) -> BlendUniforms {
-    if (kind.flags & DEVICE_BLEND) != 0u {
-        return blend;
+// A blend in the form that the descent computes it in: a g + b g~, or a g + b (g~ - g) if by_difference.
+struct BlendForm {
+    a: f32,
+    b: f32,
+    sharpness: f32,
+    by_difference: bool,
+}
+
+// The kind's own blend, whose form the host chose (Blend::form), unless the device chooses one for all.
+fn blend_of(kind: KindUniforms) -> BlendForm {
+    if (kind.flags & DEVICE_BLEND) == 0u {
+        let by_difference = (kind.flags & BY_DIFFERENCE) != 0u;
+        return BlendForm(kind.a, kind.b, kind.sharpness, by_difference);
     }
-    return BlendUniforms(kind.a, kind.b, kind.sharpness, 0.0);
+    let sum = blend.a + blend.b;
+    let both = blend.a != 0.0 && blend.b != 0.0;
+    let by_difference = both && (sum == 1.0 || (blend.a < 0.0) != (blend.b < 0.0));
+    return BlendForm(select(blend.a, sum, by_difference), blend.b, blend.sharpness, by_difference);
 }
 
 // PyTorch's guard in clip_grad_norm_.
 const CLIP_EPSILON: f32 = 1e-6;
 
+// A max_norm of this clips nothing, not even a gradient whose norm is infinite.
+const UNCLIPPED: f32 = 0x1.fffffep+127f;
+
 // What a gradient of this norm is multiplied by.
 fn clip(norm: f32, max_norm: f32) -> f32 {
-    return step_norms.inv_scale * min(1.0, max_norm / (norm + CLIP_EPSILON));
+    let factor = min(1.0, max_norm / (norm + CLIP_EPSILON));
+    return step_norms.inv_scale * select(factor, 1.0, max_norm >= UNCLIPPED);
 }
 
 // frame

@@ -45,34 +45,70 @@ fn load_state_2(i: u32) -> vec4<f32> {
     return vec4<f32>(state_2[i], state_2[i + 1u], state_2[i + 2u], state_2[i + 3u]);
 }
 
-// The first `count` of four elements, to element i on.
+// The first `count` of four elements, at least one, to element i on. Written out: a loop here would be
+// counted with the loop around it (MOST_ROUNDS in src/engine/tuning.rs).
 fn store_weight(i: u32, value: vec4<f32>, count: u32) {
-    for (var c = 0u; c < min(count, 4u); c += 1u) {
-        weight[i + c] = value[c];
+    weight[i] = value.x;
+    if count > 1u {
+        weight[i + 1u] = value.y;
+    }
+    if count > 2u {
+        weight[i + 2u] = value.z;
+    }
+    if count > 3u {
+        weight[i + 3u] = value.w;
     }
 }
 
 fn store_partner(i: u32, value: vec4<f32>, count: u32) {
-    for (var c = 0u; c < min(count, 4u); c += 1u) {
-        partner[i + c] = value[c];
+    partner[i] = value.x;
+    if count > 1u {
+        partner[i + 1u] = value.y;
+    }
+    if count > 2u {
+        partner[i + 2u] = value.z;
+    }
+    if count > 3u {
+        partner[i + 3u] = value.w;
     }
 }
 
 fn store_state_0(i: u32, value: vec4<f32>, count: u32) {
-    for (var c = 0u; c < min(count, 4u); c += 1u) {
-        state_0[i + c] = value[c];
+    state_0[i] = value.x;
+    if count > 1u {
+        state_0[i + 1u] = value.y;
+    }
+    if count > 2u {
+        state_0[i + 2u] = value.z;
+    }
+    if count > 3u {
+        state_0[i + 3u] = value.w;
     }
 }
 
 fn store_state_1(i: u32, value: vec4<f32>, count: u32) {
-    for (var c = 0u; c < min(count, 4u); c += 1u) {
-        state_1[i + c] = value[c];
+    state_1[i] = value.x;
+    if count > 1u {
+        state_1[i + 1u] = value.y;
+    }
+    if count > 2u {
+        state_1[i + 2u] = value.z;
+    }
+    if count > 3u {
+        state_1[i + 3u] = value.w;
     }
 }
 
 fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
-    for (var c = 0u; c < min(count, 4u); c += 1u) {
-        state_2[i + c] = value[c];
+    state_2[i] = value.x;
+    if count > 1u {
+        state_2[i + 1u] = value.y;
+    }
+    if count > 2u {
+        state_2[i + 2u] = value.z;
+    }
+    if count > 3u {
+        state_2[i + 3u] = value.w;
     }
 }
 // end frame

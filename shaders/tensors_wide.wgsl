@@ -40,8 +40,12 @@ fn store_weight(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
         weight[i / 4u] = value;
     } else {
-        for (var c = 0u; c < count; c += 1u) {
-            weight[i / 4u][c] = value[c];
+        weight[i / 4u].x = value.x;
+        if count > 1u {
+            weight[i / 4u].y = value.y;
+        }
+        if count > 2u {
+            weight[i / 4u].z = value.z;
         }
     }
 }
@@ -50,8 +54,12 @@ fn store_partner(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
         partner[i / 4u] = value;
     } else {
-        for (var c = 0u; c < count; c += 1u) {
-            partner[i / 4u][c] = value[c];
+        partner[i / 4u].x = value.x;
+        if count > 1u {
+            partner[i / 4u].y = value.y;
+        }
+        if count > 2u {
+            partner[i / 4u].z = value.z;
         }
     }
 }

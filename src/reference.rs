@@ -80,6 +80,7 @@ pub struct Oracle {
     state: Vec<Vec<Vec<f64>>>,
     step: i32,
     norms: Norms,
+    f32_norms: bool,
 }
 
 impl Oracle {
@@ -118,7 +119,21 @@ impl Oracle {
     fn start(hyper: Hyperparameters, weights: Vec<Vec<f64>>, groups: Vec<InGroup>) -> Self {
         let zeros: Vec<Vec<f64>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
         let state = hyper.base.state_names().iter().map(|_| zeros.clone()).collect();
-        Self { hyper, groups, weights, pending: None, state, step: 0, norms: Norms::default() }
+        let (norms, f32_norms) = (Norms::default(), false);
+        Self { hyper, groups, weights, pending: None, state, step: 0, norms, f32_norms }
+    }
+
+    /// Takes norms beyond `f32` for infinite, as the routes in `f32` must: such a norm perturbs nothing, clips to
+    /// nothing, and is not finite.
+    #[must_use]
+    pub fn with_f32_norms(self) -> Self {
+        Self { f32_norms: true, ..self }
+    }
+
+    fn norm(&self, tensors: &[Vec<f64>]) -> f64 {
+        let norm = norm(tensors);
+        let is_beyond = self.f32_norms && (norm as f32).is_infinite();
+        if is_beyond { f64::INFINITY } else { norm }
     }
 
     /// Returns `w + e_w` for the gradient `g` at `w`. The weights stay: they are the anchor.
@@ -131,7 +146,7 @@ impl Oracle {
     #[doc(alias = "first_step")]
     pub fn ascent(&mut self, grads: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, ReferenceError> {
         self.check(grads)?;
-        self.norms.gradient = norm(grads);
+        self.norms.gradient = self.norm(grads);
         // T_w g, and nothing of what is not perturbed.
         let scaled: Vec<Vec<f64>> = (self.groups.iter().zip(&self.weights).zip(grads))
             .map(|((group, w), g)| match (group.perturbed, group.adaptive) {
@@ -144,7 +159,7 @@ impl Oracle {
             let inside = |(group, scaled): (&InGroup, &Vec<f64>)| {
                 (group.scope == scope).then(|| scaled.clone())
             };
-            norm(&self.groups.iter().zip(&scaled).filter_map(inside).collect::<Vec<_>>())
+            self.norm(&self.groups.iter().zip(&scaled).filter_map(inside).collect::<Vec<_>>())
         };
         let divisors: Vec<f64> = (0..self.hyper.scopes()).map(norm_of).collect();
         let perturbed = (self.groups.iter().zip(&self.weights).zip(grads))
@@ -171,7 +186,7 @@ impl Oracle {
     pub fn descent(&mut self, lr: f64, grads_perturbed: &[Vec<f64>]) -> Result<(), ReferenceError> {
         self.check(grads_perturbed)?;
         let g = self.pending.take().ok_or(ReferenceError::DescentBeforeAscent)?;
-        self.norms.perturbed = norm(grads_perturbed);
+        self.norms.perturbed = self.norm(grads_perturbed);
         let (gradient, perturbed) = (self.norms.gradient, self.norms.perturbed);
         let outcome =
             self.hyper.non_finite.outcome(false, gradient.is_finite(), perturbed.is_finite());
@@ -210,7 +225,7 @@ impl Oracle {
     pub fn base_step(&mut self, lr: f64, grads: &[Vec<f64>]) -> Result<(), ReferenceError> {
         self.check(grads)?;
         self.pending = None;
-        self.norms.gradient = norm(grads);
+        self.norms.gradient = self.norm(grads);
         let finite = self.norms.gradient.is_finite();
         if self.hyper.non_finite.outcome(false, finite, true) == Outcome::Skipped {
             return Ok(());

@@ -378,6 +378,12 @@ fn tune(gpu: &Gpu) -> Result<(), String> {
     assert!(out.contains("fastest with Tuning { workgroup: "), "{out}");
     tune(&["--workgroup", "7"]).fails(1, "workgroup");
     tune(&["--chunk-len", "0"]).fails(1, "chunk_len");
+    // Too long for the loops of workgroups of 8, and offered with 64 alone.
+    tune(&["--workgroup", "8", "--chunk-len", "4194304"]).fails(1, "chunk_len");
+    let found = tune(&["--workgroup", "8,64", "--chunk-len", "4194304"]);
+    assert!(found.err.contains("workgroups of 8"), "{}", found.err);
+    let out = found.ok();
+    assert!(out.contains("workgroups of 64") && !out.contains("workgroups of 8,"), "{out}");
     tune(&["--chunk-len", "4096", "--max-norm-chunk-len", "5000"]).fails(1, "max_norm_chunk_len");
     Ok(())
 }

@@ -13,8 +13,12 @@ mod half_precision;
 mod layouts;
 #[path = "engine/limits.rs"]
 mod limits;
+#[path = "engine/loops.rs"]
+mod loops;
 #[path = "engine/non_finite.rs"]
 mod non_finite;
+#[path = "engine/overflows.rs"]
+mod overflows;
 #[path = "engine/processes.rs"]
 mod processes;
 #[path = "engine/properties.rs"]
@@ -60,6 +64,12 @@ fn main() {
         ("WebGPU's default limits", limits::webgpu_defaults),
         ("a device that grants too little", limits::too_little),
         ("tunings", limits::tunings),
+        ("tunings whose loops are too long", loops::refused),
+        ("the longest chunks", loops::longest_chunks),
+        ("more partial sums than one finish takes", loops::many_partials),
+        ("a device of few bytes", limits::few_bytes),
+        ("a norm beyond f32", overflows::norms),
+        ("a blend by its difference", refusals::difference),
         ("refused slices", refusals::slices),
         ("refused numbers", refusals::numbers),
         ("refused blends", refusals::blends),

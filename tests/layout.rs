@@ -123,6 +123,7 @@ fn constants_match_the_shaders() {
     assert_eq!(constant("FIRST"), KindUniforms::FIRST);
     assert_eq!(constant("SKIPS"), KindUniforms::SKIPS);
     assert_eq!(constant("FALLS_BACK"), KindUniforms::FALLS_BACK);
+    assert_eq!(constant("BY_DIFFERENCE"), KindUniforms::BY_DIFFERENCE);
     let size = |module: &naga::Module, name: &str| {
         let variables = module.global_variables.iter();
         let found = variables.map(|(_, v)| v).find(|v| v.name.as_deref() == Some(name));

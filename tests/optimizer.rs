@@ -32,6 +32,8 @@ mod nets;
 mod non_finite;
 #[path = "optimizer/oracle.rs"]
 mod oracle;
+#[path = "optimizer/overflows.rs"]
+mod overflows;
 #[path = "optimizer/pairwise.rs"]
 mod pairwise;
 #[path = "optimizer/quantised.rs"]
@@ -73,6 +75,7 @@ const TESTS: &[(&str, Test)] = &[
     ("parameters without a gradient stay", modules::without_gradient),
     ("tied parameters do as in Burn", modules::tied),
     ("parameters without elements", modules::empty_parameters),
+    ("nothing but parameters without elements", modules::only_empty_parameters),
     ("broadcast and transposed gradients", modules::odd_gradients),
     ("gradient checkpointing", modules::checkpointing),
     ("everything a module can hold, beside the oracle", oracle::zoo),
@@ -103,6 +106,8 @@ const TESTS: &[(&str, Test)] = &[
     ("steps that are refused", non_finite::refuses),
     ("steps that are left out, lean", non_finite::lean),
     ("a NaN that propagates", non_finite::propagates),
+    ("a norm beyond f32", overflows::norms),
+    ("a blend by its difference", overflows::difference),
     ("scaled losses", non_finite::scales),
     ("replicas with optimizers of their own", replicas::own_optimizers),
     ("a run resumes bit for bit", records::resume),
@@ -152,6 +157,8 @@ const HALVES: &[(&str, Test)] = &[
     ("master weights stay", half_precision::master_weights_stay),
     ("half precision by chance", half_precision::by_chance),
     ("stochastic rounding differs by step", combinations::rounding_differs_by_step),
+    #[cfg(feature = "fused-wsam")]
+    ("half precision whose state is too large", half_precision::too_large),
 ];
 
 /// [`HALVES`], ignored where Burn has no f16.

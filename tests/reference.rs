@@ -25,9 +25,7 @@ use burn_wsam::reference::Oracle;
 use common::golden::{self, Tensors};
 use common::replay::{OracleRoute, Tolerance, replay};
 
-/// The recorded weights were restored by subtracting `e_w`, which leaves an error of an ulp of
-/// `|w + e_w|` a step however small the weight; hence a floor of a few ulp of 1.
-const EXACT: Tolerance = Tolerance { rtol: 1e-12, atol: 1e-15, share: 1e-15 };
+const EXACT: Tolerance = Tolerance::DOUBLE;
 
 const MOMENTUM: Momentum = Momentum { momentum: 0.9, dampening: 0.1, nesterov: true };
 const MOMENTS: Moments =

@@ -97,6 +97,11 @@ impl Room {
         self.len * self.format.bytes()
     }
 
+    /// Bytes that it takes in an arena.
+    pub(crate) fn allocated(self) -> u64 {
+        self.bytes().next_multiple_of(ALIGNMENT)
+    }
+
     /// What Burn calls the elements.
     fn dtype(self) -> DType {
         match self.format {
@@ -176,16 +181,21 @@ fn locate(cube: &CubeClient, handle: Handle, room: Room) -> Result<Memory, WsamE
     Ok(Memory { handle, slice, pin: Arc::new(resource) })
 }
 
+/// The most bytes that Burn allocates in one piece: no more than the adapter's largest binding.
+fn largest_allocation(cube: &CubeClient) -> u64 {
+    cube.properties().memory.max_page_size
+}
+
 /// Memory for tensors of these sizes, in as few pieces as the adapter's largest binding allows.
 ///
 /// It is Burn's own memory, so a piece is given out again only when no tensor and no work that Burn
 /// has pending refers to it. In a training loop that makes two arenas for weights take turns, unless
 /// a clone of the model holds on to one.
 fn arena(cube: &CubeClient, rooms: &[Room]) -> Result<Vec<Memory>, WsamError> {
-    let largest = cube.properties().memory.max_page_size;
+    let largest = largest_allocation(cube);
     let mut pieces: Vec<(u64, Vec<(u64, Room)>)> = Vec::new();
     for room in rooms {
-        let size = room.bytes().next_multiple_of(ALIGNMENT);
+        let size = room.allocated();
         match pieces.last_mut() {
             Some((end, places)) if *end + size <= largest => {
                 places.push((*end, *room));

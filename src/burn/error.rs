@@ -63,6 +63,22 @@ pub enum WsamError {
         /// What wgpu said.
         reason: String,
     },
+    /// A parameter needs more memory in one piece than the device binds or Burn allocates.
+    #[error(
+        "{param} is {dtype:?} and needs {bytes} bytes in one piece, in f32 for its optimizer state or master \
+         weights, but the device allocates at most {limit}: split the parameter, or take a base optimizer \
+         without state and no master weights"
+    )]
+    TooLarge {
+        /// Path of the parameter.
+        param: String,
+        /// Its elements' type.
+        dtype: DType,
+        /// Bytes that its state or master weights need, or the weight itself.
+        bytes: u64,
+        /// The most bytes of one allocation.
+        limit: u64,
+    },
     /// The loss is not on an autodiff graph, so it has no gradient.
     #[error("the loss is not on an autodiff graph: make the model on device.autodiff()")]
     NoAutodiff,

@@ -61,7 +61,12 @@ pub(crate) fn collect<F: Form, M: Module>(
         whole: true,
     };
     let found: Collected<F> = walk(module, &mut grads, device, nothing)?;
-    if found.slots.is_empty() { Err(WsamError::NoGradients { gradients }) } else { Ok(found) }
+    // A gradient that was taken and made no slot is that of a parameter without elements: a step over nothing.
+    let taken = gradients - grads.len();
+    if found.slots.is_empty() && taken == 0 {
+        return Err(WsamError::NoGradients { gradients });
+    }
+    Ok(found)
 }
 
 /// Second gradients of the parameters of a step, and where they differ from the first ones.

@@ -419,8 +419,12 @@ impl TensorOps {
     }
 }
 
-/// `a g + b g~`, without the terms whose weight is zero.
+/// `a g + b g~` in the form of [`Blend::by_difference`], without the terms whose weight is zero.
 fn mix(blend: &Blend, g: &Tensor<1>, g_perturbed: &Tensor<1>) -> Tensor<1> {
+    if let Some(of_g) = blend.by_difference() {
+        let sharpness = (g_perturbed.clone() - g.clone()) * blend.b;
+        return if of_g == 1.0 { g.clone() + sharpness } else { g.clone() * of_g + sharpness };
+    }
     match (blend.a, blend.b) {
         (1.0, 0.0) => g.clone(),
         (0.0, b) => g_perturbed.clone() * b,

@@ -61,7 +61,8 @@ impl Engine {
     pub(crate) fn partials_for(&self, need: u64) -> Result<wgpu::Buffer, EngineError> {
         let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
         if partials.size() < need {
-            let size = need.next_power_of_two();
+            // `need` fits: the norm was cut so.
+            let size = need.next_power_of_two().min(self.max_binding().max(need));
             *partials = empty(&self.device, "wsam.partials", size, wgpu::BufferUsages::STORAGE)?;
         }
         Ok(partials.clone())

@@ -26,17 +26,19 @@ pub(super) fn kind_uniforms(
         BlendSource::Host(blend) => blend,
         BlendSource::Method | BlendSource::Device(_) => group.blend,
     };
+    let of_g = blend_here.by_difference();
     let common = KindUniforms {
         flags: flag(KindUniforms::PERTURBED, group.perturbed)
             | flag(KindUniforms::ADAPTIVE, group.perturbed && group.adaptive)
             | flag(KindUniforms::DEVICE_BLEND, matches!(blend, BlendSource::Device(_)))
             | flag(KindUniforms::FIRST, first)
             | flag(KindUniforms::SKIPS, hyper.non_finite.looks())
-            | flag(KindUniforms::FALLS_BACK, hyper.non_finite == NonFinite::BaseStep),
+            | flag(KindUniforms::FALLS_BACK, hyper.non_finite == NonFinite::BaseStep)
+            | flag(KindUniforms::BY_DIFFERENCE, of_g.is_some()),
         norm: Norms::place(group.scope),
         rho: group.rho as f32,
         guard: hyper.epsilon as f32,
-        a: blend_here.a as f32,
+        a: of_g.unwrap_or(blend_here.a) as f32,
         b: blend_here.b as f32,
         sharpness: blend_here.sharpness as f32,
         max_norm,

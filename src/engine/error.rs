@@ -217,7 +217,7 @@ pub enum EngineError {
         /// Its value.
         value: u64,
         /// The domain, in words that follow "must be".
-        expected: &'static str,
+        expected: String,
     },
     /// The device grants less than the kernels need.
     #[error("the device limit {name} is {granted}, but the kernels need {needed}")]

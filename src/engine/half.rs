@@ -3,14 +3,14 @@
 
 use super::error::EngineError;
 use super::memory::guarded;
-use super::plan::{Cut, cut};
+use super::plan::cut;
 use super::schedule::{Capacity, Dispatch, pack};
 use super::slices::{Columns, Slice, packed_width};
 use super::stats::StepStats;
 use super::{ALIGNMENT, Engine, UNIFORMS};
 use crate::layout::{
-    self, Access, COLUMNS, Frames, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation,
-    Width, column, column_binding, mark,
+    self, Access, COLUMNS, Chunk, Kernel, NormFinishUniforms, NormOf, Specialisation, Width,
+    column, column_binding,
 };
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -180,26 +180,18 @@ impl Engine {
             }
         }
         if let Look::Norm(norm) = half.look {
-            let mut rows: Vec<_> = rows.clone().filter_map(|row| norm.row(row)).collect();
-            // Each scope's partials side by side; what is in none comes last.
-            rows.sort_by_key(|row| row.scope.unwrap_or(usize::MAX));
-            let elements = rows.iter().map(|row| row.len).sum();
-            let chunk_len = self.tuning.norm_chunk_len(elements);
-            let Cut { groups, ends } = cut(rows.iter().copied(), self.window_limits, chunk_len);
-            let chunks = ends.last().copied().unwrap_or(0);
-            let by_lane = self.by_lane(elements, u64::from(chunks));
-            let lanes = if by_lane { self.tuning.workgroup } else { 1 };
-            finish = Some(norm.finish(&rows, ends.iter().map(|end| end * lanes)));
-            let bytes = 16 * norm.of.count() * u64::from(chunks * lanes);
-            overhead += 2 * bytes;
-            let partials = self.partials_for(bytes)?;
-            let kernel = Kernel::Norm { of: norm.of, by_lane };
-            for dispatch in pack(groups, |width| self.capacity(kernel, width)) {
+            let of = norm.of;
+            let norm = self.cut_norm(norm, rows.clone())?;
+            overhead += 2 * norm.bytes();
+            let partials = self.partials_for(norm.bytes())?;
+            let kernel = Kernel::Norm { of, by_lane: norm.by_lane };
+            finish = Some(norm.finish);
+            let finishing = self.finish(&norm, &partials)?;
+            for dispatch in pack(norm.cut.groups, |width| self.capacity(kernel, width)) {
                 dispatch.note(&mut buffers, &mut overhead);
                 ready.push(self.ready(kernel, &dispatch, &partials)?);
             }
-            let scopes = rows.iter().filter_map(|row| row.scope).max().map_or(1, |scope| scope + 1);
-            ready.push(self.finish(norm.of, scopes as u32, &partials)?);
+            ready.push(finishing);
         }
         let taken = rows.clone().filter(|row| half.takes(row));
         let groups = cut(taken, self.window_limits, u64::from(self.tuning.chunk_len)).groups;
@@ -219,15 +211,6 @@ impl Engine {
         Ok(Plan { ready, finish, stats })
     }
 
-    /// Whether a norm keeps a partial for each invocation: written and read, 32 bytes each, they must
-    /// stay far below what the norm itself reads. And an invocation of the finish goes through one of
-    /// each chunk, of which llvmpipe (Mesa's `LP_MAX_TGSI_LOOP_ITERATIONS`) allows 65,535: beyond them
-    /// it leaves loops without a word.
-    fn by_lane(&self, elements: u64, chunks: u64) -> bool {
-        let partials = chunks * u64::from(self.tuning.workgroup);
-        self.tuning.partials_by_lane && chunks < 1 << 15 && 32 * partials * 20 < 4 * elements
-    }
-
     fn capacity(&self, kernel: Kernel, width: Width) -> Capacity {
         let limits = self.device.limits();
         let taken = layout::storage_buffers(kernel.stage(), width);
@@ -238,7 +221,18 @@ impl Engine {
         Capacity {
             spare_buffers: spare.min(spare_of_all),
             max_frames: self.tuning.max_frames,
-            max_chunks: u64::from(self.max_grid).pow(2),
+            max_chunks: self.most_rows(&limits).min(u64::from(self.max_grid).pow(2)),
+        }
+    }
+
+    /// Rows of the largest chunk table: it fits one binding, where a buffer may be larger than that. A table
+    /// beyond the largest buffer is an error when it is made.
+    fn most_rows(&self, limits: &wgpu::Limits) -> u64 {
+        let binding = self.window_limits.max_binding;
+        if binding < limits.max_buffer_size {
+            binding / size_of::<Chunk>() as u64
+        } else {
+            u64::MAX
         }
     }
 
@@ -293,23 +287,6 @@ impl Engine {
         }
     }
 
-    fn finish(
-        &self,
-        of: NormOf,
-        scopes: u32,
-        partials: &wgpu::Buffer,
-    ) -> Result<Ready, EngineError> {
-        let kernel = Kernel::NormFinish(of);
-        let specialisation = Specialisation { kernel, width: Width::Wide, frames: Frames::SINGLE };
-        let (pipeline, layout) = self.pipelines.get(specialisation)?;
-        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel.stage().entry_point()),
-            layout: &layout,
-            entries: &[whole(layout::PARTIALS.number, partials)],
-        });
-        Ok(Ready { pipeline, group, grid: [scopes, 1], kernel, page: 0, count: 0 })
-    }
-
     /// The 2-D grid for so many workgroups, which fit.
     fn grid(&self, workgroups: u32) -> [u32; 2] {
         let width = workgroups.clamp(1, self.max_grid);
@@ -333,43 +310,6 @@ impl Dispatch {
     }
 }
 
-impl HalfNorm {
-    /// The norm's row of a tensor, from the half's; `None` if it counts in no norm that is taken.
-    pub(super) fn row<'a>(&self, row: Row<'a>) -> Option<Row<'a>> {
-        let mut columns = gradient(&row, self.perturbed);
-        if self.reads_weight(&row) {
-            let (anchor, weight) = (row.columns[column::ANCHOR], row.columns[column::WEIGHT]);
-            match row.has_master() {
-                true => columns[column::ANCHOR] = anchor,
-                false => columns[column::WEIGHT] = anchor.or(weight),
-            }
-        }
-        let counts = self.of.takes_gradient() || row.scope.is_some();
-        counts.then_some(Row { columns, ..row })
-    }
-
-    pub(super) fn reads_weight(&self, row: &Row<'_>) -> bool {
-        self.of.scaling() != Scaling::Plain && row.adaptive
-    }
-
-    /// `ends` are where the partials of each row end.
-    fn finish(&self, rows: &[Row<'_>], ends: impl Iterator<Item = u32>) -> NormFinishUniforms {
-        let mut finish = NormFinishUniforms {
-            slots_plain: self.slots,
-            mark: mark(self.perturbed),
-            ..Default::default()
-        };
-        for (row, end) in rows.iter().zip(ends) {
-            finish.partial_count = end;
-            // A scope without rows ends where the one before it does.
-            if let Some(scope) = row.scope {
-                finish.ends.iter_mut().skip(scope).for_each(|of_scope| *of_scope = end);
-            }
-        }
-        finish
-    }
-}
-
 impl Half {
     /// The row without what this half does not look at, so that it makes no plan of its own.
     fn row<'a>(&self, row: Row<'a>) -> Row<'a> {
@@ -386,14 +326,14 @@ impl Half {
 }
 
 /// `g` or `g~`, in the column of a gradient.
-fn gradient<'a>(row: &Row<'a>, perturbed: bool) -> Columns<'a> {
+pub(super) fn gradient<'a>(row: &Row<'a>, perturbed: bool) -> Columns<'a> {
     let mut columns = [None; COLUMNS];
     let column = if perturbed { column::GRAD_PERTURBED } else { column::GRAD };
     columns[column::GRAD] = row.columns[column];
     columns
 }
 
-fn whole(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
+pub(super) fn whole(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
     wgpu::BindGroupEntry { binding, resource: range(buffer, 0, buffer.size()) }
 }
 

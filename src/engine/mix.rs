@@ -173,5 +173,6 @@ fn as_mix(kind: KindUniforms) -> KindUniforms {
 
 /// `w - lr 0 - lr sharpness (g~ - g)`.
 fn as_sharpening(kind: KindUniforms) -> KindUniforms {
-    KindUniforms { decay: 1.0, weight_decay: 0.0, a: 0.0, b: 0.0, ..kind }
+    let flags = kind.flags & !KindUniforms::BY_DIFFERENCE;
+    KindUniforms { flags, decay: 1.0, weight_decay: 0.0, a: 0.0, b: 0.0, ..kind }
 }

@@ -52,6 +52,7 @@ mod kinds;
 mod lean;
 mod memory;
 mod mix;
+mod norm;
 mod pipelines;
 mod plan;
 mod readback;
@@ -117,6 +118,12 @@ pub struct Engine {
 /// Bytes between the starts of two bindings in one buffer: WebGPU's largest alignment.
 const ALIGNMENT: u64 = 256;
 
+/// Bytes of a partial sum.
+const PARTIAL: u64 = 16;
+
+/// Bytes of the partial sums that an engine starts with, and binds whole.
+const LEAST_PARTIALS: u64 = 1 << 16;
+
 /// Storage buffers that the largest stage binds with one frame.
 const STORAGE_BUFFERS: u32 = 8;
 
@@ -180,7 +187,7 @@ impl Engine {
             },
             max_grid: limits.max_compute_workgroups_per_dimension,
             unused: buffer("wsam.unused", COLUMNS as u64 * ALIGNMENT)?,
-            partials: Mutex::new(buffer("wsam.partials", 1 << 16)?),
+            partials: Mutex::new(buffer("wsam.partials", LEAST_PARTIALS)?),
             plans: Mutex::default(),
             timer: Mutex::default(),
         })
@@ -251,7 +258,9 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
             // The norm's two levels of sums.
             16 * (u64::from(workgroup) + 8),
         ),
-        ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size, ALIGNMENT),
+        ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size, LEAST_PARTIALS),
+        ("max_buffer_size", limits.max_buffer_size, LEAST_PARTIALS),
+        ("max_bind_groups", u64::from(limits.max_bind_groups), 2),
         (
             "max_uniform_buffer_binding_size",
             limits.max_uniform_buffer_binding_size,

@@ -21,7 +21,8 @@ pub(crate) struct Pipelines {
 #[derive(Default)]
 struct Compiled {
     modules: HashMap<(Stage, Width, Frames), wgpu::ShaderModule>,
-    pipelines: HashMap<Specialisation, (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
+    /// By their workgroups too.
+    pipelines: HashMap<(Specialisation, u32), (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
 }
 
 impl Pipelines {
@@ -54,14 +55,23 @@ impl Pipelines {
         })
     }
 
-    /// A pipeline and the layout of its group 0.
+    /// A pipeline and the layout of its group 0, with the engine's workgroups.
     pub(crate) fn get(
         &self,
         specialisation: Specialisation,
     ) -> Result<(wgpu::ComputePipeline, wgpu::BindGroupLayout), EngineError> {
+        self.get_sized(specialisation, self.workgroup)
+    }
+
+    /// A pipeline with workgroups of another size, which the device takes.
+    pub(crate) fn get_sized(
+        &self,
+        specialisation: Specialisation,
+        workgroup: u32,
+    ) -> Result<(wgpu::ComputePipeline, wgpu::BindGroupLayout), EngineError> {
         // A panic elsewhere cannot leave a half-written map: insertion is the last thing done.
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = compiled.pipelines.get(&specialisation) {
+        if let Some(found) = compiled.pipelines.get(&(specialisation, workgroup)) {
             return Ok(found.clone());
         }
         let Specialisation { kernel, width, frames } = specialisation;
@@ -76,9 +86,10 @@ impl Pipelines {
                 made
             }
         };
-        let made =
-            guarded(&self.device, &label, || self.pipeline(&module, specialisation, &label))?;
-        compiled.pipelines.insert(specialisation, made.clone());
+        let made = guarded(&self.device, &label, || {
+            self.pipeline(&module, specialisation, workgroup, &label)
+        })?;
+        compiled.pipelines.insert((specialisation, workgroup), made.clone());
         Ok(made)
     }
 
@@ -86,6 +97,7 @@ impl Pipelines {
         &self,
         module: &wgpu::ShaderModule,
         specialisation: Specialisation,
+        workgroup: u32,
         label: &str,
     ) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
         let stage = specialisation.kernel.stage();
@@ -119,7 +131,7 @@ impl Pipelines {
             module,
             entry_point: Some(stage.entry_point()),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &specialisation.constants(self.workgroup),
+                constants: &specialisation.constants(workgroup),
                 // Every element of the reduction's arrays is written before it is read.
                 zero_initialize_workgroup_memory: false,
             },

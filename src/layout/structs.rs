@@ -207,6 +207,8 @@ impl KindUniforms {
     pub const SKIPS: u32 = 16;
     /// Bit: but it is the base optimizer's where only `g~` is not finite.
     pub const FALLS_BACK: u32 = 32;
+    /// Bit: the base optimizer receives `a g + b (g~ - g)`, in place of `a g + b g~`.
+    pub const BY_DIFFERENCE: u32 = 64;
 }
 
 /// The blend of the gradients, in a device buffer of its own.

@@ -155,4 +155,22 @@ impl Blend {
             Coupling::Decoupled => Blend { a: 1.0, b: 0.0, sharpness: alpha },
         }
     }
+
+    /// How `a g + b g~` is computed: `None` as it stands; with a number `c` as `c g + b (g~ - g)`.
+    ///
+    /// The second form is for weights that add up to 1 or have two signs. There `a g` and `b g~` may be
+    /// many times their sum, and the roundings of both products would stay in it, where `g~ - g` is exact
+    /// or nearly so. A zero weight keeps the first form, which then gives the other gradient exactly.
+    pub(crate) fn by_difference(&self) -> Option<f64> {
+        let Blend { a, b, .. } = *self;
+        if a == 0.0 || b == 0.0 {
+            return None;
+        }
+        let sum = a + b;
+        // `1 - alpha` and `alpha` add up to 1 but for the rounding of the first.
+        if (sum - 1.0).abs() <= 2.0 * f64::EPSILON * a.abs().max(b.abs()) {
+            return Some(1.0);
+        }
+        ((a < 0.0) != (b < 0.0)).then_some(sum)
+    }
 }

@@ -9,10 +9,10 @@ use burn::optim::GradientsParams;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_wsam::method::{Base, ClipScope, Coupling, Hyperparameters, Moments};
+use burn_wsam::method::{Base, ClipScope, Coupling, Hyperparameters, Moments, NonFinite};
 use burn_wsam::{
-    AdamBaseConfig, AdamWBaseConfig, Ascended, BaseConfig, LeanAscended, RoutePolicy,
-    SgdBaseConfig, Wsam, WsamConfig,
+    AdamBaseConfig, AdamWBaseConfig, Ascended, BaseConfig, LeanAscended, NonFinitePolicy,
+    RoutePolicy, SgdBaseConfig, Wsam, WsamConfig,
 };
 
 /// A Burn device on the test's adapter, shared with the kernels.
@@ -89,6 +89,11 @@ pub fn config(hyper: &Hyperparameters) -> WsamConfig {
         .with_epsilon(hyper.epsilon)
         .with_adaptive(hyper.adaptive)
         .with_decouple(hyper.coupling == Coupling::Decoupled)
+        .with_non_finite(match hyper.non_finite {
+            NonFinite::Skip => NonFinitePolicy::Skip,
+            NonFinite::BaseStep => NonFinitePolicy::BaseStep,
+            NonFinite::Propagate => NonFinitePolicy::Propagate,
+        })
         .with_max_norm(hyper.clip.map(|clip| clip.max_norm))
         .with_clip_perturbed_only(
             hyper.clip.is_some_and(|clip| clip.scope == ClipScope::PerturbedOnly),
@@ -200,6 +205,14 @@ impl BurnRoute {
     /// The same in lean mode.
     pub fn lean(golden: &Golden, device: &Device, policy: RoutePolicy) -> Result<Self, String> {
         Ok(Self { lean: Some(golden.lr), ..Self::new(golden, device, policy)? })
+    }
+
+    /// `w + e_w`, NaNs and all: the way back is not taken.
+    pub fn ascend_once(mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
+        let model = self.model.take().ok_or("no model")?;
+        let grads = self.grads(&model, grad);
+        let ascended = self.optim.ascend(model, grads).map_err(|error| error.to_string())?;
+        Ok(weights(&ascended))
     }
 
     fn grads(&self, model: &Model, grad: &[Vec<f64>]) -> GradientsParams {

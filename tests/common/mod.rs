@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod adapters;
+pub mod bound;
 pub mod golden;
 pub mod replay;
 pub mod toy;

@@ -5,6 +5,7 @@ use std::fmt;
 use burn_wsam::method::Hyperparameters;
 use burn_wsam::reference::Oracle;
 
+use super::bound::{Bound, Num};
 use super::golden::{Golden, Tensors};
 
 /// One implementation of the step, holding its weights and state.
@@ -53,8 +54,19 @@ pub struct Tolerance {
 }
 
 impl Tolerance {
-    /// f32 against f64. The share is what rounding leaves where `(1 - alpha) g + alpha g~` cancels.
+    /// f32 against f64, with gradients of order 1 at most; golden files have a
+    /// [bound](super::bound) of their own for each element.
     pub const SINGLE: Self = Self { rtol: 2e-5, atol: 1e-7, share: 4e-6 };
+
+    /// f64 against f64. The recorded weights were restored by subtracting `e_w`, which leaves an error of an
+    /// ulp of `|w + e_w|` a step however small the weight; hence a floor of a few ulp of 1.
+    pub const DOUBLE: Self = Self { rtol: 1e-12, atol: 1e-15, share: 1e-15 };
+
+    /// What is allowed of a quantity's elements however small they are.
+    pub fn floor(&self, want: &[Vec<f64>]) -> f64 {
+        let largest = want.iter().flatten().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+        self.atol.min(self.share * largest)
+    }
 }
 
 /// One compared element.
@@ -97,8 +109,53 @@ pub fn replay(
     route: &mut dyn Route,
     tolerance: Tolerance,
 ) -> Result<Worst, String> {
+    let compare_all = |quantity: Quantity<'_>, worst: &mut Worst| {
+        let Quantity { step, what, got, want, .. } = quantity;
+        compare(step, what, got, want, tolerance, worst)
+    };
+    replay_by(golden, route, compare_all)
+}
+
+/// Replays every step through a route in `f32`: each element may be as far from the file as the roundings of
+/// its own sums allow ([`Bound`]).
+///
+/// # Errors
+///
+/// As for [`replay`].
+pub fn replay_rounded(golden: &Golden, route: &mut dyn Route) -> Result<Worst, String> {
+    let compare_all = |quantity: Quantity<'_>, worst: &mut Worst| {
+        let Quantity { step, what, got, want, bound } = quantity;
+        let floor = Tolerance::DOUBLE.floor(want);
+        let allowed = |tensor: usize, element: usize, want: f64| {
+            let Num { exact, error } = bound[tensor][element];
+            // With the file's own roundings.
+            let allowed = error + floor + Tolerance::DOUBLE.rtol * want.abs();
+            // A file that is wrong in itself allows nothing.
+            if (exact - want).abs() <= allowed { allowed } else { 0.0 }
+        };
+        compare_within(step, what, got, want, allowed, worst)
+    };
+    replay_by(golden, route, compare_all)
+}
+
+/// One quantity of one step: what a route gave, what the file has, and that again with the error that
+/// rounding may have made.
+#[derive(Clone, Copy)]
+struct Quantity<'a> {
+    step: usize,
+    what: &'static str,
+    got: &'a [Vec<f64>],
+    want: &'a [Vec<f64>],
+    bound: &'a [Vec<Num>],
+}
+
+fn replay_by(
+    golden: &Golden,
+    route: &mut dyn Route,
+    compare: impl Fn(Quantity<'_>, &mut Worst) -> Result<(), String>,
+) -> Result<Worst, String> {
     let mut worst = Worst::default();
-    replay_steps(golden, route, tolerance, &mut worst)
+    replay_steps(golden, route, |quantity| compare(quantity, &mut worst))
         .map_err(|error| format!("{}: {error}", golden.file))?;
     Ok(worst)
 }
@@ -106,25 +163,28 @@ pub fn replay(
 fn replay_steps(
     golden: &Golden,
     route: &mut dyn Route,
-    tolerance: Tolerance,
-    worst: &mut Worst,
+    mut compare: impl FnMut(Quantity<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
     let names = golden.hyper.base.state_names();
+    let mut bounds = Bound::new(golden);
     for (step, want) in golden.expected.iter().enumerate() {
         let at_step = |error| format!("step {step}: {error}");
-        let mut compare = |what, got: &[Vec<f64>], want: &[Vec<f64>]| {
-            compare(step, what, got, want, tolerance, worst)
+        let (grad, grad_perturbed) = (&golden.grad[step], &golden.grad_perturbed[step]);
+        let mut compare = |what, got: &[Vec<f64>], want: &[Vec<f64>], bound: &[Vec<Num>]| {
+            compare(Quantity { step, what, got, want, bound })
         };
-        let perturbed = route.ascend(&golden.grad[step]).map_err(at_step)?;
-        compare("perturbed", &perturbed, &want.perturbed)?;
-        let weight = route.descend(golden.lr, &golden.grad_perturbed[step]).map_err(at_step)?;
-        compare("weight", &weight, &want.weight)?;
+        let perturbed = route.ascend(grad).map_err(at_step)?;
+        compare("perturbed", &perturbed, &want.perturbed, &bounds.ascend(grad))?;
+        let weight = route.descend(golden.lr, grad_perturbed).map_err(at_step)?;
+        bounds.descend(golden.lr, grad, grad_perturbed);
+        compare("weight", &weight, &want.weight, bounds.weights())?;
         let state = route.state().map_err(at_step)?;
         if state.len() != names.len() {
             return Err(at_step(format!("{} states for {names:?}", state.len())));
         }
-        for ((name, got), want) in names.iter().zip(&state).zip(&want.state) {
-            compare(name, got, want)?;
+        let wanted = want.state.iter().zip(bounds.state());
+        for ((name, got), (want, bound)) in names.iter().zip(&state).zip(wanted) {
+            compare(name, got, want, bound)?;
         }
     }
     Ok(())
@@ -143,18 +203,30 @@ pub fn compare(
     tolerance: Tolerance,
     worst: &mut Worst,
 ) -> Result<(), String> {
+    let floor = tolerance.floor(want);
+    let allowed = |_, _, want: f64| floor + tolerance.rtol * want.abs();
+    compare_within(step, what, got, want, allowed, worst)
+}
+
+/// As [`compare`], with what is allowed at each tensor and element for the value there.
+fn compare_within(
+    step: usize,
+    what: &'static str,
+    got: &[Vec<f64>],
+    want: &[Vec<f64>],
+    allowed: impl Fn(usize, usize, f64) -> f64,
+    worst: &mut Worst,
+) -> Result<(), String> {
     let lens = |tensors: &[Vec<f64>]| tensors.iter().map(Vec::len).collect::<Vec<_>>();
     if lens(got) != lens(want) {
         let (got, want) = (lens(got), lens(want));
         return Err(format!("step {step}, {what}: lengths {got:?} for {want:?}"));
     }
-    let largest = want.iter().flatten().fold(0.0_f64, |largest, x| largest.max(x.abs()));
-    let floor = tolerance.atol.min(tolerance.share * largest);
     for (tensor, (got, want)) in got.iter().zip(want).enumerate() {
         for (element, (&got, &want)) in got.iter().zip(want).enumerate() {
             let place = Place { step, what, tensor, element, got, want };
             let error = (got - want).abs();
-            let allowed = floor + tolerance.rtol * want.abs();
+            let allowed = allowed(tensor, element, want);
             // Written so that a NaN on either side fails.
             let passes = error <= allowed;
             if !passes {

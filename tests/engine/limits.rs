@@ -4,6 +4,7 @@ use super::*;
 use crate::common::gpu::Gpu;
 use crate::common::raw::{engine, webgpu_engine};
 use burn_wsam::engine::{EngineError, Tuning};
+use burn_wsam::method::{Clip, ClipScope, Group, NormScope};
 
 /// A device with limits of the test's choice.
 fn opened(
@@ -79,9 +80,18 @@ pub(crate) fn too_little(gpu: &Gpu) -> Result<(), String> {
         ("max_compute_workgroup_storage_size", 383, 384, |limits| {
             limits.max_compute_workgroup_storage_size = 383;
         }),
-        ("max_storage_buffer_binding_size", 255, 256, |limits| {
+        ("max_storage_buffer_binding_size", 255, 65_536, |limits| {
             limits.max_storage_buffer_binding_size = 255;
         }),
+        ("max_storage_buffer_binding_size", 65_532, 65_536, |limits| {
+            limits.max_storage_buffer_binding_size = 65_532;
+        }),
+        ("max_buffer_size", 65_535, 65_536, |limits| {
+            limits.max_buffer_size = 65_535;
+            limits.max_storage_buffer_binding_size = 65_536;
+            limits.max_uniform_buffer_binding_size = 16_384;
+        }),
+        ("max_bind_groups", 1, 2, |limits| limits.max_bind_groups = 1),
         ("max_compute_workgroups_per_dimension", 0, 1, |limits| {
             limits.max_compute_workgroups_per_dimension = 0;
         }),
@@ -96,6 +106,52 @@ pub(crate) fn too_little(gpu: &Gpu) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The least that an engine takes, in bytes: partial sums, by invocation too, and chunk tables of models that
+/// would need more of them stay within one binding, and what can't is named.
+pub(crate) fn few_bytes(gpu: &Gpu) -> Result<(), String> {
+    let (device, queue) = opened(gpu, |limits| {
+        limits.max_storage_buffer_binding_size = 1 << 16;
+        limits.max_compute_workgroups_per_dimension = 31;
+    })?;
+    for partials_by_lane in [false, true] {
+        for chunk_len in [4, 256] {
+            let tuning = Tuning {
+                workgroup: 8,
+                chunk_len,
+                max_norm_chunk_len: chunk_len,
+                partials_by_lane,
+                max_frames: 16,
+            };
+            let engine = Engine::with_tuning(&device, &queue, tuning);
+            let engine = engine.map(Arc::new).map_err(|error| error.to_string())?;
+            let clip = Some(Clip { max_norm: 0.5, scope: ClipScope::Both });
+            for hyper in [sgd_momentum(), Hyperparameters { clip, ..amsgrad() }] {
+                against_oracle(&engine, hyper, Placement::OutOfPlace, &[100_003, 5, 40_000], 2)
+                    .map_err(|error| format!("{tuning:?}: {error}"))?;
+            }
+            // A partial sum for each of more tensors than a binding has room for.
+            let lens = vec![1; 5000];
+            match against_oracle(&engine, sgd(), Placement::OutOfPlace, &lens, 1) {
+                Err(error)
+                    if error.contains("max_storage_buffer_binding_size")
+                        && error.contains("65536") => {}
+                other => return Err(format!("5000 tensors: {other:?}")),
+            }
+        }
+    }
+    // A norm for each of 32 scopes, and 31 workgroups.
+    let engine = Engine::new(&device, &queue).map_err(|error| error.to_string())?;
+    let own = Group { norm: NormScope::Own, ..Group::default() };
+    let hyper = Hyperparameters { groups: vec![own; 31], ..sgd() };
+    let weight = model(1, &[3; 32]);
+    let groups: Vec<usize> = (0..32).collect();
+    let route = EngineRoute::new(&Arc::new(engine), hyper, Placement::OutOfPlace, &weight);
+    match route.with_groups(&groups).ascend(&weight) {
+        Err(error) if error.contains("max_compute_workgroups_per_dimension") => Ok(()),
+        other => Err(format!("32 scopes: {other:?}")),
+    }
 }
 
 /// Every tuning is right; only its speed differs.

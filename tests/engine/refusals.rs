@@ -177,9 +177,73 @@ pub(crate) fn device_blend(gpu: &Gpu) -> Result<(), String> {
     }
 }
 
+/// What a blend gives in f32, to within the roundings of the sharpness and of the sum: weights that cancel add
+/// none of their own. And the exact ends: `a = 0` gives `g~`, `b = 0` gives `g`, bit for bit.
+pub(crate) fn difference(gpu: &Gpu) -> Result<(), String> {
+    let engine = engine(gpu)?;
+    let g: Vec<f32> = noise(3, 4099).iter().map(|x| *x as f32).collect();
+    let g_perturbed: Vec<f32> =
+        g.iter().zip(noise(4, 4099)).map(|(g, x)| g + 0.01 * x as f32).collect();
+    let on_device = |a: f32, b: f32| {
+        let uniforms = BlendUniforms { a, b, sharpness: 0.0, padding: 0.0 };
+        engine.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: None,
+            contents: bytemuck::bytes_of(&uniforms),
+            usage: wgpu::BufferUsages::UNIFORM,
+        })
+    };
+    let alpha = 0.93 / 0.07;
+    let cases: [(f64, f64); 7] = [
+        (1.0 - alpha, alpha),
+        (-8.0, 9.0),
+        (0.25, 0.75),
+        (-6.5, 7.25),
+        (3.0, -2.5),
+        (0.0, 1.0),
+        (1.0, 0.0),
+    ];
+    for (a, b) in cases {
+        let device = on_device(a as f32, b as f32);
+        let host = BlendSource::Host(Blend { a, b, sharpness: 0.0 });
+        for source in [host, BlendSource::Device(&device)] {
+            let from_device = matches!(source, BlendSource::Device(_));
+            // The device has but 32 bits of the weights.
+            let (a, b) =
+                if from_device { (f64::from(a as f32), f64::from(b as f32)) } else { (a, b) };
+            let tensors = [vec![0.0; 4099], g.clone(), vec![0.0; 4099], g_perturbed.clone()];
+            let found = blended_of(&engine, source, -1.0, tensors);
+            let found = found.map_err(|error| error.to_string())?;
+            for ((found, g), p) in found.iter().zip(&g).zip(&g_perturbed) {
+                let (g, p) = (f64::from(*g), f64::from(*p));
+                let want = (a + b) * g + b * (p - g);
+                let place = 2f64.powi(-24);
+                let allowed = if a == 0.0 || b == 0.0 {
+                    0.0
+                } else {
+                    place * (3.0 * (b * (p - g)).abs() + 2.0 * ((a + b) * g).abs() + want.abs())
+                };
+                let right = (f64::from(*found) - want).abs() <= 1.01 * allowed;
+                if !right {
+                    return Err(format!("{source:?}, {a} {g} + {b} {p}: {found} for {want}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn blended(engine: &Engine, source: BlendSource<'_>) -> Result<Vec<f32>, EngineError> {
-    let [weight, grad, partner, grad_perturbed] =
-        [1.0, 2.0, 0.0, 4.0].map(|value| slice(engine, &[value; 8]));
+    blended_of(engine, source, 0.5, [1.0, 2.0, 0.0, 4.0].map(|value| vec![value; 8]))
+}
+
+/// A step of SGD over one tensor: its weight, `g`, place for `w + e_w`, and `g~`.
+fn blended_of(
+    engine: &Engine,
+    source: BlendSource<'_>,
+    lr: f64,
+    tensors: [Vec<f32>; 4],
+) -> Result<Vec<f32>, EngineError> {
+    let [weight, grad, partner, grad_perturbed] = tensors.map(|values| slice(engine, &values));
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     let tensors = [AscentTensor {
         weight: weight.clone(),
@@ -197,7 +261,7 @@ fn blended(engine: &Engine, source: BlendSource<'_>) -> Result<Vec<f32>, EngineE
         step: 1,
         group: 0,
     }];
-    engine.descent(&mut encoder, &sgd(), 0.5, source, &ascent, &tensors)?;
+    engine.descent(&mut encoder, &sgd(), lr, source, &ascent, &tensors)?;
     engine.queue().submit([encoder.finish()]);
     read(engine, &weight)
 }

@@ -348,3 +348,56 @@ pub(crate) fn by_chance(target: &Target) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// A parameter whose `f32` state does not fit the device's largest allocation, though its weight does: refused by
+/// name, size and limit before anything is allocated, and stepped where no state is needed.
+#[cfg(feature = "fused-wsam")]
+pub(crate) fn too_large(target: &Target) -> Result<(), String> {
+    use burn::backend::DispatchDevice;
+    use burn::optim::momentum::MomentumConfig;
+
+    #[derive(Module, Debug)]
+    struct One {
+        weight: Param<Tensor<1>>,
+    }
+    let inner = target.device.clone().inner();
+    let plain = inner.clone().without_autodiff();
+    let DispatchDevice::Cube(cube) = plain.as_dispatch() else {
+        return Ok(());
+    };
+    let limit = cube.client().properties().memory.max_page_size;
+    let (len, enough) = ((limit / 4 + 1024) as usize, 1 << 28);
+    // What a test may take: 128 MiB on lavapipe.
+    println!("the largest allocation is {limit} bytes");
+    if target.policy != RoutePolicy::Fused || limit > enough {
+        return Ok(());
+    }
+    let zeros = || Tensor::<1>::zeros([len], (&target.device, DType::F16));
+    let grads = |model: &One| {
+        let mut grads = GradientsParams::new();
+        grads.register(model.weight.id, Tensor::<1>::zeros([len], (&inner, DType::F16)));
+        grads
+    };
+    let momentum = SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()));
+    let masters = WsamConfig::new(SgdBaseConfig::new().into()).with_master_weights(true);
+    let mut model = One { weight: Param::from_tensor(zeros()) };
+    for config in [WsamConfig::new(momentum.into()), masters] {
+        let mut optim = target.init(&config)?;
+        let grads = grads(&model);
+        let refused = match optim.ascend(model, grads) {
+            Ok(_) => return Err(format!("{config}: it was stepped")),
+            Err(refused) => refused,
+        };
+        match &refused.error {
+            WsamError::TooLarge { param, bytes, limit: found, .. }
+                if param == "weight" && *bytes >= 4 * len as u64 && *found == limit => {}
+            other => return Err(format!("{config}: {other}")),
+        }
+        model = *refused.model;
+    }
+    let mut optim = target.init(&WsamConfig::new(SgdBaseConfig::new().into()))?;
+    let first = grads(&model);
+    let ascended = optim.ascend(model, first).map_err(text)?;
+    let second = grads(&ascended);
+    optim.descend(0.1, ascended, second).map(|_| ()).map_err(text)
+}

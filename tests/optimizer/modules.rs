@@ -1,11 +1,12 @@
 //! Parts of modules that need care.
 
 use super::Target;
-use super::nets::{ConvNet, Mlp, close, config, data, fork, grads, parameters, same};
+use super::nets::{ConvNet, Mlp, close, config, data, fork, grads, parameters, same, text};
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
+use burn_wsam::{AdamWBaseConfig, BaseConfig, NonFinitePolicy, WsamConfig, WsamError};
 
 /// After a step the statistics are those of one pass over the unperturbed model. Burn's own reductions
 /// are compared with themselves within [`bounds`]. The statistics of no pass, of two passes and of the
@@ -243,4 +244,71 @@ pub(crate) fn checkpointing(target: &Target) -> Result<(), String> {
     } else {
         Err(format!("the strategy became {kept:?}"))
     }
+}
+
+#[derive(Module, Debug)]
+struct OnlyEmpty {
+    empty: Param<Tensor<1>>,
+}
+
+/// A model whose only parameter has no elements: every call is a step over nothing. A gradient that is not there
+/// at all is still an error.
+pub(crate) fn only_empty_parameters(target: &Target) -> Result<(), String> {
+    let inner = target.device.clone().inner();
+    let model = || OnlyEmpty { empty: Param::from_tensor(data([0], 1, &target.device)) };
+    let made = |model: &OnlyEmpty| {
+        let mut grads = GradientsParams::new();
+        grads.register(model.empty.id, data([0], 1, &inner));
+        grads
+    };
+    let clipped = config().with_max_norm(Some(0.5));
+    for config in [
+        config(),
+        clipped.clone(),
+        clipped.clone().with_adaptive(true).with_decouple(false),
+        WsamConfig::new(AdamWBaseConfig::new().into()).with_non_finite(NonFinitePolicy::Refuse),
+    ] {
+        let mut optim = target.init(&config)?;
+        let (mut model, fail) = (model(), |what: &str| format!("{config}: {what}"));
+        for _ in 0..2 {
+            let grads = made(&model);
+            let ascended = optim.ascend(model, grads).map_err(text)?;
+            let grads = made(&ascended);
+            model = optim.descend(0.1, ascended, grads).map_err(text)?;
+            let grads = made(&model);
+            model = optim.base_step(0.1, model, grads).map_err(text)?;
+            if config.decouple {
+                let grads = made(&model);
+                let ascended = optim.lean_ascend(0.1, model, grads).map_err(text)?;
+                let grads = made(&ascended);
+                model = optim.lean_descend(ascended, grads).map_err(text)?;
+            }
+        }
+        if optim.skipped_steps().map_err(text)? != 0 || model.empty.val().dims() != [0] {
+            return Err(fail("a step over nothing was skipped, or made something"));
+        }
+        let bytes = optim.into_bytes(&model).map_err(text)?;
+        let mut resumed = target.init(&config)?;
+        resumed.from_bytes(&model, bytes).map_err(text)?;
+        let grads = made(&model);
+        model = resumed.base_step(0.1, model, grads).map_err(text)?;
+        match optim.ascend(model, GradientsParams::new()) {
+            Err(error) if matches!(error.error, WsamError::NoGradients { gradients: 0 }) => {}
+            _ => return Err(fail("no gradient at all was a step")),
+        }
+    }
+    // Around an optimizer of Burn's.
+    for config in [clipped.clone(), clipped.with_decouple(false)] {
+        let config = WsamConfig { base: BaseConfig::Burn, ..config }.with_route(target.policy);
+        let config = config.with_burn_optimizer(SgdConfig::new().init());
+        let mut optim = config.init(&target.device).map_err(text)?;
+        let model = model();
+        let grads = made(&model);
+        let ascended = optim.ascend(model, grads).map_err(text)?;
+        let grads = made(&ascended);
+        let model = optim.descend(0.1, ascended, grads).map_err(text)?;
+        let grads = made(&model);
+        optim.base_step(0.1, model, grads).map_err(text)?;
+    }
+    Ok(())
 }

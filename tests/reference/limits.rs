@@ -52,6 +52,16 @@ fn norm_survives_extreme_magnitudes() {
 }
 
 #[test]
+fn norms_beyond_f32_are_infinite_on_demand() {
+    let (weight, grad) = (vec![vec![1.0; 8]], vec![vec![3e38; 8]]);
+    let oracle = || Oracle::new(plain_sgd(), weight.clone());
+    assert!(oracle().ascent(&grad).unwrap() != weight);
+    let mut single = oracle().with_f32_norms();
+    assert_eq!(single.ascent(&grad).unwrap(), weight);
+    assert_eq!(single.norms().gradient, f64::INFINITY);
+}
+
+#[test]
 fn adaptive_ascent_is_scale_invariant() {
     // (w, g) -> (w s, g / s) describes the same network; ASAM's e_w must scale with w.
     let hyper = Hyperparameters { adaptive: true, ..plain_sgd() };

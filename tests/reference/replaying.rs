@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use burn_wsam::method::{Base, Hyperparameters};
+use burn_wsam::method::{Base, Coupling, Hyperparameters};
 
+use crate::common::bound::Bound;
 use crate::common::golden::{self, Expected, Golden, Tensors};
-use crate::common::replay::{OracleRoute, Route, Tolerance, replay};
+use crate::common::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use crate::{EXACT, MOMENTUM};
 
 /// The oracle with one number of its answers replaced.
@@ -163,5 +164,155 @@ fn unreadable_folders_and_files_are_named() {
         let text = if to.is_empty() { from.to_string() } else { good.replacen(from, to, 1) };
         let error = error_of(name, Some(&text));
         assert!(error.contains("case.json") && error.contains(want), "{name}: {error}");
+    }
+}
+
+/// What the derived bound of a route in `f32` allows, and what was allowed before: a floor and a share, whatever
+/// the sums were. Of all elements of all files 19 in 20 are allowed less than half of it.
+#[test]
+fn the_derived_bound_is_tighter() {
+    let (goldens, _) = golden::load().unwrap();
+    let (mut all, mut tighter, mut looser) = (0, 0, 0);
+    for golden in &goldens {
+        let mut bounds = Bound::new(golden);
+        for (step, want) in golden.expected.iter().enumerate() {
+            let (grad, grad_perturbed) = (&golden.grad[step], &golden.grad_perturbed[step]);
+            let perturbed = bounds.ascend(grad);
+            bounds.descend(golden.lr, grad, grad_perturbed);
+            let states = bounds.state().iter().zip(&want.state);
+            let compared = [(&perturbed, &want.perturbed), (bounds.weights(), &want.weight)];
+            for (nums, want) in compared.into_iter().chain(states) {
+                let floor = Tolerance::SINGLE.floor(want);
+                for (num, want) in nums.iter().flatten().zip(want.iter().flatten()) {
+                    let before = floor + Tolerance::SINGLE.rtol * want.abs();
+                    all += 1;
+                    tighter += usize::from(num.error < before / 2.0);
+                    looser += usize::from(num.error > before);
+                }
+            }
+        }
+    }
+    println!("{all} elements: {tighter} allowed less than half as much, {looser} more");
+    assert!(20 * tighter > 19 * all && 50 * looser < all, "{tighter} and {looser} of {all}");
+}
+
+/// Small wrongs of every kind are outside of what rounding explains, in every file that they concern.
+#[test]
+fn the_derived_bound_sees_wrong_steps() {
+    type Wrong = fn(&mut Hyperparameters, &mut f64) -> bool;
+    let wrongs: &[(&str, Wrong)] = &[
+        ("rho", |hyper, _| {
+            hyper.rho *= 1.0001;
+            hyper.rho > 0.01
+        }),
+        ("gamma", |hyper, _| {
+            hyper.gamma *= 1.0001;
+            hyper.gamma > 0.1
+        }),
+        ("rate", |_, lr| {
+            *lr *= 1.0001;
+            true
+        }),
+        ("coupling", |hyper, _| {
+            hyper.coupling = match hyper.coupling {
+                Coupling::Coupled => Coupling::Decoupled,
+                Coupling::Decoupled => Coupling::Coupled,
+            };
+            // Without a state and unclipped the two forms are one.
+            !hyper.base.state_names().is_empty() && hyper.gamma > 0.0
+        }),
+        ("adaptive", |hyper, _| {
+            hyper.adaptive = !hyper.adaptive;
+            hyper.rho > 0.0
+        }),
+        ("clip", |hyper, _| {
+            let clip = hyper.clip.as_mut();
+            clip.is_some_and(|clip| {
+                clip.max_norm *= 1.0001;
+                clip.max_norm < 100.0
+            })
+        }),
+        ("weight decay", |hyper, _| {
+            let decay = match &mut hyper.base {
+                Base::Sgd { weight_decay, .. } => weight_decay,
+                Base::Adam(moments) | Base::AdamW(moments) => &mut moments.weight_decay,
+            };
+            let some = *decay > 0.0;
+            *decay *= 1.1;
+            some
+        }),
+        ("momentum", |hyper, _| match &mut hyper.base {
+            Base::Sgd { momentum: Some(momentum), .. } => {
+                momentum.momentum *= 1.0001;
+                true
+            }
+            Base::Sgd { .. } => false,
+            Base::Adam(moments) | Base::AdamW(moments) => {
+                moments.beta_1 *= 1.0001;
+                true
+            }
+        }),
+    ];
+    let (goldens, _) = golden::load().unwrap();
+    for (name, wrong) in wrongs {
+        let mut concerned = 0;
+        for golden in &goldens {
+            let (mut hyper, mut lr) = (golden.hyper.clone(), golden.lr);
+            // Steps of 1e-12 are lost in weights of 1.
+            let lost = golden.file == "sgd_tiny_grad.json" && !["rho", "momentum"].contains(name);
+            if !wrong(&mut hyper, &mut lr) || lost {
+                continue;
+            }
+            concerned += 1;
+            let inner = OracleRoute::new(hyper, golden.weight.clone());
+            let result = replay_rounded(golden, &mut AtRate { inner, lr });
+            assert!(result.is_err(), "{}: a wrong {name} passed", golden.file);
+        }
+        assert!(concerned > 1, "{name} concerns {concerned} files");
+    }
+}
+
+/// One element of one quantity has the wrong sign: seen wherever it is more than its own rounding.
+#[test]
+fn the_derived_bound_sees_a_flipped_sign() {
+    let (goldens, _) = golden::load().unwrap();
+    for golden in &goldens {
+        let exact = || OracleRoute::new(golden.hyper.clone(), golden.weight.clone());
+        replay_rounded(golden, &mut exact()).unwrap();
+        for quantity in 0..2 + golden.hyper.base.state_names().len() {
+            for element in [0, 17, 34] {
+                let mut golden = golden.clone();
+                let last = golden.expected.last_mut().unwrap();
+                let tensors = match quantity {
+                    0 => &mut last.perturbed,
+                    1 => &mut last.weight,
+                    state => &mut last.state[state - 2],
+                };
+                tensors[0][element] *= -1.0;
+                let mut route = exact();
+                let result = replay_rounded(&golden, &mut route);
+                assert!(result.is_err(), "{}: {quantity}, {element}", golden.file);
+            }
+        }
+    }
+}
+
+/// The oracle at a rate of its own.
+struct AtRate {
+    inner: OracleRoute,
+    lr: f64,
+}
+
+impl Route for AtRate {
+    fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
+        self.inner.ascend(grad)
+    }
+
+    fn descend(&mut self, _: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
+        self.inner.descend(self.lr, grad_perturbed)
+    }
+
+    fn state(&mut self) -> Result<Vec<Tensors>, String> {
+        self.inner.state()
     }
 }

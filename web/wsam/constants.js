@@ -45,7 +45,7 @@ const MARK = { gradient: 36, perturbed: 37 };
 const KINDS = 64;
 
 /** Bits of KindUniforms' flags. */
-const FLAG = { perturbed: 1, adaptive: 2, first: 8 };
+const FLAG = { perturbed: 1, adaptive: 2, first: 8, byDifference: 64 };
 
 /** Unclipped: the largest `f32`. */
 const F32_MAX = 3.4028234663852886e38;
@@ -78,12 +78,15 @@ export function clipsGradient(config) {
 
 /**
  * The blend: the base optimizer receives `a g + b g~`, and `lr sharpness (g~ - g)` is subtracted beside
- * it.
+ * it. Where it takes both gradients, `g + alpha (g~ - g)` has the smaller rounding errors.
  * @param {Config} config
+ * @returns {{ weights: number[], byDifference: boolean }}
  */
 function blend({ gamma, decouple }) {
   const alpha = gamma / (1 - gamma);
-  return decouple ? [1, 0, alpha] : [1 - alpha, alpha, 0];
+  if (decouple) return { weights: [1, 0, alpha], byDifference: false };
+  const byDifference = alpha !== 0 && alpha !== 1;
+  return { weights: [byDifference ? 1 : 1 - alpha, alpha, 0], byDifference };
 }
 
 /** BlendUniforms, which nothing reads here: the kind's own blend counts. */
@@ -116,14 +119,19 @@ export function kindConstants(config, step) {
   const { lr, ...base } = config.base;
   const first = step === 1;
   const row = base.kind === "sgd" ? sgd(base, first) : moments(base, lr, step);
-  const flags = FLAG.perturbed + (config.adaptive ? FLAG.adaptive : 0) + (first ? FLAG.first : 0);
+  const { weights, byDifference } = blend(config);
+  const flags =
+    FLAG.perturbed +
+    (config.adaptive ? FLAG.adaptive : 0) +
+    (first ? FLAG.first : 0) +
+    (byDifference ? FLAG.byDifference : 0);
   const kind = struct(
     // The norm's place: the global one.
     [flags, 1],
     [
       config.rho,
       config.eps ?? 1e-12,
-      ...blend(config),
+      ...weights,
       clipsGradient(config) ? Number(config.max_norm) : F32_MAX,
       config.max_norm ?? F32_MAX,
       lr,

@@ -8,7 +8,7 @@ use crate::replayed::adapters::Gpu;
 use crate::replayed::golden::{self, Golden, Toy};
 use crate::replayed::lean::LeanRoute;
 use crate::replayed::raw::EngineRoute;
-use crate::replayed::replay::{Route, Tolerance, Worst, replay};
+use crate::replayed::replay::{Route, Worst, replay_rounded};
 use crate::replayed::toy::{basin, toy_path};
 use crate::results::caught;
 use burn_wsam::engine::{Engine, Placement};
@@ -106,7 +106,7 @@ fn replays(engine: &Arc<Engine>, golden: &Golden) -> Vec<Result<Worst, String>> 
     if hyper.coupling == Coupling::Decoupled {
         routes.push(Box::new(LeanRoute::new(engine, hyper.clone(), *lr, weight)));
     }
-    routes.iter_mut().map(|route| replay(golden, route.as_mut(), Tolerance::SINGLE)).collect()
+    routes.iter_mut().map(|route| replay_rounded(golden, route.as_mut())).collect()
 }
 
 fn report(file: &str, results: &[Result<Worst, String>]) -> Result<(), Error> {

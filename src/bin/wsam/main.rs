@@ -38,6 +38,7 @@ mod tune;
 #[allow(dead_code, unreachable_pub)]
 mod replayed {
     pub mod adapters;
+    pub mod bound;
     #[cfg(feature = "burn")]
     pub mod burned;
     pub mod golden;

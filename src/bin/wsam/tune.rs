@@ -3,6 +3,7 @@
 use crate::adapters::{chosen, full_name};
 use crate::error::Error;
 use crate::options::{OutputOptions, TuneOptions};
+use crate::output;
 use crate::results::Results;
 use crate::timing::progress;
 use burn_wsam::engine::Tuning;
@@ -17,7 +18,7 @@ pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
         results.on(gpu, &options.step, &progress, |timing, found| {
             found.measure(&set.0, |found| {
                 let model = timing.model(&set)?;
-                let tunings = tunings(timing.engine.tuning(), options);
+                let tunings = loopable(tunings(timing.engine.tuning(), options));
                 let timed = timing.tunings(&set, &model, &tunings, &mut found.failures);
                 let median = timed.iter().map(|(tuning, row)| (row.quartiles()[1], tuning));
                 let best = median.min_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -32,6 +33,23 @@ pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
     }
     progress.finish_and_clear();
     results.finish("tuning", &fastest, &OutputOptions { json: options.json, plot: None })
+}
+
+/// Without the tunings whose chunks are too long for the loops of their workgroups, which stderr names; all of
+/// them if none is left, so that the engine says what is wrong.
+fn loopable(all: Vec<Tuning>) -> Vec<Tuning> {
+    let fits = |tuning: &Tuning| tuning.chunk_len <= tuning.longest_chunk();
+    let (fitting, too_long): (Vec<_>, Vec<_>) = all.into_iter().partition(fits);
+    if fitting.is_empty() {
+        return too_long;
+    }
+    for tuning in too_long {
+        let (Tuning { workgroup, chunk_len, .. }, longest) = (tuning, tuning.longest_chunk());
+        output::note(format_args!(
+            "skipped: with workgroups of {workgroup} chunks may have at most {longest} elements, not {chunk_len}"
+        ));
+    }
+    fitting
 }
 
 /// Every workgroup with every length of chunks; the rest is the adapter's.

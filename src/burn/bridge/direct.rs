@@ -58,6 +58,11 @@ impl Bridge {
         memory.iter().zip(shapes).map(tensor).collect()
     }
 
+    /// The most bytes that a tensor may have.
+    pub(crate) fn largest_allocation(&self) -> u64 {
+        super::largest_allocation(&self.cube)
+    }
+
     /// Gives tensors up.
     pub(crate) fn retire(&self, tensors: Vec<Resident>) {
         drop(tensors);

@@ -121,6 +121,11 @@ impl Bridge {
         self.fusion.register(StreamId::current(), ir, register)
     }
 
+    /// The most bytes that a tensor may have.
+    pub(crate) fn largest_allocation(&self) -> u64 {
+        super::largest_allocation(&self.cube)
+    }
+
     /// Gives tensors up in one call to Burn's fusion server, where dropping each would take a call
     /// for each. Tensors that others refer to, and those of other threads, are dropped as usual.
     pub(crate) fn retire(&self, tensors: Vec<Resident>) {

@@ -2,14 +2,15 @@
 
 use super::Fused;
 use super::masters::Master;
-use crate::burn::bridge::{Bridge, Memory, Resident, Resolving, Room, identity};
+use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident, Resolving, Room, identity};
 use crate::burn::error::WsamError;
+use crate::burn::forms::Form;
 use crate::burn::runner::Context;
 use crate::burn::slots::Slot;
 use crate::engine::Slice;
 use burn::backend::TensorMetadata;
 use burn::module::ParamId;
-use burn::tensor::Shape;
+use burn::tensor::{Shape, Tensor};
 
 /// A parameter on its way through a step.
 #[derive(Debug)]
@@ -110,9 +111,12 @@ impl Fused {
         arenas: Vec<Vec<Room>>,
         outputs: &[Shape],
     ) -> Result<Finding, WsamError> {
-        // A step without parameters was refused before.
-        let first = slots.first().ok_or(WsamError::NoGradients { gradients: 0 })?;
-        let bridge = Bridge::new(&first.weight);
+        let bridge = match slots.first() {
+            Some(first) => Bridge::new(&first.weight),
+            // A step over nothing: every parameter with a gradient is empty.
+            None => Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], context.device))?),
+        };
+        self.check_sizes(context, &bridge, &slots)?;
         let mut tensors = Vec::with_capacity(slots.len());
         let mut weights = Vec::with_capacity(slots.len());
         let mut known = Vec::with_capacity(slots.len());
@@ -133,5 +137,28 @@ impl Fused {
         }
         let (outputs, resolving) = bridge.resolve(tensors, arenas, Vec::new(), outputs);
         Ok(Finding { bridge, known, weights, outputs, resolving })
+    }
+
+    /// Refuses a parameter whose state or master weights, which are in `f32`, are more than Burn can allocate
+    /// in one piece: a weight in half precision may be half of that.
+    fn check_sizes(
+        &self,
+        context: Context<'_>,
+        bridge: &Bridge,
+        slots: &[Slot<Resident>],
+    ) -> Result<(), WsamError> {
+        let limit = bridge.largest_allocation();
+        let has_states = !context.hyper.base.state_names().is_empty();
+        for slot in slots {
+            let single = has_states || context.has_master(slot);
+            let own = Room::new(slot.len as u64, slot.dtype);
+            let room = if single { Room::single(slot.len as u64) } else { own };
+            let bytes = room.allocated();
+            if bytes > limit {
+                let (param, dtype) = (slot.path.clone(), slot.dtype);
+                return Err(WsamError::TooLarge { param, dtype, bytes, limit });
+            }
+        }
+        Ok(())
     }
 }

@@ -53,6 +53,16 @@ pub(crate) fn look(policy: NonFinite, tensors: impl Iterator<Item = Tensor<1>>) 
     policy.looks().then(|| filled.map(all).reduce(Tensor::bool_and)).flatten()
 }
 
+/// `fact`, and that these norms are finite, if there is a fact. Finite elements may have a norm beyond their
+/// type.
+pub(super) fn look_at_norms<'a>(
+    fact: Option<Fact>,
+    norms: impl Iterator<Item = &'a Tensor<1>>,
+) -> Option<Fact> {
+    let finite = norms.map(|norm| norm.clone().is_finite());
+    fact.map(|fact| finite.fold(fact, Tensor::bool_and))
+}
+
 /// `old` where `fact` is true, else `new`.
 pub(crate) fn unless(fact: &Option<Fact>, new: Tensor<1>, old: Tensor<1>) -> Tensor<1> {
     match fact {

@@ -1,13 +1,13 @@
 //! What a step finds out about its gradients, and the climb.
 
-use super::finite::{Facts, look, unless};
+use super::finite::{Facts, look, look_at_norms, unless};
 use crate::burn::error::WsamError;
 use crate::burn::pending::{Finite, Submitted};
 use crate::burn::runner::Context;
 use crate::burn::slots::Slot;
 use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Outcome};
 use burn::module::ParamId;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 /// Global norms as one-element tensors, read only if somebody asks.
 #[derive(Clone, Debug)]
@@ -59,9 +59,6 @@ pub(super) fn climb(
 ) -> (Vec<Tensor<1>>, TensorNorms) {
     let Context { hyper, track_norms, inv_scale, .. } = context;
     let policy = hyper.non_finite;
-    let fact = look(policy, slots.iter().map(|slot| slot.grad.clone()));
-    let finite = Facts { gradient: fact, perturbed: None };
-    let skipped = finite.skipped(policy);
     let groups: Vec<InGroup> = slots.iter().map(|slot| context.in_group(slot)).collect();
     let divisors: Vec<_> = (0..hyper.scopes())
         .map(|scope| {
@@ -83,6 +80,10 @@ pub(super) fn climb(
         }
         _ => None,
     };
+    let fact = look(policy, slots.iter().map(|slot| slot.grad.clone()));
+    let fact = look_at_norms(fact, divisors.iter().flatten().chain(&gradient));
+    let finite = Facts { gradient: fact, perturbed: None };
+    let skipped = finite.skipped(policy);
     let divisors: Vec<_> =
         divisors.into_iter().map(|norm| norm.map(|norm| norm + hyper.epsilon)).collect();
     let perturbed = slots.iter().zip(&groups).map(|(slot, group)| {
@@ -112,7 +113,8 @@ pub(super) fn look_at_perturbed(
     let grads_perturbed: Vec<_> = unscaled.collect();
     let wanted = context.hyper.clip.is_some() || context.track_norms;
     norms.perturbed = wanted.then(|| global_norm(grads_perturbed.iter().cloned()));
-    norms.finite.perturbed = look(norms.policy, grads_perturbed.iter().cloned());
+    let fact = look(norms.policy, grads_perturbed.iter().cloned());
+    norms.finite.perturbed = look_at_norms(fact, norms.perturbed.iter());
     grads_perturbed
 }
 
@@ -120,10 +122,12 @@ pub(super) fn look_at_perturbed(
 pub(super) fn look_at_gradient(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> TensorNorms {
     let grads = || slots.iter().map(|slot| slot.grad.clone());
     let policy = context.hyper.non_finite;
+    let gradient = context.hyper.clips_gradient().then(|| global_norm(grads()));
+    let fact = look_at_norms(look(policy, grads()), gradient.iter());
     TensorNorms {
-        gradient: context.hyper.clips_gradient().then(|| global_norm(grads())),
+        gradient,
         perturbed: None,
-        finite: Facts { gradient: look(policy, grads()), perturbed: None },
+        finite: Facts { gradient: fact, perturbed: None },
         policy,
         lean: false,
         inv_scale: context.inv_scale,
@@ -147,7 +151,8 @@ pub(super) fn scaled(tensor: Tensor<1>, factor: &Option<Tensor<1>>) -> Tensor<1>
 }
 
 /// The L2 norm over all tensors, scaled by the largest magnitude so that no square leaves the
-/// range: right for gradients of 1e-30 and of 1e+30.
+/// range: right for gradients of 1e-30 and of 1e+30. A NaN anywhere gives NaN, else an infinity gives
+/// infinity, and so does a norm beyond the tensors' type.
 fn global_norm(tensors: impl Iterator<Item = Tensor<1>> + Clone) -> Tensor<1> {
     let filled = tensors.filter(|tensor| tensor.dims()[0] > 0);
     let largest: Vec<_> = filled.clone().map(|tensor| tensor.abs().max()).collect();
@@ -155,8 +160,9 @@ fn global_norm(tensors: impl Iterator<Item = Tensor<1>> + Clone) -> Tensor<1> {
         return Tensor::zeros([1], &Default::default());
     };
     let largest = Tensor::cat(largest, 0).max();
-    // A zero gradient is 0 / tiny, not 0 / 0.
-    let scale = largest.clone().clamp_min(f32::MIN_POSITIVE);
+    // A zero gradient is 0 / tiny, not 0 / 0; and an infinite one infinity / large, not a NaN.
+    let most = if largest.dtype() == DType::F64 { f64::MAX } else { f64::from(f32::MAX) };
+    let scale = largest.clone().clamp(f64::from(f32::MIN_POSITIVE), most);
     let sum = filled.fold(Tensor::zeros([1], &device), |sum, tensor| {
         let scaled = tensor / scale.clone();
         sum + (scaled.clone() * scaled).sum()

@@ -1,0 +1,215 @@
+//! Chunks and counts of partial sums at the edge of what the loops of one invocation may take: llvmpipe
+//! leaves loops silently after 65,535 rounds of all of them together.
+
+use super::*;
+use crate::common::golden::{narrow, widen};
+use crate::common::gpu::Gpu;
+use crate::common::lean::LeanRoute;
+use crate::common::raw::{engine, slice};
+use burn_wsam::engine::{AscentOptions, AscentTensor, EngineError, Slice, Tuning};
+use burn_wsam::layout::{Norms, WORKGROUPS};
+use burn_wsam::method::{Clip, ClipScope};
+
+fn tuning(workgroup: u32, chunk_len: u32, max_frames: u32) -> Tuning {
+    let (max_norm_chunk_len, partials_by_lane) = (chunk_len, false);
+    Tuning { workgroup, chunk_len, max_norm_chunk_len, partials_by_lane, max_frames }
+}
+
+fn tuned(gpu: &Gpu, tuning: Tuning) -> Result<Arc<Engine>, String> {
+    let opened = engine(gpu)?;
+    let made = Engine::with_tuning(opened.device(), opened.queue(), tuning);
+    made.map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// One multiple beyond the longest chunk is refused, by field, value and what is allowed.
+pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
+    let opened = engine(gpu)?;
+    let found = |tuning| Engine::with_tuning(opened.device(), opened.queue(), tuning).map(|_| ());
+    for workgroup in WORKGROUPS {
+        for max_frames in [1, 16] {
+            let longest = tuning(workgroup, 4, max_frames).longest_chunk();
+            let at = tuning(workgroup, longest, max_frames);
+            found(at).map_err(|error| format!("{at:?}: {error}"))?;
+            if longest == 1 << 24 {
+                continue;
+            }
+            let beyond = |chunk_len| Tuning { chunk_len, max_norm_chunk_len: longest + 4, ..at };
+            for (name, tuning) in
+                [("chunk_len", beyond(longest + 4)), ("max_norm_chunk_len", beyond(4))]
+            {
+                match found(tuning) {
+                    Err(EngineError::Tuning { name: field, value, expected })
+                        if field == name
+                            && value == u64::from(longest) + 4
+                            && expected.contains(&longest.to_string()) => {}
+                    other => return Err(format!("{tuning:?}: {other:?}")),
+                }
+            }
+        }
+    }
+    // Each of these left elements unstepped on llvmpipe.
+    for (workgroup, log) in [(8, 22), (8, 21), (16, 22), (64, 24)] {
+        match found(tuning(workgroup, 1 << log, 16)) {
+            Err(EngineError::Tuning { name: "chunk_len", .. }) => {}
+            other => return Err(format!("{workgroup} with 2^{log}: {other:?}")),
+        }
+    }
+    Ok(())
+}
+
+/// The longest chunk, in every kernel: wide and narrow, first and last of many frames.
+pub(crate) fn longest_chunks(gpu: &Gpu) -> Result<(), String> {
+    let clip = Some(Clip { max_norm: 0.5, scope: ClipScope::Both });
+    for (workgroup, frames) in [(8, 1), (8, 16), (16, 16)] {
+        let longest = tuning(workgroup, 4, frames).longest_chunk();
+        let engine = tuned(gpu, tuning(workgroup, longest, frames))?;
+        let len = longest as usize;
+        // As many buffers as there are frames: every frame's loops end before the last one's begin.
+        let mut lens = vec![5; frames as usize];
+        lens[frames as usize - 1] = len;
+        let fail = |error: String| format!("{workgroup}, {frames} frames, {len}: {error}");
+        against_oracle(&engine, sgd_momentum(), Placement::InPlace, &lens, 1).map_err(fail)?;
+        let coupled = Hyperparameters { clip, coupling: Coupling::Coupled, ..sgd_momentum() };
+        against_oracle(&engine, coupled, Placement::OutOfPlace, &[len], 2).map_err(fail)?;
+        against_oracle(&engine, adamw(), Placement::OutOfPlace, &[len], 2).map_err(fail)?;
+        let weight = model(1, &lens);
+        let mut lean = LeanRoute::new(&engine, sgd_momentum(), 0.01, &weight);
+        let mut oracle = OracleRoute::new(sgd_momentum(), weight);
+        side_by_side(&sgd_momentum(), &mut lean, &mut oracle, &lens, 1).map_err(fail)?;
+        narrow_tensors(&engine, len).map_err(fail)?;
+        extreme_norms(&engine, len).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// Tensors that start inside a vector: every element is perturbed.
+fn narrow_tensors(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
+    let at = |values: &[f64]| {
+        let mut memory = vec![f32::NAN; 3];
+        memory.extend(narrow(values));
+        let whole = slice(engine, &memory);
+        Slice { offset: 12, len: len as u64, ..whole }
+    };
+    let (w, g) = (noise(1, len), noise(2, len));
+    let tensor =
+        AscentTensor { weight: at(&w), grad: at(&g), partner: Some(at(&vec![0.0; len])), group: 0 };
+    norms_of(engine, &sgd(), std::slice::from_ref(&tensor))?;
+    let partner = tensor.partner.as_ref().ok_or("no partner")?;
+    let got = common::raw::read(engine, partner).map_err(|error| error.to_string())?;
+    let mut oracle = OracleRoute::new(sgd(), vec![w]);
+    let want = oracle.ascend(&[g])?;
+    compare(0, "perturbed", &[widen(&got)], &want, SINGLE, &mut Worst::default())
+}
+
+/// Squares beyond the range: every vector is gone through again, for both norms.
+fn extreme_norms(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
+    let adaptive = true;
+    let hyper = Hyperparameters { adaptive, epsilon: 1e-37, ..sgd() };
+    for scale in [1e-30, 1e30] {
+        let grad: Vec<f32> = noise(5, len).iter().map(|x| ((1.5 + x) * scale) as f32).collect();
+        let tensor = AscentTensor {
+            weight: slice(engine, &vec![0.5; len]),
+            grad: slice(engine, &grad),
+            partner: Some(slice(engine, &vec![0.0; len])),
+            group: 0,
+        };
+        let want = burn_wsam::reference::norm(&[widen(&grad)]);
+        let norms = norms_of(engine, &hyper, &[tensor])?;
+        near(norms.gradient, want).map_err(|error| format!("{scale}: {error}"))?;
+        near(norms.perturbation, want / 2.0).map_err(|error| format!("{scale}: {error}"))?;
+    }
+    Ok(())
+}
+
+fn near(got: f32, want: f64) -> Result<(), String> {
+    let right = (f64::from(got) / want - 1.0).abs() <= 1e-6;
+    if right { Ok(()) } else { Err(format!("norm {got} for {want}")) }
+}
+
+fn norms_of(
+    engine: &Engine,
+    hyper: &Hyperparameters,
+    tensors: &[AscentTensor],
+) -> Result<Norms, String> {
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    let options = AscentOptions { track_norms: true, ..Default::default() };
+    let ascent = engine.ascent(&mut encoder, hyper, options, tensors);
+    let ascent = ascent.map_err(|error| error.to_string())?;
+    engine.queue().submit([encoder.finish()]);
+    engine.read_norms(ascent.norms()).map_err(|error| error.to_string())
+}
+
+/// More partial sums than one invocation of the tuning's workgroups may go through: chunks of 4, of one
+/// tensor and of as many tensors; for one norm and for two; with a partial for each invocation.
+pub(crate) fn many_partials(gpu: &Gpu) -> Result<(), String> {
+    let engine = tuned(gpu, tuning(8, 4, 1))?;
+    // 64,511 partials for each of 8 invocations, in 504 links, are the last that fit; 2,064,864 elements
+    // are where the sum was wrong.
+    let fits = 4 * 8 * 64_511;
+    for len in [fits, fits + 32, 2_064_868, 4_194_304] {
+        let grad: Vec<f32> = noise(5, len).iter().map(|x| (1.5 + x) as f32).collect();
+        let want = burn_wsam::reference::norm(&[widen(&grad)]);
+        for adaptive in [false, true] {
+            let tensor = AscentTensor {
+                weight: slice(&engine, &vec![0.5; len]),
+                grad: slice(&engine, &grad),
+                partner: Some(slice(&engine, &vec![0.0; len])),
+                group: 0,
+            };
+            let hyper = Hyperparameters { adaptive, ..sgd() };
+            let norms = norms_of(&engine, &hyper, &[tensor])?;
+            let fail = |error| format!("{len}, adaptive {adaptive}: {error}");
+            near(norms.gradient, want).map_err(fail)?;
+            let perturbation = if adaptive { want / 2.0 } else { want };
+            near(norms.perturbation, perturbation).map_err(fail)?;
+        }
+    }
+    by_lane(gpu)?;
+    many_tensors(gpu)
+}
+
+/// Partial sums by invocation, of as many chunks as one finish can add up for two norms, and of more.
+fn by_lane(gpu: &Gpu) -> Result<(), String> {
+    let engine = tuned(gpu, Tuning { partials_by_lane: true, ..tuning(8, 2048, 1) })?;
+    let (len, scale) = (1 << 20, slice(&engine, &vec![0.5; 1 << 20]));
+    let grad: Vec<f32> = noise(5, len).iter().map(|x| (1.5 + x) as f32).collect();
+    let one = burn_wsam::reference::norm(&[widen(&grad)]);
+    let grad = slice(&engine, &grad);
+    let still = burn_wsam::method::Group { perturbed: false, ..Default::default() };
+    for (adaptive, tensors) in [(false, 62), (false, 63), (true, 31), (true, 63), (true, 64)] {
+        let hyper = Hyperparameters { adaptive, groups: vec![still], ..sgd() };
+        // All but the first are read alone: the others' places are free.
+        let tensor = |group| AscentTensor {
+            weight: scale.clone(),
+            grad: grad.clone(),
+            partner: None,
+            group,
+        };
+        let moved = AscentTensor { partner: Some(slice(&engine, &vec![0.0; len])), ..tensor(0) };
+        let mut all = vec![tensor(1); tensors - 1];
+        all.push(moved);
+        let norms = norms_of(&engine, &hyper, &all)?;
+        let want = one * (tensors as f64).sqrt();
+        near(norms.gradient, want).map_err(|error| format!("{tensors} by lane: {error}"))?;
+        let perturbation = if adaptive { one / 2.0 } else { one };
+        near(norms.perturbation, perturbation)?;
+    }
+    Ok(())
+}
+
+/// A chunk for each of 600,000 tensors, which no length of chunks makes fewer.
+fn many_tensors(gpu: &Gpu) -> Result<(), String> {
+    let engine = tuned(gpu, Tuning { max_norm_chunk_len: 4096, ..tuning(8, 4096, 1) })?;
+    let grad: Vec<f32> = noise(5, 600_000).iter().map(|x| (1.5 + x) as f32).collect();
+    let want = burn_wsam::reference::norm(&[widen(&grad)]);
+    let whole = slice(&engine, &grad);
+    let still = burn_wsam::method::Group { perturbed: false, ..Default::default() };
+    let hyper = Hyperparameters { groups: vec![still], ..sgd() };
+    let tensors: Vec<_> = (0..grad.len() as u64)
+        .map(|i| {
+            let one = Slice { offset: 4 * i, len: 1, ..whole.clone() };
+            AscentTensor { weight: one.clone(), grad: one, partner: None, group: 1 }
+        })
+        .collect();
+    near(norms_of(&engine, &hyper, &tensors)?.gradient, want)
+}
