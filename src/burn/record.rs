@@ -208,7 +208,7 @@ impl Wsam {
         Ok(())
     }
 
-    /// Takes what belongs to no parameter, once the last step is settled. Without it the count of steps is
+    /// Takes what belongs to no parameter, once pending outcomes were resolved. Without it the count of steps is
     /// at least that of each parameter.
     fn go_on(&mut self, run: Option<RunState>, most: Option<u64>) {
         match run {

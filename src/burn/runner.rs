@@ -237,7 +237,7 @@ pub(super) fn slots<R: Runner, M: Module>(
 /// What the second half of a step works on.
 type SecondHalf<R> = (StepParams, <R as Runner>::Kept, Vec<TensorOf<R>>);
 
-/// Takes the second gradients, and settles what becomes of parameters that have a gradient in one pass alone.
+/// Takes the second gradients, and applies the policy for parameters that have a gradient in one pass alone.
 pub(super) fn second_half<R: Runner, M: Module>(
     context: Context<'_>,
     perturbed: M,

@@ -45,6 +45,9 @@ impl RunningStatistics {
     pub fn of<M: Module>(model: &M) -> Self {
         let mut first = Candidates::default();
         model.visit(&mut first);
+        if first.0.iter().all(Option::is_none) {
+            return Self { values: Vec::new() };
+        }
         let mut second = Compare { candidates: first.0.into(), is_statistic: Vec::new() };
         model.visit(&mut second);
         let is_statistic = second.is_statistic;

@@ -105,7 +105,8 @@
 //!   property of the model's device here: `device.autodiff().gradient_checkpointing()`. What
 //!   `SupervisedTraining::gradient_checkpointing` says does not reach a strategy.
 //! - An overridden `TrainStep::optimize` is handed new weights where gradients were. What it does to the
-//!   model after the optimizer's step is as ever; what it does to gradients belongs in `step`.
+//!   model after the optimizer's step is as ever; what it does to gradients belongs in `step`. It is called once
+//!   more than there are steps: before the first one, with the model's own weights.
 //! - A step that is refused ends the training: see [`WsamTrainingError`].
 
 mod courier;

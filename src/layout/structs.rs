@@ -203,7 +203,7 @@ impl KindUniforms {
     pub const DEVICE_BLEND: u32 = 4;
     /// Bit: the first step of these tensors; their states' content is ignored.
     pub const FIRST: u32 = 8;
-    /// Bit: a step over gradients that are not finite is left out.
+    /// Bit: a step over gradients that are not finite is skipped.
     pub const SKIPS: u32 = 16;
     /// Bit: but it is the base optimizer's where only `g~` is not finite.
     pub const FALLS_BACK: u32 = 32;

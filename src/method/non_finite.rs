@@ -11,7 +11,7 @@
 /// pass ran, at `w + e_w` (at `w`, where the group is not perturbed), with the state advanced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NonFinite {
-    /// The step is left out: weights and state stay as they were, bit for bit, and it does not count as
+    /// The step is skipped: weights and state stay as they were, bit for bit, and it does not count as
     /// a step.
     #[default]
     Skip,

@@ -250,7 +250,7 @@ fn fill(missing: &HashSet<Pair>, dice: &mut Dice) -> (Case, usize) {
 /// Covers of other orders, each of which meets other triples, if `WSAM_PAIRWISE_ROUNDS` asks for them.
 fn rounds() -> u64 {
     let rounds = std::env::var("WSAM_PAIRWISE_ROUNDS").ok();
-    rounds.map_or(1, |rounds| rounds.parse().expect("WSAM_PAIRWISE_ROUNDS is a number of rounds"))
+    rounds.map_or(2, |rounds| rounds.parse().expect("WSAM_PAIRWISE_ROUNDS is a number of rounds"))
 }
 
 fn describe(case: &Case) -> String {

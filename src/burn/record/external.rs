@@ -70,8 +70,8 @@ impl Wsam {
         self.with_run_state(writer)
     }
 
-    /// Takes a Burn optimizer's own record, which it judges by itself: what does not fit its kind is
-    /// left out, and those parameters start anew.
+    /// Takes a Burn optimizer's own record, which drops what does not fit its kind: those parameters
+    /// start again.
     pub(super) fn read_external<M: Module>(
         &mut self,
         model: &M,

@@ -29,7 +29,7 @@ impl Facts {
         Ok(Finite { gradient: one(&self.gradient)?, perturbed: one(&self.perturbed)? })
     }
 
-    /// Whether a step is left out, where that is possible.
+    /// Whether a step is skipped; `None` where nothing is checked.
     pub(crate) fn skipped(&self, policy: NonFinite) -> Option<Fact> {
         let perturbed = self.perturbed.clone().filter(|_| policy != NonFinite::BaseStep);
         let fine = match (self.gradient.clone(), perturbed) {
@@ -74,7 +74,7 @@ pub(crate) fn unless(fact: &Option<Fact>, new: Tensor<1>, old: Tensor<1>) -> Ten
     }
 }
 
-/// The state after a step, or before it. What a first step that is left out makes is never read.
+/// The state after a step, or before it. What a skipped first step makes is never read.
 pub(crate) fn unless_state(fact: &Option<Fact>, new: State, old: Option<Vec<Tensor<1>>>) -> State {
     let Some(old) = old.filter(|_| fact.is_some()) else { return new };
     let tensors = new.tensors.into_iter().zip(old);
