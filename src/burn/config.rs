@@ -148,14 +148,14 @@ pub enum RoutePolicy {
 /// for all that the device has to do.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
 pub enum NonFinitePolicy {
-    /// Leave the step out: weights and state stay as they were, bit for bit.
+    /// Skip the step: weights, state and running statistics stay as they were, bit for bit.
     Skip,
-    /// Leave it out if `g` is not finite; take the base optimizer's step if only `g~` is not.
+    /// Skip the step if `g` is not finite; take the base optimizer's step if only `g~` is not.
     BaseStep,
-    /// Leave it out, and hand the model back with [`WsamError::NonFinite`]: every step waits for the
+    /// Skip the step, and hand the model back with [`WsamError::NonFinite`]: every step waits for the
     /// device.
     Refuse,
-    /// Take it, whatever comes of it. Nothing is looked at and nobody waits.
+    /// Take the step with whatever values result. Gradients are not checked, and the host does not wait.
     Propagate,
 }
 
@@ -222,13 +222,13 @@ pub struct WsamConfig {
     #[config(default = false)]
     pub lean: bool,
     /// Give both passes of a step the same random numbers, so that dropout draws the same masks: the
-    /// seed of the first step's, from which later ones follow. For [`Wsam::step`] and
-    /// [`Wsam::step_accumulated`]. Burn has one generator for the whole process, which this seeds
-    /// anew before each pass, after waiting for the device.
+    /// seed; the numbers of each step follow from it and from the count of steps. For [`Wsam::step`] and
+    /// [`Wsam::step_accumulated`]. Burn has one generator for the whole process, which this seeds again before
+    /// each pass, after waiting for the device.
     pub mask_seed: Option<u64>,
-    /// Round `w + e_w` by chance where parameters are in half precision, which otherwise loses what is less
-    /// than half of a weight's last place: the seed of the first step's numbers, from which later ones
-    /// follow. For the fused route; parameters in `f32` take no notice.
+    /// Round `w + e_w` stochastically where parameters are in half precision; rounding to nearest loses what is
+    /// less than half of a weight's last place. The seed; the numbers of each step follow from it and from the
+    /// count of steps. Requires the fused route; parameters in `f32` are not affected.
     pub stochastic_rounding: Option<u64>,
     /// Keep weights in `f32` for parameters in half precision, from which steps go and to which; the
     /// parameters are their rounded copy. 4 bytes a parameter; part of records. Parameters that somebody else
@@ -238,7 +238,7 @@ pub struct WsamConfig {
     /// What a step does with parameters that have a gradient in one pass alone.
     #[config(default = "MissingGradientPolicy::Refuse")]
     pub missing_gradient: MissingGradientPolicy,
-    /// Which way the steps may run.
+    /// Which route steps may take.
     #[config(default = "RoutePolicy::Auto")]
     pub route: RoutePolicy,
     /// Groups of parameters that depart from this.

@@ -24,7 +24,7 @@ fn run(
     target: &Target,
     folder: &Path,
     make: &dyn Fn() -> Result<WsamTraining, String>,
-    accumulated: usize,
+    (accumulated, exact): (usize, bool),
     from: Option<usize>,
 ) -> Result<Net, String> {
     let wsam = make()?;
@@ -38,7 +38,9 @@ fn run(
         training = training.checkpoint(epoch);
         seed = 8;
     }
-    let model = Net::normalised(seed, &target.device).exact();
+    // Version 0.1's checkpoint is of the real loss.
+    let model = Net::normalised(seed, &target.device);
+    let model = if exact { model.exact() } else { model };
     let model = trained(training.launch(wsam.learner(model, rate())))?;
     let steps = wsam.last().ok_or("no step")?.at.step as usize + 1;
     let want = EPOCHS * ITERATIONS.div_ceil(accumulated);
@@ -63,9 +65,9 @@ fn stopped(
     make: &dyn Fn() -> Result<WsamTraining, String>,
 ) -> Result<(), String> {
     let folder = Folder::new();
-    let whole = run(target, &folder, make, accumulated, None)?;
+    let whole = run(target, &folder, make, (accumulated, true), None)?;
     for epoch in 1..EPOCHS {
-        let resumed = run(target, &folder, make, accumulated, Some(epoch))?;
+        let resumed = run(target, &folder, make, (accumulated, true), Some(epoch))?;
         alike(&format!("{what} after {epoch}"), &resumed, &whole)?;
     }
     Ok(())
@@ -266,10 +268,10 @@ pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
         let copied = std::fs::copy(committed.join(name), checkpoint.join(name));
         copied.map_err(|error| error.to_string())?;
     }
-    let resumed = run(target, &folder, &make, 1, Some(1))?;
+    let resumed = run(target, &folder, &make, (1, false), Some(1))?;
     // Where random numbers are the same on all machines, the whole run can be taken again.
     if target.device.clone().inner() == Device::flex() {
-        let whole = run(target, &Folder::new(), &make, 1, None)?;
+        let whole = run(target, &Folder::new(), &make, (1, false), None)?;
         close("the whole run", &fork(&resumed), &fork(&whole))?;
     }
     Ok(())
