@@ -5,6 +5,8 @@ mod common;
 
 #[path = "learner/bench.rs"]
 mod bench;
+#[path = "learner/faults.rs"]
+mod faults;
 #[path = "learner/limits.rs"]
 mod limits;
 #[path = "learner/loops.rs"]
@@ -49,6 +51,9 @@ const TESTS: &[(&str, Test)] = &[
     ("a value out of its domain ends the training", stops::out_of_domain),
     ("a learning rate that is not finite ends it", stops::learning_rate),
     ("a batch without gradients ends it", stops::no_gradients),
+    ("running statistics after steps that are not taken", faults::statistics),
+    ("a loss of several numbers ends it", faults::losses),
+    ("frozen copies of the trained network", faults::copies),
     ("a learner of another optimizer", misuse::foreign_learner),
     ("a learner under another strategy", misuse::foreign_strategy),
     ("a training around a Burn optimizer resumes bit for bit", resume::around_burn),

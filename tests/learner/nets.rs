@@ -33,6 +33,12 @@ pub(crate) struct Batch {
     first: u64,
 }
 
+impl Batch {
+    pub(crate) fn times(self, by: f32) -> Self {
+        Self { x: self.x * by, ..self }
+    }
+}
+
 struct Batches;
 
 impl Batcher<u64, Batch> for Batches {
