@@ -314,7 +314,7 @@ impl Fused {
         let norms: Tensor<1> = OnDevice::give(made, shape);
         let is_bad = |offset: usize| {
             let word = offset / size_of::<f32>();
-            norms.clone().slice([word..word + 1]).not_equal_elem(0.0)
+            norms.clone().narrow(0, word, 1).not_equal_elem(0.0)
         };
         let bad_gradient = is_bad(offset_of!(layout::Norms, bad_gradient));
         // A lean step is skipped by its first gradient alone; BaseStep takes a step on `g`.

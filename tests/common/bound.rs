@@ -72,6 +72,14 @@ impl Num {
         Self { exact: f(self.exact), ..self }
     }
 
+    fn plus(self, other: Self) -> Self {
+        if self.is_exactly(0.0) || other.is_exactly(0.0) {
+            return if self.is_exactly(0.0) { other } else { self };
+        }
+        let (exact, error) = (self.exact + other.exact, self.error + other.error);
+        Self { exact, error }.rounded(1.0)
+    }
+
     fn sqrt(self) -> Self {
         let exact = self.exact.sqrt();
         // |sqrt(x + e) - sqrt(x)| is at most sqrt(e), and e / sqrt(x) - which is the sharper one beyond e.
@@ -88,11 +96,7 @@ impl Add for Num {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        if self.is_exactly(0.0) || other.is_exactly(0.0) {
-            return if self.is_exactly(0.0) { other } else { self };
-        }
-        let (exact, error) = (self.exact + other.exact, self.error + other.error);
-        Self { exact, error }.rounded(1.0)
+        self.plus(other)
     }
 }
 
@@ -100,7 +104,7 @@ impl Sub for Num {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
-        self + other.map(|x| -x)
+        self.plus(other.map(|x| -x))
     }
 }
 

@@ -54,7 +54,7 @@ fn rows(model: &Mlp, from: usize, to: usize) -> Tensor<1> {
     let device = model.a.weight.device();
     let x: Tensor<2> = data([7, 5], 1, &device);
     let y: Tensor<2> = data([7, 3], 1001, &device);
-    let (x, y) = (x.slice([from..to]), y.slice([from..to]));
+    let (x, y) = (x.narrow(0, from, to - from), y.narrow(0, from, to - from));
     (model.b.forward(relu(model.a.forward(x))) - y).powi_scalar(2).mean()
 }
 

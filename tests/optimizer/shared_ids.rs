@@ -164,11 +164,13 @@ pub(crate) fn measures(target: &Target) -> Result<(), String> {
             return Err(format!("early {early}: the surface's middle is {middle} for {at_w}"));
         }
         let top = top_eigenvalue(&pair, &PowerIteration::default(), loss).map_err(text)?.value;
-        if !(top > 0.01) {
+        let is_found = top > 0.01;
+        if !is_found {
             return Err(format!("early {early}: the top eigenvalue is {top}"));
         }
         let rise = loss_rise(&pair, 0.05, false, loss).map_err(text)?;
-        if !(rise > 0.0) {
+        let rises = rise > 0.0;
+        if !rises {
             return Err(format!("early {early}: the loss rises by {rise}"));
         }
     }

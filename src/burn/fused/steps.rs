@@ -219,7 +219,8 @@ impl Runner for Fused {
 
     fn first_gradient(kept: &Kept, place: usize) -> Option<Resident> {
         let row = kept.rows.get(place)?;
-        kept.bridge.tensors(&[row.grad.clone()], std::slice::from_ref(&row.shape)).pop()
+        let (grad, shape) = (std::slice::from_ref(&row.grad), std::slice::from_ref(&row.shape));
+        kept.bridge.tensors(grad, shape).pop()
     }
 
     fn base_step<T>(
