@@ -1,5 +1,8 @@
 //! Times in the READMEs are those of the reports committed beside them.
 
+#[path = "figures/h200.rs"]
+mod h200;
+
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
