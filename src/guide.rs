@@ -29,8 +29,14 @@
 //! not, why and what to do. A refused step is a [`Rejected`](crate::Rejected) that holds the model as
 //! it was; `?` keeps the reason alone.
 //!
-//! Whoever takes gradients in another way calls [`ascend`](crate::Wsam::ascend) and
-//! [`descend`](crate::Wsam::descend) in place of [`step`](crate::Wsam::step).
+//! If you take gradients in another way, call [`ascend`](crate::Wsam::ascend) and
+//! [`descend`](crate::Wsam::descend) in place of [`step`](crate::Wsam::step). The two calls leave two things to
+//! you: to scale losses by [`Wsam::loss_scale`](crate::Wsam::loss_scale) and
+//! [`Ascended::loss_scale`](crate::Ascended::loss_scale) if a loss scale is configured, and to put running
+//! statistics back after a skipped step ([`RunningStatistics`](crate::RunningStatistics)).
+//!
+//! A configuration in which one option leaves another without effect is refused by
+//! [`init`](crate::WsamConfig::init) with [`WsamError::Conflict`](crate::WsamError::Conflict), which names both.
 //!
 //! # Choosing `rho` and `gamma`
 //!
@@ -54,9 +60,9 @@
 //!
 //! The learning rate is an argument of each step: a number, or what the `step` of Burn's schedulers
 //! returns, with its rates by parameter. `rho` and `gamma` are set between steps, from a
-//! scheduler if you like. Where WSAM shall only come in late, take
-//! [`base_step`](crate::Wsam::base_step) before: one pass, the price of the base optimizer, and the
-//! state that WSAM's steps then carry on.
+//! scheduler if you like. To use WSAM only for the last part of a training, call
+//! [`base_step`](crate::Wsam::base_step) before: it takes one pass, costs what the base optimizer costs, and
+//! keeps the state that WSAM's steps go on with.
 //!
 //! ```
 //! use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
@@ -92,28 +98,42 @@
 //! factor on the learning rate, a weight decay, `rho`, `gamma`, an adaptive perturbation or none, or a norm
 //! of their own. Biases and normalisation layers are often neither decayed nor perturbed; perturbing
 //! the normalisation layers alone (Mueller et al. 2023, <https://arxiv.org/abs/2306.04226>) is the group
-//! `ParamGroup::all()` with `with_perturbed(false)` and after it a group of theirs with the default. What is
-//! not perturbed costs the ascent nothing but a look at its gradient. On the fused route groups are rows in a table: the step takes
-//! the dispatches that it takes without them. A group that matches no parameter is refused.
+//! `ParamGroup::all()` with `with_perturbed(false)` and after it a group of these layers with the default. A
+//! parameter that is not perturbed costs the ascent only the check of its gradient. On the fused route groups
+//! cost no dispatches. A group that matches no parameter is refused.
+//!
+//! A parameter without a gradient takes no part in a step. Random depth or routed experts leave parameters with
+//! a gradient in one of the two passes only: [`missing_gradient`](crate::WsamConfig::missing_gradient) refuses such
+//! a step by default; `Hold` leaves these parameters as they are, and `UseFirst` takes the base optimizer's step
+//! where the second gradient is missing.
+//!
+//! ```
+//! use burn_wsam::{AdamWBaseConfig, MissingGradientPolicy, WsamConfig};
+//!
+//! let config = WsamConfig::new(AdamWBaseConfig::new().into())
+//!     .with_missing_gradient(MissingGradientPolicy::Hold);
+//! # let _ = config;
+//! ```
 //!
 //! # Gradients that are not finite
 //!
-//! By default a step over a NaN or an infinity is skipped, weights and state bit for bit as they were, and
-//! the training goes on. [`NonFinitePolicy`](crate::NonFinitePolicy) has the other choices. Look at
-//! [`skipped_steps`](crate::Wsam::skipped_steps) now and then, as it waits for the device: many of them
-//! mean a learning rate or a `rho` too large, or a loss that should not be computed as it is. In half
+//! By default a step over a NaN, an infinity or a norm beyond `f32` is skipped: weights, state and running
+//! statistics are bit for bit as they were, and the training goes on. [`NonFinitePolicy`](crate::NonFinitePolicy) has the other choices. Ask for
+//! [`skipped_steps`](crate::Wsam::skipped_steps) now and then, because it waits for the device: many of them
+//! mean a learning rate or a `rho` too large, or a loss that overflows. In half
 //! precision small gradients vanish and large ones overflow;
-//! [`loss_scale`](crate::WsamConfig::loss_scale) seeks the largest factor that does not overflow. Under
-//! `SupervisedTraining` the loss is the training step's own, and is not scaled.
+//! [`loss_scale`](crate::WsamConfig::loss_scale) seeks the largest factor that does not overflow. It requires a
+//! policy other than `Propagate`. Under `SupervisedTraining` the model's `TrainStep` takes the gradient, and a loss
+//! scale is refused.
 //!
 //! # Half precision
 //!
 //! A module's parameters may be `f16`, in part or all of them: the step computes in `f32` and keeps its state in
 //! it. Two things are lost to rounding. Of the perturbation, what is less than half of a weight's last place:
 //! nothing worth mention in `f16` below some million parameters, most of it in `bf16`.
-//! [`stochastic_rounding`](crate::WsamConfig::stochastic_rounding) keeps it on average. And of the update the
-//! same, as with any optimizer: [`master_weights`](crate::WsamConfig::master_weights) are an `f32` copy that steps
-//! go from and to. Or keep the module in `f32` and cast to half precision in its forward pass.
+//! [`stochastic_rounding`](crate::WsamConfig::stochastic_rounding) keeps it on average, on the fused route. And of
+//! the update the same, as with any optimizer: [`master_weights`](crate::WsamConfig::master_weights) are an `f32`
+//! copy that steps read and write. Or keep the module in `f32` and cast to half precision in its forward pass.
 //!
 #![cfg_attr(feature = "train", doc = include_str!("guide/learner.md"))]
 #![cfg_attr(
@@ -124,7 +144,19 @@
 //!
 //! [`step_accumulated`](crate::Wsam::step_accumulated) takes a step over micro-batches. Both passes see
 //! the same ones, which a loop around `GradientsAccumulator` must see to by itself.
-//! [`Perturbation`](crate::Perturbation) chooses between the step of one large batch and m-sharpness.
+//! [`Perturbation`](crate::Perturbation) chooses between the step of one large batch and m-sharpness. For
+//! micro-batches of several sizes, hand their sizes as weights to
+//! [`step_accumulated_weighted`](crate::Wsam::step_accumulated_weighted).
+//!
+//! # Several models, averages and target networks
+//!
+//! One optimizer may step several models, also with the halves of their steps interleaved. States belong to
+//! parameter ids, and stay until [`retain`](crate::Wsam::retain) or [`forget`](crate::Wsam::forget) drops those of
+//! parameters that are gone, or were made again with another shape.
+//!
+//! A moving average or a target network that is a field of the model has the ids of the network that is trained,
+//! and tensors of its own: it is neither perturbed nor stepped. Parameters that are the same leaf of the graph
+//! are tied, and perturbed together.
 //!
 //! # Several devices
 //!
@@ -157,8 +189,9 @@
 //! # Stopping, resuming, coming from Burn's optimizers
 //!
 //! [`save`](crate::Wsam::save) and [`load`](crate::Wsam::load), or their forms in memory, keep the
-//! state in the form of Burn's own optimizers. With the model's record beside it a run goes on bit for
-//! bit as if it had never stopped, on either route. A run of Burn's `Sgd`, `Adam` or `AdamW` can be
+//! state in the form of Burn's own optimizers, with the loss scale and the counts of steps, which masks and
+//! stochastic rounding follow from. With the model's record a run goes on bit for bit as if it had never
+//! stopped, on either route. The file that was loaded may then be deleted. A run of Burn's `Sgd`, `Adam` or `AdamW` can be
 //! taken over, and handed back:
 //!
 //! ```
@@ -186,7 +219,7 @@
 //!
 //! # What to expect
 //!
-//! A step costs two passes, forward and backward, and on the fused route little beside them. Through
+//! A step costs two passes, forward and backward, and on the fused route little more. Through
 //! the second pass it holds `w + e_w` and `g` beside what the base optimizer holds, 8 bytes a parameter;
 //! in [lean mode](crate::Wsam::lean_ascend) 4. Batch normalisation advances from the unperturbed pass
 //! alone. Dropout draws another mask in each pass, which adds noise to the sharpness;
@@ -195,9 +228,9 @@
 //!
 //! # When not to use it
 //!
-//! - Where the time of a training is what is short: at equal gradients the base optimizer takes twice
+//! - Where training time is short: with the same number of gradients the base optimizer takes twice
 //!   the steps. Compare at equal time before you decide.
-//! - Where data is plentiful and seen once, training and test loss fall together, and there is little
-//!   for flatness to win.
+//! - Where data is plentiful and seen once: training and test loss fall together, and flatness has little to
+//!   add.
 //! - With gradients that are not those of the loss, as in most of reinforcement learning: the second
 //!   gradient must be of the same loss on the same data.

@@ -41,3 +41,30 @@ pub use crate::burn::*;
 #[cfg(all(doctest, feature = "burn", feature = "fused-wsam"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the examples of the pages in `docs`.
+#[cfg(all(doctest, feature = "burn", feature = "fused-wsam"))]
+mod docs {
+    #[doc = include_str!("../docs/command.md")]
+    struct Command;
+    #[doc = include_str!("../docs/configuration.md")]
+    struct Configuration;
+    #[doc = include_str!("../docs/costs.md")]
+    struct Costs;
+    #[doc = include_str!("../docs/engine.md")]
+    struct Engine;
+    #[doc = include_str!("../docs/half-precision.md")]
+    struct HalfPrecision;
+    #[doc = include_str!("../docs/lean-mode.md")]
+    struct LeanMode;
+    #[doc = include_str!("../docs/limits.md")]
+    struct Limits;
+    #[doc = include_str!("../docs/method.md")]
+    struct Method;
+    #[doc = include_str!("../docs/non-finite.md")]
+    struct NonFinite;
+    #[doc = include_str!("../docs/routes.md")]
+    struct Routes;
+    #[doc = include_str!("../docs/two-calls.md")]
+    struct TwoCalls;
+}

@@ -1,4 +1,4 @@
-//! Times in the READMEs are those of the reports committed beside them.
+//! Times in the READMEs and in `docs` are those of the committed reports.
 
 #[path = "figures/h200.rs"]
 mod h200;
@@ -40,7 +40,9 @@ impl Reports {
         let third = "llvmpipe-22.3.6-two-cores-third-machine";
         let now = ["step", "kernels", "burn", "host", "host-before", "tuning"];
         let before = [("burn before", first, "burn"), ("unfused", first, "unfused")];
-        Self(now.map(|name| (name, third, name)).into_iter().chain(before).map(read).collect())
+        let h200 = [("h200", "nvidia-h200", "optimizer")];
+        let now = now.map(|name| (name, third, name)).into_iter();
+        Self(now.chain(before).chain(h200).map(read).collect())
     }
 
     fn row(&self, report: &str, set: &str, name: &str) -> &Value {
@@ -142,15 +144,17 @@ const ADAMW: &str = "AdamW, fused";
 const ADAMW_OPS: &str = "AdamW, tensor operations";
 const ADAMW_ALONE: &str = "AdamW, Burn's own alone";
 
+const COSTS: &str = "docs/costs.md";
+
 #[test]
-fn engine_in_the_readme() {
+fn engine_in_the_costs() {
     let header = "| The engine's step | SGD | SGD + momentum | AdamW |";
     let sets = ["ResNet-50", "ViT-B/16", "1000 x 1000"];
-    holds("README.md", header, &sets, &[&step("SGD"), &step("SGD + momentum"), &step("AdamW")]);
+    holds(COSTS, header, &sets, &[&step("SGD"), &step("SGD + momentum"), &step("AdamW")]);
 }
 
 #[test]
-fn burn_in_the_readme() {
+fn burn_in_the_costs() {
     let header = "| In Burn, end to end | SGD + momentum | in tensor operations | AdamW | in tensor operations |";
     let sets = ["ResNet-50", "ViT-B/16", "1000 x 1000"];
     let columns: [&[Figure<'_>]; 4] = [
@@ -159,7 +163,80 @@ fn burn_in_the_readme() {
         &[Time("burn", ADAMW)],
         &against("burn", ADAMW_OPS, ADAMW),
     ];
-    holds("README.md", header, &sets, &columns);
+    holds(COSTS, header, &sets, &columns);
+}
+
+/// Names in the report of the H200, behind those of their base optimizers; and how many of the five sets were
+/// measured.
+const H200: [(&str, &[&str]); 11] = [
+    ("{}, engine, pipelined", &H200_SETS),
+    ("{}, checked, engine, pipelined", &H200_SETS),
+    ("{}, lean, engine, pipelined", &H200_SETS),
+    ("{}, engine, halves waited for", &H200_SETS),
+    ("{}, PyTorch, CUDA graph, pipelined", &H200_SETS),
+    ("{}, PyTorch, foreach and fused base, pipelined", &H200_SETS),
+    ("{}, PyTorch, public WSAM", &H200_SETS),
+    ("{}, PyTorch, fused base alone, pipelined", &H200_SETS),
+    ("{}, in Burn, fused, pipelined", &["ResNet-50", "ViT-B/16", "1000 x 1000"]),
+    ("{}, in Burn, tensor operations, pipelined", &["ResNet-50"]),
+    ("{}, Burn's own alone, pipelined", &["ResNet-50"]),
+];
+const H200_SETS: [&str; 5] = ["ResNet-50", "ViT-B/16", "GPT-2 124M", "1000 x 1000", "134M + 3"];
+
+/// A table with a row for each of these places in [`H200`] and a column for each set. Cells are empty exactly where
+/// nothing was measured.
+fn h200_holds(page: &str, header: &str, base: &str, sets: &[&str], places: &[usize]) {
+    let reports = Reports::read();
+    let rows = table(page, header);
+    assert_eq!(rows.len(), places.len(), "rows of {header} in {page}");
+    for (row, place) in rows.iter().zip(places) {
+        let (name, measured) = H200[*place];
+        let name = name.replace("{}", base);
+        assert_eq!(row.len(), sets.len() + 1, "{page}: cells of {row:?}");
+        for (cell, set) in row[1..].iter().zip(sets) {
+            let figures: &[Figure<'_>] =
+                if measured.contains(set) { &[Time("h200", &name)] } else { &[] };
+            cell_holds(&reports, (page, set), cell, figures);
+        }
+    }
+}
+
+#[test]
+fn h200_in_the_costs() {
+    let header =
+        "| H200, SGD + momentum | ResNet-50 | ViT-B/16 | GPT-2 124M | 1000 x 1000 | 134M + 3 |";
+    h200_holds(COSTS, header, "SGD + momentum", &H200_SETS, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    let header = "| H200, AdamW | ResNet-50 | ViT-B/16 | GPT-2 124M | 1000 x 1000 | 134M + 3 |";
+    h200_holds(COSTS, header, "AdamW", &H200_SETS, &[0, 1, 4, 5, 6]);
+}
+
+#[test]
+fn h200_in_the_readme() {
+    let header = "| H200, SGD + momentum, ms | ResNet-50 | ViT-B/16 | 1000 x 1000 |";
+    let sets = ["ResNet-50", "ViT-B/16", "1000 x 1000"];
+    h200_holds("README.md", header, "SGD + momentum", &sets, &[0, 1, 4, 5, 6, 8, 9, 10]);
+}
+
+/// The bars of the README's picture: each number is the report's, and the bar is as long as that.
+#[test]
+fn picture_in_the_readme() {
+    const PIXELS_A_MS: f64 = 31.0;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/img/optimizer-h200.svg");
+    let text = std::fs::read_to_string(file).expect("committed");
+    let reports = Reports::read();
+    let bars: Vec<_> = text.lines().filter(|line| line.starts_with("<g>")).collect();
+    let places = [0, 1, 4, 5, 8, 10, 6];
+    assert_eq!(bars.len(), places.len());
+    for (bar, place) in bars.into_iter().zip(places) {
+        let name = H200[place].0.replace("{}", "SGD + momentum");
+        let ms = reports.value("ResNet-50", Time("h200", &name));
+        let (_, rest) = bar.split_once(" width=\"").expect("a bar");
+        let (width, rest) = rest.split_once('"').expect("a width");
+        assert!(agrees(width, PIXELS_A_MS * ms), "{bar}: {name} is {ms} ms");
+        let (_, rest) = rest.rsplit_once("\">").expect("a text");
+        let (printed, _) = rest.split_once(" ms</text>").expect("a time");
+        assert!(agrees(printed, ms), "{bar}: {name} is {ms} ms");
+    }
 }
 
 #[test]

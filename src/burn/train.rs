@@ -91,8 +91,8 @@
 //! Beside the model and the scheduler, in `optim-{epoch}.bpk`, the base optimizer's state in the form of
 //! Burn's own optimizers and the number of steps taken. A training stopped after any epoch and resumed
 //! with `.checkpoint(epoch)` ends where one ends that was not stopped, bit for bit, if it sees the same
-//! batches in the same order (a shuffled loader of Burn's starts its order anew) and draws no random
-//! numbers. A checkpoint of Burn's `Sgd`, `Adam` or `AdamW` can be resumed with WSAM around the same
+//! batches in the same order (a shuffled loader of Burn's starts its order again) and draws no random
+//! numbers but those that [`mask_seed`](crate::WsamConfig::mask_seed) seeds. A checkpoint of Burn's `Sgd`, `Adam` or `AdamW` can be resumed with WSAM around the same
 //! optimizer, and the other way round.
 //!
 //! The state is read before the training goes on. Burn 0.22.1 leaves this to the thread that writes the
