@@ -55,7 +55,7 @@ use way::{Way, choose};
 ///
 /// // In one call:
 /// let (model, report) = optim.step(0.1, model, loss)?;
-/// println!("loss {}, sharpness {}", report.loss(), report.sharpness());
+/// println!("{report}"); // waits for the device
 ///
 /// // In two, with the same effect:
 /// let grads = GradientsParams::from_grads(loss(&model).backward(), &model);

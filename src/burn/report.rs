@@ -41,6 +41,24 @@ impl StepReport {
         self.perturbed_loss() - self.loss()
     }
 
+    /// [`loss`](Self::loss) as a number. Waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError`] if the device was lost.
+    pub fn loss_value(&self) -> Result<f64, WsamError> {
+        scalar(&self.loss)
+    }
+
+    /// [`sharpness`](Self::sharpness) as a number. Waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError`] if the device was lost.
+    pub fn sharpness_value(&self) -> Result<f64, WsamError> {
+        scalar(&self.sharpness())
+    }
+
     /// `||g||`, unclipped. Waits for the device.
     ///
     /// `None` if the step had no use for it (adaptive, unclipped) and
@@ -84,6 +102,32 @@ impl StepReport {
             Norms::TensorOps(norms) => norms.outcome(),
             #[cfg(feature = "fused-wsam")]
             Norms::Fused(norms) => norms.outcome(),
+        }
+    }
+}
+
+/// One line: the loss, the sharpness, the norms that the step computed, and the outcome if the step was not the
+/// method's. Waits for the device, and names the error if it was lost.
+impl std::fmt::Display for StepReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let number = |value: Result<f64, WsamError>| match value {
+            Ok(value) => format!("{value:.6}"),
+            Err(error) => error.to_string(),
+        };
+        let (loss, sharpness) = (number(self.loss_value()), number(self.sharpness_value()));
+        write!(f, "loss {loss}, sharpness {sharpness}")?;
+        let norms = [("||g||", self.gradient_norm()), ("||g~||", self.perturbed_gradient_norm())];
+        for (name, norm) in norms {
+            if let Some(norm) = norm.transpose() {
+                write!(f, ", {name} {}", number(norm))?;
+            }
+        }
+        match self.outcome() {
+            Ok(Outcome::Whole) => Ok(()),
+            Ok(Outcome::Base) => f.write_str(", base step"),
+            Ok(Outcome::Skipped) => f.write_str(", skipped"),
+            Ok(Outcome::Halfway) => f.write_str(", stopped at w + e_w"),
+            Err(error) => write!(f, ", {error}"),
         }
     }
 }

@@ -26,6 +26,24 @@ pub(crate) fn report(target: &Target) -> Result<(), String> {
     near("the loss", number(report.loss()), at_anchor)?;
     near("the perturbed loss", number(report.perturbed_loss()), at_perturbed)?;
     near("the sharpness", number(report.sharpness()), at_perturbed - at_anchor)?;
+    let [loss, sharpness] = [report.loss_value(), report.sharpness_value()]
+        .map(|value| value.map_err(|error| error.to_string()));
+    near("the loss's value", loss?, at_anchor)?;
+    near("the sharpness's value", sharpness?, at_perturbed - at_anchor)?;
+    let printed = report.to_string();
+    let begins = format!("loss {at_anchor:.4}");
+    if printed.lines().count() != 1 || !printed.starts_with(&begins) {
+        return Err(format!("{printed} for {begins}"));
+    }
+    if !printed.contains(", sharpness ") || !printed.contains(", ||g|| ") {
+        return Err(format!("{printed} lacks a part"));
+    }
+    let (_, skipped) = optim
+        .step(0.1, Mlp::new(&target.device), |model| model.loss(0) * f32::NAN)
+        .map_err(|error| error.to_string())?;
+    if !skipped.to_string().ends_with(", skipped") {
+        return Err(format!("{skipped} of a skipped step"));
+    }
     if number(report.sharpness()) > 0.0 { Ok(()) } else { Err("climbing went down".to_owned()) }
 }
 
