@@ -14,7 +14,7 @@
 //! // On a GPU: burn_wsam::device()?.autodiff()
 //! let device = Device::flex().autodiff();
 //! let mut model = LinearConfig::new(4, 1).init(&device);
-//! let mut optim = WsamConfig::new(AdamWBaseConfig::new().into()).init(&device)?;
+//! let mut optim = WsamConfig::adamw(AdamWBaseConfig::new()).init(&device)?;
 //! println!("{}", optim.route());
 //! for _ in 0..3 {
 //!     let x = Tensor::<2>::random([8, 4], Distribution::Default, &device);
@@ -76,7 +76,7 @@
 //! # let mut model = LinearConfig::new(4, 1).init(&device);
 //! # let x = Tensor::<2>::random([8, 4], Distribution::Default, &device);
 //! # let loss = |model: &Linear| model.forward(x.clone()).powi_scalar(2).mean();
-//! let mut optim = WsamConfig::new(SgdBaseConfig::new().into()).init(&device)?;
+//! let mut optim = WsamConfig::sgd(SgdBaseConfig::new()).init(&device)?;
 //! let mut lr = LinearLrSchedulerConfig::new(0.1, 0.001, 100).init()?;
 //! let mut rho = LinearLrSchedulerConfig::new(0.1, 0.02, 100).init()?;
 //! for step in 0..100 {
@@ -110,7 +110,7 @@
 //! ```
 //! use burn_wsam::{AdamWBaseConfig, MissingGradientPolicy, WsamConfig};
 //!
-//! let config = WsamConfig::new(AdamWBaseConfig::new().into())
+//! let config = WsamConfig::adamw(AdamWBaseConfig::new())
 //!     .with_missing_gradient(MissingGradientPolicy::Hold);
 //! # let _ = config;
 //! ```
@@ -209,7 +209,7 @@
 //! let grads = GradientsParams::from_grads(loss(&model).backward(), &model);
 //! model = adamw.step(1e-3, model, grads);
 //!
-//! let mut optim = WsamConfig::new(AdamWBaseConfig::new().into()).init(&device)?;
+//! let mut optim = WsamConfig::adamw(AdamWBaseConfig::new()).init(&device)?;
 //! optim.load_record(&model, adamw.to_record())?;
 //! (model, _) = optim.step(1e-3, model, loss)?;
 //! # let _ = model;

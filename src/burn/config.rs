@@ -177,7 +177,7 @@ impl NonFinitePolicy {
 /// use burn::tensor::Device;
 ///
 /// # fn main() -> Result<(), burn_wsam::WsamError> {
-/// let config = WsamConfig::new(AdamWBaseConfig::new().into()).with_rho(0.1).with_gamma(0.8);
+/// let config = WsamConfig::adamw(AdamWBaseConfig::new()).with_rho(0.1).with_gamma(0.8);
 /// let optim = config.init(&Device::flex())?;
 /// println!("{}", optim.route());
 /// # Ok(())
@@ -247,6 +247,21 @@ pub struct WsamConfig {
 }
 
 impl WsamConfig {
+    /// WSAM around stochastic gradient descent.
+    pub fn sgd(base: SgdBaseConfig) -> Self {
+        Self::new(base.into())
+    }
+
+    /// WSAM around Adam with an L2 penalty.
+    pub fn adam(base: AdamBaseConfig) -> Self {
+        Self::new(base.into())
+    }
+
+    /// WSAM around AdamW.
+    pub fn adamw(base: AdamWBaseConfig) -> Self {
+        Self::new(base.into())
+    }
+
     /// The method's hyperparameters, checked.
     ///
     /// # Errors

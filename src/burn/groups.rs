@@ -18,7 +18,7 @@ use burn::tensor::Tensor;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // Biases and normalisation layers: neither decayed nor perturbed.
 /// let small = ParamGroup::from_any_predicates(vec!["bias", "norm"]);
-/// let config = WsamConfig::new(AdamWBaseConfig::new().into()).with_groups(vec![
+/// let config = WsamConfig::adamw(AdamWBaseConfig::new()).with_groups(vec![
 ///     GroupConfig::new(small).with_weight_decay(Some(0.0)).with_perturbed(false),
 ///     GroupConfig::new(ParamGroup::from_predicate("head")).with_lr_factor(10.0),
 /// ]);

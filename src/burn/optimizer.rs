@@ -49,7 +49,7 @@ use way::{Way, choose};
 /// # fn main() -> Result<(), WsamError> {
 /// let device = Device::flex().autodiff();
 /// let model = LinearConfig::new(4, 1).init(&device);
-/// let mut optim = WsamConfig::new(SgdBaseConfig::new().into()).init(&device)?;
+/// let mut optim = WsamConfig::sgd(SgdBaseConfig::new()).init(&device)?;
 /// let x = Tensor::<2>::random([8, 4], Distribution::Default, &device);
 /// let loss = |model: &Linear| model.forward(x.clone()).powi_scalar(2).mean();
 ///

@@ -65,7 +65,7 @@
 //! # };
 //! // On a GPU: burn_wsam::device()?.autodiff()
 //! let device = Device::flex().autodiff();
-//! let config = WsamConfig::new(AdamWBaseConfig::new().into());
+//! let config = WsamConfig::adamw(AdamWBaseConfig::new());
 //! let wsam = WsamTraining::new(config.init(&device)?);
 //! println!("{}", wsam.route());
 //!
@@ -194,7 +194,7 @@ impl WsamTraining {
     /// # use burn_wsam::{SgdBaseConfig, WsamConfig, train::WsamTraining};
     /// # fn main() -> Result<(), burn_wsam::WsamError> {
     /// # let device = burn::tensor::Device::flex();
-    /// # let wsam = WsamConfig::new(SgdBaseConfig::new().into()).init(&device)?;
+    /// # let wsam = WsamConfig::sgd(SgdBaseConfig::new()).init(&device)?;
     /// let training = WsamTraining::new(wsam).with_active(|at| at.epoch > 15);
     /// # let _ = training;
     /// # Ok(())
