@@ -4,13 +4,13 @@
 use super::Engine;
 use super::checks::check_slices;
 use super::error::EngineError;
-use super::half::Half;
 use super::kinds::{Kinds, Rates, check_states};
-use super::record::Recording;
+use super::plan::Phase;
+use super::record::PhaseInputs;
 use super::scale::GradientOptions;
 use super::slices::BaseTensor;
 use super::stats::StepStats;
-use super::step::{BlendSource, look};
+use super::step::{BlendSource, gradient_reduction};
 use crate::layout::{Kernel, KindUniforms};
 use crate::method::Hyperparameters;
 use std::time::Instant;
@@ -52,11 +52,18 @@ impl Engine {
     ) -> Result<BaseStep, EngineError> {
         let (rates, options) = (rates.into(), options.into());
         let states = hyper.base.state_names().len();
-        self.alone(encoder, "wsam.base_step", hyper, (rates, options, states), tensors, |kind| kind)
+        self.record_single_gradient(
+            encoder,
+            "wsam.base_step",
+            hyper,
+            (rates, options, states),
+            tensors,
+            |kind| kind,
+        )
     }
 
-    /// A half over one gradient: the descent's kernel, with constants that `with` makes of the method's.
-    pub(crate) fn alone(
+    /// A phase over one gradient: the descent's kernel, with constants that `with` makes of the method's.
+    pub(crate) fn record_single_gradient(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         label: &'static str,
@@ -72,15 +79,19 @@ impl Engine {
         let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
         let kinds = Kinds::of_steps(hyper, each, rates)?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
-        let half = Half {
-            look: look(hyper, hyper.clips_gradient() || options.track_norms, false),
+        let phase = Phase {
+            reduction: gradient_reduction(
+                hyper,
+                hyper.clips_gradient() || options.track_norms,
+                false,
+            ),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: true },
         };
         let (norms, scale) = self.norms_buffer(options.inv_scale)?;
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label,
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method).with(with),
             norms: &norms,
@@ -88,7 +99,7 @@ impl Engine {
             seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
+        let stats = self.record_phase(encoder, &inputs, each, || check_slices(tensors))?;
         Ok(BaseStep { norms, stats })
     }
 }

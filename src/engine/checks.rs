@@ -1,7 +1,7 @@
 //! Refuses slices that do not fit, before anything is recorded.
 
 use super::error::{EngineError, Role};
-use super::slices::{AscentTensor, Format, InRole, Placement, Roles, Sliced, half_format};
+use super::slices::{AscentTensor, Format, HasSlices, Placement, SliceUse, SliceUses, half_format};
 use std::collections::HashMap;
 
 /// Checks an ascent's slices before anything is recorded.
@@ -9,12 +9,12 @@ pub(crate) fn check_ascent(
     tensors: &[AscentTensor],
     placement: Placement,
 ) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles(placement))))
+    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.slice_uses(placement))))
 }
 
 /// Checks the slices of any other half of a step.
-pub(crate) fn check_slices<T: Sliced>(tensors: &[T]) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.len(), tensor.roles())))
+pub(crate) fn check_slices<T: HasSlices>(tensors: &[T]) -> Result<(), EngineError> {
+    check(tensors.iter().map(|tensor| (tensor.len(), tensor.slice_uses())))
 }
 
 struct Range {
@@ -27,13 +27,13 @@ struct Range {
 
 // wgpu hashes and compares a buffer by its identity, which nothing mutates.
 #[allow(clippy::mutable_key_type)]
-fn check<'a>(tensors: impl Iterator<Item = (u64, Roles<'a>)>) -> Result<(), EngineError> {
+fn check<'a>(tensors: impl Iterator<Item = (u64, SliceUses<'a>)>) -> Result<(), EngineError> {
     let mut by_buffer: HashMap<&wgpu::Buffer, Vec<Range>> = HashMap::new();
     for (tensor, (weight_len, roles)) in tensors.enumerate() {
         // A half precision if any is: of single precision then are masters and states.
         let format = half_format(roles.iter().map(|one| one.slice)).unwrap_or_default();
         for one in roles {
-            let InRole { role, slice, written, .. } = one;
+            let SliceUse { role, slice, written, .. } = one;
             let end = check_slice(tensor, one, weight_len, format)?;
             if slice.len > 0 {
                 let range = Range { start: slice.offset, end, written, tensor, role };
@@ -47,7 +47,7 @@ fn check<'a>(tensors: impl Iterator<Item = (u64, Roles<'a>)>) -> Result<(), Engi
 /// Where the slice ends, in bytes. `format` is the tensor's.
 fn check_slice(
     tensor: usize,
-    InRole { role, slice, master, .. }: InRole<'_>,
+    SliceUse { role, slice, master, .. }: SliceUse<'_>,
     weight_len: u64,
     format: Format,
 ) -> Result<u64, EngineError> {

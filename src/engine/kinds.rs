@@ -3,7 +3,7 @@
 
 use super::constants::kind_uniforms;
 use super::error::EngineError;
-use super::half::Row;
+use super::plan::TensorRow;
 use super::record::Constants;
 use super::slices::{Columns, Slice};
 use super::step::BlendSource;
@@ -56,13 +56,13 @@ const _: () = assert!(SCOPES > MAX_OWN_NORMS);
 
 /// What tells kinds apart.
 #[derive(Clone, Copy, Debug)]
-struct Traits {
+struct KindKey {
     group: usize,
     step: u64,
     lr: f64,
 }
 
-impl Traits {
+impl KindKey {
     fn same(&self, other: &Self) -> bool {
         (self.group, self.step) == (other.group, other.step)
             && self.lr.to_bits() == other.lr.to_bits()
@@ -74,7 +74,7 @@ impl Traits {
 pub(crate) struct Kinds {
     /// Of each tensor.
     of: Vec<usize>,
-    found: Vec<(Traits, InGroup)>,
+    found: Vec<(KindKey, InGroup)>,
 }
 
 impl Kinds {
@@ -86,14 +86,14 @@ impl Kinds {
     ) -> Result<Self, EngineError> {
         let mut kinds = Self { of: Vec::with_capacity(tensors.len()), found: Vec::new() };
         for (tensor, (group, step)) in tensors.enumerate() {
-            let traits = Traits { group, step, lr: rates.of(tensor) };
-            let known = kinds.found.iter().position(|(known, _)| known.same(&traits));
+            let key = KindKey { group, step, lr: rates.of(tensor) };
+            let known = kinds.found.iter().position(|(known, _)| known.same(&key));
             let kind = match known {
                 Some(kind) => kind,
                 None => {
                     let groups = hyper.groups.len();
                     let refused = EngineError::Group { tensor, group, groups };
-                    kinds.found.push((traits, hyper.in_group(group).ok_or(refused)?));
+                    kinds.found.push((key, hyper.in_group(group).ok_or(refused)?));
                     kinds.found.len() - 1
                 }
             };
@@ -111,11 +111,11 @@ impl Kinds {
     }
 
     /// What a plan needs to know of tensor `tensor`.
-    pub(crate) fn row<'a>(&self, tensor: usize, len: u64, columns: Columns<'a>) -> Row<'a> {
+    pub(crate) fn row<'a>(&self, tensor: usize, len: u64, columns: Columns<'a>) -> TensorRow<'a> {
         let kind = self.of[tensor];
         let InGroup { scope, adaptive, perturbed, .. } = self.found[kind].1;
         let scope = perturbed.then_some(scope);
-        Row { kind, len, scope, adaptive: adaptive && perturbed, columns }
+        TensorRow { kind, len, scope, adaptive: adaptive && perturbed, columns }
     }
 
     /// Whether the ascent moves tensor `tensor`.
@@ -129,8 +129,8 @@ impl Kinds {
         hyper: &Hyperparameters,
         blend: BlendSource<'a>,
     ) -> Constants<'a> {
-        let kinds = self.found.iter().map(|(traits, group)| {
-            kind_uniforms(hyper, group, traits.lr * group.lr_factor, traits.step, blend)
+        let kinds = self.found.iter().map(|(key, group)| {
+            kind_uniforms(hyper, group, key.lr * group.lr_factor, key.step, blend)
         });
         Constants { kinds: kinds.collect(), blend }
     }

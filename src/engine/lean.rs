@@ -16,13 +16,13 @@
 use super::Engine;
 use super::checks::check_slices;
 use super::error::EngineError;
-use super::half::{Half, Look};
 use super::kinds::{Kinds, Rates, check_partners, check_states};
-use super::record::Recording;
+use super::plan::{Phase, Reduction};
+use super::record::PhaseInputs;
 use super::scale::GradientOptions;
 use super::slices::{LeanAscentTensor, LeanDescentTensor};
 use super::stats::StepStats;
-use super::step::{BlendSource, ascent_norm, descent_look, same_count, scaling};
+use super::step::{BlendSource, ascent_reduction, check_tensor_count, descent_reduction, scaling};
 use crate::layout::Kernel;
 use crate::method::{Coupling, Hyperparameters};
 use std::time::Instant;
@@ -84,8 +84,8 @@ impl Engine {
         let kinds = Kinds::of_steps(hyper, each, rates)?;
         check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
-        let half = Half {
-            look: Look::Norm(ascent_norm(hyper, track_norms)),
+        let phase = Phase {
+            reduction: Reduction::Norm(ascent_reduction(hyper, track_norms)),
             kernel: Kernel::LeanAscent {
                 scaling: scaling(hyper),
                 states: states as u32,
@@ -94,10 +94,10 @@ impl Engine {
             },
         };
         let (norms, scale) = self.norms_buffer(inv_scale)?;
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label: "wsam.lean_ascent",
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &norms,
@@ -105,7 +105,7 @@ impl Engine {
             seed: rounding.seed(),
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
+        let stats = self.record_phase(encoder, &inputs, each, || check_slices(tensors))?;
         Ok(LeanAscent {
             norms,
             tensors: tensors.len(),
@@ -135,7 +135,7 @@ impl Engine {
     ) -> Result<StepStats, EngineError> {
         let start = Instant::now();
         let LeanAscent { hyper, rates, .. } = ascent;
-        same_count(ascent.tensors, tensors.len())?;
+        check_tensor_count(ascent.tensors, tensors.len())?;
         let rates = match rates.as_slice() {
             [rate] => Rates::Same(*rate),
             rates => Rates::Each(rates),
@@ -143,16 +143,16 @@ impl Engine {
         // Every tensor or none: a plan has one kernel.
         let anchored =
             hyper.non_finite.looks() && tensors.iter().any(|tensor| tensor.ran_on.is_some());
-        let half = Half {
-            look: descent_look(hyper, ascent.track_norms),
+        let phase = Phase {
+            reduction: descent_reduction(hyper, ascent.track_norms),
             kernel: Kernel::LeanDescent { anchored },
         };
         // The blend, clipping and the learning rate are all it takes from them.
         let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label: "wsam.lean_descent",
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &ascent.norms,
@@ -160,6 +160,6 @@ impl Engine {
             seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        self.run(encoder, &recording, each, || check_slices(tensors))
+        self.record_phase(encoder, &inputs, each, || check_slices(tensors))
     }
 }

@@ -3,7 +3,7 @@
 use super::error::EngineError;
 
 /// Calls `make`; an error of wgpu's within is a value. `what` names it.
-pub(crate) fn guarded<T>(
+pub(crate) fn with_error_scopes<T>(
     device: &wgpu::Device,
     what: &str,
     make: impl FnOnce() -> T,
@@ -33,7 +33,7 @@ fn refused(what: &str, error: &wgpu::Error) -> EngineError {
 }
 
 /// A buffer of so many bytes.
-pub(crate) fn empty(
+pub(crate) fn create_buffer(
     device: &wgpu::Device,
     label: &str,
     size: u64,
@@ -42,17 +42,17 @@ pub(crate) fn empty(
     let label_here = Some(label);
     let descriptor =
         wgpu::BufferDescriptor { label: label_here, size, usage, mapped_at_creation: false };
-    guarded(device, label, || device.create_buffer(&descriptor))
+    with_error_scopes(device, label, || device.create_buffer(&descriptor))
 }
 
 /// A buffer with these bytes, as many as are a multiple of 4. A lost device shows here.
-pub(crate) fn filled(
+pub(crate) fn create_buffer_with(
     device: &wgpu::Device,
     label: &str,
     bytes: &[u8],
     usage: wgpu::BufferUsages,
 ) -> Result<wgpu::Buffer, EngineError> {
-    let buffer = guarded(device, label, || {
+    let buffer = with_error_scopes(device, label, || {
         device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             // No tensors, no chunks: a buffer all the same.

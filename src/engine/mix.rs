@@ -8,13 +8,13 @@ use super::Engine;
 use super::base::BaseStep;
 use super::checks::check_slices;
 use super::error::EngineError;
-use super::half::{Half, Look};
 use super::kinds::{Kinds, Rates};
-use super::record::Recording;
+use super::plan::{Phase, Reduction};
+use super::record::PhaseInputs;
 use super::scale::GradientOptions;
 use super::slices::{BaseTensor, DescentTensor, Slice};
 use super::stats::StepStats;
-use super::step::{Ascent, BlendSource, descent_look, same_count};
+use super::step::{Ascent, BlendSource, check_tensor_count, descent_reduction};
 use crate::layout::{Kernel, KindUniforms};
 use crate::method::Hyperparameters;
 use std::time::Instant;
@@ -60,7 +60,7 @@ impl Engine {
         tensors: &[MixTensor],
     ) -> Result<Mix, EngineError> {
         let start = Instant::now();
-        let look = descent_look(hyper, ascent.track_norms());
+        let reduction = descent_reduction(hyper, ascent.track_norms());
         let tensors: Vec<_> = tensors
             .iter()
             .map(|tensor| DescentTensor {
@@ -74,8 +74,15 @@ impl Engine {
                 group: tensor.group,
             })
             .collect();
-        let stats =
-            self.blended(encoder, hyper, Rates::Same(0.0), look, ascent, &tensors, as_mix)?;
+        let stats = self.record_blend(
+            encoder,
+            hyper,
+            Rates::Same(0.0),
+            reduction,
+            ascent,
+            &tensors,
+            as_mix,
+        )?;
         Ok(Mix { stats: StepStats { recording: start.elapsed(), ..stats } })
     }
 
@@ -102,7 +109,7 @@ impl Engine {
             })
             .collect();
         let how = (Rates::Same(0.0), options, 0);
-        self.alone(encoder, "wsam.clip", hyper, how, &tensors, as_mix)
+        self.record_single_gradient(encoder, "wsam.clip", hyper, how, &tensors, as_mix)
     }
 
     /// Records the sharpness step of the decoupled form, `w <- w - lr sharpness (g~ - g)`, after a base
@@ -122,24 +129,32 @@ impl Engine {
         mix: Option<&Mix>,
         tensors: &[DescentTensor],
     ) -> Result<StepStats, EngineError> {
-        let look = match mix {
-            Some(_) => Look::Nothing,
-            None => descent_look(hyper, ascent.track_norms()),
+        let reduction = match mix {
+            Some(_) => Reduction::None,
+            None => descent_reduction(hyper, ascent.track_norms()),
         };
         let stateless: Vec<_> = tensors
             .iter()
             .map(|tensor| DescentTensor { state: Vec::new(), ..tensor.clone() })
             .collect();
-        self.blended(encoder, hyper, rates.into(), look, ascent, &stateless, as_sharpening)
+        self.record_blend(
+            encoder,
+            hyper,
+            rates.into(),
+            reduction,
+            ascent,
+            &stateless,
+            as_sharpening,
+        )
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn blended(
+    fn record_blend(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         hyper: &Hyperparameters,
         rates: Rates<'_>,
-        look: Look,
+        reduction: Reduction,
         ascent: &Ascent,
         tensors: &[DescentTensor],
         with: fn(KindUniforms) -> KindUniforms,
@@ -147,14 +162,15 @@ impl Engine {
         let start = Instant::now();
         hyper.validate()?;
         rates.check(tensors.len())?;
-        same_count(ascent.tensors(), tensors.len())?;
+        check_tensor_count(ascent.tensors(), tensors.len())?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
-        let half = Half { look, kernel: Kernel::Descent { states: 0, anchored, alone: false } };
+        let phase =
+            Phase { reduction, kernel: Kernel::Descent { states: 0, anchored, alone: false } };
         let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label: "wsam.mix",
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method).with(with),
             norms: ascent.norms(),
@@ -162,7 +178,7 @@ impl Engine {
             seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        self.run(encoder, &recording, each, || check_slices(tensors))
+        self.record_phase(encoder, &inputs, each, || check_slices(tensors))
     }
 }
 

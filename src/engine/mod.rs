@@ -45,9 +45,9 @@ mod adapter;
 mod base;
 mod buffers;
 mod checks;
+mod chunking;
 mod constants;
 mod error;
-mod half;
 mod kinds;
 mod lean;
 mod memory;
@@ -83,16 +83,16 @@ pub use step::{Ascent, AscentOptions, BlendSource, Rounding};
 pub use tuning::Tuning;
 
 use crate::layout::{COLUMNS, KINDS, KindUniforms, column_binding};
-use half::{Key, Plan};
+use chunking::WindowLimits;
 use pipelines::Pipelines;
-use plan::WindowLimits;
+use plan::{Plan, PlanKey};
 use std::sync::{Arc, Mutex};
 use timing::Timer;
 
 /// Records WSAM steps into command encoders.
 ///
 /// Holds compiled pipelines, a scratch buffer and the plans of recent steps, and no state of any
-/// model: one engine serves any number of models on its device, from any thread. Recording never
+/// model: one engine serves any number of models on its device, from any thread. PhaseInputs never
 /// submits, reads back or blocks.
 ///
 /// A plan (chunk tables, bind groups) serves every step whose tensors lie where they lay, and keeps
@@ -111,7 +111,7 @@ pub struct Engine {
     /// and each writes before it reads.
     partials: Mutex<wgpu::Buffer>,
     /// The least recently used one first.
-    plans: Mutex<Vec<(Key, Arc<Plan>)>>,
+    plans: Mutex<Vec<(PlanKey, Arc<Plan>)>>,
     timer: Mutex<Option<Timer>>,
 }
 
@@ -119,10 +119,10 @@ pub struct Engine {
 const ALIGNMENT: u64 = 256;
 
 /// Bytes of a partial sum.
-const PARTIAL: u64 = 16;
+const PARTIAL_SIZE: u64 = 16;
 
 /// Bytes of the partial sums that an engine starts with, and binds whole.
-const LEAST_PARTIALS: u64 = 1 << 16;
+const MIN_PARTIALS_SIZE: u64 = 1 << 16;
 
 /// Storage buffers that the largest stage binds with one frame.
 const STORAGE_BUFFERS: u32 = 8;
@@ -175,7 +175,8 @@ impl Engine {
         tuning: Tuning,
     ) -> Result<Self, EngineError> {
         let limits = device.limits();
-        let buffer = |label, size| memory::empty(device, label, size, wgpu::BufferUsages::STORAGE);
+        let buffer =
+            |label, size| memory::create_buffer(device, label, size, wgpu::BufferUsages::STORAGE);
         Ok(Self {
             device: device.clone(),
             queue: queue.clone(),
@@ -187,7 +188,7 @@ impl Engine {
             },
             max_grid: limits.max_compute_workgroups_per_dimension,
             unused: buffer("wsam.unused", COLUMNS as u64 * ALIGNMENT)?,
-            partials: Mutex::new(buffer("wsam.partials", LEAST_PARTIALS)?),
+            partials: Mutex::new(buffer("wsam.partials", MIN_PARTIALS_SIZE)?),
             plans: Mutex::default(),
             timer: Mutex::default(),
         })
@@ -240,7 +241,7 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_bindings_per_bind_group",
             u64::from(limits.max_bindings_per_bind_group),
-            u64::from(column_binding(COLUMNS, tuning::MOST_FRAMES)),
+            u64::from(column_binding(COLUMNS, tuning::MAX_FRAMES)),
         ),
         (
             "max_compute_invocations_per_workgroup",
@@ -258,8 +259,12 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
             // The norm's two levels of sums.
             16 * (u64::from(workgroup) + 8),
         ),
-        ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size, LEAST_PARTIALS),
-        ("max_buffer_size", limits.max_buffer_size, LEAST_PARTIALS),
+        (
+            "max_storage_buffer_binding_size",
+            limits.max_storage_buffer_binding_size,
+            MIN_PARTIALS_SIZE,
+        ),
+        ("max_buffer_size", limits.max_buffer_size, MIN_PARTIALS_SIZE),
         ("max_bind_groups", u64::from(limits.max_bind_groups), 2),
         (
             "max_uniform_buffer_binding_size",

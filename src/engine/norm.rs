@@ -1,18 +1,18 @@
 //! The norm's part of a plan: its partial sums, as many as one finish can add up, and that finish.
 
+use super::chunking::{ChunkedTensors, chunk_tensors};
 use super::error::EngineError;
-use super::half::{HalfNorm, Ready, Row, gradient, whole};
-use super::plan::{Cut, cut};
-use super::tuning::{MOST_ROUNDS, finish_rounds};
-use super::{Engine, PARTIAL};
+use super::plan::{NormReduction, PreparedDispatch, TensorRow, gradient, whole_buffer};
+use super::tuning::{MAX_LOOP_ROUNDS, finish_rounds};
+use super::{Engine, PARTIAL_SIZE};
 use crate::layout::{
     self, Frames, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation, WORKGROUPS, Width,
     column, mark,
 };
 
 /// A norm, cut.
-pub(super) struct CutNorm {
-    pub(super) cut: Cut,
+pub(super) struct NormPlan {
+    pub(super) cut: ChunkedTensors,
     /// A partial sum for each invocation, in place of one for each workgroup.
     pub(super) by_lane: bool,
     /// Partial sums of each norm.
@@ -23,31 +23,31 @@ pub(super) struct CutNorm {
     of: NormOf,
 }
 
-impl CutNorm {
+impl NormPlan {
     /// Bytes of its partial sums.
     pub(super) fn bytes(&self) -> u64 {
-        PARTIAL * self.of.count() * self.partials
+        PARTIAL_SIZE * self.of.count() * self.partials
     }
 }
 
 impl Engine {
     /// Cuts a norm over the rows of a half.
-    pub(super) fn cut_norm<'a>(
+    pub(super) fn plan_norm<'a>(
         &self,
-        norm: HalfNorm,
-        rows: impl Iterator<Item = Row<'a>>,
-    ) -> Result<CutNorm, EngineError> {
+        norm: NormReduction,
+        rows: impl Iterator<Item = TensorRow<'a>>,
+    ) -> Result<NormPlan, EngineError> {
         let mut rows: Vec<_> = rows.filter_map(|row| norm.row(row)).collect();
         // Each scope's partials side by side; what is in none comes last.
         rows.sort_by_key(|row| row.scope.unwrap_or(usize::MAX));
         let elements = rows.iter().map(|row| row.len).sum();
         let chunk_len = self.norm_chunk_len(norm.of, elements);
-        let cut = cut(rows.iter().copied(), self.window_limits, chunk_len);
+        let cut = chunk_tensors(rows.iter().copied(), self.window_limits, chunk_len);
         let chunks = u64::from(cut.ends.last().copied().unwrap_or(0));
         let by_lane = self.by_lane(norm.of, elements, chunks);
         let lanes = if by_lane { self.tuning.workgroup } else { 1 };
         let partials = chunks * u64::from(lanes);
-        let most = self.most_partials(norm.of);
+        let most = self.max_partials(norm.of);
         if partials > most {
             let (name, granted) = self.partials_limit(norm.of);
             // In the same unit: bytes, or invocations that share the sum.
@@ -61,31 +61,32 @@ impl Engine {
             return Err(EngineError::Limit { name, granted, needed: scopes as u64 });
         }
         let finish = norm.finish(&rows, cut.ends.iter().map(|end| end * lanes));
-        Ok(CutNorm { cut, by_lane, partials, scopes: scopes as u32, finish, of: norm.of })
+        Ok(NormPlan { cut, by_lane, partials, scopes: scopes as u32, finish, of: norm.of })
     }
 
     /// Elements that one workgroup of a norm owns: the tuning's number, or as many as keep the partial sums
     /// well below what one finish adds up.
     fn norm_chunk_len(&self, of: NormOf, elements: u64) -> u64 {
         let usual = self.tuning.norm_chunk_len(elements);
-        let half = (self.most_partials(of) / 2).max(1);
+        let half = (self.max_partials(of) / 2).max(1);
         let unit = u64::from(self.tuning.chunk_len);
         let longest = u64::from(self.tuning.longest_chunk());
         usual.max((elements / half).next_multiple_of(unit).min(longest - longest % unit))
     }
 
     /// Partial sums of each norm that one finish can add up: they fit one binding, and the loops over them
-    /// stay within [`MOST_ROUNDS`].
-    fn most_partials(&self, of: NormOf) -> u64 {
-        let fit = self.max_binding() / (PARTIAL * of.count());
-        fit.min(most_finished(self.largest_workgroup(), of.count())).min(u64::from(u32::MAX) / 2)
+    /// stay within [`MAX_LOOP_ROUNDS`].
+    fn max_partials(&self, of: NormOf) -> u64 {
+        let fit = self.max_binding() / (PARTIAL_SIZE * of.count());
+        fit.min(max_finished_partials(self.largest_workgroup(), of.count()))
+            .min(u64::from(u32::MAX) / 2)
     }
 
-    /// The limit that [`most_partials`](Self::most_partials) comes from.
+    /// The limit that [`max_partials`](Self::max_partials) comes from.
     fn partials_limit(&self, of: NormOf) -> (&'static str, u64) {
         let largest = self.largest_workgroup();
-        let fit = self.max_binding() / (PARTIAL * of.count());
-        if fit <= most_finished(largest, of.count()) {
+        let fit = self.max_binding() / (PARTIAL_SIZE * of.count());
+        if fit <= max_finished_partials(largest, of.count()) {
             ("max_storage_buffer_binding_size", self.max_binding())
         } else {
             ("max_compute_invocations_per_workgroup", u64::from(largest))
@@ -95,20 +96,20 @@ impl Engine {
     /// Bytes of the largest buffer of the engine's own.
     pub(super) fn max_binding(&self) -> u64 {
         let bytes = self.window_limits.max_binding.min(self.device.limits().max_buffer_size);
-        bytes - bytes % PARTIAL
+        bytes - bytes % PARTIAL_SIZE
     }
 
     /// Whether a norm keeps a partial for each invocation: written and read, 32 bytes each, they must
     /// stay far below what the norm itself reads. And an invocation of the finish goes through one of
-    /// each chunk, within [`MOST_ROUNDS`].
+    /// each chunk, within [`MAX_LOOP_ROUNDS`].
     fn by_lane(&self, of: NormOf, elements: u64, chunks: u64) -> bool {
         let workgroup = self.tuning.workgroup;
         let partials = chunks * u64::from(workgroup);
         self.tuning.partials_by_lane
             && chunks < 1 << 15
             && 32 * partials * 20 < 4 * elements
-            && finish_rounds(workgroup, partials, of.count()) <= MOST_ROUNDS
-            && partials <= self.most_partials(of)
+            && finish_rounds(workgroup, partials, of.count()) <= MAX_LOOP_ROUNDS
+            && partials <= self.max_partials(of)
     }
 
     /// The largest workgroup that the device takes.
@@ -126,32 +127,32 @@ impl Engine {
     /// would take too many rounds.
     pub(super) fn finish(
         &self,
-        norm: &CutNorm,
+        norm: &NormPlan,
         partials: &wgpu::Buffer,
-    ) -> Result<Ready, EngineError> {
+    ) -> Result<PreparedDispatch, EngineError> {
         let kernel = Kernel::NormFinish(norm.of);
         let specialisation = Specialisation { kernel, width: Width::Wide, frames: Frames::SINGLE };
         let own = self.tuning.workgroup;
         let workgroup = match finish_rounds(own, norm.partials, norm.of.count()) {
-            rounds if rounds <= MOST_ROUNDS => own,
+            rounds if rounds <= MAX_LOOP_ROUNDS => own,
             _ => self.largest_workgroup(),
         };
         let (pipeline, layout) = self.pipelines.get_sized(specialisation, workgroup)?;
         let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.stage().entry_point()),
             layout: &layout,
-            entries: &[whole(layout::PARTIALS.number, partials)],
+            entries: &[whole_buffer(layout::PARTIALS.number, partials)],
         });
-        Ok(Ready { pipeline, group, grid: [norm.scopes, 1], kernel, page: 0, count: 0 })
+        Ok(PreparedDispatch { pipeline, group, grid: [norm.scopes, 1], kernel, page: 0, count: 0 })
     }
 }
 
 /// Partial sums of each of `norms` norms that a finish with workgroups of this size adds up within
-/// [`MOST_ROUNDS`].
-fn most_finished(workgroup: u32, norms: u64) -> u64 {
+/// [`MAX_LOOP_ROUNDS`].
+fn max_finished_partials(workgroup: u32, norms: u64) -> u64 {
     let fits =
-        |each: u64| finish_rounds(workgroup, each * u64::from(workgroup), norms) <= MOST_ROUNDS;
-    let (mut fitting, mut beyond) = (0, MOST_ROUNDS);
+        |each: u64| finish_rounds(workgroup, each * u64::from(workgroup), norms) <= MAX_LOOP_ROUNDS;
+    let (mut fitting, mut beyond) = (0, MAX_LOOP_ROUNDS);
     while beyond - fitting > 1 {
         let middle = fitting.midpoint(beyond);
         if fits(middle) {
@@ -163,9 +164,9 @@ fn most_finished(workgroup: u32, norms: u64) -> u64 {
     fitting * u64::from(workgroup)
 }
 
-impl HalfNorm {
+impl NormReduction {
     /// The norm's row of a tensor, from the half's; `None` if it counts in no norm that is taken.
-    pub(super) fn row<'a>(&self, row: Row<'a>) -> Option<Row<'a>> {
+    pub(super) fn row<'a>(&self, row: TensorRow<'a>) -> Option<TensorRow<'a>> {
         let mut columns = gradient(&row, self.perturbed);
         if self.reads_weight(&row) {
             let (anchor, weight) = (row.columns[column::ANCHOR], row.columns[column::WEIGHT]);
@@ -175,15 +176,19 @@ impl HalfNorm {
             }
         }
         let counts = self.of.takes_gradient() || row.scope.is_some();
-        counts.then_some(Row { columns, ..row })
+        counts.then_some(TensorRow { columns, ..row })
     }
 
-    pub(super) fn reads_weight(&self, row: &Row<'_>) -> bool {
+    pub(super) fn reads_weight(&self, row: &TensorRow<'_>) -> bool {
         self.of.scaling() != Scaling::Plain && row.adaptive
     }
 
     /// `ends` are where the partials of each row end.
-    fn finish(&self, rows: &[Row<'_>], ends: impl Iterator<Item = u32>) -> NormFinishUniforms {
+    fn finish(
+        &self,
+        rows: &[TensorRow<'_>],
+        ends: impl Iterator<Item = u32>,
+    ) -> NormFinishUniforms {
         let mut finish = NormFinishUniforms {
             slots_plain: self.slots,
             mark: mark(self.perturbed),

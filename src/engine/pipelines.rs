@@ -1,7 +1,7 @@
 //! Compute pipelines: one per [`Specialisation`], compiled at first use and kept.
 
 use super::error::EngineError;
-use super::memory::guarded;
+use super::memory::with_error_scopes;
 use crate::layout::{self, Access, Frames, Specialisation, Stage, Width, column_binding, framed};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +33,7 @@ impl Pipelines {
             for width in [Width::Wide, Width::Narrow] {
                 let key = (stage, width, Frames::SINGLE);
                 let make = || module(device, key);
-                modules.insert(key, guarded(device, stage.entry_point(), make)?);
+                modules.insert(key, with_error_scopes(device, stage.entry_point(), make)?);
             }
         }
         let dynamic = |binding| entry(binding, wgpu::BufferBindingType::Uniform, true);
@@ -81,12 +81,12 @@ impl Pipelines {
         let module = match compiled.modules.get(&key) {
             Some(module) => module.clone(),
             None => {
-                let made = guarded(&self.device, &label, || module(&self.device, key))?;
+                let made = with_error_scopes(&self.device, &label, || module(&self.device, key))?;
                 compiled.modules.insert(key, made.clone());
                 made
             }
         };
-        let made = guarded(&self.device, &label, || {
+        let made = with_error_scopes(&self.device, &label, || {
             self.pipeline(&module, specialisation, workgroup, &label)
         })?;
         compiled.pipelines.insert((specialisation, workgroup), made.clone());

@@ -1,6 +1,6 @@
 //! The only place where the engine waits for the device: when somebody asks for a number.
 
-use super::memory::{empty, guarded};
+use super::memory::{create_buffer, with_error_scopes};
 use super::{Engine, EngineError};
 use crate::layout::Norms;
 use std::sync::mpsc;
@@ -37,7 +37,7 @@ impl Engine {
         buffer: &wgpu::Buffer,
     ) -> Result<wgpu::Buffer, EngineError> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = empty(&self.device, "wsam.readback", buffer.size(), usage)?;
+        let staging = create_buffer(&self.device, "wsam.readback", buffer.size(), usage)?;
         encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
         Ok(staging)
     }
@@ -52,7 +52,7 @@ impl Engine {
             |reason: &dyn std::fmt::Display| EngineError::Readback { reason: reason.to_string() };
         let (sender, receiver) = mpsc::channel();
         // A lost device makes buffers that are none.
-        guarded(&self.device, "wsam.readback", || {
+        with_error_scopes(&self.device, "wsam.readback", || {
             staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
                 // The receiver outlives the wait below; if it does not, nobody wants the answer.
                 let _ = sender.send(result);

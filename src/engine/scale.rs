@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::error::EngineError;
-use super::memory::filled;
+use super::memory::create_buffer_with;
 use super::step::Rounding;
 use crate::layout::Norms;
 use crate::method::InvalidHyperparameter;
@@ -68,7 +68,8 @@ impl Engine {
             | wgpu::BufferUsages::UNIFORM
             | wgpu::BufferUsages::COPY_SRC
             | wgpu::BufferUsages::COPY_DST;
-        let buffer = filled(&self.device, "wsam.norms", bytemuck::bytes_of(&norms), usage)?;
+        let buffer =
+            create_buffer_with(&self.device, "wsam.norms", bytemuck::bytes_of(&norms), usage)?;
         Ok((buffer, source))
     }
 }

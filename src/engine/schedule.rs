@@ -4,7 +4,7 @@
 //! (`layout/frames.rs`). Choosing a buffer at each access instead costs a software adapter a third of
 //! its rate: `benches/README.md`.
 
-use super::plan::{Group, Windows};
+use super::chunking::{FrameChunks, Windows};
 use crate::layout::{COLUMNS, Chunk, Frames, Width};
 
 /// Work of one dispatch.
@@ -30,10 +30,13 @@ pub(crate) struct Capacity {
 }
 
 /// Groups in dispatches. Groups of one page and width share as few as the capacity allows.
-pub(crate) fn pack(groups: Vec<Group>, capacity: impl Fn(Width) -> Capacity) -> Vec<Dispatch> {
-    let mut kinds: Vec<Vec<Group>> = Vec::new();
+pub(crate) fn pack(
+    groups: Vec<FrameChunks>,
+    capacity: impl Fn(Width) -> Capacity,
+) -> Vec<Dispatch> {
+    let mut kinds: Vec<Vec<FrameChunks>> = Vec::new();
     for group in groups {
-        let like = |kind: &&mut Vec<Group>| {
+        let like = |kind: &&mut Vec<FrameChunks>| {
             kind.first().is_some_and(|f| (f.page, f.width) == (group.page, group.width))
         };
         match kinds.iter_mut().find(like) {
@@ -57,7 +60,7 @@ pub(crate) fn pack(groups: Vec<Group>, capacity: impl Fn(Width) -> Capacity) -> 
 }
 
 /// Columns that are not the same window in all groups, as bits.
-fn varying(groups: &[Group]) -> u8 {
+fn varying(groups: &[FrameChunks]) -> u8 {
     let differs = |column: usize| {
         groups.iter().any(|group| group.windows[column] != groups[0].windows[column])
     };
@@ -66,7 +69,7 @@ fn varying(groups: &[Group]) -> u8 {
 
 /// One dispatch of at most `most` frames. Counts above four come in fours, so that a model whose
 /// gradients wander over more or fewer buffers does not compile a shader for each count.
-fn join(groups: Vec<Group>, varying: u8, most: usize) -> Dispatch {
+fn join(groups: Vec<FrameChunks>, varying: u8, most: usize) -> Dispatch {
     let (page, width) = (groups[0].page, groups[0].width);
     let count = match groups.len() {
         few @ 0..=4 => few,

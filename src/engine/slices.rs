@@ -70,7 +70,7 @@ impl Slice {
     }
 
     /// Whether it is master weights of the tensor that has this gradient.
-    fn is_master_beside(&self, grad: &Slice) -> bool {
+    fn is_master_of(&self, grad: &Slice) -> bool {
         grad.is_half() && !self.is_half()
     }
 }
@@ -213,7 +213,7 @@ pub(crate) fn half_format<'a>(mut slices: impl Iterator<Item = &'a Slice>) -> Op
 
 /// A slice on its way through the checks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct InRole<'a> {
+pub(crate) struct SliceUse<'a> {
     pub(crate) role: Role,
     pub(crate) slice: &'a Slice,
     pub(crate) written: bool,
@@ -221,38 +221,38 @@ pub(crate) struct InRole<'a> {
     pub(crate) master: bool,
 }
 
-pub(crate) type Roles<'a> = Vec<InRole<'a>>;
+pub(crate) type SliceUses<'a> = Vec<SliceUse<'a>>;
 
-fn read(role: Role, slice: &Slice) -> InRole<'_> {
-    InRole { role, slice, written: false, master: false }
+fn read(role: Role, slice: &Slice) -> SliceUse<'_> {
+    SliceUse { role, slice, written: false, master: false }
 }
 
-fn written(role: Role, slice: &Slice) -> InRole<'_> {
-    InRole { written: true, ..read(role, slice) }
+fn written(role: Role, slice: &Slice) -> SliceUse<'_> {
+    SliceUse { written: true, ..read(role, slice) }
 }
 
-fn state_roles(state: &[Slice]) -> impl Iterator<Item = InRole<'_>> {
+fn state_uses(state: &[Slice]) -> impl Iterator<Item = SliceUse<'_>> {
     state.iter().zip(0..).map(|(slice, i)| written(Role::State(i), slice))
 }
 
 /// The anchor of a step: master weights are written.
-fn anchor_role<'a>(anchor: &'a Slice, grad: &Slice) -> InRole<'a> {
-    let written = anchor.is_master_beside(grad);
-    InRole { written, master: true, ..read(Role::Anchor, anchor) }
+fn anchor_use<'a>(anchor: &'a Slice, grad: &Slice) -> SliceUse<'a> {
+    let written = anchor.is_master_of(grad);
+    SliceUse { written, master: true, ..read(Role::Anchor, anchor) }
 }
 
 /// A tensor whose slices are what they are, whatever the placement.
-pub(crate) trait Sliced {
+pub(crate) trait HasSlices {
     /// Elements.
     fn len(&self) -> u64;
 
     /// Each slice, and what happens to it.
-    fn roles(&self) -> Roles<'_>;
+    fn slice_uses(&self) -> SliceUses<'_>;
 }
 
 impl AscentTensor {
     pub(crate) fn columns(&self) -> Columns<'_> {
-        let is_master = |slice: &&Slice| slice.is_master_beside(&self.grad);
+        let is_master = |slice: &&Slice| slice.is_master_of(&self.grad);
         let (weight, partner) = (Some(&self.weight), self.partner.as_ref());
         let slices = [
             (column::WEIGHT, weight.filter(|slice| !is_master(slice))),
@@ -263,12 +263,12 @@ impl AscentTensor {
         columns(slices, &[])
     }
 
-    pub(crate) fn roles(&self, placement: Placement) -> Roles<'_> {
+    pub(crate) fn slice_uses(&self, placement: Placement) -> SliceUses<'_> {
         let in_place = placement == Placement::InPlace && self.partner.is_some();
         let weight =
-            InRole { written: in_place, master: !in_place, ..read(Role::Weight, &self.weight) };
-        let partner = self.partner.as_ref().map(|partner| InRole {
-            written: !(in_place && partner.is_master_beside(&self.grad)),
+            SliceUse { written: in_place, master: !in_place, ..read(Role::Weight, &self.weight) };
+        let partner = self.partner.as_ref().map(|partner| SliceUse {
+            written: !(in_place && partner.is_master_of(&self.grad)),
             master: in_place,
             ..read(Role::Partner, partner)
         });
@@ -289,17 +289,17 @@ impl DescentTensor {
     }
 }
 
-impl Sliced for DescentTensor {
+impl HasSlices for DescentTensor {
     fn len(&self) -> u64 {
         self.weight.len
     }
 
-    fn roles(&self) -> Roles<'_> {
+    fn slice_uses(&self) -> SliceUses<'_> {
         [written(Role::Weight, &self.weight)]
             .into_iter()
-            .chain(self.anchor.as_ref().map(|anchor| anchor_role(anchor, &self.grad)))
+            .chain(self.anchor.as_ref().map(|anchor| anchor_use(anchor, &self.grad)))
             .chain([read(Role::Grad, &self.grad), read(Role::GradPerturbed, &self.grad_perturbed)])
-            .chain(state_roles(&self.state))
+            .chain(state_uses(&self.state))
             .collect()
     }
 }
@@ -316,17 +316,17 @@ impl BaseTensor {
     }
 }
 
-impl Sliced for BaseTensor {
+impl HasSlices for BaseTensor {
     fn len(&self) -> u64 {
         self.weight.len
     }
 
-    fn roles(&self) -> Roles<'_> {
+    fn slice_uses(&self) -> SliceUses<'_> {
         [written(Role::Weight, &self.weight)]
             .into_iter()
-            .chain(self.anchor.as_ref().map(|anchor| anchor_role(anchor, &self.grad)))
+            .chain(self.anchor.as_ref().map(|anchor| anchor_use(anchor, &self.grad)))
             .chain([read(Role::Grad, &self.grad)])
-            .chain(state_roles(&self.state))
+            .chain(state_uses(&self.state))
             .collect()
     }
 }
@@ -344,18 +344,18 @@ impl LeanAscentTensor {
     }
 }
 
-impl Sliced for LeanAscentTensor {
+impl HasSlices for LeanAscentTensor {
     fn len(&self) -> u64 {
         self.weight.len
     }
 
-    fn roles(&self) -> Roles<'_> {
+    fn slice_uses(&self) -> SliceUses<'_> {
         [written(Role::Weight, &self.weight)]
             .into_iter()
             .chain(self.anchor.as_ref().map(|anchor| read(Role::Anchor, anchor)))
             .chain([read(Role::Grad, &self.grad)])
             .chain(self.partner.as_ref().map(|partner| written(Role::Partner, partner)))
-            .chain(state_roles(&self.state))
+            .chain(state_uses(&self.state))
             .collect()
     }
 }
@@ -372,12 +372,12 @@ impl LeanDescentTensor {
     }
 }
 
-impl Sliced for LeanDescentTensor {
+impl HasSlices for LeanDescentTensor {
     fn len(&self) -> u64 {
         self.weight.len
     }
 
-    fn roles(&self) -> Roles<'_> {
+    fn slice_uses(&self) -> SliceUses<'_> {
         [written(Role::Weight, &self.weight), read(Role::GradPerturbed, &self.grad_perturbed)]
             .into_iter()
             .chain(self.ran_on.as_ref().map(|ran_on| read(Role::Anchor, ran_on)))

@@ -3,9 +3,9 @@
 use super::Engine;
 use super::checks::{check_ascent, check_slices};
 use super::error::EngineError;
-use super::half::{Half, HalfNorm, Look};
 use super::kinds::{Kinds, Rates, check_partners, check_states};
-use super::record::Recording;
+use super::plan::{NormReduction, Phase, Reduction};
+use super::record::PhaseInputs;
 use super::scale::InvScale;
 use super::slices::{AscentTensor, DescentTensor, Placement};
 use super::stats::StepStats;
@@ -124,8 +124,8 @@ impl Engine {
         let start = Instant::now();
         hyper.validate()?;
         let AscentOptions { placement, track_norms, inv_scale, rounding } = options;
-        let half = Half {
-            look: Look::Norm(ascent_norm(hyper, track_norms)),
+        let phase = Phase {
+            reduction: Reduction::Norm(ascent_reduction(hyper, track_norms)),
             kernel: Kernel::Ascent {
                 scaling: scaling(hyper),
                 in_place: placement == Placement::InPlace,
@@ -135,10 +135,10 @@ impl Engine {
         let kinds = Kinds::of_groups(hyper, tensors.iter().map(|tensor| tensor.group))?;
         check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
         let (norms, scale) = self.norms_buffer(inv_scale)?;
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label: "wsam.ascent",
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &norms,
@@ -146,7 +146,8 @@ impl Engine {
             seed: rounding.seed(),
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns()));
-        let stats = self.run(encoder, &recording, each, || check_ascent(tensors, placement))?;
+        let stats =
+            self.record_phase(encoder, &inputs, each, || check_ascent(tensors, placement))?;
         Ok(Ascent { norms, tensors: tensors.len(), track_norms, stats })
     }
 
@@ -171,21 +172,21 @@ impl Engine {
         hyper.validate()?;
         let rates = rates.into();
         rates.check(tensors.len())?;
-        same_count(ascent.tensors, tensors.len())?;
+        check_tensor_count(ascent.tensors, tensors.len())?;
         let states = hyper.base.state_names().len();
         check_states(tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step)), states)?;
         let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
         let kinds = Kinds::of_steps(hyper, each, rates)?;
         // Every tensor or none: a plan has one kernel.
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
-        let half = Half {
-            look: descent_look(hyper, ascent.track_norms),
+        let phase = Phase {
+            reduction: descent_reduction(hyper, ascent.track_norms),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: false },
         };
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label: "wsam.descent",
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, blend),
             norms: &ascent.norms,
@@ -193,7 +194,7 @@ impl Engine {
             seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        self.run(encoder, &recording, each, || check_slices(tensors))
+        self.record_phase(encoder, &inputs, each, || check_slices(tensors))
     }
 }
 
@@ -209,7 +210,7 @@ pub(crate) fn scaling(hyper: &Hyperparameters) -> Scaling {
 }
 
 /// The norms that an ascent takes, all in one reading.
-pub(crate) fn ascent_norm(hyper: &Hyperparameters, track_norms: bool) -> HalfNorm {
+pub(crate) fn ascent_reduction(hyper: &Hyperparameters, track_norms: bool) -> NormReduction {
     // What is not perturbed is in no norm but that of `g`.
     let unseen = hyper.non_finite.looks() && hyper.groups.iter().any(|group| !group.perturbed);
     let (of, slots) = match scaling(hyper) {
@@ -219,26 +220,30 @@ pub(crate) fn ascent_norm(hyper: &Hyperparameters, track_norms: bool) -> HalfNor
         }
         scaling => (NormOf::Perturbation(scaling), 0),
     };
-    HalfNorm { of, perturbed: false, slots }
+    NormReduction { of, perturbed: false, slots }
 }
 
 /// What a descent looks at: the norm of `g~` where something needs it, else whether it is finite.
-pub(crate) fn descent_look(hyper: &Hyperparameters, track_norms: bool) -> Look {
-    look(hyper, hyper.clip.is_some() || track_norms, true)
+pub(crate) fn descent_reduction(hyper: &Hyperparameters, track_norms: bool) -> Reduction {
+    gradient_reduction(hyper, hyper.clip.is_some() || track_norms, true)
 }
 
 /// A norm of `g` or `g~` if it is wanted, else whether that is finite, if that matters.
-pub(crate) fn look(hyper: &Hyperparameters, norm: bool, perturbed: bool) -> Look {
+pub(crate) fn gradient_reduction(
+    hyper: &Hyperparameters,
+    norm: bool,
+    perturbed: bool,
+) -> Reduction {
     let slots = if perturbed { Norms::PERTURBED } else { Norms::GRADIENT };
     if norm {
-        Look::Norm(HalfNorm { of: NormOf::Gradient, perturbed, slots })
+        Reduction::Norm(NormReduction { of: NormOf::Gradient, perturbed, slots })
     } else if hyper.non_finite.looks() {
-        Look::Check { perturbed }
+        Reduction::CheckFinite { perturbed }
     } else {
-        Look::Nothing
+        Reduction::None
     }
 }
 
-pub(crate) fn same_count(ascent: usize, descent: usize) -> Result<(), EngineError> {
+pub(crate) fn check_tensor_count(ascent: usize, descent: usize) -> Result<(), EngineError> {
     if ascent == descent { Ok(()) } else { Err(EngineError::TensorCount { ascent, descent }) }
 }

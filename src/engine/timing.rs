@@ -1,7 +1,7 @@
 //! Time that each dispatch takes on the device, for benchmarks and for the curious.
 
-use super::half::Plan;
-use super::memory::empty;
+use super::memory::create_buffer;
+use super::plan::Plan;
 use super::{Engine, EngineError};
 use crate::layout::Stage;
 use std::sync::PoisonError;
@@ -54,7 +54,7 @@ impl Engine {
         };
         let count = 2 * stages.len() as u32;
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let resolved = empty(&self.device, "wsam.times", 8 * u64::from(count), usage)?;
+        let resolved = create_buffer(&self.device, "wsam.times", 8 * u64::from(count), usage)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.resolve_query_set(queries, 0..count, &resolved, 0);
         self.queue.submit([encoder.finish()]);
@@ -69,17 +69,17 @@ impl Engine {
 
     /// Takes note of what `plan` is about to record, if times are wanted. Dispatches beyond the
     /// timestamps there are go untimed.
-    pub(crate) fn note_times(&self, plan: &Plan) -> Option<wgpu::QuerySet> {
+    pub(crate) fn start_timing(&self, plan: &Plan) -> Option<wgpu::QuerySet> {
         let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
         let timer = timer.as_mut()?;
-        let stages = plan.ready.iter().map(|ready| ready.kernel.stage());
+        let stages = plan.dispatches.iter().map(|dispatch| dispatch.kernel.stage());
         timer.stages = stages.take(TIMESTAMPS as usize / 2).collect();
         Some(timer.queries.clone())
     }
 }
 
 /// The timestamps around dispatch `index`.
-pub(crate) fn around(
+pub(crate) fn timestamp_writes(
     queries: &wgpu::QuerySet,
     index: usize,
 ) -> Option<wgpu::ComputePassTimestampWrites<'_>> {

@@ -1,19 +1,19 @@
-//! Bytes that a half moves and holds, from the shapes.
+//! Bytes that a phase moves and holds, from the shapes.
 
-use super::half::{Half, Look, Row};
+use super::plan::{Phase, Reduction, TensorRow};
 use super::stats::StepStats;
 use crate::layout::{Kernel, column};
 
-impl Row<'_> {
+impl TensorRow<'_> {
     /// Bytes of an element in a column; 0 where there is none.
     fn bytes(&self, column: usize) -> u64 {
         self.columns[column].map_or(0, |slice| slice.format.bytes())
     }
 }
 
-impl Half {
+impl Phase {
     /// Adds what it does to a tensor.
-    pub(super) fn count(&self, row: &Row<'_>, stats: &mut StepStats) {
+    pub(super) fn count(&self, row: &TensorRow<'_>, stats: &mut StepStats) {
         let (read, written) = self.accesses(row);
         stats.bytes_read += row.len * read;
         stats.bytes_written += row.len * written;
@@ -23,7 +23,7 @@ impl Half {
     }
 
     /// Bytes of an element of a tensor that are read, and that are written.
-    fn accesses(&self, row: &Row<'_>) -> (u64, u64) {
+    fn accesses(&self, row: &TensorRow<'_>) -> (u64, u64) {
         let bytes = |column| row.bytes(column);
         let grad = |perturbed| bytes(if perturbed { column::GRAD_PERTURBED } else { column::GRAD });
         // Where w is read from.
@@ -31,13 +31,13 @@ impl Half {
             0 => bytes(column::WEIGHT),
             anchor => anchor,
         };
-        let look = match self.look {
-            Look::Norm(norm) if norm.row(*row).is_some() => {
+        let look = match self.reduction {
+            Reduction::Norm(norm) if norm.row(*row).is_some() => {
                 let weight = if norm.reads_weight(row) { original } else { 0 };
                 grad(norm.perturbed) + weight
             }
-            Look::Nothing | Look::Norm(_) => 0,
-            Look::Check { perturbed } => grad(perturbed),
+            Reduction::None | Reduction::Norm(_) => 0,
+            Reduction::CheckFinite { perturbed } => grad(perturbed),
         };
         let weight = bytes(column::WEIGHT);
         let master = if row.has_master() { bytes(column::ANCHOR) } else { 0 };

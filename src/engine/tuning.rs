@@ -4,10 +4,10 @@ use super::error::EngineError;
 use crate::layout::WORKGROUPS;
 
 /// A shader has code for each frame, and bindings.
-pub(crate) const MOST_FRAMES: u32 = 16;
+pub(crate) const MAX_FRAMES: u32 = 16;
 
 /// The longest chunk: far more is no use, and the kernels count elements in 32 bits.
-const LONGEST: u32 = 1 << 24;
+const MAX_CHUNK_LEN: u32 = 1 << 24;
 
 /// Rounds that the loops of one invocation may take, all of them together.
 ///
@@ -24,7 +24,7 @@ const LONGEST: u32 = 1 << 24;
 ///
 /// `n` is the vectors of a chunk that one invocation goes through, `len / (4 workgroup)`, and `frames` at most
 /// [`Tuning::max_frames`]. The norm's row is the largest: [`Tuning::longest_chunk`] is where it ends.
-pub(crate) const MOST_ROUNDS: u64 = 65_535;
+pub(crate) const MAX_LOOP_ROUNDS: u64 = 65_535;
 
 /// Partial sums in a link of `norm_finish`: `LINK` in `norm.wgsl`.
 const LINK: u64 = 128;
@@ -80,14 +80,14 @@ impl Tuning {
                 chunk_len: 1 << 14,
                 max_norm_chunk_len: 1 << 14,
                 partials_by_lane: true,
-                max_frames: MOST_FRAMES,
+                max_frames: MAX_FRAMES,
             },
             _ => Self {
                 workgroup: 256,
                 chunk_len: 4096,
                 max_norm_chunk_len: 1 << 16,
                 partials_by_lane: false,
-                max_frames: MOST_FRAMES,
+                max_frames: MAX_FRAMES,
             },
         }
     }
@@ -100,7 +100,8 @@ impl Tuning {
         if !WORKGROUPS.contains(&self.workgroup) {
             return wrong("workgroup", self.workgroup, "one of layout::WORKGROUPS");
         }
-        let fits = |value: u32, unit| (1..=LONGEST).contains(&value) && value.is_multiple_of(unit);
+        let fits =
+            |value: u32, unit| (1..=MAX_CHUNK_LEN).contains(&value) && value.is_multiple_of(unit);
         if !fits(self.chunk_len, 4) {
             return wrong("chunk_len", self.chunk_len, "a multiple of 4 in 4..=2^24");
         }
@@ -108,7 +109,7 @@ impl Tuning {
             let expected = "a multiple of chunk_len up to 2^24";
             return wrong("max_norm_chunk_len", self.max_norm_chunk_len, expected);
         }
-        if !(1..=MOST_FRAMES).contains(&self.max_frames) {
+        if !(1..=MAX_FRAMES).contains(&self.max_frames) {
             return wrong("max_frames", self.max_frames, "in 1..=16");
         }
         let longest = self.longest_chunk();
@@ -116,7 +117,7 @@ impl Tuning {
         for (name, len) in lens {
             if len > longest {
                 let most = format!(
-                    "at most {longest} with workgroups of {}, or a loop takes more than {MOST_ROUNDS} rounds",
+                    "at most {longest} with workgroups of {}, or a loop takes more than {MAX_LOOP_ROUNDS} rounds",
                     self.workgroup
                 );
                 return wrong(name, len, &most);
@@ -130,9 +131,9 @@ impl Tuning {
     /// this [`workgroup`](Self::workgroup) and [`max_frames`](Self::max_frames).
     pub fn longest_chunk(&self) -> u32 {
         let fixed = 3 + 3 * u64::from(self.max_frames) + 2 * workgroup_sum_rounds(self.workgroup);
-        let vectors = MOST_ROUNDS.saturating_sub(fixed) * 4 / 5;
+        let vectors = MAX_LOOP_ROUNDS.saturating_sub(fixed) * 4 / 5;
         let elements = 4 * u64::from(self.workgroup) * vectors;
-        elements.min(u64::from(LONGEST)) as u32
+        elements.min(u64::from(MAX_CHUNK_LEN)) as u32
     }
 
     /// Elements that one workgroup of a norm over so many elements owns.
