@@ -1,5 +1,5 @@
-//! The base optimizer's step alone, for the part of a training that goes without WSAM: one gradient, and
-//! the same state.
+//! The base optimizer's step without a perturbation, for training steps that do not use WSAM. It takes one
+//! gradient and shares the state with WSAM steps.
 
 use super::Engine;
 use super::checks::check_slices;
@@ -23,25 +23,27 @@ pub struct BaseStep {
 }
 
 impl BaseStep {
-    /// Device buffer with the step's [`Norms`](crate::layout::Norms): `||g||`, if the step needed it.
+    /// Device buffer with the step's [`Norms`](crate::layout::Norms). `||g||` is set if the step clips or tracks
+    /// norms.
     pub fn norms(&self) -> &wgpu::Buffer {
         &self.norms
     }
 
-    /// What the step cost.
+    /// Costs of the step.
     pub fn stats(&self) -> StepStats {
         self.stats
     }
 }
 
 impl Engine {
-    /// Records `w <- base_step(w, g)`, with `g` clipped where the hyperparameters clip it. `||g||` is
-    /// computed if they do, or to [track norms](GradientOptions::track_norms): `options` may be a `bool` that
-    /// says so.
+    /// Records `w <- base_step(w, g)`, with `g` clipped if the hyperparameters clip it.
+    ///
+    /// `||g||` is computed if `g` is clipped or [norms are tracked](GradientOptions::track_norms). `options` may
+    /// be a `bool`, which sets `track_norms`.
     ///
     /// # Errors
     ///
-    /// As [`descent`](Engine::descent); nothing was recorded then.
+    /// Those of [`descent`](Engine::descent). On an error nothing is recorded.
     pub fn base_step<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -62,7 +64,7 @@ impl Engine {
         )
     }
 
-    /// A phase over one gradient: the descent's kernel, with constants that `with` makes of the method's.
+    /// Records a phase over one gradient. It runs the descent kernel; `with` changes the constants of each kind.
     pub(crate) fn record_single_gradient(
         &self,
         encoder: &mut wgpu::CommandEncoder,

@@ -1,4 +1,4 @@
-//! Buffers of the engine's own, and those that are another device's.
+//! The engine's own buffers, and the search for buffers of another device.
 
 use super::Engine;
 use super::error::{EngineError, Role};
@@ -14,7 +14,9 @@ impl Engine {
         create_buffer_with(&self.device, "wsam.chunks", bytes, wgpu::BufferUsages::STORAGE)
     }
 
-    /// Which slice is in a buffer of another device, if that is what is wrong.
+    /// Finds the first slice in a buffer of another device, and returns the error that names it.
+    ///
+    /// wgpu does not tell a buffer's device, so each buffer is bound once on its own.
     pub(crate) fn find_foreign<'a>(
         &self,
         kernel: Kernel,
@@ -45,7 +47,7 @@ impl Engine {
                 };
                 if is_foreign(&slice.buffer) {
                     let role = match kernel {
-                        // An ascent has no anchor but master weights.
+                        // In an ascent the anchor's column holds master weights only.
                         Kernel::Ascent { in_place: true, .. } if place == column::ANCHOR => {
                             Role::Partner
                         }
@@ -59,11 +61,12 @@ impl Engine {
         None
     }
 
-    /// The scratch buffer, grown if need be; an older one lives on in the plans made with it.
+    /// Returns a scratch buffer of at least `need` bytes, and replaces the current one if it is smaller. Plans
+    /// made before keep the buffer they bind.
     pub(crate) fn partials_for(&self, need: u64) -> Result<wgpu::Buffer, EngineError> {
         let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
         if partials.size() < need {
-            // `need` fits: the norm was cut so.
+            // `need` fits one binding: `plan_norm` limits the number of partial sums.
             let size = need.next_power_of_two().min(self.max_binding().max(need));
             *partials =
                 create_buffer(&self.device, "wsam.partials", size, wgpu::BufferUsages::STORAGE)?;

@@ -1,4 +1,4 @@
-//! The WGSL engine: one WSAM step on raw `wgpu` buffers. Knows nothing of Burn.
+//! The WGSL engine: one WSAM step on raw `wgpu` buffers, independent of Burn.
 //!
 //! ```no_run
 //! use burn_wsam::engine::{AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, Slice};
@@ -105,48 +105,48 @@ pub struct Engine {
     tuning: Tuning,
     window_limits: WindowLimits,
     max_grid: u32,
-    /// Bound where a specialisation has no use for a binding; a range of its own for each.
+    /// Bound at bindings that a specialisation does not access. Each column binds a separate range.
     unused: wgpu::Buffer,
-    /// Partial sums of the norms. Steps may share it, for the queue runs them one after another
-    /// and each writes before it reads.
+    /// Partial sums of the norms. Steps share this buffer: the queue runs them one after another, and
+    /// each step writes its sums before it reads them.
     partials: Mutex<wgpu::Buffer>,
-    /// The least recently used one first.
+    /// Ordered from least to most recently used.
     plans: Mutex<Vec<(PlanKey, Arc<Plan>)>>,
     timer: Mutex<Option<Timer>>,
 }
 
-/// Bytes between the starts of two bindings in one buffer: WebGPU's largest alignment.
+/// Alignment in bytes of bindings within one buffer: the largest that WebGPU allows a device to require.
 const ALIGNMENT: u64 = 256;
 
-/// Bytes of a partial sum.
+/// Size of a partial sum in bytes.
 const PARTIAL_SIZE: u64 = 16;
 
-/// Bytes of the partial sums that an engine starts with, and binds whole.
+/// Initial size in bytes of the buffer of partial sums, which is bound whole.
 const MIN_PARTIALS_SIZE: u64 = 1 << 16;
 
-/// Storage buffers that the largest stage binds with one frame.
+/// Storage buffers that a stage with one frame binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 
-/// Uniform buffers that a stage binds at most: group 1 of [`Pipelines`].
+/// Uniform buffers that a stage binds at most, all in bind group 1.
 const UNIFORMS: u32 = 4;
 
 impl Engine {
-    /// Makes an engine on a device and its queue, with the [`Tuning`] that suits its adapter.
+    /// Creates an engine on a device and its queue, with [`Tuning::for_adapter`].
     ///
     /// # Errors
     ///
     /// [`EngineError::Limit`] if the device was created with less than WebGPU's default limits for
-    /// compute, [`EngineError::Pipeline`] if it does not take the shaders,
-    /// [`EngineError::OutOfMemory`] if there is no scratch memory.
+    /// compute, [`EngineError::Pipeline`] if a shader does not compile,
+    /// [`EngineError::OutOfMemory`] if the scratch buffers cannot be allocated.
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self, EngineError> {
         Self::with_tuning(device, queue, Tuning::for_adapter(&device.adapter_info()))
     }
 
-    /// Makes an engine with another tuning.
+    /// Creates an engine with the given tuning.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and [`EngineError::Tuning`] for a number outside its domain.
+    /// Those of [`new`](Self::new), and [`EngineError::Tuning`] for a value outside its domain.
     pub fn with_tuning(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
@@ -158,12 +158,12 @@ impl Engine {
         Self::from_parts(device, queue, pipelines, tuning)
     }
 
-    /// Another engine on the same device: it shares the compiled pipelines, and has plans and scratch
-    /// memory of its own, which go when it goes.
+    /// Creates another engine on the same device. Both share the compiled pipelines; the new engine has
+    /// separate plans and scratch buffers, which are freed when it is dropped.
     ///
     /// # Errors
     ///
-    /// [`EngineError::OutOfMemory`] if there is no scratch memory.
+    /// [`EngineError::OutOfMemory`] if the scratch buffers cannot be allocated.
     pub fn fork(&self) -> Result<Self, EngineError> {
         Self::from_parts(&self.device, &self.queue, self.pipelines.clone(), self.tuning)
     }
@@ -194,17 +194,17 @@ impl Engine {
         })
     }
 
-    /// The device this engine records for.
+    /// Returns the device that this engine records for.
     pub fn device(&self) -> &wgpu::Device {
         &self.device
     }
 
-    /// How work is cut.
+    /// Returns the sizes of workgroups, chunks and dispatches.
     pub fn tuning(&self) -> Tuning {
         self.tuning
     }
 
-    /// The queue that belongs to the device.
+    /// Returns the device's queue.
     pub fn queue(&self) -> &wgpu::Queue {
         &self.queue
     }
@@ -256,7 +256,7 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_compute_workgroup_storage_size",
             u64::from(limits.max_compute_workgroup_storage_size),
-            // The norm's two levels of sums.
+            // `lane_sums` and `level_sums` in `norm.wgsl`.
             16 * (u64::from(workgroup) + 8),
         ),
         (
@@ -269,7 +269,7 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_uniform_buffer_binding_size",
             limits.max_uniform_buffer_binding_size,
-            // A page of the table of kinds.
+            // One page of the table of kinds.
             (KINDS * size_of::<KindUniforms>()) as u64,
         ),
         (
