@@ -1,8 +1,8 @@
-//! Cuts tensors into chunks and gathers the chunks that can share a dispatch.
+//! Cutting of tensors into chunks, grouped by the buffers that hold them.
 //!
-//! A frame is one window of one buffer for each column. Tensors whose slices lie in the same windows
-//! share it, so the number of frames grows with distinct buffers, not with tensors; `schedule.rs`
-//! then puts frames together into dispatches.
+//! A frame is a set of buffer windows, one for each column. Tensors whose slices lie in the same windows
+//! share a frame, so the number of frames grows with the number of distinct buffers, not of tensors.
+//! `schedule.rs` then packs frames into dispatches.
 
 use super::plan::TensorRow;
 use super::slices::{Columns, Slice, packed_width};
@@ -17,10 +17,10 @@ pub(crate) struct Window {
     pub(crate) size: u64,
 }
 
-/// A window for each column that is used.
+/// The windows of a frame, one for each column in use.
 pub(crate) type Windows = [Option<Window>; COLUMNS];
 
-/// Work of one frame.
+/// The chunks of one frame.
 #[derive(Debug)]
 pub(crate) struct FrameChunks {
     /// Page of the table of constants that holds its tensors' kinds.
@@ -30,7 +30,7 @@ pub(crate) struct FrameChunks {
     pub(crate) chunks: Vec<Chunk>,
 }
 
-/// Limits that shape windows.
+/// Device limits on the size and the alignment of a window, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WindowLimits {
     pub(crate) max_binding: u64,
@@ -38,7 +38,7 @@ pub(crate) struct WindowLimits {
 }
 
 impl WindowLimits {
-    /// The window of `slice` that holds its element `position`.
+    /// Returns the window of the slice's buffer that holds the slice's element `position`.
     fn window(&self, slice: &Slice, position: u64) -> Window {
         // Offsets in the chunk table are 32-bit element counts.
         let longest = self.max_binding.min(u64::from(u32::MAX));
@@ -51,21 +51,23 @@ impl WindowLimits {
             byte - byte % stride
         };
         let bound = if size <= longest { size } else { stride.min(size - offset) };
-        // A binding's size is a multiple of 4; a buffer's need not be.
+        // WebGPU requires the size of a storage binding to be a multiple of 4.
         Window { buffer: slice.buffer.clone(), offset, size: bound - bound % 4 }
     }
 }
 
-/// What tensors are cut into.
+/// Tensors, cut into chunks.
 #[derive(Debug)]
 pub(crate) struct ChunkedTensors {
     pub(crate) frames: Vec<FrameChunks>,
-    /// Chunks up to and with each tensor.
+    /// For each tensor, the number of chunks up to and including its last.
     pub(crate) ends: Vec<u32>,
 }
 
-/// Cuts tensors into frames, in the order in which their windows first appear. Within a group, chunks
-/// follow the order of the tensors; they are numbered in that order over all frames.
+/// Cuts tensors into chunks of at most `chunk_len` elements and groups these by frame, page and width.
+///
+/// Frames are in the order in which their windows first appear. Chunks are in the order of the tensors
+/// within a frame, and numbered in the order of the tensors over all frames.
 // wgpu hashes and compares a buffer by its identity, which nothing mutates.
 #[allow(clippy::mutable_key_type)]
 pub(crate) fn chunk_tensors<'a>(
@@ -87,7 +89,7 @@ pub(crate) fn chunk_tensors<'a>(
             let same = |group: &FrameChunks| {
                 (group.page, group.width) == (page, width) && group.windows == windows
             };
-            // Neighbours mostly share their windows.
+            // Checked first, because consecutive tensors usually share their windows.
             let place = match frames.last() {
                 Some(last) if same(last) => frames.len() - 1,
                 _ => {
@@ -102,7 +104,7 @@ pub(crate) fn chunk_tensors<'a>(
             let mut done = 0;
             while done < piece {
                 let len = chunk_len.min(piece - done);
-                // All fit: a window is at most u32::MAX bytes.
+                // Offsets fit in u32: a window has at most u32::MAX bytes.
                 let offsets = offsets.map(|offset| (offset + done) as u32);
                 let at = (before + position + done) as u32;
                 let chunk = Chunk::new(len as u32, count, kind as u32, at, offsets);
@@ -118,7 +120,8 @@ pub(crate) fn chunk_tensors<'a>(
     ChunkedTensors { frames, ends }
 }
 
-/// Offsets in the windows, and how many elements from `position` on can be taken at which width.
+/// Returns the offsets of element `position` within the windows, the number of elements from there on that
+/// one frame can cover, and the width at which they are accessed.
 fn piece(
     columns: &Columns<'_>,
     windows: &Windows,
@@ -128,7 +131,7 @@ fn piece(
     let mut offsets = [0; COLUMNS];
     let packed = packed_width(columns);
     let mut in_windows = len - position;
-    // Elements that whole vectors cover: a binding's last vector may be cut short by its end.
+    // Elements in whole vectors of four: the end of a binding may cut off its last vector.
     let mut in_vectors = u64::MAX;
     for ((slice, window), offset) in columns.iter().zip(windows).zip(&mut offsets) {
         if let (Some(slice), Some(window)) = (slice, window) {
@@ -139,7 +142,7 @@ fn piece(
         }
     }
     if let Some(width) = packed {
-        // Aligned, and with its last vector inside its buffer: it was checked.
+        // `check_slice` has checked the alignment, and that the last vector ends inside the buffer.
         return (offsets, in_windows, width);
     }
     let aligned = offsets.iter().all(|offset| offset.is_multiple_of(4));

@@ -1,8 +1,8 @@
-//! What is left of a step whose base optimizer is not this engine's: the gradient it steps on, and the
-//! sharpness step after it.
+//! The parts of a descent around an external base optimizer: the gradient that it receives, and the sharpness
+//! step that follows it.
 //!
-//! Both are the descent's kernel with other constants: a gradient is a step of `-1` from zero, and a
-//! step along `g~ - g` alone is one whose blend is zero.
+//! Both run the descent kernel with other constants. The gradient is a step from zero with `lr = -1`, and
+//! the sharpness step has a blend of zero.
 
 use super::Engine;
 use super::base::BaseStep;
@@ -22,36 +22,36 @@ use std::time::Instant;
 /// One tensor of a [`mix`](Engine::mix). All slices have one length.
 #[derive(Clone, Debug)]
 pub struct MixTensor {
-    /// Written.
+    /// The blended gradient. Written.
     pub mixed: Slice,
     /// The gradient `g`, unclipped. Read.
     pub grad: Slice,
     /// The perturbed gradient `g~`. Read.
     pub grad_perturbed: Slice,
-    /// Its parameter group, as in [`DescentTensor::group`].
+    /// The parameter group, as in [`DescentTensor::group`].
     pub group: usize,
 }
 
-/// A recorded [`mix`](Engine::mix): the norm of `g~`, if the step takes one, is taken.
+/// A recorded [`mix`](Engine::mix). It includes the norm of `g~` if the step needs it.
 #[derive(Debug)]
 pub struct Mix {
     stats: StepStats,
 }
 
 impl Mix {
-    /// What it cost.
+    /// Costs of the mix.
     pub fn stats(&self) -> StepStats {
         self.stats
     }
 }
 
 impl Engine {
-    /// Records `mixed = a g + b g~`, both clipped where the hyperparameters clip them: what a base
-    /// optimizer of the caller's own steps on. In the decoupled form that is `g`, clipped.
+    /// Records `mixed = a g + b g~`, the gradient for an external base optimizer. Both gradients are clipped if
+    /// the hyperparameters clip them. In the decoupled form `mixed` is the clipped `g`.
     ///
     /// # Errors
     ///
-    /// As [`descent`](Engine::descent); nothing was recorded then.
+    /// Those of [`descent`](Engine::descent). On an error nothing is recorded.
     pub fn mix(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -65,7 +65,7 @@ impl Engine {
             .iter()
             .map(|tensor| DescentTensor {
                 weight: tensor.mixed.clone(),
-                // Read and multiplied by zero.
+                // The kernel reads w and multiplies it by zero, so any initialised tensor will do.
                 anchor: Some(tensor.grad.clone()),
                 grad: tensor.grad.clone(),
                 grad_perturbed: tensor.grad_perturbed.clone(),
@@ -86,12 +86,12 @@ impl Engine {
         Ok(Mix { stats: StepStats { recording: start.elapsed(), ..stats } })
     }
 
-    /// Records the clipped gradient of a step without a second pass, into each tensor's `weight`: `anchor`
-    /// and states are not looked at.
+    /// Records the clipping of the gradient in a step without a second pass. The result is written to each
+    /// tensor's `weight`; `anchor`, `state` and `step` are ignored.
     ///
     /// # Errors
     ///
-    /// As [`base_step`](Engine::base_step); nothing was recorded then.
+    /// Those of [`base_step`](Engine::base_step). On an error nothing is recorded.
     pub fn clip(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -112,13 +112,13 @@ impl Engine {
         self.record_single_gradient(encoder, "wsam.clip", hyper, how, &tensors, as_mix)
     }
 
-    /// Records the sharpness step of the decoupled form, `w <- w - lr sharpness (g~ - g)`, after a base
-    /// optimizer of the caller's own has stepped. States and step counts of the tensors are not looked
-    /// at. `mix` is that of the same step, if there was one: it has taken the norm of `g~`.
+    /// Records the sharpness step of the decoupled form, `w <- w - lr sharpness (g~ - g)`, after an external
+    /// base optimizer has stepped. The tensors' `state` and `step` are ignored. `mix` is the same step's
+    /// [`mix`](Engine::mix), if there was one: then the norm of `g~` is not computed again.
     ///
     /// # Errors
     ///
-    /// As [`descent`](Engine::descent); nothing was recorded then.
+    /// Those of [`descent`](Engine::descent). On an error nothing is recorded.
     #[allow(clippy::too_many_arguments)]
     pub fn sharpen<'a>(
         &self,
@@ -182,12 +182,12 @@ impl Engine {
     }
 }
 
-/// `0 w - (-1) h`.
+/// Changes a kind's constants so that the descent writes `h = a g + b g~`, as `0 w - (-1) h`.
 fn as_mix(kind: KindUniforms) -> KindUniforms {
     KindUniforms { decay: 0.0, lr: -1.0, weight_decay: 0.0, sharpness: 0.0, ..kind }
 }
 
-/// `w - lr 0 - lr sharpness (g~ - g)`.
+/// Changes a kind's constants so that the descent writes `w - lr sharpness (g~ - g)`.
 fn as_sharpening(kind: KindUniforms) -> KindUniforms {
     let flags = kind.flags & !KindUniforms::BY_DIFFERENCE;
     KindUniforms { flags, decay: 1.0, weight_decay: 0.0, a: 0.0, b: 0.0, ..kind }

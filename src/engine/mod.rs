@@ -91,13 +91,13 @@ use timing::Timer;
 
 /// Records WSAM steps into command encoders.
 ///
-/// Holds compiled pipelines, a scratch buffer and the plans of recent steps, and no state of any
-/// model: one engine serves any number of models on its device, from any thread. PhaseInputs never
+/// An engine holds compiled pipelines, a scratch buffer and the plans of recent steps, but no model
+/// state: one engine serves any number of models on its device, from any thread. Recording never
 /// submits, reads back or blocks.
 ///
-/// A plan (chunk tables, bind groups) serves every step whose tensors lie where they lay, and keeps
-/// their buffers alive until other steps displace it, [`forget_plans`](Engine::forget_plans) is
-/// called or the engine is dropped.
+/// A plan holds chunk tables and bind groups. A later step reuses it if its tensors are in the same
+/// buffers at the same offsets. A plan keeps these buffers alive until newer plans replace it,
+/// [`forget_plans`](Engine::forget_plans) is called or the engine is dropped.
 pub struct Engine {
     device: wgpu::Device,
     queue: wgpu::Queue,

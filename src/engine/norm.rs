@@ -1,4 +1,4 @@
-//! The norm's part of a plan: its partial sums, as many as one finish can add up, and that finish.
+//! The norm in a plan: the `norm` dispatches, which write partial sums, and `norm_finish`, which adds them.
 
 use super::chunking::{ChunkedTensors, chunk_tensors};
 use super::error::EngineError;
@@ -10,35 +10,39 @@ use crate::layout::{
     column, mark,
 };
 
-/// A norm, cut.
+/// The chunks and partial sums of a norm.
 pub(super) struct NormPlan {
     pub(super) cut: ChunkedTensors,
-    /// A partial sum for each invocation, in place of one for each workgroup.
+    /// Whether each invocation writes a partial sum, instead of each workgroup.
     pub(super) by_lane: bool,
-    /// Partial sums of each norm.
+    /// Partial sums for each norm taken.
     partials: u64,
-    /// Norms of groups and the global one.
+    /// Number of norms that perturbations are divided by: the global one and those of groups.
     scopes: u32,
     pub(super) finish: NormFinishUniforms,
     of: NormOf,
 }
 
 impl NormPlan {
-    /// Bytes of its partial sums.
+    /// Returns the size of all partial sums in bytes.
     pub(super) fn bytes(&self) -> u64 {
         PARTIAL_SIZE * self.of.count() * self.partials
     }
 }
 
 impl Engine {
-    /// Cuts a norm over the rows of a half.
+    /// Cuts the tensors of a norm into chunks.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Limit`] if there are more partial sums or more norms than one `norm_finish` can handle.
     pub(super) fn plan_norm<'a>(
         &self,
         norm: NormReduction,
         rows: impl Iterator<Item = TensorRow<'a>>,
     ) -> Result<NormPlan, EngineError> {
         let mut rows: Vec<_> = rows.filter_map(|row| norm.row(row)).collect();
-        // Each scope's partials side by side; what is in none comes last.
+        // `norm_finish` adds contiguous partials for each scope. Tensors that are not perturbed come last.
         rows.sort_by_key(|row| row.scope.unwrap_or(usize::MAX));
         let elements = rows.iter().map(|row| row.len).sum();
         let chunk_len = self.norm_chunk_len(norm.of, elements);
@@ -50,7 +54,7 @@ impl Engine {
         let most = self.max_partials(norm.of);
         if partials > most {
             let (name, granted) = self.partials_limit(norm.of);
-            // In the same unit: bytes, or invocations that share the sum.
+            // `needed` has the limit's unit: bytes, or invocations of a workgroup.
             let needed = granted.saturating_mul(partials.div_ceil(most));
             return Err(EngineError::Limit { name, granted, needed });
         }
@@ -64,8 +68,8 @@ impl Engine {
         Ok(NormPlan { cut, by_lane, partials, scopes: scopes as u32, finish, of: norm.of })
     }
 
-    /// Elements that one workgroup of a norm owns: the tuning's number, or as many as keep the partial sums
-    /// well below what one finish adds up.
+    /// Returns the elements that one workgroup of a norm owns: the tuning's number, or more if the partial
+    /// sums would otherwise exceed half of what one `norm_finish` can add.
     fn norm_chunk_len(&self, of: NormOf, elements: u64) -> u64 {
         let usual = self.tuning.norm_chunk_len(elements);
         let half = (self.max_partials(of) / 2).max(1);
@@ -74,15 +78,15 @@ impl Engine {
         usual.max((elements / half).next_multiple_of(unit).min(longest - longest % unit))
     }
 
-    /// Partial sums of each norm that one finish can add up: they fit one binding, and the loops over them
-    /// stay within [`MAX_LOOP_ROUNDS`].
+    /// Returns the partial sums of each norm that one `norm_finish` can add: they must fit one binding, and
+    /// the loops over them must stay within [`MAX_LOOP_ROUNDS`].
     fn max_partials(&self, of: NormOf) -> u64 {
         let fit = self.max_binding() / (PARTIAL_SIZE * of.count());
         fit.min(max_finished_partials(self.largest_workgroup(), of.count()))
             .min(u64::from(u32::MAX) / 2)
     }
 
-    /// The limit that [`max_partials`](Self::max_partials) comes from.
+    /// Returns the name and value of the device limit that determines [`max_partials`](Self::max_partials).
     fn partials_limit(&self, of: NormOf) -> (&'static str, u64) {
         let largest = self.largest_workgroup();
         let fit = self.max_binding() / (PARTIAL_SIZE * of.count());
@@ -93,15 +97,17 @@ impl Engine {
         }
     }
 
-    /// Bytes of the largest buffer of the engine's own.
+    /// Returns the size in bytes of the largest buffer that the engine can bind whole.
     pub(super) fn max_binding(&self) -> u64 {
         let bytes = self.window_limits.max_binding.min(self.device.limits().max_buffer_size);
         bytes - bytes % PARTIAL_SIZE
     }
 
-    /// Whether a norm keeps a partial for each invocation: written and read, 32 bytes each, they must
-    /// stay far below what the norm itself reads. And an invocation of the finish goes through one of
-    /// each chunk, within [`MAX_LOOP_ROUNDS`].
+    /// Returns whether a norm keeps a partial sum for each invocation.
+    ///
+    /// A partial sum costs 32 bytes, written and read: together they must stay below a twentieth of the
+    /// bytes that the norm reads. In `norm_finish` each invocation adds one partial sum of each chunk, which
+    /// must stay within [`MAX_LOOP_ROUNDS`].
     fn by_lane(&self, of: NormOf, elements: u64, chunks: u64) -> bool {
         let workgroup = self.tuning.workgroup;
         let partials = chunks * u64::from(workgroup);
@@ -112,7 +118,7 @@ impl Engine {
             && partials <= self.max_partials(of)
     }
 
-    /// The largest workgroup that the device takes.
+    /// Returns the largest of [`WORKGROUPS`] that the device supports.
     fn largest_workgroup(&self) -> u32 {
         let limits = self.device.limits();
         let fits = |workgroup: &&u32| {
@@ -123,8 +129,8 @@ impl Engine {
         WORKGROUPS.iter().filter(fits).max().map_or(self.tuning.workgroup, |largest| *largest)
     }
 
-    /// The dispatch that finishes a norm. Its workgroups are the tuning's; or the largest, where the tuning's
-    /// would take too many rounds.
+    /// Prepares the `norm_finish` dispatch. It uses the tuning's workgroup size, or the device's largest if the
+    /// tuning's would exceed [`MAX_LOOP_ROUNDS`].
     pub(super) fn finish(
         &self,
         norm: &NormPlan,
@@ -147,8 +153,8 @@ impl Engine {
     }
 }
 
-/// Partial sums of each of `norms` norms that a finish with workgroups of this size adds up within
-/// [`MAX_LOOP_ROUNDS`].
+/// Returns the partial sums of each of `norms` norms that a `norm_finish` with workgroups of this size can
+/// add within [`MAX_LOOP_ROUNDS`].
 fn max_finished_partials(workgroup: u32, norms: u64) -> u64 {
     let fits =
         |each: u64| finish_rounds(workgroup, each * u64::from(workgroup), norms) <= MAX_LOOP_ROUNDS;
@@ -165,7 +171,7 @@ fn max_finished_partials(workgroup: u32, norms: u64) -> u64 {
 }
 
 impl NormReduction {
-    /// The norm's row of a tensor, from the half's; `None` if it counts in no norm that is taken.
+    /// Returns the columns that the norm reads of a tensor, or `None` if no norm includes the tensor.
     pub(super) fn row<'a>(&self, row: TensorRow<'a>) -> Option<TensorRow<'a>> {
         let mut columns = gradient(&row, self.perturbed);
         if self.reads_weight(&row) {
@@ -183,7 +189,7 @@ impl NormReduction {
         self.of.scaling() != Scaling::Plain && row.adaptive
     }
 
-    /// `ends` are where the partials of each row end.
+    /// Computes the uniforms of `norm_finish`. `ends` holds the end of each row's partial sums.
     fn finish(
         &self,
         rows: &[TensorRow<'_>],
@@ -196,7 +202,7 @@ impl NormReduction {
         };
         for (row, end) in rows.iter().zip(ends) {
             finish.partial_count = end;
-            // A scope without rows ends where the one before it does.
+            // A scope without rows ends where the scope before it ends.
             if let Some(scope) = row.scope {
                 finish.ends.iter_mut().skip(scope).for_each(|of_scope| *of_scope = end);
             }

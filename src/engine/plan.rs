@@ -1,5 +1,7 @@
-//! Half a step, planned: which dispatches it takes and over which buffers. A plan is kept while
-//! tensors stay where they are; only constants are filled in anew.
+//! The plan of one phase of a step (an ascent or a descent): its dispatches and the buffers they bind.
+//!
+//! A plan is cached and reused while the tensors stay in the same buffers at the same offsets. Only the
+//! constants are uploaded again for each step.
 
 use super::chunking::chunk_tensors;
 use super::error::EngineError;
@@ -15,18 +17,18 @@ use crate::layout::{
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 
-/// Plans an engine keeps. A training loop has two; ping-ponging buffers make it four, and gradients
-/// that move between a few pages a few more.
+/// Plans that an engine caches. A training loop needs two, or four if it alternates between two sets of
+/// buffers. Gradients that an allocator moves between memory pages need a few more.
 const MAX_PLANS: usize = 16;
 
-/// What phase a step does, whatever the tensors.
+/// A phase of a step, independent of the tensors: a reduction of the gradient, then one kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Phase {
     pub(crate) reduction: Reduction,
     pub(crate) kernel: Kernel,
 }
 
-/// What is looked at in front of it.
+/// The reduction over the gradient that runs before the phase's kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reduction {
     None,
@@ -37,23 +39,23 @@ pub(crate) enum Reduction {
     },
 }
 
-/// A norm of `g` or `g~`, which also tells whether that is finite.
+/// A norm of `g` or `g~`. The norm also shows whether that gradient is finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NormReduction {
     pub(crate) of: NormOf,
-    /// Of `g~` instead of `g`.
+    /// Whether the norm is taken of `g~` instead of `g`.
     pub(crate) perturbed: bool,
-    /// Fields of [`layout::Norms`] that take the norm of `g` or `g~`, as bits.
+    /// Fields of [`layout::Norms`] that receive the norm, as bits.
     pub(crate) slots: u32,
 }
 
 /// One tensor of a phase.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TensorRow<'a> {
-    /// TensorRow in the table of constants.
+    /// Row in the table of constants.
     pub(crate) kind: usize,
     pub(crate) len: u64,
-    /// Which norm its perturbation is divided by; `None` if it is not perturbed.
+    /// Index of the norm that its perturbation is divided by; `None` if the tensor is not perturbed.
     pub(crate) scope: Option<usize>,
     /// Whether the perturbation scales with the weights.
     pub(crate) adaptive: bool,
@@ -76,7 +78,7 @@ struct OwnedTensorRow {
     columns: [Option<Slice>; COLUMNS],
 }
 
-/// Every input of a plan but what an engine never changes.
+/// The inputs of a plan that may differ between steps: the key of the plan cache.
 #[derive(Debug)]
 pub(crate) struct PlanKey {
     phase: Phase,
@@ -108,7 +110,7 @@ impl PlanKey {
     }
 }
 
-/// A dispatch with its device objects.
+/// A dispatch with its pipeline and bind group.
 #[derive(Debug)]
 pub(crate) struct PreparedDispatch {
     pub(crate) pipeline: wgpu::ComputePipeline,
@@ -123,15 +125,16 @@ pub(crate) struct PreparedDispatch {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) dispatches: Vec<PreparedDispatch>,
-    /// What the norm's finish needs, if there is one.
+    /// Uniforms of `norm_finish`, if the phase takes a norm.
     pub(crate) finish: Option<NormFinishUniforms>,
-    /// All but submissions, plans made and time.
+    /// Costs of the phase, without `submissions`, `plans_made` and `recording`.
     pub(crate) stats: StepStats,
 }
 
 impl Engine {
-    /// The plan for `rows`, kept or made. `check` is called if it must be made: rows that fit a
-    /// plan were checked when it was.
+    /// Returns the plan for `rows`, and whether it had to be made.
+    ///
+    /// `check` is called only if the plan is made: a cached plan's rows were checked when it was made.
     pub(crate) fn plan<'a>(
         &self,
         phase: Phase,
@@ -139,12 +142,12 @@ impl Engine {
         check: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<(Arc<Plan>, bool), EngineError> {
         let rows = rows.map(move |row| phase.row(row));
-        // A panic elsewhere cannot leave a half-written list: its entries are replaced whole.
+        // A poisoned lock is safe to use: entries are inserted and removed whole.
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) =
             plans.iter().position(|(key, _)| key.matches(phase, rows.len(), rows.clone()))
         {
-            // The most recently used one last.
+            // Moved to the end: the list is ordered by last use.
             let entry = plans.remove(at);
             let plan = entry.1.clone();
             plans.push(entry);
@@ -153,7 +156,8 @@ impl Engine {
         check()?;
         let name = phase.kernel.stage().entry_point();
         let made = with_error_scopes(&self.device, name, || self.make_plan(phase, rows.clone()));
-        // Its own errors first: an object that was not made spoils others.
+        // The planner's own error comes before wgpu's: after a failed creation wgpu also reports the objects
+        // that use the invalid one.
         let plan = match made.and_then(|plan| plan) {
             Ok(plan) => Arc::new(plan),
             Err(error) => return Err(self.find_foreign(phase.kernel, rows).unwrap_or(error)),
@@ -224,7 +228,7 @@ impl Engine {
         let limits = self.device.limits();
         let taken = layout::storage_buffers(kernel.stage(), width);
         let spare = limits.max_storage_buffers_per_shader_stage.saturating_sub(taken);
-        // Metal counts buffers of all kinds together.
+        // Metal limits storage and uniform buffers together.
         let most = limits.max_buffers_and_acceleration_structures_per_shader_stage;
         let spare_of_all = most.saturating_sub(taken + UNIFORMS);
         Capacity {
@@ -234,8 +238,8 @@ impl Engine {
         }
     }
 
-    /// Rows of the largest chunk table: it fits one binding, where a buffer may be larger than that. A table
-    /// beyond the largest buffer is an error when it is made.
+    /// Returns the largest number of rows of a chunk table that fit one binding. If a binding may be as
+    /// large as a buffer there is no limit here: creating a larger table then fails with an error.
     fn max_table_rows(&self, limits: &wgpu::Limits) -> u64 {
         let binding = self.window_limits.max_binding;
         if binding < limits.max_buffer_size {
@@ -274,7 +278,7 @@ impl Engine {
         Ok(PreparedDispatch { pipeline, group, grid: self.grid(count), kernel, page, count })
     }
 
-    /// Entries of the column whose first binding is `number`.
+    /// Adds the bind group entries, one for each frame, of the column whose first binding is `number`.
     fn column<'b>(
         &'b self,
         number: u32,
@@ -286,7 +290,8 @@ impl Engine {
         for (frame, windows) in (0..frames).zip(&dispatch.windows) {
             let (buffer, offset, size) = match &windows[column] {
                 Some(window) => (&window.buffer, window.offset, window.size),
-                // The kernel has no use for it: a range of its own for each column.
+                // The kernel does not access this column. Each such column binds a separate range, because
+                // WebGPU forbids writable bindings that overlap.
                 None => (&self.unused, column as u64 * ALIGNMENT, ALIGNMENT),
             };
             entries.push(wgpu::BindGroupEntry {
@@ -296,20 +301,20 @@ impl Engine {
         }
     }
 
-    /// The 2-D grid for so many workgroups, which fit.
+    /// Returns the two-dimensional grid for `workgroups`, which are at most `max_grid` squared.
     fn grid(&self, workgroups: u32) -> [u32; 2] {
         let width = workgroups.clamp(1, self.max_grid);
         [width, workgroups.div_ceil(width).max(1)]
     }
 
-    /// Forgets all plans, and with them the buffers that they keep alive.
+    /// Drops all cached plans, and the handles of the buffers that they keep alive.
     pub fn forget_plans(&self) {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 impl Dispatch {
-    /// Adds what it binds and the bytes of its table.
+    /// Adds the buffers that the dispatch binds to `buffers`, and the bytes of its chunk table to `overhead`.
     // wgpu hashes and compares a buffer by its identity, which nothing mutates.
     #[allow(clippy::mutable_key_type)]
     fn note(&self, buffers: &mut HashSet<wgpu::Buffer>, overhead: &mut u64) {
@@ -320,7 +325,7 @@ impl Dispatch {
 }
 
 impl Phase {
-    /// The row without what this phase does not look at, so that it makes no plan of its own.
+    /// Clears the fields that this phase does not read, so that rows which differ only in these share a plan.
     fn row<'a>(&self, row: TensorRow<'a>) -> TensorRow<'a> {
         match self.kernel {
             Kernel::Ascent { .. } | Kernel::LeanAscent { .. } => row,
@@ -328,13 +333,13 @@ impl Phase {
         }
     }
 
-    /// Whether the kernel has anything to do with a tensor.
+    /// Returns whether the kernel processes this tensor. The ascent skips tensors that are not perturbed.
     pub(super) fn takes(&self, row: &TensorRow<'_>) -> bool {
         row.scope.is_some() || !matches!(self.kernel, Kernel::Ascent { .. })
     }
 }
 
-/// `g` or `g~`, in the column of a gradient.
+/// Returns columns that hold `g`, or `g~` if `perturbed`, in the gradient's column and nothing else.
 pub(super) fn gradient<'a>(row: &TensorRow<'a>, perturbed: bool) -> Columns<'a> {
     let mut columns = [None; COLUMNS];
     let column = if perturbed { column::GRAD_PERTURBED } else { column::GRAD };

@@ -1,4 +1,4 @@
-//! Fills a plan with the constants of a step and records it as one compute pass.
+//! Recording of a phase: uploads the constants of the step and encodes the plan as one compute pass.
 
 use super::error::EngineError;
 use super::kinds::Kinds;
@@ -17,17 +17,17 @@ use bytemuck::{bytes_of, cast_slice};
 use std::mem::offset_of;
 use std::time::Instant;
 
-/// Bytes of a page of the table of kinds.
+/// Size in bytes of one page of the table of kinds.
 const PAGE: usize = KINDS * size_of::<KindUniforms>();
 
-/// What changes from step to step.
+/// The constants of a phase, which change from step to step.
 pub(crate) struct Constants<'a> {
     pub(crate) kinds: Vec<KindUniforms>,
     pub(crate) blend: BlendSource<'a>,
 }
 
 impl Constants<'_> {
-    /// Others, made of these.
+    /// Applies `change` to every kind's constants.
     pub(crate) fn with(self, change: fn(KindUniforms) -> KindUniforms) -> Self {
         Self { kinds: self.kinds.into_iter().map(change).collect(), ..self }
     }
@@ -36,15 +36,15 @@ impl Constants<'_> {
 /// Half a step, on its way to its plan.
 pub(crate) struct PhaseInputs<'a> {
     pub(crate) label: &'static str,
-    /// When the caller began.
+    /// Time at which the caller began, for [`StepStats::recording`].
     pub(crate) start: Instant,
     pub(crate) phase: Phase,
     pub(crate) kinds: &'a Kinds,
     pub(crate) constants: Constants<'a>,
     pub(crate) norms: &'a wgpu::Buffer,
-    /// Where `norms` gets its scale from, if not from the host.
+    /// Device buffer to copy the inverse loss scale from, unless the host has set it in `norms`.
     pub(crate) scale: Option<&'a wgpu::Buffer>,
-    /// Of stochastic rounding.
+    /// Seed for stochastic rounding.
     pub(crate) seed: u64,
 }
 
@@ -74,7 +74,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let PhaseInputs { label, constants, norms, scale, seed, .. } = inputs;
         let device_blend = constants.blend.device()?;
-        // The table of kinds, page by page, and the dispatches' own: each in its place.
+        // One buffer holds all uniforms: the pages of the table of kinds, those of `norm_finish` and those of
+        // each dispatch, at aligned offsets.
         let mut bytes = Vec::with_capacity(PAGE + ALIGNMENT as usize * (plan.dispatches.len() + 1));
         let mut pages = Vec::new();
         for page in constants.kinds.chunks(KINDS) {
@@ -165,7 +166,7 @@ impl Engine {
 }
 
 impl BlendSource<'_> {
-    /// The device's blend, if that is where it is.
+    /// Returns the device buffer of the blend, if the blend comes from the device.
     fn device(&self) -> Result<Option<&wgpu::Buffer>, EngineError> {
         let BlendSource::Device(buffer) = self else { return Ok(None) };
         let (usage, size) = (buffer.usage(), buffer.size());
@@ -177,11 +178,11 @@ impl BlendSource<'_> {
     }
 }
 
-/// Appends `part` at the next aligned place and returns the place.
+/// Appends `part` at the next aligned offset and returns this offset.
 fn append(bytes: &mut Vec<u8>, part: &[u8]) -> u32 {
     let place = bytes.len().next_multiple_of(ALIGNMENT as usize);
     bytes.resize(place, 0);
     bytes.extend_from_slice(part);
-    // A dispatch takes one place; there are far fewer than 2^24.
+    // Each part takes one aligned slot of 256 bytes; there are far fewer than 2^24.
     place as u32
 }
