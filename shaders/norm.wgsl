@@ -157,7 +157,7 @@ fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
     if unsafe_plain || unsafe_scaled {
         var plain = Squares();
         var scaled = Squares();
-        // One loop for both: the rounds of an invocation are limited (MAX_LOOP_ROUNDS in src/engine/tuning.rs).
+        // One loop for both: the rounds of an invocation are limited (MAX_LOOP_ITERATIONS in src/engine/tuning.rs).
         for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
             let g = grad_at(chunk, i, len - i);
             if PLAIN {

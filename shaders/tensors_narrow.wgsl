@@ -46,7 +46,7 @@ fn load_state_2(i: u32) -> vec4<f32> {
 }
 
 // The first `count` of four elements, at least one, to element i on. Written out: a loop here would be
-// counted with the loop around it (MAX_LOOP_ROUNDS in src/engine/tuning.rs).
+// counted with the loop around it (MAX_LOOP_ITERATIONS in src/engine/tuning.rs).
 fn store_weight(i: u32, value: vec4<f32>, count: u32) {
     weight[i] = value.x;
     if count > 1u {

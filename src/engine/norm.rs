@@ -3,7 +3,7 @@
 use super::chunking::{ChunkedTensors, chunk_tensors};
 use super::error::EngineError;
 use super::plan::{NormReduction, PreparedDispatch, TensorRow, gradient, whole_buffer};
-use super::tuning::{MAX_LOOP_ROUNDS, finish_rounds};
+use super::tuning::{MAX_LOOP_ITERATIONS, finish_iterations};
 use super::{Engine, PARTIAL_SIZE};
 use crate::layout::{
     self, Frames, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation, WORKGROUPS, Width,
@@ -79,7 +79,7 @@ impl Engine {
     }
 
     /// Returns the partial sums of each norm that one `norm_finish` can add: they must fit one binding, and
-    /// the loops over them must stay within [`MAX_LOOP_ROUNDS`].
+    /// the loops over them must stay within [`MAX_LOOP_ITERATIONS`].
     fn max_partials(&self, of: NormOf) -> u64 {
         let fit = self.max_binding() / (PARTIAL_SIZE * of.count());
         fit.min(max_finished_partials(self.largest_workgroup(), of.count()))
@@ -107,14 +107,14 @@ impl Engine {
     ///
     /// A partial sum costs 32 bytes, written and read: together they must stay below a twentieth of the
     /// bytes that the norm reads. In `norm_finish` each invocation adds one partial sum of each chunk, which
-    /// must stay within [`MAX_LOOP_ROUNDS`].
+    /// must stay within [`MAX_LOOP_ITERATIONS`].
     fn by_lane(&self, of: NormOf, elements: u64, chunks: u64) -> bool {
         let workgroup = self.tuning.workgroup;
         let partials = chunks * u64::from(workgroup);
         self.tuning.partials_by_lane
             && chunks < 1 << 15
             && 32 * partials * 20 < 4 * elements
-            && finish_rounds(workgroup, partials, of.count()) <= MAX_LOOP_ROUNDS
+            && finish_iterations(workgroup, partials, of.count()) <= MAX_LOOP_ITERATIONS
             && partials <= self.max_partials(of)
     }
 
@@ -130,7 +130,7 @@ impl Engine {
     }
 
     /// Prepares the `norm_finish` dispatch. It uses the tuning's workgroup size, or the device's largest if the
-    /// tuning's would exceed [`MAX_LOOP_ROUNDS`].
+    /// tuning's would exceed [`MAX_LOOP_ITERATIONS`].
     pub(super) fn finish(
         &self,
         norm: &NormPlan,
@@ -139,8 +139,8 @@ impl Engine {
         let kernel = Kernel::NormFinish(norm.of);
         let specialisation = Specialisation { kernel, width: Width::Wide, frames: Frames::SINGLE };
         let own = self.tuning.workgroup;
-        let workgroup = match finish_rounds(own, norm.partials, norm.of.count()) {
-            rounds if rounds <= MAX_LOOP_ROUNDS => own,
+        let workgroup = match finish_iterations(own, norm.partials, norm.of.count()) {
+            rounds if rounds <= MAX_LOOP_ITERATIONS => own,
             _ => self.largest_workgroup(),
         };
         let (pipeline, layout) = self.pipelines.get_sized(specialisation, workgroup)?;
@@ -154,11 +154,12 @@ impl Engine {
 }
 
 /// Returns the partial sums of each of `norms` norms that a `norm_finish` with workgroups of this size can
-/// add within [`MAX_LOOP_ROUNDS`].
+/// add within [`MAX_LOOP_ITERATIONS`].
 fn max_finished_partials(workgroup: u32, norms: u64) -> u64 {
-    let fits =
-        |each: u64| finish_rounds(workgroup, each * u64::from(workgroup), norms) <= MAX_LOOP_ROUNDS;
-    let (mut fitting, mut beyond) = (0, MAX_LOOP_ROUNDS);
+    let fits = |each: u64| {
+        finish_iterations(workgroup, each * u64::from(workgroup), norms) <= MAX_LOOP_ITERATIONS
+    };
+    let (mut fitting, mut beyond) = (0, MAX_LOOP_ITERATIONS);
     while beyond - fitting > 1 {
         let middle = fitting.midpoint(beyond);
         if fits(middle) {

@@ -1,4 +1,4 @@
-//! The two halves of a step.
+//! The two phases of a step: ascent and descent.
 
 use super::Engine;
 use super::checks::{check_ascent, check_slices};
@@ -13,33 +13,34 @@ use crate::layout::{Kernel, NormOf, Norms, Scaling};
 use crate::method::{Blend, Hyperparameters};
 use std::time::Instant;
 
-/// Choices of an ascent that are not the method's.
+/// Options of an ascent that are not hyperparameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AscentOptions<'a> {
-    /// Where the perturbed weights go.
+    /// Where the perturbed weights are written.
     pub placement: Placement,
-    /// Compute `||g||` and `||g~||` even where the step has no use for them: 4 bytes more a
-    /// parameter in the descent.
+    /// Compute `||g||` and `||g~||` even where the step does not need them. The descent then reads up to 4 more
+    /// bytes a parameter.
     pub track_norms: bool,
-    /// What both gradients of the step are multiplied by.
+    /// The factor that unscales both gradients.
     pub inv_scale: InvScale<'a>,
-    /// How `w + e_w` becomes half precision.
+    /// How `w + e_w` is rounded to half precision.
     pub rounding: Rounding,
 }
 
-/// How `w + e_w` is rounded to half precision; single precision takes no notice.
+/// How `w + e_w` is rounded to half precision. It has no effect in single precision.
 ///
-/// To the nearest, an element whose perturbation is less than half of its last place is not perturbed
-/// at all. By chance every element is, on average: it goes to either neighbour, the nearer the likelier.
+/// Rounding to nearest leaves an element unperturbed if its perturbation is less than half a unit in the last
+/// place. Stochastic rounding selects one of the two neighbouring values with a probability that falls with
+/// its distance, so that each element is perturbed by the right amount on average.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
-    /// To the nearest, ties to even.
+    /// Round to nearest, ties to even.
     #[default]
     Nearest,
-    /// By chance. The seed and an element's place among those of all tensors decide, and nothing else:
-    /// give each step a seed of its own.
+    /// Stochastic rounding. The result depends only on the value, the seed and the element's position among all
+    /// tensors, so each step needs a different seed.
     Stochastic {
-        /// The same seed gives the same bits.
+        /// Seed of the random bits. The same seed gives the same bits.
         seed: u64,
     },
 }
@@ -57,19 +58,19 @@ impl Rounding {
     }
 }
 
-/// Where a descent takes its blend from.
+/// Source of a descent's blend.
 #[derive(Clone, Copy, Debug)]
 pub enum BlendSource<'a> {
-    /// The method's own: [`Hyperparameters::blend`], and those of groups with a gamma of their own.
+    /// The hyperparameters: [`Hyperparameters::blend`], and a group's `gamma` where it is set.
     Method,
-    /// Another blend for all tensors, chosen by the host.
+    /// One blend for all tensors, set by the host.
     Host(Blend),
     /// A device buffer with `BufferUsages::UNIFORM` that holds a
-    /// [`BlendUniforms`](crate::layout::BlendUniforms), so that a kernel may choose the blend.
+    /// [`BlendUniforms`](crate::layout::BlendUniforms), so that a kernel can compute the blend.
     Device(&'a wgpu::Buffer),
 }
 
-/// A recorded ascent, to be handed to its [`descent`](Engine::descent).
+/// A recorded ascent, the input of [`descent`](Engine::descent).
 #[derive(Debug)]
 #[must_use = "weights stay perturbed until the descent"]
 pub struct Ascent {
@@ -80,17 +81,17 @@ pub struct Ascent {
 }
 
 impl Ascent {
-    /// Device buffer with the step's [`Norms`]; complete once the descent has run.
+    /// Device buffer with the step's [`Norms`], complete after the descent has run.
     pub fn norms(&self) -> &wgpu::Buffer {
         &self.norms
     }
 
-    /// What the ascent cost.
+    /// Costs of the ascent.
     pub fn stats(&self) -> StepStats {
         self.stats
     }
 
-    /// The descent is for so many tensors fewer, which stay as they are.
+    /// Reduces the number of tensors that the descent expects. The tensors that it omits are not updated.
     #[cfg(feature = "burn")]
     pub(crate) fn leave_out(&mut self, tensors: usize) {
         self.tensors = self.tensors.saturating_sub(tensors);
@@ -106,14 +107,14 @@ impl Ascent {
 }
 
 impl Engine {
-    /// Records the ascent: the global norm of `g` and the climb to `w + e_w`.
+    /// Records the ascent: the global norm of `g` and the perturbation to `w + e_w`.
     ///
-    /// `tensors` are all tensors of the model: the norm is one number over them. Empty tensors and
-    /// an empty list are allowed.
+    /// `tensors` must contain all tensors of the model, because the norm is taken over all of them. Empty
+    /// tensors and an empty list are allowed.
     ///
     /// # Errors
     ///
-    /// An [`EngineError`] that names the tensor; nothing was recorded then.
+    /// An [`EngineError`] that names the tensor. On an error nothing is recorded.
     pub fn ascent(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -151,14 +152,14 @@ impl Engine {
         Ok(Ascent { norms, tensors: tensors.len(), track_norms, stats })
     }
 
-    /// Records the descent: restoration of `w`, blend, base step.
+    /// Records the descent: it restores `w`, blends the two gradients and takes the base step. Returns the costs.
     ///
-    /// `tensors` are those of `ascent`, in any order; `rates` is one learning rate, or one for each
-    /// tensor. Returns what the descent cost.
+    /// `tensors` are the tensors of `ascent`, in any order. `rates` is one learning rate, or one for each
+    /// tensor.
     ///
     /// # Errors
     ///
-    /// An [`EngineError`] that names the tensor; nothing was recorded then.
+    /// An [`EngineError`] that names the tensor. On an error nothing is recorded.
     pub fn descent<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -177,7 +178,7 @@ impl Engine {
         check_states(tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step)), states)?;
         let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
         let kinds = Kinds::of_steps(hyper, each, rates)?;
-        // Every tensor or none: a plan has one kernel.
+        // If one tensor has an anchor all get one, because a plan has one kernel.
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
         let phase = Phase {
             reduction: descent_reduction(hyper, ascent.track_norms),
@@ -198,7 +199,7 @@ impl Engine {
     }
 }
 
-/// How a model's perturbation scales with its weights.
+/// Returns how the perturbation scales with the weights, over all groups.
 pub(crate) fn scaling(hyper: &Hyperparameters) -> Scaling {
     if hyper.perturbs_by_gradient_norm() {
         Scaling::Plain
@@ -209,9 +210,9 @@ pub(crate) fn scaling(hyper: &Hyperparameters) -> Scaling {
     }
 }
 
-/// The norms that an ascent takes, all in one reading.
+/// Returns the norms that an ascent takes. All are computed in one pass over `g`.
 pub(crate) fn ascent_reduction(hyper: &Hyperparameters, track_norms: bool) -> NormReduction {
-    // What is not perturbed is in no norm but that of `g`.
+    // Only the norm of `g` covers the tensors that are not perturbed, so it has to check them.
     let unseen = hyper.non_finite.looks() && hyper.groups.iter().any(|group| !group.perturbed);
     let (of, slots) = match scaling(hyper) {
         Scaling::Plain => (NormOf::Gradient, Norms::PERTURBATION | Norms::GRADIENT),
@@ -223,12 +224,14 @@ pub(crate) fn ascent_reduction(hyper: &Hyperparameters, track_norms: bool) -> No
     NormReduction { of, perturbed: false, slots }
 }
 
-/// What a descent looks at: the norm of `g~` where something needs it, else whether it is finite.
+/// Returns the reduction of a descent: the norm of `g~` if clipping or tracking needs it, else the check that
+/// `g~` is finite.
 pub(crate) fn descent_reduction(hyper: &Hyperparameters, track_norms: bool) -> Reduction {
     gradient_reduction(hyper, hyper.clip.is_some() || track_norms, true)
 }
 
-/// A norm of `g` or `g~` if it is wanted, else whether that is finite, if that matters.
+/// Returns the reduction over `g`, or `g~` if `perturbed`: its norm if `norm` is set, else the check that it is
+/// finite if the method checks gradients.
 pub(crate) fn gradient_reduction(
     hyper: &Hyperparameters,
     norm: bool,

@@ -5,14 +5,14 @@ use super::stats::StepStats;
 use crate::layout::{Kernel, column};
 
 impl TensorRow<'_> {
-    /// Bytes of an element in a column; 0 where there is none.
+    /// Returns the bytes of an element in a column, or 0 if the column is not in use.
     fn bytes(&self, column: usize) -> u64 {
         self.columns[column].map_or(0, |slice| slice.format.bytes())
     }
 }
 
 impl Phase {
-    /// Adds what it does to a tensor.
+    /// Adds the traffic of one tensor to `stats`.
     pub(super) fn count(&self, row: &TensorRow<'_>, stats: &mut StepStats) {
         let (read, written) = self.accesses(row);
         stats.bytes_read += row.len * read;
@@ -22,11 +22,11 @@ impl Phase {
         }
     }
 
-    /// Bytes of an element of a tensor that are read, and that are written.
+    /// Returns the bytes read and written for one element of a tensor.
     fn accesses(&self, row: &TensorRow<'_>) -> (u64, u64) {
         let bytes = |column| row.bytes(column);
         let grad = |perturbed| bytes(if perturbed { column::GRAD_PERTURBED } else { column::GRAD });
-        // Where w is read from.
+        // w is read from the anchor if there is one.
         let original = match bytes(column::ANCHOR) {
             0 => bytes(column::WEIGHT),
             anchor => anchor,
