@@ -140,7 +140,7 @@ impl Engine {
         let specialisation = Specialisation { kernel, width: Width::Wide, frames: Frames::SINGLE };
         let own = self.tuning.workgroup;
         let workgroup = match finish_iterations(own, norm.partials, norm.of.count()) {
-            rounds if rounds <= MAX_LOOP_ITERATIONS => own,
+            iterations if iterations <= MAX_LOOP_ITERATIONS => own,
             _ => self.largest_workgroup(),
         };
         let (pipeline, layout) = self.pipelines.get_sized(specialisation, workgroup)?;

@@ -1,4 +1,4 @@
-//! Bytes that a phase moves and holds, from the shapes.
+//! Memory traffic of a phase, computed from the shapes.
 
 use super::plan::{Phase, Reduction, TensorRow};
 use super::stats::StepStats;
