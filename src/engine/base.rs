@@ -23,13 +23,13 @@ pub struct BaseStep {
 }
 
 impl BaseStep {
-    /// Device buffer with the step's [`Norms`](crate::layout::Norms). `||g||` is set if the step clips or tracks
+    /// Returns the device buffer with the step's [`Norms`](crate::layout::Norms). `||g||` is set if the step clips or tracks
     /// norms.
     pub fn norms(&self) -> &wgpu::Buffer {
         &self.norms
     }
 
-    /// Costs of the step.
+    /// Returns the costs of the step.
     pub fn stats(&self) -> StepStats {
         self.stats
     }

@@ -86,8 +86,8 @@ pub(crate) fn chunk_tensors<'a>(
         while position < len {
             let windows = columns.map(|slice| slice.map(|slice| limits.window(slice, position)));
             let (offsets, piece, width) = piece(&columns, &windows, position, len);
-            let same = |group: &FrameChunks| {
-                (group.page, group.width) == (page, width) && group.windows == windows
+            let same = |frame: &FrameChunks| {
+                (frame.page, frame.width) == (page, width) && frame.windows == windows
             };
             // Checked first, because consecutive tensors usually share their windows.
             let place = match frames.last() {

@@ -41,12 +41,12 @@ pub struct LeanAscent {
 }
 
 impl LeanAscent {
-    /// Device buffer with the step's [`Norms`](crate::layout::Norms), complete after the descent has run.
+    /// Returns the device buffer with the step's [`Norms`](crate::layout::Norms), complete after the descent has run.
     pub fn norms(&self) -> &wgpu::Buffer {
         &self.norms
     }
 
-    /// Costs of the ascent.
+    /// Returns the costs of the ascent.
     pub fn stats(&self) -> StepStats {
         self.stats
     }

@@ -39,7 +39,7 @@ pub struct Mix {
 }
 
 impl Mix {
-    /// Costs of the mix.
+    /// Returns the costs of the mix.
     pub fn stats(&self) -> StepStats {
         self.stats
     }

@@ -144,12 +144,19 @@ impl Engine {
             _ => self.largest_workgroup(),
         };
         let (pipeline, layout) = self.pipelines.get_sized(specialisation, workgroup)?;
-        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.stage().entry_point()),
             layout: &layout,
             entries: &[whole_buffer(layout::PARTIALS.number, partials)],
         });
-        Ok(PreparedDispatch { pipeline, group, grid: [norm.scopes, 1], kernel, page: 0, count: 0 })
+        Ok(PreparedDispatch {
+            pipeline,
+            bind_group,
+            grid: [norm.scopes, 1],
+            kernel,
+            page: 0,
+            count: 0,
+        })
     }
 }
 

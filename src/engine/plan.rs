@@ -114,7 +114,7 @@ impl PlanKey {
 #[derive(Debug)]
 pub(crate) struct PreparedDispatch {
     pub(crate) pipeline: wgpu::ComputePipeline,
-    pub(crate) group: wgpu::BindGroup,
+    pub(crate) bind_group: wgpu::BindGroup,
     pub(crate) grid: [u32; 2],
     pub(crate) kernel: Kernel,
     /// Page of the table of constants.
@@ -184,9 +184,9 @@ impl Engine {
             let kernel = Kernel::Check { perturbed };
             let rows =
                 rows.clone().map(|row| TensorRow { columns: gradient(&row, perturbed), ..row });
-            let groups =
+            let frames =
                 chunk_tensors(rows, self.window_limits, u64::from(self.tuning.chunk_len)).frames;
-            for dispatch in pack(groups, |width| self.capacity(kernel, width)) {
+            for dispatch in pack(frames, |width| self.capacity(kernel, width)) {
                 dispatch.note(&mut buffers, &mut overhead);
                 dispatches.push(self.prepare(kernel, &dispatch, &self.unused)?);
             }
@@ -206,9 +206,9 @@ impl Engine {
             dispatches.push(finishing);
         }
         let taken = rows.clone().filter(|row| phase.takes(row));
-        let groups =
+        let frames =
             chunk_tensors(taken, self.window_limits, u64::from(self.tuning.chunk_len)).frames;
-        for dispatch in pack(groups, |width| self.capacity(phase.kernel, width)) {
+        for dispatch in pack(frames, |width| self.capacity(phase.kernel, width)) {
             dispatch.note(&mut buffers, &mut overhead);
             dispatches.push(self.prepare(phase.kernel, &dispatch, &self.unused)?);
         }
@@ -269,13 +269,13 @@ impl Engine {
                 _ => self.column(slot.number, dispatch, &mut entries),
             }
         }
-        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.stage().entry_point()),
             layout: &group_layout,
             entries: &entries,
         });
         let count = dispatch.chunks.len() as u32;
-        Ok(PreparedDispatch { pipeline, group, grid: self.grid(count), kernel, page, count })
+        Ok(PreparedDispatch { pipeline, bind_group, grid: self.grid(count), kernel, page, count })
     }
 
     /// Adds the bind group entries, one for each frame, of the column whose first binding is `number`.

@@ -33,7 +33,7 @@ impl Constants<'_> {
     }
 }
 
-/// Half a step, on its way to its plan.
+/// The inputs of recording a phase, except its tensors.
 pub(crate) struct PhaseInputs<'a> {
     pub(crate) label: &'static str,
     /// Time at which the caller began, for [`StepStats::recording`].
@@ -49,8 +49,8 @@ pub(crate) struct PhaseInputs<'a> {
 }
 
 impl Engine {
-    /// Plans the phase over `tensors` (lengths and slices) and records it. `check` is called if the plan
-    /// must be made. On an error nothing is recorded.
+    /// Records a phase over `tensors` (lengths and slices), with a cached or a new plan. `check` is called only if
+    /// the plan is new. On an error nothing is recorded.
     pub(crate) fn record_phase<'t>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -65,7 +65,7 @@ impl Engine {
         Ok(StepStats { plans_made: u32::from(made), recording: start.elapsed(), ..plan.stats })
     }
 
-    /// Records `plan`. On an error nothing is recorded.
+    /// Encodes `plan` as a compute pass. On an error nothing is recorded.
     fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -150,7 +150,7 @@ impl Engine {
                 pass = begin(encoder, index);
             }
             pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, &dispatch.group, &[]);
+            pass.set_bind_group(0, &dispatch.bind_group, &[]);
             match (dispatch.kernel, &finish, &check) {
                 (Kernel::NormFinish(_), Some(finish), _) => pass.set_bind_group(1, finish, &[]),
                 (Kernel::Check { .. }, _, Some(check)) => pass.set_bind_group(1, check, &[head]),

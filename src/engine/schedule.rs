@@ -32,17 +32,17 @@ pub(crate) struct Capacity {
 /// Packs frames into dispatches. Frames of the same page and width share as few dispatches as the capacity
 /// allows.
 pub(crate) fn pack(
-    groups: Vec<FrameChunks>,
+    frames: Vec<FrameChunks>,
     capacity: impl Fn(Width) -> Capacity,
 ) -> Vec<Dispatch> {
     let mut batches: Vec<Vec<FrameChunks>> = Vec::new();
-    for group in groups {
+    for frame in frames {
         let fits = |batch: &&mut Vec<FrameChunks>| {
-            batch.first().is_some_and(|f| (f.page, f.width) == (group.page, group.width))
+            batch.first().is_some_and(|f| (f.page, f.width) == (frame.page, frame.width))
         };
         match batches.iter_mut().find(fits) {
-            Some(batch) => batch.push(group),
-            None => batches.push(vec![group]),
+            Some(batch) => batch.push(frame),
+            None => batches.push(vec![frame]),
         }
     }
     let mut dispatches = Vec::new();
@@ -61,9 +61,9 @@ pub(crate) fn pack(
 }
 
 /// Returns the columns whose windows differ between frames, as bits.
-fn varying(groups: &[FrameChunks]) -> u8 {
+fn varying(frames: &[FrameChunks]) -> u8 {
     let differs = |column: usize| {
-        groups.iter().any(|group| group.windows[column] != groups[0].windows[column])
+        frames.iter().any(|frame| frame.windows[column] != frames[0].windows[column])
     };
     (0..COLUMNS).filter(|column| differs(*column)).map(|column| 1 << column).sum()
 }
@@ -72,9 +72,9 @@ fn varying(groups: &[FrameChunks]) -> u8 {
 ///
 /// A count above four is rounded up to a multiple of four. Otherwise a model whose gradients move between a
 /// varying number of buffers would compile a shader for each count.
-fn join(groups: Vec<FrameChunks>, varying: u8, most: usize) -> Dispatch {
-    let (page, width) = (groups[0].page, groups[0].width);
-    let count = match groups.len() {
+fn join(frame_chunks: Vec<FrameChunks>, varying: u8, most: usize) -> Dispatch {
+    let (page, width) = (frame_chunks[0].page, frame_chunks[0].width);
+    let count = match frame_chunks.len() {
         few @ 0..=4 => few,
         many => many.next_multiple_of(4).min(most),
     };
@@ -83,10 +83,10 @@ fn join(groups: Vec<FrameChunks>, varying: u8, most: usize) -> Dispatch {
         count => Frames { count: count as u32, varying },
     };
     let mut windows = Vec::with_capacity(count);
-    let mut chunks = Vec::with_capacity(groups.iter().map(|group| group.chunks.len()).sum());
-    for (frame, group) in (0..).zip(groups) {
-        windows.push(group.windows);
-        chunks.extend(group.chunks.into_iter().map(|chunk| Chunk { frame, ..chunk }));
+    let mut chunks = Vec::with_capacity(frame_chunks.iter().map(|frame| frame.chunks.len()).sum());
+    for (index, frame) in (0..).zip(frame_chunks) {
+        windows.push(frame.windows);
+        chunks.extend(frame.chunks.into_iter().map(|chunk| Chunk { frame: index, ..chunk }));
     }
     // The added frames have no chunks: their buffers are bound but not accessed.
     windows.resize(count, windows[0].clone());

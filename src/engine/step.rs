@@ -81,12 +81,12 @@ pub struct Ascent {
 }
 
 impl Ascent {
-    /// Device buffer with the step's [`Norms`], complete after the descent has run.
+    /// Returns the device buffer with the step's [`Norms`], complete after the descent has run.
     pub fn norms(&self) -> &wgpu::Buffer {
         &self.norms
     }
 
-    /// Costs of the ascent.
+    /// Returns the costs of the ascent.
     pub fn stats(&self) -> StepStats {
         self.stats
     }

@@ -31,7 +31,7 @@ impl Phase {
             0 => bytes(column::WEIGHT),
             anchor => anchor,
         };
-        let look = match self.reduction {
+        let reduced = match self.reduction {
             Reduction::Norm(norm) if norm.row(*row).is_some() => {
                 let weight = if norm.reads_weight(row) { original } else { 0 };
                 grad(norm.perturbed) + weight
@@ -58,6 +58,6 @@ impl Phase {
             }
             Kernel::LeanDescent { .. } => (weight + grad(true), weight),
         };
-        (look + read, written)
+        (reduced + read, written)
     }
 }
