@@ -51,7 +51,7 @@ impl Rates<'_> {
     }
 }
 
-/// [`Norms`](crate::layout::Norms) has room for the global norm and every group's own.
+// `Norms` has a field for the global norm and for each group's own norm.
 const _: () = assert!(SCOPES > MAX_OWN_NORMS);
 
 /// The properties that the tensors of one kind share.

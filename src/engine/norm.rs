@@ -12,7 +12,7 @@ use crate::layout::{
 
 /// The chunks and partial sums of a norm.
 pub(super) struct NormPlan {
-    pub(super) cut: ChunkedTensors,
+    pub(super) chunked: ChunkedTensors,
     /// Whether each invocation writes a partial sum, instead of each workgroup.
     pub(super) by_lane: bool,
     /// Partial sums for each norm taken.
@@ -46,8 +46,8 @@ impl Engine {
         rows.sort_by_key(|row| row.scope.unwrap_or(usize::MAX));
         let elements = rows.iter().map(|row| row.len).sum();
         let chunk_len = self.norm_chunk_len(norm.of, elements);
-        let cut = chunk_tensors(rows.iter().copied(), self.window_limits, chunk_len);
-        let chunks = u64::from(cut.ends.last().copied().unwrap_or(0));
+        let chunked = chunk_tensors(rows.iter().copied(), self.window_limits, chunk_len);
+        let chunks = u64::from(chunked.ends.last().copied().unwrap_or(0));
         let by_lane = self.by_lane(norm.of, elements, chunks);
         let lanes = if by_lane { self.tuning.workgroup } else { 1 };
         let partials = chunks * u64::from(lanes);
@@ -64,8 +64,8 @@ impl Engine {
                 ("max_compute_workgroups_per_dimension", u64::from(self.max_grid));
             return Err(EngineError::Limit { name, granted, needed: scopes as u64 });
         }
-        let finish = norm.finish(&rows, cut.ends.iter().map(|end| end * lanes));
-        Ok(NormPlan { cut, by_lane, partials, scopes: scopes as u32, finish, of: norm.of })
+        let finish = norm.finish(&rows, chunked.ends.iter().map(|end| end * lanes));
+        Ok(NormPlan { chunked, by_lane, partials, scopes: scopes as u32, finish, of: norm.of })
     }
 
     /// Returns the elements that one workgroup of a norm owns: the tuning's number, or more if the partial
@@ -131,7 +131,7 @@ impl Engine {
 
     /// Prepares the `norm_finish` dispatch. It uses the tuning's workgroup size, or the device's largest if the
     /// tuning's would exceed [`MAX_LOOP_ITERATIONS`].
-    pub(super) fn finish(
+    pub(super) fn prepare_finish(
         &self,
         norm: &NormPlan,
         partials: &wgpu::Buffer,

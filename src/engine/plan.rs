@@ -122,6 +122,7 @@ pub(crate) struct PreparedDispatch {
     pub(crate) count: u32,
 }
 
+/// The dispatches of a phase over certain tensors.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) dispatches: Vec<PreparedDispatch>,
@@ -156,8 +157,8 @@ impl Engine {
         check()?;
         let name = phase.kernel.stage().entry_point();
         let made = with_error_scopes(&self.device, name, || self.make_plan(phase, rows.clone()));
-        // The planner's own error comes before wgpu's: after a failed creation wgpu also reports the objects
-        // that use the invalid one.
+        // An error of these outer scopes takes precedence, because it may have caused the error that `make_plan`
+        // returned.
         let plan = match made.and_then(|plan| plan) {
             Ok(plan) => Arc::new(plan),
             Err(error) => return Err(self.find_foreign(phase.kernel, rows).unwrap_or(error)),
@@ -187,7 +188,7 @@ impl Engine {
             let frames =
                 chunk_tensors(rows, self.window_limits, u64::from(self.tuning.chunk_len)).frames;
             for dispatch in pack(frames, |width| self.capacity(kernel, width)) {
-                dispatch.note(&mut buffers, &mut overhead);
+                dispatch.add_costs(&mut buffers, &mut overhead);
                 dispatches.push(self.prepare(kernel, &dispatch, &self.unused)?);
             }
         }
@@ -198,18 +199,18 @@ impl Engine {
             let partials = self.partials_for(norm.bytes())?;
             let kernel = Kernel::Norm { of, by_lane: norm.by_lane };
             finish = Some(norm.finish);
-            let finishing = self.finish(&norm, &partials)?;
-            for dispatch in pack(norm.cut.frames, |width| self.capacity(kernel, width)) {
-                dispatch.note(&mut buffers, &mut overhead);
+            let finishing = self.prepare_finish(&norm, &partials)?;
+            for dispatch in pack(norm.chunked.frames, |width| self.capacity(kernel, width)) {
+                dispatch.add_costs(&mut buffers, &mut overhead);
                 dispatches.push(self.prepare(kernel, &dispatch, &partials)?);
             }
             dispatches.push(finishing);
         }
-        let taken = rows.clone().filter(|row| phase.takes(row));
+        let processed = rows.clone().filter(|row| phase.processes(row));
         let frames =
-            chunk_tensors(taken, self.window_limits, u64::from(self.tuning.chunk_len)).frames;
+            chunk_tensors(processed, self.window_limits, u64::from(self.tuning.chunk_len)).frames;
         for dispatch in pack(frames, |width| self.capacity(phase.kernel, width)) {
-            dispatch.note(&mut buffers, &mut overhead);
+            dispatch.add_costs(&mut buffers, &mut overhead);
             dispatches.push(self.prepare(phase.kernel, &dispatch, &self.unused)?);
         }
         let mut stats = StepStats {
@@ -317,7 +318,7 @@ impl Dispatch {
     /// Adds the buffers that the dispatch binds to `buffers`, and the bytes of its chunk table to `overhead`.
     // wgpu hashes and compares a buffer by its identity, which nothing mutates.
     #[allow(clippy::mutable_key_type)]
-    fn note(&self, buffers: &mut HashSet<wgpu::Buffer>, overhead: &mut u64) {
+    fn add_costs(&self, buffers: &mut HashSet<wgpu::Buffer>, overhead: &mut u64) {
         let windows = self.windows.iter().flatten().flatten();
         buffers.extend(windows.map(|window| window.buffer.clone()));
         *overhead += size_of_val(self.chunks.as_slice()) as u64;
@@ -334,7 +335,7 @@ impl Phase {
     }
 
     /// Returns whether the kernel processes this tensor. The ascent skips tensors that are not perturbed.
-    pub(super) fn takes(&self, row: &TensorRow<'_>) -> bool {
+    pub(super) fn processes(&self, row: &TensorRow<'_>) -> bool {
         row.scope.is_some() || !matches!(self.kernel, Kernel::Ascent { .. })
     }
 }

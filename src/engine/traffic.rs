@@ -42,7 +42,7 @@ impl Phase {
         let weight = bytes(column::WEIGHT);
         let master = if row.has_master() { bytes(column::ANCHOR) } else { 0 };
         let (read, written) = match self.kernel {
-            _ if !self.takes(row) => (0, 0),
+            _ if !self.processes(row) => (0, 0),
             Kernel::Norm { .. } | Kernel::NormFinish(_) | Kernel::Check { .. } => (0, 0),
             Kernel::Ascent { in_place, .. } => {
                 let over = if in_place { weight } else { 0 };
