@@ -1,5 +1,5 @@
-//! Validates every shader, and every specialisation the engine can ask for, at build time: a
-//! broken shader fails `cargo build` with its file and line.
+//! Validates the shaders with naga at build time, in the combinations that `layout/samples.rs`
+//! lists. A broken shader fails `cargo build` with its file and line.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -67,7 +67,7 @@ mod shaders {
         let entry = Some((naga::ShaderStage::Compute, stage.entry_point()));
         for (kernel, constants) in sampled_constants((stage, width, frames)) {
             let named = constants.iter().map(|(name, value)| ((*name).to_owned(), *value));
-            // Processing the overrides validates the module that results.
+            // `process_overrides` validates the module again after it has set the constants.
             let processed =
                 process_overrides(&module, &info, entry, &PipelineConstants::from_iter(named));
             if let Err(error) = processed {
@@ -76,7 +76,8 @@ mod shaders {
         }
     }
 
-    /// Each frame must have its own variable of each varying column, and of no other.
+    /// Checks that each frame declares its own variable for every varying column, and that the other
+    /// columns are declared once.
     fn check_frames(module: &naga::Module, frames: Frames, place: &str) {
         for (column, name) in COLUMN_NAMES.iter().enumerate() {
             let variables = module.global_variables.iter();
@@ -88,7 +89,10 @@ mod shaders {
             let (found, want) =
                 (found.count(), if frames.varies(column) { frames.count } else { 1 });
             if found != want as usize {
-                fail(place, &format!("{found} variables of {name} where {want} should be"));
+                fail(
+                    place,
+                    &format!("{name}: {found} variables are declared, but {frames:?} needs {want}"),
+                );
             }
         }
     }

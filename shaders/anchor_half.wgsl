@@ -1,4 +1,4 @@
-// The anchor in half precision: behind tensors_half.wgsl, where there are no master weights.
+// The anchor in half precision, for tensors without master weights. Included after tensors_half.wgsl.
 
 // frame
 @group(0) @binding(2) var<storage, read_write> anchor: array<vec2<u32>>;

@@ -1,17 +1,17 @@
-// ascent: climb to the perturbed weights.
+// ascent: writes the perturbed weights w + e_w.
 //
 //     e_w = rho g / (||g|| + guard)                      adaptive: rho w^2 g / (|| |w| g || + guard)
 //
-// Out of place: reads weight and grad, writes partner = w + e_w; weight stays as it was.
-// IN_PLACE: reads weight and grad, writes partner = w (the anchor) and weight = w + e_w. Where there are
-// master weights w is read from them, and need not be saved.
-// In a step that is skipped e_w is zero.
-// One invocation owns an element in all three buffers (see common.wgsl). Tensors that are not
-// perturbed are left out of the table.
+// Out of place: reads weight and grad, writes partner = w + e_w; does not write weight.
+// IN_PLACE: reads weight and grad, writes partner = w (the anchor) and weight = w + e_w. With master weights
+// w is read from these, and partner is not written.
+// In a skipped step e_w is zero.
+// One invocation owns an element in all buffers (see common.wgsl). The chunk table excludes tensors that are
+// not perturbed.
 
 override IN_PLACE: bool = false;
 
-// What every element of a step needs, read once.
+// Values that are the same for every element of a chunk.
 struct Scales {
     adaptive: bool,
     skipped: bool,
@@ -22,7 +22,7 @@ struct Scales {
 // frame
 fn climb_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     let w = load_original(chunk, i);
-    // Scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
+    // g is scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
     var e = scales.rho * (load_grad(chunk.grad + i) * scales.scale);
     if scales.adaptive {
         e *= w * w;

@@ -1,17 +1,17 @@
-// check: whether a gradient is finite, where no norm tells.
+// check: checks that a gradient is finite, in steps that do not compute its norm.
 //
 //     norms[MARK] = 1 if an element of grad is a NaN or an infinity
 //
 // Reads grad.
 
-// bad_gradient or bad_perturbed, as a place in Norms.
+// Index of bad_gradient or bad_perturbed in Norms.
 override MARK: u32 = 36u;
 
-// Norms, as an array: several invocations may write the same 1.
+// Norms as an array of atomics, because several invocations may write the flag.
 @group(1) @binding(5) var<storage, read_write> norms: array<atomic<u32>, 40>;
 
 // frame
-// The largest magnitude that one invocation sees of a chunk, as bits.
+// The largest magnitude among one invocation's elements of a chunk, as bits.
 fn largest_of(chunk: Chunk, len: u32, lane: u32) -> u32 {
     var largest = vec4<u32>();
     for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {

@@ -1,53 +1,52 @@
-// Put in front of every stage: how work is cut, who owns which element, and what is bound.
+// Included first in every stage: the division of work, the ownership of elements, and the bindings.
 //
-// A dispatch covers a table of chunks. A chunk is a contiguous range of one tensor, and one
-// workgroup owns it: invocation i handles the elements 4 i .. 4 i + 3 of the chunk, then those
-// 4 WORKGROUP further on, alone, in every buffer. No element is touched by two invocations, and
-// none outside a chunk is written.
+// A dispatch covers a table of chunks. A chunk is a contiguous range of one tensor and is processed by one
+// workgroup: invocation i owns the elements 4 i .. 4 i + 3 of the chunk, then those 4 WORKGROUP further on, in
+// every buffer. No two invocations access the same element, and no element outside a chunk is written.
 //
-// A frame is one buffer for each column. What stands between `// frame` and `// end frame` is
-// repeated for each frame of a dispatch, with bindings of its own; a line that ends in
-// `// each frame` is repeated with it, and only the frame that the chunk names sees elements
-// (src/layout/frames.rs). As they stand, the files are the shader of a single frame.
+// A frame is a set of buffers, one for each column. For a dispatch over several frames, src/layout/frames.rs
+// repeats the code between `// frame` and `// end frame` for each frame, with separate bindings. It also repeats
+// each line that ends in `// each frame`, with a length of 0 in every frame but the chunk's. Without these
+// changes the files are the shader for a single frame.
 
-// Chosen by the engine for the adapter; at least FIRST_LEVEL in norm.wgsl.
+// Set by the engine for the adapter; at least FIRST_LEVEL in norm.wgsl.
 override WORKGROUP: u32 = 256u;
 
 // One row of the chunk table. Offsets count elements from the start of the binding.
 struct Chunk {
     len: u32,
     frame: u32,
-    // Its place among all chunks of the step, in the order of the tensors.
+    // Index among all chunks of the phase, in the order of the tensors.
     index: u32,
     weight: u32,
-    // Where w is read from, if not from weight.
+    // Offset of w, if it is not read from weight.
     anchor: u32,
     grad: u32,
     grad_perturbed: u32,
-    // The second weight buffer of an ascent: receives w + e_w, or the anchor.
+    // Offset in the second weight buffer of an ascent, which receives w + e_w or the anchor.
     partner: u32,
     state_0: u32,
     state_1: u32,
     state_2: u32,
-    // Its tensor's place in the table of kinds.
+    // Row of the tensor in the table of kinds.
     kind: u32,
-    // Its first element's place among those of all tensors, each rounded up to whole vectors.
+    // Index of the first element among all tensors, each rounded up to whole vectors of four.
     position: u32,
 }
 
-// What one step finds out about its gradients: norm_finish and check write it.
+// Norms of a step's gradients, and whether the gradients are finite. Written by norm_finish and check.
 struct Norms {
-    // ||g||, what max_norm clips.
+    // ||g||, which max_norm clips.
     gradient: f32,
-    // What e_w is divided by: ||g||, or || |w| g || if adaptive.
+    // The norm that e_w is divided by: ||g||, or || |w| g || if adaptive.
     perturbation: f32,
     // ||g~||.
     perturbed: f32,
-    // What every gradient is multiplied by, set by the host: 1 / loss scale.
+    // 1 / loss scale, by which every gradient is multiplied. Set by the host.
     inv_scale: f32,
-    // What e_w is divided by in groups with a norm of their own.
+    // The norms that e_w is divided by in groups with a norm of their own.
     own: array<vec4<f32>, 8>,
-    // 1 if g, or g~, or its norm, has a NaN or an infinity; else 0.
+    // 1 if g (or g~ for bad_perturbed) or its norm is not finite, else 0.
     bad_gradient: f32,
     bad_perturbed: f32,
     padding_0: f32,
@@ -57,18 +56,18 @@ struct Norms {
 struct DispatchUniforms {
     chunk_count: u32,
     grid_width: u32,
-    // Of stochastic rounding (tensors_half.wgsl).
+    // Seed for stochastic rounding (tensors_half.wgsl).
     seed_0: u32,
     seed_1: u32,
 }
 
-// What the tensors of a kind share: parameter group, learning rate, count of steps.
+// Constants of a kind: the tensors with the same parameter group, learning rate and step count.
 struct KindUniforms {
     flags: u32,
-    // Place of the norm that e_w is divided by.
+    // Index in Norms of the norm that e_w is divided by.
     norm: u32,
     rho: f32,
-    // Of the division by the norm.
+    // Added to the norm before the division: the method's epsilon.
     guard: f32,
     // The blend of the two gradients (descent.wgsl).
     a: f32,
@@ -76,7 +75,7 @@ struct KindUniforms {
     sharpness: f32,
     max_norm: f32,
     max_norm_perturbed: f32,
-    // The rest is the base optimizer's (step.wgsl).
+    // Constants of the base optimizer (step.wgsl).
     lr: f32,
     decay: f32,
     weight_decay: f32,
@@ -94,11 +93,11 @@ const PERTURBED: u32 = 1u;
 const ADAPTIVE: u32 = 2u;
 const DEVICE_BLEND: u32 = 4u;
 const FIRST: u32 = 8u;
-// A step over gradients that are not finite is left out ...
+// A step with non-finite gradients is skipped.
 const SKIPS: u32 = 16u;
-// ... but taken by the base optimizer alone where only g~ is not.
+// If only g~ is not finite, the base optimizer steps on g instead.
 const FALLS_BACK: u32 = 32u;
-// a g + b (g~ - g), with a the sum of the blend's two weights.
+// The blend is a g + b (g~ - g), where a is the sum of the blend's two weights.
 const BY_DIFFERENCE: u32 = 64u;
 
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
@@ -106,34 +105,34 @@ const BY_DIFFERENCE: u32 = 64u;
 @group(1) @binding(1) var<uniform> step_norms: Norms;
 @group(1) @binding(3) var<uniform> kinds: array<KindUniforms, 64>;
 
-// A dispatch is two-dimensional, because one dimension ends at 65,535 workgroups.
+// A dispatch is two-dimensional, because one dimension is limited to 65,535 workgroups.
 fn chunk_index(workgroup: vec3<u32>) -> u32 {
     return workgroup.y * dispatch.grid_width + workgroup.x;
 }
 
-// Whether weights and states stay as they are. Told by numbers, not by NaNs: a compiler may take it
-// that there are none.
+// Whether the step is skipped, so that weights and states do not change. It compares finite flags, because a
+// shader compiler may assume that NaNs do not occur.
 fn is_skipped(kind: KindUniforms) -> bool {
     let fatal = step_norms.bad_perturbed != 0.0 && (kind.flags & FALLS_BACK) == 0u;
     return (kind.flags & SKIPS) != 0u && (step_norms.bad_gradient != 0.0 || fatal);
 }
 
-// An exponent of ones: what a magnitude is from on that is a NaN or an infinity. By bits, because a
-// compiler may take it that there are none.
+// The smallest magnitude, as bits, of an infinity or a NaN: all exponent bits are set. Bits are compared because
+// a shader compiler may assume that NaNs and infinities do not occur.
 const NOT_FINITE: u32 = 0xff000000u;
 
-// Magnitudes as bits, in their order: the sign shifted out.
+// Magnitudes as bits, which compare like the magnitudes. The sign is shifted out.
 fn magnitude(x: vec4<f32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(x) << vec4<u32>(1u);
 }
 
-// The first `count` of four elements. What lies past the end of a chunk is somebody else's.
+// The first `count` of four elements, and zeros. Elements after a chunk's end belong to another chunk.
 fn first(count: u32, x: vec4<f32>) -> vec4<f32> {
     return select(vec4<f32>(), x, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));
 }
 
-// A chunk's last elements, where its length is no multiple of four, are one invocation's: the next
-// one's in turn. They stand apart from the loops because a whole vector is stored at once.
+// Whether this invocation owns the chunk's tail, the elements after its last whole vector of four. The tail is
+// handled outside the loops, because the loops store whole vectors.
 fn owns_tail(len: u32, lane: u32) -> bool {
     return len % 4u != 0u && len / 4u % WORKGROUP == lane;
 }

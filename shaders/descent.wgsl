@@ -1,24 +1,23 @@
-// descent: restore w, blend the two gradients, and take the base optimizer's step.
+// descent: restores w, blends the two gradients and takes the base optimizer's step.
 //
-//     w   from the anchor if ANCHORED, otherwise from weight itself; never by subtraction. Master
-//         weights are an anchor, and take the new weights too.
+//     w   is read from the anchor if ANCHORED, otherwise from weight. It is never computed as
+//         (w + e_w) - e_w, which would round. Master weights are an anchor and are also updated.
 //     g   <- g  min(1, max_norm / (||g||  + 1e-6))
 //     g~  <- g~ min(1, max_norm_perturbed / (||g~|| + 1e-6))
 //     w   <- base_step(w, a g + b g~) - lr sharpness (g~ - g)
 //
-// Where the weights of g and g~ are of two signs or add up to 1, a g + b g~ is computed as
-// (a + b) g + b (g~ - g): the gradients are close to each other, their difference is exact or nearly so, and
-// the two products, which may be many times their sum, do not cancel. scales.a is then a + b.
+// If a and b have opposite signs or sum to 1, a g + b g~ is computed as (a + b) g + b (g~ - g). The products
+// a g and b g~ may then be much larger than their sum, so that their rounding errors would dominate it. The
+// gradients are close to each other, so g~ - g is exact or nearly so. scales.a is then a + b.
 //
-// ALONE: the base optimizer's step and nothing else, w <- base_step(w, g); there is no g~.
-// In a step that is skipped w alone is restored. In one that falls back g stands in for g~, which makes
-// it the base optimizer's.
-// Reads anchor, grad, grad_perturbed (unless ALONE); reads and writes weight and the states.
+// ALONE: takes the base optimizer's step only, w <- base_step(w, g), without g~.
+// A skipped step only restores w. A step that falls back uses g as g~, which gives the base optimizer's step.
+// Reads anchor, grad and grad_perturbed (unless ALONE); reads and writes weight and the states.
 // One invocation owns an element in all buffers (see common.wgsl).
 
 override ALONE: bool = false;
 
-// What every element of a step needs, read once.
+// Values that are the same for every element of a chunk.
 struct Scales {
     kind: KindUniforms,
     a: f32,

@@ -1,15 +1,15 @@
-// lean_ascent: climb, and take the base optimizer's step already, so that g may be freed before the
-// second pass. For the decoupled form, whose base step knows nothing of g~.
+// lean_ascent: writes w + e_w and takes the base optimizer's step, so that g can be freed before the second
+// pass. It requires the decoupled form, whose base step does not use g~.
 //
-//     partner  w + e_w, if perturbed                     e_w as in ascent.wgsl, from the unclipped g
-//     weight   base_step(w, g) + lr sharpness g          g clipped as in descent.wgsl
+//     partner  <- w + e_w, if perturbed                  e_w as in ascent.wgsl, from the unclipped g
+//     weight   <- base_step(w, g) + lr sharpness g       g clipped as in descent.wgsl
 //
-// lean_descent.wgsl subtracts lr sharpness g~. In a step that is skipped both are w.
-// Reads w from the anchor if ANCHORED, otherwise from weight itself; reads grad, writes partner, reads
-// and writes the states.
+// lean_descent.wgsl subtracts lr sharpness g~. In a skipped step both results are w.
+// Reads w from the anchor if ANCHORED, otherwise from weight; reads grad; writes weight and partner; reads and
+// writes the states.
 // One invocation owns an element in all buffers (see common.wgsl).
 
-// What every element of a step needs, read once.
+// Values that are the same for every element of a chunk.
 struct Scales {
     kind: KindUniforms,
     perturbed: bool,

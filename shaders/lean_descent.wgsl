@@ -1,10 +1,10 @@
-// lean_descent: what is left of a step after lean_ascent.wgsl.
+// lean_descent: takes the sharpness step that completes lean_ascent.wgsl.
 //
 //     weight   <- weight - lr sharpness g~               g~ clipped as in descent.wgsl
 //
-// Where g was not finite and the step is skipped, weight is w already. Where g~ is not, w is gone: if
-// ANCHORED, weight becomes the anchor's, what the second pass ran on.
-// Reads grad_perturbed; reads and writes weight; reads anchor in that case alone.
+// If the step was skipped because g is not finite, weight already holds w. If g~ is not finite, w has been
+// overwritten: if ANCHORED, the anchor, which holds the weights of the second pass, is copied to weight.
+// Reads grad_perturbed; reads and writes weight; reads anchor only in that case.
 // One invocation owns an element in all buffers (see common.wgsl).
 
 // frame

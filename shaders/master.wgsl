@@ -1,5 +1,5 @@
-// Master weights of tensors in half precision, f32, in the anchor's column: behind tensors_half.wgsl. Steps
-// go from master weights to master weights, and weight is their copy, rounded.
+// f32 master weights of tensors in half precision, in the anchor's column. Included after tensors_half.wgsl.
+// Steps read and update the master weights, and write a rounded copy to weight.
 
 const MASTER: bool = true;
 
@@ -10,7 +10,7 @@ fn load_anchor(i: u32) -> vec4<f32> {
     return anchor[i / 4u];
 }
 
-// Four elements of w, before anything moves it.
+// Four elements of the unperturbed w.
 fn load_original(chunk: Chunk, i: u32) -> vec4<f32> {
     return load_anchor(chunk.anchor + i);
 }

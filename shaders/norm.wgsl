@@ -2,25 +2,26 @@
 //
 //     norm         partials[..] = sums of squares over a chunk
 //     norm_finish  norms[slots] = inv_scale sqrt(sum of all partials)
-//                  norms[mark]  = 1 if that is not finite
+//                  norms[mark]  = 1 if the sum is not finite
 //
-// of g if PLAIN, of what the perturbation scales if SCALED: |w| g where it is adaptive, g where it is
-// not, nothing where there is none. Of both in one reading if both are set, and then a plain and a
-// scaled partial stand side by side. Reads weight (where adaptive) and grad, writes partials.
+// PLAIN takes the norm of g. SCALED takes the norm that divides the perturbation: of |w| g for adaptive tensors,
+// of g for the other perturbed tensors, without those that are not perturbed. If both are set, both norms are
+// computed in one pass, and each plain partial is followed by its scaled partial. Reads weight (where adaptive)
+// and grad, writes partials.
 //
-// The chunks come scope by scope: norm_finish adds up a stretch of the partials for each norm that
-// perturbations are divided by, and all of them for the norm of g.
+// Chunks are ordered by scope. norm_finish adds a contiguous range of the partials for each norm that divides
+// perturbations, and all partials for the norm of g.
 //
-// Every sum runs in a fixed order, so the norm is the same bits every time.
+// Every sum has a fixed order, so the norm is reproducible bit for bit.
 //
-// A chunk has one partial, summed over its workgroup; or, if BY_LANE, one for each invocation,
-// which spares adapters that pay for barriers.
+// A chunk has one partial, summed over its workgroup. If BY_LANE, it has one for each invocation, which avoids
+// barriers on adapters where these are slow.
 //
-// A square leaves the range of f32 for magnitudes above 1e19 or below 1e-19. Where a plain sum of
-// squares is not safely inside, it is taken again after J. L. Blue (ACM TOMS 4, 1978): large,
-// middling and small magnitudes are summed apart, the outer two scaled by powers of two, so that
-// gradients from 1e-37 to 1e+37, and 2^33 of them, give the right norm. A norm beyond f32 is infinity, and
-// nothing is perturbed by it: g / infinity is 0.
+// A square leaves the range of f32 for magnitudes above 1e19 or below 1e-19. If a plain sum of squares is close
+// to these limits, it is computed again by the method of J. L. Blue (ACM TOMS 4, 1978): large, middling and small
+// magnitudes are summed separately, and the large and small ones are scaled by powers of two. The norm is then
+// correct for magnitudes from 1e-37 to 1e+37 and up to 2^33 elements. A norm beyond the range of f32 becomes
+// infinity, and the perturbation zero, because g / infinity is 0.
 
 override PLAIN: bool = true;
 override SCALED: bool = false;
@@ -30,27 +31,27 @@ struct NormFinishUniforms {
     partial_count: u32,
     // Bit i set: write the norm of g to field i of Norms.
     slots_plain: u32,
-    // bad_gradient or bad_perturbed, as a place in Norms.
+    // Index of bad_gradient or bad_perturbed in Norms.
     mark: u32,
     padding: u32,
-    // Where the partials of each scope end.
+    // End of each scope's partials.
     ends: array<vec4<u32>, 8>,
 }
 
 @group(0) @binding(9) var<storage, read_write> partials: array<vec4<f32>>;
 @group(1) @binding(4) var<uniform> norm_finish_uniforms: NormFinishUniforms;
-// Norms, as an array: several workgroups may write the same mark.
+// Norms as an array of atomics, because several workgroups may write the same flag.
 @group(1) @binding(5) var<storage, read_write> norms: array<atomic<u32>, 40>;
 
 const LARGE: f32 = 0x1p+47f;
 const LARGE_SCALE: f32 = 0x1p-85f;
 const SMALL: f32 = 0x1p-58f;
 const SMALL_SCALE: f32 = 0x1p+70f;
-// A plain sum between these has neither overflowed nor lost anything that counts.
+// A plain sum between these bounds has neither overflowed nor lost a significant part to underflow.
 const SAFE_BELOW: f32 = 0x1p-80f;
 const SAFE_ABOVE: f32 = 0x1p+90f;
 
-// Squares of four elements, apart by magnitude; the outer two scaled.
+// Sums of squares, separated by magnitude; those of large and small magnitudes are scaled.
 struct Squares {
     large: vec4<f32>,
     middling: vec4<f32>,
@@ -82,7 +83,7 @@ fn joined(sums: Squares) -> vec4<f32> {
     return vec4<f32>(total(sums.large), total(sums.middling), total(sums.small), 0.0);
 }
 
-// Whether a plain sum left the range, or may have lost its smallest parts.
+// Whether a plain sum may have overflowed or underflowed. `bits` is the bitwise or of all elements.
 fn unsafe_sum(sum: f32, bits: vec4<u32>) -> bool {
     return sum > SAFE_ABOVE || (sum < SAFE_BELOW && any((bits << vec4<u32>(1u)) != vec4<u32>()));
 }
@@ -93,8 +94,8 @@ struct Sums {
     scaled: vec4<f32>,
 }
 
-// Plain sums, and the bits that occur in what was squared: cheaper than the largest magnitude, and
-// enough to tell whether all of it was zero.
+// Plain sums of squares, and the bitwise or of the elements. The latter shows whether all elements are zero,
+// and is cheaper than the largest magnitude.
 struct Plain {
     plain: vec4<f32>,
     bits_plain: vec4<u32>,
@@ -103,12 +104,12 @@ struct Plain {
 }
 
 // frame
-// Elements of a chunk from element i on; `count` of four are the chunk's.
+// Four elements of a chunk from element i on, of which the first `count` belong to the chunk; zeros after these.
 fn grad_at(chunk: Chunk, i: u32, count: u32) -> vec4<f32> {
     return first(count, load_grad(chunk.grad + i));
 }
 
-// |w| g, but for its sign; or g.
+// w g if adaptive, else g. The sign of w does not matter for the square.
 fn scaled_at(chunk: Chunk, i: u32, count: u32, g: vec4<f32>, adaptive: bool) -> vec4<f32> {
     if adaptive {
         return first(count, load_original(chunk, i)) * g;
@@ -131,7 +132,7 @@ fn add_at(chunk: Chunk, i: u32, count: u32, adaptive: bool, to: Plain) -> Plain 
     return sums;
 }
 
-// What one invocation sees of a chunk.
+// Sums over one invocation's elements of a chunk.
 fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
     var found = Plain();
     var i = 4u * lane;
@@ -157,7 +158,8 @@ fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
     if unsafe_plain || unsafe_scaled {
         var plain = Squares();
         var scaled = Squares();
-        // One loop for both: the rounds of an invocation are limited (MOST_ROUNDS in src/engine/tuning.rs).
+        // One loop for both sums: an invocation's loop iterations are limited (MAX_LOOP_ITERATIONS in
+        // src/engine/tuning.rs).
         for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
             let g = grad_at(chunk, i, len - i);
             if PLAIN {
@@ -178,11 +180,11 @@ fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
 }
 // end frame
 
-// Each part is rooted before it is brought back to scale, and the three are joined by ratios: a
-// chain of two scalings could be folded by a driver into one constant outside the range of f32.
+// The root of the three sums. Each sum's root is taken before it is unscaled, and the three are combined by
+// their ratios, because a driver could fold two consecutive scalings into one constant outside the range of f32.
 fn root(sum: vec4<f32>) -> f32 {
     if any(magnitude(vec4<f32>(sum.xyz, 0.0)) > vec4<u32>(NOT_FINITE)) {
-        // A NaN, which max below may pass over.
+        // A NaN, which max below may ignore.
         return (sum.x + sum.y) + sum.z;
     }
     let large = sqrt(sum.x) / LARGE_SCALE;
@@ -190,7 +192,7 @@ fn root(sum: vec4<f32>) -> f32 {
     let small = sqrt(sum.z) / SMALL_SCALE;
     let largest = max(large, max(middling, small));
     if largest == 0.0 || magnitude(vec4<f32>(largest)).x >= NOT_FINITE {
-        // Nothing to divide by; infinity over infinity would be a NaN.
+        // The ratios below would be NaN: 0 / 0, or infinity / infinity.
         return largest;
     }
     let ratios = vec3<f32>(large, middling, small) / largest;
@@ -201,8 +203,8 @@ const FIRST_LEVEL: u32 = 8u;
 var<workgroup> lane_sums: array<vec4<f32>, WORKGROUP>;
 var<workgroup> level_sums: array<vec4<f32>, FIRST_LEVEL>;
 
-// Two levels in place of a tree of eight: barriers cost more than the short serial sums. The
-// result is valid in invocation 0 alone.
+// The sum over a workgroup, valid in invocation 0. It has two levels instead of a binary tree of eight, because
+// barriers cost more than the short serial sums.
 fn workgroup_sum(lane: u32, value: vec4<f32>) -> vec4<f32> {
     lane_sums[lane] = value;
     workgroupBarrier();
@@ -220,12 +222,12 @@ fn workgroup_sum(lane: u32, value: vec4<f32>) -> vec4<f32> {
             total += level_sums[i];
         }
     }
-    // Before the next sum writes lane_sums again.
+    // The next call writes lane_sums again.
     workgroupBarrier();
     return total;
 }
 
-// How many partials stand between those of two chunks.
+// Distance between consecutive partials of one norm.
 fn stride() -> u32 {
     return select(1u, 2u, PLAIN && SCALED);
 }
@@ -246,13 +248,14 @@ fn norm(
     var sums = Sums();
     sums = add_sums(sums, sum_of(chunk, chunk.len, lane, adaptive)); // each frame
 
-    // In the order of the tensors, wherever they lie: the finish then sums in that order too.
+    // Partials are in the order of the tensors, independent of their buffers, so that norm_finish adds them in
+    // the same order.
     var place = chunk.index;
     var writes = is_chunk;
     if BY_LANE {
         place = place * WORKGROUP + lane;
     } else {
-        // Outside of any branch: a barrier must be reached by the whole workgroup.
+        // In uniform control flow, because the whole workgroup must reach the barriers.
         if PLAIN {
             sums.plain = workgroup_sum(lane, sums.plain);
         }
@@ -277,11 +280,11 @@ fn add_sums(a: Sums, b: Sums) -> Sums {
     return Sums(a.plain + b.plain, a.scaled + b.scaled);
 }
 
-// Partials that an invocation adds up before it adds them to the rest: rounding errors grow with the
-// length of a chain, and of 2^30 elements there may be 2^21 partials.
+// Partials that an invocation adds before it adds their sum to the total. Rounding errors grow with the length
+// of a chain of additions, and 2^30 elements may have 2^21 partials.
 const LINK: u32 = 128u;
 
-// The sum of every stride-th partial of a stretch, valid in invocation 0.
+// The sum of the partials from start to end of one norm (offset 0 or 1), valid in invocation 0.
 fn stretch_sum(lane: u32, start: u32, end: u32, offset: u32) -> vec4<f32> {
     var sum = vec4<f32>();
     var i = start + lane;
@@ -304,14 +307,14 @@ const INV_SCALE: u32 = 3u;
 
 fn finished(sum: vec4<f32>) -> f32 {
     let norm = root(sum);
-    // Inputs of whatever magnitude give finite sums: one that is not saw a NaN or an infinity.
+    // Finite inputs give finite sums, so a sum that is not finite has a NaN or an infinity among its inputs.
     if any(magnitude(vec4<f32>(sum.xyz, norm)) >= vec4<u32>(NOT_FINITE)) {
         atomicStore(&norms[norm_finish_uniforms.mark], bitcast<u32>(1.0));
     }
     return bitcast<f32>(atomicLoad(&norms[INV_SCALE])) * norm;
 }
 
-// Workgroup k finishes the norm of scope k; the first one also that of g.
+// Workgroup k computes the norm of scope k; workgroup 0 also computes the norm of g.
 @compute @workgroup_size(WORKGROUP)
 fn norm_finish(
     @builtin(workgroup_id) workgroup: vec3<u32>,

@@ -1,5 +1,5 @@
-// How the perturbation scales with the weights: 0 not at all, 1 by w^2, 2 as each kind says. By kind
-// alone can a tensor be unperturbed.
+// How the perturbation scales with the weights: 0 not scaled, 1 by w^2, 2 set by each kind's flags. Only with 2
+// can there be tensors that are not perturbed.
 override SCALING: u32 = 0u;
 
 fn is_adaptive(kind: KindUniforms) -> bool {
@@ -18,7 +18,7 @@ fn perturbation_norm(kind: KindUniforms) -> f32 {
     return step_norms.own[own / 4u][own % 4u];
 }
 
-// What brings a gradient to the length of e_w over rho.
+// The factor that scales a gradient to e_w / rho.
 fn perturbation_scale(kind: KindUniforms) -> f32 {
     return step_norms.inv_scale / (perturbation_norm(kind) + kind.guard);
 }

@@ -1,5 +1,5 @@
-// States of tensors whose chunks start on multiples of four elements: f32 as vectors of four, whatever
-// the tensors are.
+// States of tensors whose chunks start on multiples of four elements, as vectors of four f32. States are f32
+// also if the tensors are in half precision.
 
 // frame
 @group(0) @binding(6) var<storage, read_write> state_0: array<vec4<f32>>;
@@ -18,7 +18,7 @@ fn load_state_2(i: u32) -> vec4<f32> {
     return state_2[i / 4u];
 }
 
-// The first `count` of four elements, to element i on.
+// Stores the first `count` of four elements from element i on.
 fn store_state_0(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
         state_0[i / 4u] = value;

@@ -1,11 +1,11 @@
-// What descent.wgsl, lean_ascent.wgsl and lean_descent.wgsl share: a step's constants, clipping, and
-// the base optimizer's step:
+// Shared by descent.wgsl, lean_ascent.wgsl and lean_descent.wgsl: the blend, clipping and the base optimizer's
+// step:
 //
 //     d   = h + weight_decay w                                         the L2 term of SGD and Adam
 //     m   = keep_1 m + add_1 d                                         STATES >= 1
 //     u   = mix_m m + mix_d d                                          (u = d without states)
 //     v   = keep_2 v + add_2 d^2,  u <- u / (sqrt(v inverse_bias_2) + epsilon)     STATES >= 2
-//     x   = max(x, v), taking v's place under the root                 STATES == 3: AMSGrad
+//     x   = max(x, v), used under the root instead of v                STATES == 3: AMSGrad
 //     w   <- decay w - lr u
 //
 //                     keep_1    add_1            mix_m          mix_d          decay
@@ -15,11 +15,11 @@
 //     Adam            beta_1    1 - beta_1       1/(1-beta_1^t) 0              1
 //     AdamW           beta_1    1 - beta_1       1/(1-beta_1^t) 0              1 - lr weight_decay
 //
-// In the first step the state's old content is ignored (it may be uninitialised memory); SGD's
-// momentum then starts at d undampened: the host sets add_1 = 1.
+// The first step ignores the states' old content, which may be uninitialised memory. SGD's momentum then starts
+// at d without dampening: the host sets add_1 = 1.
 
 override STATES: u32 = 0u;
-// Whether the anchor has weights to go by.
+// Whether w, or the weights to restore, are read from the anchor.
 override ANCHORED: bool = false;
 
 struct BlendUniforms {
@@ -31,7 +31,7 @@ struct BlendUniforms {
 
 @group(1) @binding(2) var<uniform> blend: BlendUniforms;
 
-// A blend in the form that the descent computes it in: a g + b g~, or a g + b (g~ - g) if by_difference.
+// A blend as the descent computes it: a g + b g~, or a g + b (g~ - g) if by_difference.
 struct BlendForm {
     a: f32,
     b: f32,
@@ -39,7 +39,8 @@ struct BlendForm {
     by_difference: bool,
 }
 
-// The kind's own blend, whose form the host chose (Blend::form), unless the device chooses one for all.
+// The blend of the device buffer if there is one, else the kind's blend, for which the host has set BY_DIFFERENCE
+// (Blend::by_difference).
 fn blend_of(kind: KindUniforms) -> BlendForm {
     if (kind.flags & DEVICE_BLEND) == 0u {
         let by_difference = (kind.flags & BY_DIFFERENCE) != 0u;
@@ -51,21 +52,21 @@ fn blend_of(kind: KindUniforms) -> BlendForm {
     return BlendForm(select(blend.a, sum, by_difference), blend.b, blend.sharpness, by_difference);
 }
 
-// PyTorch's guard in clip_grad_norm_.
+// Added to the norm, as in PyTorch's clip_grad_norm_.
 const CLIP_EPSILON: f32 = 1e-6;
 
-// A max_norm of this clips nothing, not even a gradient whose norm is infinite.
+// f32::MAX. This max_norm turns clipping off, also for a gradient whose norm is infinite.
 const UNCLIPPED: f32 = 0x1.fffffep+127f;
 
-// What a gradient of this norm is multiplied by.
+// The factor that unscales and clips a gradient of this norm.
 fn clip(norm: f32, max_norm: f32) -> f32 {
     let factor = min(1.0, max_norm / (norm + CLIP_EPSILON));
     return step_norms.inv_scale * select(factor, 1.0, max_norm >= UNCLIPPED);
 }
 
 // frame
-// The stepped weights of four elements from element i of a chunk on; the states are stepped in
-// their buffers.
+// Returns the new weights of four elements from element i of a chunk on, and updates the states in their
+// buffers.
 fn base_step(
     constants: KindUniforms,
     chunk: Chunk,
@@ -98,7 +99,7 @@ fn base_step(
     return constants.decay * w - constants.lr * u;
 }
 
-// Puts the anchor's weights in place, if there are any.
+// Copies the anchor to weight if ANCHORED.
 fn restore(chunk: Chunk, len: u32, lane: u32) {
     if !ANCHORED {
         return;

@@ -1,20 +1,20 @@
-// Tensors in half precision, f16 or bf16, two elements a word: all arithmetic is in f32, and so are the
-// states. Chunks start on multiples of four elements, and a tensor owns its last vector whole, so
-// that there is no narrow form of this file. What lies in that vector past the tensor's end stays.
+// Tensors in half precision, f16 or bf16, two elements in each word. All arithmetic is in f32, and the states
+// are f32. Chunks start on multiples of four elements, and no other tensor shares a tensor's last vector, so
+// there is no narrow version of this file. Bits of that vector after the tensor's end are preserved.
 //
-// Halves are taken apart and put together by their bits: WGSL leaves open how its built-ins round and
-// what they make of subnormals, and gradients in f16 are often subnormal.
+// Half floats are converted by bit operations, because WGSL does not specify how its built-ins round and
+// whether they flush subnormals, and f16 gradients are often subnormal.
 
-// f16 if not.
+// bf16 instead of f16.
 override BF16: bool = false;
-// w + e_w is rounded to one of its two neighbours by chance, the nearer the likelier. To the nearest it
-// would be w again wherever e_w is less than half of a last place.
+// Round w + e_w stochastically: to one of its two neighbours, with a probability that falls with the distance.
+// Rounding to nearest would give w if e_w is less than half a unit in the last place.
 override STOCHASTIC: bool = false;
 
-// Everything but the sign.
+// All bits except the sign.
 const MAGNITUDE: u32 = 0x7fffffffu;
 const INFINITY: u32 = 0x7f800000u;
-// From the exponents of f32 to those of f16, in place.
+// Difference between the exponent biases of f32 and f16, in the position of f32's exponent.
 const REBIAS: u32 = 0x38000000u;
 
 fn from_f16(halves: vec4<u32>) -> vec4<f32> {
@@ -26,35 +26,36 @@ fn from_f16(halves: vec4<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(bits | ((halves & vec4<u32>(0x8000u)) << vec4<u32>(16u)));
 }
 
-// Drops the last `shift` bits: by chance, or to the nearest, ties to even.
-fn cut(x: vec4<u32>, shift: vec4<u32>, noise: vec4<u32>, by_chance: bool) -> vec4<u32> {
+// Drops the last `shift` bits, rounding stochastically or to nearest, ties to even.
+fn cut(x: vec4<u32>, shift: vec4<u32>, noise: vec4<u32>, stochastic: bool) -> vec4<u32> {
     let one = vec4<u32>(1u);
     let below_half = (one << (shift - one)) - one;
     let nearest = below_half + ((x >> shift) & one);
-    let chance = noise & ((one << shift) - one);
-    return (x + select(nearest, chance, by_chance)) >> shift;
+    let random = noise & ((one << shift) - one);
+    return (x + select(nearest, random, stochastic)) >> shift;
 }
 
-fn to_f16(x: vec4<f32>, noise: vec4<u32>, by_chance: bool) -> vec4<u32> {
+fn to_f16(x: vec4<f32>, noise: vec4<u32>, stochastic: bool) -> vec4<u32> {
     let bits = bitcast<vec4<u32>>(x);
     let magnitude = bits & vec4<u32>(MAGNITUDE);
     let exponent = magnitude >> vec4<u32>(23u);
-    // Below 2^-14 a half has no leading one of its own, and ends at 2^-24 whatever the exponent.
+    // Below 2^-14 an f16 is subnormal: it has no implicit leading one, and its last bit is 2^-24.
     let subnormal = exponent < vec4<u32>(113u);
     let significand = (magnitude & vec4<u32>(0x7fffffu)) | vec4<u32>(0x800000u);
     var whole = select(magnitude - REBIAS, significand, subnormal);
-    // A chance of less than 2^-7 of the smallest half: none.
+    // Below 2^-32 the result is zero, also if rounded stochastically: a shift has at most 31 bits, and the
+    // probability of rounding up would be less than 2^-8.
     whole = select(whole, vec4<u32>(), exponent < vec4<u32>(95u));
     let shift = select(vec4<u32>(13u), min(126u - exponent, vec4<u32>(31u)), subnormal);
-    let rounded = min(cut(whole, shift, noise, by_chance), vec4<u32>(0x7c00u));
+    let rounded = min(cut(whole, shift, noise, stochastic), vec4<u32>(0x7c00u));
     let halves = select(rounded, vec4<u32>(0x7e00u), magnitude > vec4<u32>(INFINITY));
     return halves | ((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u));
 }
 
-fn to_bf16(x: vec4<f32>, noise: vec4<u32>, by_chance: bool) -> vec4<u32> {
+fn to_bf16(x: vec4<f32>, noise: vec4<u32>, stochastic: bool) -> vec4<u32> {
     let bits = bitcast<vec4<u32>>(x);
     let magnitude = bits & vec4<u32>(MAGNITUDE);
-    let rounded = cut(magnitude, vec4<u32>(16u), noise, by_chance);
+    let rounded = cut(magnitude, vec4<u32>(16u), noise, stochastic);
     let halves = select(rounded, vec4<u32>(0x7fc0u), magnitude > vec4<u32>(INFINITY));
     return halves | ((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u));
 }
@@ -66,11 +67,11 @@ fn widened(halves: vec4<u32>) -> vec4<f32> {
     return from_f16(halves);
 }
 
-fn narrowed(x: vec4<f32>, noise: vec4<u32>, by_chance: bool) -> vec4<u32> {
+fn narrowed(x: vec4<f32>, noise: vec4<u32>, stochastic: bool) -> vec4<u32> {
     if BF16 {
-        return to_bf16(x, noise, by_chance);
+        return to_bf16(x, noise, stochastic);
     }
-    return to_f16(x, noise, by_chance);
+    return to_f16(x, noise, stochastic);
 }
 
 fn unpacked(words: vec2<u32>) -> vec4<f32> {
@@ -79,7 +80,7 @@ fn unpacked(words: vec2<u32>) -> vec4<f32> {
     return widened(vec4<u32>(low.x, high.x, low.y, high.y));
 }
 
-// The first `count` elements from `value`, to the nearest; the others as they are in `old`.
+// Packs the first `count` elements of `value`, rounded to nearest, and keeps the bits of the others from `old`.
 fn packed(value: vec4<f32>, count: u32, old: vec2<u32>) -> vec2<u32> {
     let halves = narrowed(value, vec4<u32>(), false);
     let words = halves.xz | (halves.yw << vec2<u32>(16u));
@@ -88,7 +89,7 @@ fn packed(value: vec4<f32>, count: u32, old: vec2<u32>) -> vec2<u32> {
     return (words & owned) | (old & ~owned);
 }
 
-// Random bits from a counter and a seed: pcg4d of M. Jarzynski and M. Olano, Hash Functions for GPU
+// Random bits from a counter and the seed: pcg4d of M. Jarzynski and M. Olano, Hash Functions for GPU
 // Rendering (JCGT 9(3), 2020).
 fn noise_of(counter: u32) -> vec4<u32> {
     var v = vec4<u32>(counter, dispatch.seed_0, dispatch.seed_1, 0u);
@@ -105,7 +106,7 @@ fn noise_of(counter: u32) -> vec4<u32> {
     return v;
 }
 
-// Halves, by chance; `at` is the first element's place among those of all tensors.
+// Rounds to half precision if STOCHASTIC. `at` is the index of the first element among all tensors.
 fn dithered(x: vec4<f32>, at: u32) -> vec4<f32> {
     if !STOCHASTIC {
         return x;
@@ -119,7 +120,7 @@ fn dithered(x: vec4<f32>, at: u32) -> vec4<f32> {
 @group(0) @binding(4) var<storage, read_write> grad_perturbed: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read_write> partner: array<vec2<u32>>;
 
-// Four elements from element i on; what lies past the end of a chunk is the caller's to ignore.
+// Four elements from element i on. The caller must ignore those after the end of the chunk.
 fn load_weight(i: u32) -> vec4<f32> {
     return unpacked(weight[i / 4u]);
 }
@@ -136,7 +137,7 @@ fn load_partner(i: u32) -> vec4<f32> {
     return unpacked(partner[i / 4u]);
 }
 
-// The first `count` of four elements, to element i on.
+// Stores the first `count` of four elements from element i on.
 fn store_weight(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
         weight[i / 4u] = packed(value, 4u, vec2<u32>());

@@ -1,6 +1,6 @@
-// Tensors whose chunks start anywhere, element by element: tensors_wide.wgsl for the rest.
+// Tensors whose chunks start at any element, accessed element by element; the others use tensors_wide.wgsl.
 //
-// Bound read_write for the reason given there.
+// The buffers are bound read_write for the reason given there.
 
 // frame
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;
@@ -12,7 +12,7 @@
 @group(0) @binding(7) var<storage, read_write> state_1: array<f32>;
 @group(0) @binding(8) var<storage, read_write> state_2: array<f32>;
 
-// Four elements from element i on; what lies past the end of a chunk is the caller's to ignore.
+// Four elements from element i on. The caller must ignore those after the end of the chunk.
 fn load_weight(i: u32) -> vec4<f32> {
     return vec4<f32>(weight[i], weight[i + 1u], weight[i + 2u], weight[i + 3u]);
 }
@@ -45,8 +45,8 @@ fn load_state_2(i: u32) -> vec4<f32> {
     return vec4<f32>(state_2[i], state_2[i + 1u], state_2[i + 2u], state_2[i + 3u]);
 }
 
-// The first `count` of four elements, at least one, to element i on. Written out: a loop here would be
-// counted with the loop around it (MOST_ROUNDS in src/engine/tuning.rs).
+// Stores the first `count` of four elements, at least one, from element i on. Unrolled, because a loop here would
+// add to the caller's loop iterations, which are limited (MAX_LOOP_ITERATIONS in src/engine/tuning.rs).
 fn store_weight(i: u32, value: vec4<f32>, count: u32) {
     weight[i] = value.x;
     if count > 1u {
@@ -113,7 +113,7 @@ fn store_state_2(i: u32, value: vec4<f32>, count: u32) {
 }
 // end frame
 
-// f32 has room for w + e_w.
+// In f32 w + e_w is not rounded again.
 fn dithered(x: vec4<f32>, at: u32) -> vec4<f32> {
     return x;
 }

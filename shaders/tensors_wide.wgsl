@@ -3,9 +3,9 @@
 // Tensor buffers are bound read_write even where a stage only reads them: allocators place many
 // tensors in one buffer, and a buffer bound both read and read_write in one dispatch is an error.
 //
-// The last elements of a tensor may share a vector with the next tensor. They are written one by
-// one; and the next tensor, which then starts inside a vector, goes through tensors_narrow.wgsl in
-// a dispatch of its own, so that no two invocations of one dispatch ever touch one vector.
+// The last elements of a tensor may share a vector with the next tensor. They are written one by one. The next
+// tensor, which then starts inside a vector, uses tensors_narrow.wgsl in a separate dispatch, so that no two
+// invocations of one dispatch access the same vector.
 
 // frame
 @group(0) @binding(1) var<storage, read_write> weight: array<vec4<f32>>;
@@ -14,7 +14,7 @@
 @group(0) @binding(4) var<storage, read_write> grad_perturbed: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> partner: array<vec4<f32>>;
 
-// Four elements from element i on; what lies past the end of a chunk is the caller's to ignore.
+// Four elements from element i on. The caller must ignore those after the end of the chunk.
 fn load_weight(i: u32) -> vec4<f32> {
     return weight[i / 4u];
 }
@@ -35,7 +35,7 @@ fn load_partner(i: u32) -> vec4<f32> {
     return partner[i / 4u];
 }
 
-// The first `count` of four elements, to element i on.
+// Stores the first `count` of four elements from element i on.
 fn store_weight(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
         weight[i / 4u] = value;
@@ -65,7 +65,7 @@ fn store_partner(i: u32, value: vec4<f32>, count: u32) {
 }
 // end frame
 
-// f32 has room for w + e_w.
+// In f32 w + e_w is not rounded again.
 fn dithered(x: vec4<f32>, at: u32) -> vec4<f32> {
     return x;
 }

@@ -2,9 +2,8 @@
 //!
 //! WSAM (Yue et al., KDD 2023, <https://arxiv.org/abs/2305.15817>) minimises
 //! `L(w) + alpha * (max L(w + e) - L(w))`, the loss plus a weighted sharpness. One step is an
-//! *ascent* to `w + e_w`, a second gradient there, and a *descent* by a base optimizer. Every room
-//! of this crate (kernels, tensor operations, oracle) reads its constants from
-//! [`Hyperparameters`].
+//! *ascent* to `w + e_w`, a second gradient there, and a *descent* by a base optimizer. The kernels,
+//! the tensor operations and the oracle all take their constants from [`Hyperparameters`].
 
 mod group;
 mod non_finite;
@@ -12,28 +11,28 @@ mod non_finite;
 pub use group::{Group, InGroup, MAX_OWN_NORMS, NormScope};
 pub use non_finite::{NonFinite, Outcome};
 
-/// One hyperparameter is outside its domain.
+/// Error for a hyperparameter outside its domain.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{name} is {value}, but it must be {expected}")]
 pub struct InvalidHyperparameter {
-    /// The hyperparameter's name, as written in the configuration.
+    /// Name of the hyperparameter, as in the configuration.
     pub name: &'static str,
-    /// The value that was given.
+    /// The value given.
     pub value: f64,
-    /// The domain, in words that follow "must be".
+    /// The domain, phrased to follow "must be".
     pub expected: &'static str,
 }
 
 /// Classical momentum of SGD, as in PyTorch and Burn: `m <- momentum * m + (1 - dampening) * h`.
 ///
-/// The first step sets `m <- h`, undampened.
+/// The first step sets `m <- h`, without dampening.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Momentum {
     /// Decay of the momentum buffer, in `[0, 1)`.
     pub momentum: f64,
-    /// Share of the gradient that is held back, in `[0, 1]`.
+    /// Dampening of the gradient, in `[0, 1]`.
     pub dampening: f64,
-    /// Nesterov momentum: the update is `h + momentum * m` in place of `m`.
+    /// Nesterov momentum: the update is `h + momentum * m` instead of `m`.
     pub nesterov: bool,
 }
 
@@ -44,11 +43,11 @@ pub struct Moments {
     pub beta_1: f64,
     /// Decay of the second moment, in `[0, 1)`.
     pub beta_2: f64,
-    /// Added to the root of the corrected second moment.
+    /// Added to the square root of the bias-corrected second moment.
     pub epsilon: f64,
-    /// Weight decay: an L2 term in the gradient for Adam, a decay of the weight for AdamW.
+    /// Weight decay: an L2 term in the gradient for Adam, decoupled for AdamW.
     pub weight_decay: f64,
-    /// AMSGrad: divide by the largest second moment seen (Reddi et al. 2018).
+    /// AMSGrad: divide by the largest second moment so far (Reddi et al. 2018).
     pub amsgrad: bool,
 }
 
@@ -69,9 +68,9 @@ pub enum Base {
 }
 
 impl Base {
-    /// Names of the state tensors a parameter carries, in the order every API of this crate uses.
+    /// Returns the names of a parameter's state tensors, in the order that every API of this crate uses.
     ///
-    /// The names are PyTorch's; each tensor has the shape of its parameter.
+    /// The names are PyTorch's. Each tensor has the shape of its parameter.
     pub fn state_names(&self) -> &'static [&'static str] {
         match self {
             Base::Sgd { momentum: None, .. } => &[],
@@ -83,7 +82,7 @@ impl Base {
         }
     }
 
-    /// Name of the optimizer, for reports.
+    /// Returns the name of the optimizer, for reports.
     pub fn name(&self) -> &'static str {
         match self {
             Base::Sgd { .. } => "SGD",
@@ -96,10 +95,10 @@ impl Base {
 /// How the sharpness enters the update.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Coupling {
-    /// `h = (1 - alpha) g + alpha g~` goes through the base optimizer.
+    /// The base optimizer steps on `h = (1 - alpha) g + alpha g~`.
     Coupled,
-    /// The base optimizer sees `g` alone; `w <- w - lr * alpha * (g~ - g)` follows. The paper's
-    /// default: the sharpness never enters momentum or moments.
+    /// The base optimizer steps on `g`; then `w <- w - lr * alpha * (g~ - g)`. The paper's default: the sharpness
+    /// does not enter momentum or moments.
     #[default]
     Decoupled,
 }
@@ -107,27 +106,27 @@ pub enum Coupling {
 /// Which gradients `max_norm` clips.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClipScope {
-    /// `g` and `g~`, each by its own global norm, after the perturbation was taken from the
-    /// unclipped `g`. The authors' behaviour.
+    /// `g` and `g~`, each by its own global norm. The perturbation uses the unclipped `g`. The authors'
+    /// behaviour.
     #[default]
     Both,
-    /// `g~` alone, as a second published implementation does.
+    /// Only `g~`, as in a second published implementation.
     PerturbedOnly,
 }
 
 /// Clipping by global norm: a gradient is scaled by `min(1, max_norm / (norm + 1e-6))`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clip {
-    /// The largest global norm that passes unchanged.
+    /// The largest global norm that is not clipped.
     pub max_norm: f64,
     /// Which gradients are clipped.
     pub scope: ClipScope,
 }
 
-/// Guard of the division in [`Clip`], PyTorch's `clip_grad_norm_` constant.
+/// Added to the norm in [`Clip`], as in PyTorch's `clip_grad_norm_`.
 pub const CLIP_EPSILON: f64 = 1e-6;
 
-/// Everything a WSAM step needs to know besides the learning rate.
+/// The constants of a WSAM step, except the learning rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hyperparameters {
     /// The base optimizer.
@@ -136,7 +135,7 @@ pub struct Hyperparameters {
     pub rho: f64,
     /// Weight of the sharpness, in `[0, 1)`: 0 is the base optimizer, coupled 1/2 is SAM.
     pub gamma: f64,
-    /// Guard of the division by the gradient norm, `> 0`.
+    /// Added to the gradient norm before the division, `> 0`.
     pub epsilon: f64,
     /// Adaptive perturbation (ASAM): `e_w = rho w^2 g / (|| |w| g || + epsilon)`.
     pub adaptive: bool,
@@ -144,15 +143,16 @@ pub struct Hyperparameters {
     pub coupling: Coupling,
     /// Clipping by global norm, if any.
     pub clip: Option<Clip>,
-    /// What becomes of a step whose gradients are not finite.
+    /// Action of a step whose gradients are not finite.
     pub non_finite: NonFinite,
-    /// Groups of parameters that depart from this.
+    /// Parameter groups that override these constants.
     pub groups: Vec<Group>,
 }
 
 impl Hyperparameters {
-    /// The authors' defaults around `base`: rho 0.05, gamma 0.9, eps 1e-12, decoupled, not
-    /// adaptive, no clipping; but a step that is not finite is skipped, where theirs writes NaNs.
+    /// Creates the authors' defaults for the base optimizer `base`: rho 0.05, gamma 0.9, eps 1e-12, decoupled,
+    /// not adaptive, no clipping. One default differs: a step with non-finite gradients is skipped, where the
+    /// authors' code writes NaNs.
     pub fn new(base: Base) -> Self {
         Self {
             base,
@@ -167,12 +167,12 @@ impl Hyperparameters {
         }
     }
 
-    /// Whether `g` is clipped, and not `g~` alone.
+    /// Returns whether `g` is clipped, and not only `g~`.
     pub fn clips_gradient(&self) -> bool {
         self.clip.is_some_and(|clip| clip.scope == ClipScope::Both)
     }
 
-    /// The blend of the two gradients that this configuration asks for, outside of groups.
+    /// Returns the blend of the two gradients for parameters of no group.
     pub fn blend(&self) -> Blend {
         Blend::new(self.coupling, self.gamma)
     }
@@ -181,8 +181,8 @@ impl Hyperparameters {
     ///
     /// # Errors
     ///
-    /// The first constant outside its domain, with its value. Constants must also survive the
-    /// kernels' 32-bit arithmetic: a guard that rounds to zero in `f32` is refused.
+    /// The first constant outside its domain, with its value. The domains include the range of the kernels' `f32`
+    /// arithmetic: an epsilon that rounds to zero in `f32` is an error.
     pub fn validate(&self) -> Result<(), InvalidHyperparameter> {
         non_negative("rho", self.rho)?;
         below_one("gamma", self.gamma)?;
@@ -211,27 +211,27 @@ impl Hyperparameters {
     }
 }
 
-/// Checks a learning rate: any finite `f32`.
+/// Checks that a learning rate is finite in `f32`.
 ///
 /// # Errors
 ///
-/// The value, if it is NaN, infinite or beyond `f32`.
+/// The value, if it is NaN, infinite or beyond the range of `f32`.
 pub fn validate_lr(lr: f64) -> Result<(), InvalidHyperparameter> {
     check("lr", lr, "finite", |_| true)
 }
 
-/// Weights of the two gradients in one step: the base optimizer receives `a g + b g~`, and
-/// `lr * sharpness * (g~ - g)` is subtracted beside it.
+/// Weights of the two gradients in one step: the base optimizer steps on `a g + b g~`, then
+/// `lr * sharpness * (g~ - g)` is subtracted from the weights.
 ///
-/// The kernels read these three numbers from a small device buffer, so another member of the SAM
-/// family is another blend and not another kernel.
+/// The kernels read these three numbers from a device buffer, so other optimizers of the SAM family need another
+/// blend but no other kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Blend {
     /// Weight of the gradient `g` in the base step.
     pub a: f64,
     /// Weight of the perturbed gradient `g~` in the base step.
     pub b: f64,
-    /// Weight of the sharpness `g~ - g` beside the base step.
+    /// Weight of the sharpness `g~ - g`, which is subtracted after the base step.
     pub sharpness: f64,
 }
 

@@ -1,16 +1,15 @@
-//! A sequential `f64` oracle of the WSAM step, to judge the other implementations by.
+//! A sequential `f64` oracle of the WSAM step, against which the other implementations are tested.
 //!
-//! It is written from the papers and from PyTorch's definitions, one tensor after another and one
-//! operation after the other, and shares nothing with the kernels but [`Hyperparameters`]. It is
-//! slow on purpose: nothing on the hot path calls it.
+//! It follows the papers and PyTorch's definitions, one tensor and one operation at a time, and shares only
+//! [`Hyperparameters`] with the kernels. It favours clarity over speed; only tests call it.
 //!
-//! Letters: `w` weights (also the anchor), `g` gradient at `w`, `g~` (`p` in the code) gradient at
-//! `w + e_w`, `h` what the base optimizer receives, `m` momentum or first moment, `v` second
+//! Symbols: `w` weights (also the anchor), `g` gradient at `w`, `g~` (`p` in the code) gradient at
+//! `w + e_w`, `h` gradient that the base optimizer receives, `m` momentum or first moment, `v` second
 //! moment.
 //!
 //! | Formula | Source |
 //! | --- | --- |
-//! | `e_w = rho g / (\|\|g\|\| + eps)` | Foret et al. 2021 (SAM), eq. 2 at p = 2; the guard `eps` is from the WSAM authors' code |
+//! | `e_w = rho g / (\|\|g\|\| + eps)` | Foret et al. 2021 (SAM), eq. 2 at p = 2; `eps` is from the WSAM authors' code |
 //! | `e_w = rho w^2 g / (\|\| \|w\| g \|\| + eps)` | Kwon et al. 2021 (ASAM), element-wise operator |
 //! | blend of `g` and `g~` | Yue et al. 2023 (WSAM), the coupled and the decoupled algorithm |
 //! | `min(1, max_norm / (norm + 1e-6))` | PyTorch, `clip_grad_norm_` |
@@ -21,10 +20,10 @@ use crate::method::{
     Base, CLIP_EPSILON, ClipScope, Coupling, Hyperparameters, InGroup, Moments, Momentum, Outcome,
 };
 
-/// The oracle was called with tensors that do not fit, or out of turn.
+/// Error of a call to the oracle: the tensors do not match, or an ascent is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
-    /// The gradients are not as many as the weights.
+    /// The number of gradients differs from the number of weights.
     #[error("{actual} gradient tensors were given for {expected} weight tensors")]
     TensorCount {
         /// Number of weight tensors.
@@ -32,28 +31,28 @@ pub enum ReferenceError {
         /// Number of gradient tensors.
         actual: usize,
     },
-    /// One gradient does not have the length of its weight.
+    /// A gradient's length differs from its weight's.
     #[error("gradient tensor {tensor} has {actual} elements, but its weight has {expected}")]
     TensorLength {
         /// Index of the tensor.
         tensor: usize,
-        /// Elements of the weight.
+        /// Number of elements of the weight.
         expected: usize,
-        /// Elements of the gradient.
+        /// Number of elements of the gradient.
         actual: usize,
     },
-    /// A tensor is of a group that the hyperparameters do not have.
-    #[error("tensor {tensor} is of group {group}, but the hyperparameters have {groups}")]
+    /// A tensor's group is not among the hyperparameters' groups.
+    #[error("tensor {tensor} has group {group}, but the hyperparameters define {groups} groups")]
     Group {
         /// Index of the tensor.
         tensor: usize,
-        /// Its group, counted from 1.
+        /// The tensor's group, counted from 1.
         group: usize,
-        /// Groups there are.
+        /// Number of groups in the hyperparameters.
         groups: usize,
     },
-    /// A descent needs the gradient of an ascent, and each ascent serves one descent.
-    #[error("descent was called without an ascent before it")]
+    /// A descent without an ascent before it. Each descent needs a new ascent.
+    #[error("descent was called without an ascent before it: call ascent before each descent")]
     DescentBeforeAscent,
 }
 
@@ -71,10 +70,10 @@ pub struct Norms {
 #[derive(Clone, Debug)]
 pub struct Oracle {
     hyper: Hyperparameters,
-    /// The method as each tensor's group sees it.
+    /// The resolved hyperparameters of each tensor's group.
     groups: Vec<InGroup>,
     weights: Vec<Vec<f64>>,
-    /// `g` of an ascent that no descent has used yet.
+    /// `g` of the last ascent, until a descent uses it.
     pending: Option<Vec<Vec<f64>>>,
     /// Outer index: `base.state_names()`; inner index: tensor.
     state: Vec<Vec<Vec<f64>>>,
@@ -84,20 +83,21 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Starts from `weights`, one flat vector a tensor.
+    /// Creates an oracle that starts from `weights`, one flat vector for each tensor.
     ///
-    /// The hyperparameters are taken as they are; [`Hyperparameters::validate`] judges them.
+    /// The hyperparameters are not checked; see [`Hyperparameters::validate`].
     pub fn new(hyper: Hyperparameters, weights: Vec<Vec<f64>>) -> Self {
-        let of_none = vec![hyper.in_no_group(); weights.len()];
-        Self::start(hyper, weights, of_none)
+        let groups = vec![hyper.in_no_group(); weights.len()];
+        Self::start(hyper, weights, groups)
     }
 
-    /// Starts from `weights`, each tensor of the group that `groups` says: 0 for none, `k` for the
-    /// `k`-th of the hyperparameters' groups.
+    /// Creates an oracle that starts from `weights`. `groups` holds each tensor's group: 0 for no group, `k`
+    /// for the `k`-th of the hyperparameters' groups.
     ///
     /// # Errors
     ///
-    /// A group that is not there, or another number of them than of tensors.
+    /// [`ReferenceError::Group`] for a group that is not defined, and [`ReferenceError::TensorCount`] if `groups`
+    /// and `weights` differ in length.
     pub fn with_groups(
         hyper: Hyperparameters,
         weights: Vec<Vec<f64>>,
@@ -123,8 +123,8 @@ impl Oracle {
         Self { hyper, groups, weights, pending: None, state, step: 0, norms, f32_norms }
     }
 
-    /// Takes norms beyond `f32` for infinite, as the routes in `f32` must: such a norm perturbs nothing, clips to
-    /// nothing, and is not finite.
+    /// Treats norms beyond the range of `f32` as infinite, as the routes that compute in `f32` do. The
+    /// perturbation is then zero, clipping gives zero, and the gradient counts as not finite.
     #[must_use]
     pub fn with_f32_norms(self) -> Self {
         Self { f32_norms: true, ..self }
@@ -136,18 +136,18 @@ impl Oracle {
         if is_beyond { f64::INFINITY } else { norm }
     }
 
-    /// Returns `w + e_w` for the gradient `g` at `w`. The weights stay: they are the anchor.
+    /// Returns `w + e_w` for the gradient `g` at `w`. The oracle's own weights do not change: they are the anchor.
     ///
     /// A second ascent before the descent replaces the first.
     ///
     /// # Errors
     ///
-    /// The number or a length of the gradients differs from the weights'; nothing has changed then.
+    /// The number or a length of the gradients differs from the weights'. On an error nothing changes.
     #[doc(alias = "first_step")]
     pub fn ascent(&mut self, grads: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, ReferenceError> {
         self.check(grads)?;
         self.norms.gradient = self.norm(grads);
-        // T_w g, and nothing of what is not perturbed.
+        // T_w g (Kwon et al. 2021), and an empty vector for a tensor that is not perturbed.
         let scaled: Vec<Vec<f64>> = (self.groups.iter().zip(&self.weights).zip(grads))
             .map(|((group, w), g)| match (group.perturbed, group.adaptive) {
                 (false, _) => Vec::new(),
@@ -176,12 +176,13 @@ impl Oracle {
         Ok(perturbed)
     }
 
-    /// Updates the weights and the state, given the gradient `g~` at `w + e_w`; or does what
-    /// [`Hyperparameters::non_finite`] says.
+    /// Updates the weights and the state, given the gradient `g~` at `w + e_w`. If a gradient is not finite it
+    /// follows [`Hyperparameters::non_finite`].
     ///
     /// # Errors
     ///
-    /// As for [`ascent`](Self::ascent), and if no ascent came before; nothing has changed then.
+    /// Those of [`ascent`](Self::ascent), and [`ReferenceError::DescentBeforeAscent`]. On an error nothing
+    /// changes.
     #[doc(alias = "second_step")]
     pub fn descent(&mut self, lr: f64, grads_perturbed: &[Vec<f64>]) -> Result<(), ReferenceError> {
         self.check(grads_perturbed)?;
@@ -216,12 +217,12 @@ impl Oracle {
         Ok(())
     }
 
-    /// The base optimizer's step alone, on `g`: what a step is at `gamma = 0`, without its second pass. An
-    /// ascent before it is forgotten.
+    /// Takes the base optimizer's step on `g`. It equals a WSAM step at `gamma = 0`, without the second pass.
+    /// An ascent before it is discarded.
     ///
     /// # Errors
     ///
-    /// As for [`ascent`](Self::ascent).
+    /// Those of [`ascent`](Self::ascent).
     pub fn base_step(&mut self, lr: f64, grads: &[Vec<f64>]) -> Result<(), ReferenceError> {
         self.check(grads)?;
         self.pending = None;
@@ -239,29 +240,29 @@ impl Oracle {
         Ok(())
     }
 
-    /// The weights, without any perturbation.
+    /// Returns the weights, without a perturbation.
     pub fn weights(&self) -> &[Vec<f64>] {
         &self.weights
     }
 
-    /// Takes other weights, between steps: those of a run that rounds its weights to half precision after each.
+    /// Replaces the weights between steps, for example by weights rounded to half precision.
     ///
     /// # Errors
     ///
-    /// The number or a length of the weights differs; nothing has changed then.
+    /// The number or a length of the weights differs. On an error nothing changes.
     pub fn set_weights(&mut self, weights: Vec<Vec<f64>>) -> Result<(), ReferenceError> {
         self.check(&weights)?;
         self.weights = weights;
         Ok(())
     }
 
-    /// The state of the base optimizer, zeros before the first step. The outer index follows
-    /// [`Base::state_names`], the inner one the tensors.
+    /// Returns the state of the base optimizer, zeros before the first step. The outer index follows
+    /// [`Base::state_names`], the inner index the tensors.
     pub fn state(&self) -> &[Vec<Vec<f64>>] {
         &self.state
     }
 
-    /// Norms of the last step, zero before the first.
+    /// Returns the norms of the last step, zeros before the first step.
     pub fn norms(&self) -> Norms {
         self.norms
     }
@@ -285,7 +286,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Each gradient is clipped by its own global norm.
+    /// Clips each gradient by its own global norm.
     fn clip(&self, g: Vec<Vec<f64>>, p: Vec<Vec<f64>>) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
         let Some(clip) = self.hyper.clip else {
             return (g, p);
@@ -323,7 +324,7 @@ impl Oracle {
         self.weights[tensor] = zip(&self.weights[tensor], &direction, |w, d| w - lr * d);
     }
 
-    /// `torch.optim.SGD`: the first buffer is the gradient itself, undampened.
+    /// Momentum of `torch.optim.SGD`. The first step sets the buffer to the gradient, without dampening.
     fn momentum(&mut self, constants: Momentum, tensor: usize, h: &[f64]) -> Vec<f64> {
         let mu = constants.momentum;
         let share = 1.0 - constants.dampening;
@@ -336,8 +337,8 @@ impl Oracle {
         if constants.nesterov { zip(h, &m, |h, m| h + mu * m) } else { m }
     }
 
-    /// `torch.optim.Adam`, its weight decay already applied: both moments are corrected for their
-    /// start at zero, and AMSGrad takes the largest *uncorrected* second moment.
+    /// Update direction of `torch.optim.Adam`, with weight decay already applied to `h`. Both moments are
+    /// bias-corrected. AMSGrad takes the maximum of the *uncorrected* second moments.
     fn adam(&mut self, constants: Moments, tensor: usize, h: &[f64]) -> Vec<f64> {
         let (b1, b2) = (constants.beta_1, constants.beta_2);
         let m = zip(&self.state[0][tensor], h, |m, h| b1 * m + (1.0 - b1) * h);
@@ -358,10 +359,10 @@ impl Oracle {
 
 /// The Euclidean norm over all elements of all tensors.
 ///
-/// Elements are divided by the largest magnitude first, so that no square over- or underflows. A
-/// NaN anywhere gives NaN, else an infinity gives infinity; no elements give zero.
+/// Elements are divided by the largest magnitude first, so that the squares neither overflow nor underflow. The
+/// norm is NaN if an element is NaN, else infinity if an element is infinite, and zero without elements.
 pub fn norm(tensors: &[Vec<f64>]) -> f64 {
-    // Once it holds a NaN, the comparison is never true again and the NaN stays.
+    // A NaN stays, because comparisons with NaN are false.
     let largest = tensors.iter().flatten().fold(0.0_f64, |largest, x| {
         if x.is_nan() || x.abs() > largest { x.abs() } else { largest }
     });

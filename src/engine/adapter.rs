@@ -1,16 +1,16 @@
-//! Convenience: an engine without a device at hand.
+//! Constructors that open a device for the engine.
 
 use super::{Engine, EngineError};
 
 impl Engine {
-    /// Finds an adapter, opens a device on it, and says which adapter it took.
+    /// Selects an adapter, opens a device on it, and returns the engine with the adapter's info.
     ///
-    /// The fastest adapter wins; `WGPU_ADAPTER_NAME` (part of a name) and `WGPU_BACKEND` choose
-    /// another, as in wgpu's own examples. Blocks until the device is there.
+    /// The default is wgpu's high-performance adapter. As in wgpu's own examples, `WGPU_ADAPTER_NAME`
+    /// (part of a name) and `WGPU_BACKEND` select another. Blocks until the device is open.
     ///
     /// # Errors
     ///
-    /// [`EngineError::NoAdapter`] if there is none, and the errors of [`Engine::new`].
+    /// [`EngineError::NoAdapter`] if no adapter matches, and the errors of [`Engine::new`].
     pub fn on_any_adapter() -> Result<(Self, wgpu::AdapterInfo), EngineError> {
         let no_adapter =
             |reason: &dyn std::fmt::Display| EngineError::NoAdapter { reason: reason.to_string() };
@@ -28,14 +28,15 @@ impl Engine {
             let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
             let fits =
                 |adapter: &wgpu::Adapter| adapter.get_info().name.to_lowercase().contains(&wanted);
-            let none = || no_adapter(&format!("none has {wanted:?} in its name"));
-            adapters.into_iter().find(fits).ok_or_else(none)
+            let unmatched =
+                || no_adapter(&format!("no adapter's name contains WGPU_ADAPTER_NAME={wanted:?}"));
+            adapters.into_iter().find(fits).ok_or_else(unmatched)
         })?;
         Self::on_adapter(&adapter)
     }
 
-    /// Opens a device with all of the adapter's limits and makes an engine on it. Blocks until the
-    /// device is there.
+    /// Opens a device with all of the adapter's limits and creates an engine on it. Blocks until the
+    /// device is open.
     ///
     /// # Errors
     ///

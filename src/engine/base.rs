@@ -1,16 +1,16 @@
-//! The base optimizer's step alone, for the part of a training that goes without WSAM: one gradient, and
-//! the same state.
+//! The base optimizer's step without a perturbation, for training steps that do not use WSAM. It takes one
+//! gradient and shares the state with WSAM steps.
 
 use super::Engine;
 use super::checks::check_slices;
 use super::error::EngineError;
-use super::half::Half;
 use super::kinds::{Kinds, Rates, check_states};
-use super::record::Recording;
+use super::plan::Phase;
+use super::record::PhaseInputs;
 use super::scale::GradientOptions;
 use super::slices::BaseTensor;
 use super::stats::StepStats;
-use super::step::{BlendSource, look};
+use super::step::{BlendSource, gradient_reduction};
 use crate::layout::{Kernel, KindUniforms};
 use crate::method::Hyperparameters;
 use std::time::Instant;
@@ -23,25 +23,27 @@ pub struct BaseStep {
 }
 
 impl BaseStep {
-    /// Device buffer with the step's [`Norms`](crate::layout::Norms): `||g||`, if the step needed it.
+    /// Returns the device buffer with the step's [`Norms`](crate::layout::Norms). `||g||` is set if the step clips or tracks
+    /// norms.
     pub fn norms(&self) -> &wgpu::Buffer {
         &self.norms
     }
 
-    /// What the step cost.
+    /// Returns the costs of the step.
     pub fn stats(&self) -> StepStats {
         self.stats
     }
 }
 
 impl Engine {
-    /// Records `w <- base_step(w, g)`, with `g` clipped where the hyperparameters clip it. `||g||` is
-    /// computed if they do, or to [track norms](GradientOptions::track_norms): `options` may be a `bool` that
-    /// says so.
+    /// Records `w <- base_step(w, g)`, with `g` clipped if the hyperparameters clip it.
+    ///
+    /// `||g||` is computed if `g` is clipped or [norms are tracked](GradientOptions::track_norms). `options` may
+    /// be a `bool`, which sets `track_norms`.
     ///
     /// # Errors
     ///
-    /// As [`descent`](Engine::descent); nothing was recorded then.
+    /// Those of [`descent`](Engine::descent). On an error nothing is recorded.
     pub fn base_step<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -52,11 +54,18 @@ impl Engine {
     ) -> Result<BaseStep, EngineError> {
         let (rates, options) = (rates.into(), options.into());
         let states = hyper.base.state_names().len();
-        self.alone(encoder, "wsam.base_step", hyper, (rates, options, states), tensors, |kind| kind)
+        self.record_single_gradient(
+            encoder,
+            "wsam.base_step",
+            hyper,
+            (rates, options, states),
+            tensors,
+            |kind| kind,
+        )
     }
 
-    /// A half over one gradient: the descent's kernel, with constants that `with` makes of the method's.
-    pub(crate) fn alone(
+    /// Records a phase over one gradient. It runs the descent kernel; `with` changes the constants of each kind.
+    pub(crate) fn record_single_gradient(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         label: &'static str,
@@ -72,15 +81,19 @@ impl Engine {
         let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
         let kinds = Kinds::of_steps(hyper, each, rates)?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
-        let half = Half {
-            look: look(hyper, hyper.clips_gradient() || options.track_norms, false),
+        let phase = Phase {
+            reduction: gradient_reduction(
+                hyper,
+                hyper.clips_gradient() || options.track_norms,
+                false,
+            ),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: true },
         };
         let (norms, scale) = self.norms_buffer(options.inv_scale)?;
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label,
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method).with(with),
             norms: &norms,
@@ -88,7 +101,7 @@ impl Engine {
             seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
+        let stats = self.record_phase(encoder, &inputs, each, || check_slices(tensors))?;
         Ok(BaseStep { norms, stats })
     }
 }

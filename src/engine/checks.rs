@@ -1,20 +1,20 @@
-//! Refuses slices that do not fit, before anything is recorded.
+//! Checks of slices: lengths, formats, alignment, bounds, usages and overlaps.
 
 use super::error::{EngineError, Role};
-use super::slices::{AscentTensor, Format, InRole, Placement, Roles, Sliced, half_format};
+use super::slices::{AscentTensor, Format, HasSlices, Placement, SliceUse, SliceUses, half_format};
 use std::collections::HashMap;
 
-/// Checks an ascent's slices before anything is recorded.
+/// Checks the slices of an ascent.
 pub(crate) fn check_ascent(
     tensors: &[AscentTensor],
     placement: Placement,
 ) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.roles(placement))))
+    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.slice_uses(placement))))
 }
 
-/// Checks the slices of any other half of a step.
-pub(crate) fn check_slices<T: Sliced>(tensors: &[T]) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.len(), tensor.roles())))
+/// Checks the slices of any other phase.
+pub(crate) fn check_slices<T: HasSlices>(tensors: &[T]) -> Result<(), EngineError> {
+    check(tensors.iter().map(|tensor| (tensor.len(), tensor.slice_uses())))
 }
 
 struct Range {
@@ -27,13 +27,13 @@ struct Range {
 
 // wgpu hashes and compares a buffer by its identity, which nothing mutates.
 #[allow(clippy::mutable_key_type)]
-fn check<'a>(tensors: impl Iterator<Item = (u64, Roles<'a>)>) -> Result<(), EngineError> {
+fn check<'a>(tensors: impl Iterator<Item = (u64, SliceUses<'a>)>) -> Result<(), EngineError> {
     let mut by_buffer: HashMap<&wgpu::Buffer, Vec<Range>> = HashMap::new();
     for (tensor, (weight_len, roles)) in tensors.enumerate() {
-        // A half precision if any is: of single precision then are masters and states.
+        // The tensor's format is half precision if any slice's is. Master weights and states are f32.
         let format = half_format(roles.iter().map(|one| one.slice)).unwrap_or_default();
         for one in roles {
-            let InRole { role, slice, written, .. } = one;
+            let SliceUse { role, slice, written, .. } = one;
             let end = check_slice(tensor, one, weight_len, format)?;
             if slice.len > 0 {
                 let range = Range { start: slice.offset, end, written, tensor, role };
@@ -44,10 +44,10 @@ fn check<'a>(tensors: impl Iterator<Item = (u64, Roles<'a>)>) -> Result<(), Engi
     by_buffer.into_values().try_for_each(check_overlaps)
 }
 
-/// Where the slice ends, in bytes. `format` is the tensor's.
+/// Checks one slice of a tensor of this `format`, and returns the byte where it ends.
 fn check_slice(
     tensor: usize,
-    InRole { role, slice, master, .. }: InRole<'_>,
+    SliceUse { role, slice, master, .. }: SliceUse<'_>,
     weight_len: u64,
     format: Format,
 ) -> Result<u64, EngineError> {
@@ -60,7 +60,7 @@ fn check_slice(
     if found != expected && !(master && found == Format::F32) {
         return Err(EngineError::Format { tensor, role, found, expected });
     }
-    // Of tensors in half precision every slice is whole vectors of four.
+    // In half precision the kernels access whole vectors of four elements.
     let vector = if format == Format::F32 { 1 } else { 4 };
     let alignment = vector * found.bytes();
     if !offset.is_multiple_of(alignment) {
@@ -78,7 +78,7 @@ fn check_slice(
     Ok(end)
 }
 
-/// Ranges that are only read may overlap; a written one may overlap nothing.
+/// Checks that no written range overlaps another range. Read ranges may overlap each other.
 fn check_overlaps(mut ranges: Vec<Range>) -> Result<(), EngineError> {
     ranges.sort_unstable_by_key(|range| range.start);
     let mut furthest: Option<&Range> = None;

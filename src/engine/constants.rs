@@ -1,10 +1,11 @@
-//! What each kind of tensors puts into its row of constants.
+//! The constants of one kind of tensors.
 
 use super::step::BlendSource;
 use crate::layout::{KindUniforms, Norms};
 use crate::method::{Base, ClipScope, Hyperparameters, InGroup, NonFinite};
 
-/// The method's part, and the table at the top of `step.wgsl`; computed in f64 and rounded once.
+/// Computes the row of constants for one kind: the method's constants, and the base optimizer's as listed
+/// at the top of `step.wgsl`. Everything is computed in f64 and rounded to f32 once.
 pub(super) fn kind_uniforms(
     hyper: &Hyperparameters,
     group: &InGroup,
@@ -12,7 +13,7 @@ pub(super) fn kind_uniforms(
     step: u64,
     blend: BlendSource<'_>,
 ) -> KindUniforms {
-    // Unclipped: the largest norm there is.
+    // f32::MAX turns clipping off: see UNCLIPPED in `step.wgsl`.
     let (max_norm, max_norm_perturbed) = match hyper.clip {
         None => (f32::MAX, f32::MAX),
         Some(clip) => match clip.scope {

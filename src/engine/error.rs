@@ -1,10 +1,10 @@
-//! What the engine refuses, and why.
+//! The engine's errors.
 
 use super::slices::Format;
 use crate::layout::column;
 use crate::method::InvalidHyperparameter;
 
-/// What a slice is to its tensor.
+/// The role of a slice within its tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The weights `w`.
@@ -13,16 +13,16 @@ pub enum Role {
     Grad,
     /// The perturbed gradient `g~`.
     GradPerturbed,
-    /// The second weight buffer of an ascent: `w + e_w`, or the anchor to be saved.
+    /// The second weight slice of an ascent: it receives `w + e_w` or the anchor.
     Partner,
-    /// The weights a descent restores from, or what the second pass of a lean step ran on.
+    /// The weights that a descent reads as `w`, or the weights of a lean step's second pass.
     Anchor,
-    /// A state tensor of the base optimizer, by its place in `Base::state_names`.
+    /// A state tensor of the base optimizer, by its index in `Base::state_names`.
     State(u32),
 }
 
 impl Role {
-    /// What the slice in this column is.
+    /// Returns the role of the slice in this column.
     pub(crate) fn of_column(column: usize) -> Self {
         match column {
             column::WEIGHT => Self::Weight,
@@ -48,10 +48,10 @@ impl std::fmt::Display for Role {
     }
 }
 
-/// Why the engine could not be made, or refused to record a step.
+/// Error of creating an engine, recording a step or reading a result.
 ///
-/// A refused step recorded nothing: the encoder and all buffers are as they were. Tensors are
-/// named by their place in the list that was handed in.
+/// If recording fails the encoder and all buffers are unchanged. `tensor` is an index into the list of tensors
+/// that the caller passed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -61,61 +61,61 @@ pub enum EngineError {
     /// The lengths of a tensor's slices differ.
     #[error("tensor {tensor}: {role} has {len} elements, but weight has {weight_len}")]
     Length {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// The slice.
+        /// Role of the slice.
         role: Role,
-        /// Its length in elements.
+        /// The slice's length in elements.
         len: u64,
         /// The weight's length in elements.
         weight_len: u64,
     },
-    /// A slice does not start on an element.
+    /// A slice's offset is not a multiple of the alignment that its format needs.
     #[error(
         "tensor {tensor}: {role} starts at byte {offset}, which is not a multiple of {alignment}"
     )]
     Misaligned {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// The slice.
+        /// Role of the slice.
         role: Role,
-        /// Its offset in bytes.
+        /// The slice's offset in bytes.
         offset: u64,
-        /// What it must be a multiple of.
+        /// The required alignment in bytes.
         alignment: u64,
     },
-    /// A slice's elements are not what its tensor's are.
+    /// A slice's format differs from its tensor's.
     #[error("tensor {tensor}: {role} is {found:?}, but must be {expected:?}")]
     Format {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// The slice.
+        /// Role of the slice.
         role: Role,
-        /// What its elements are.
+        /// Format of the slice.
         found: Format,
-        /// What they must be.
+        /// Format that the slice must have.
         expected: Format,
     },
-    /// A slice reaches past its buffer.
+    /// A slice ends after the end of its buffer.
     #[error("tensor {tensor}: {role} ends at byte {end}, but its buffer has {size} bytes")]
     OutOfBounds {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// The slice.
+        /// Role of the slice.
         role: Role,
-        /// Where it would end, in bytes: in half precision, the end of its last vector.
+        /// End of the slice in bytes; in half precision, the end of its last vector of four.
         end: u64,
         /// The buffer's size in bytes.
         size: u64,
     },
-    /// A slice lies in a buffer that was created without `STORAGE`.
+    /// A slice's buffer was created without `BufferUsages::STORAGE`.
     #[error("tensor {tensor}: {role} is in a buffer without BufferUsages::STORAGE ({usage:?})")]
     NotStorage {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// The slice.
+        /// Role of the slice.
         role: Role,
-        /// The usages the buffer has.
+        /// Usages of the buffer.
         usage: wgpu::BufferUsages,
     },
     /// Two slices overlap and at least one of them is written.
@@ -124,157 +124,161 @@ pub enum EngineError {
          and one of them is written"
     )]
     Overlap {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// The slice.
+        /// Role of the slice.
         role: Role,
-        /// The other tensor's place in the list.
+        /// Index of the other tensor.
         other_tensor: usize,
-        /// The other slice.
+        /// Role of the other slice.
         other_role: Role,
     },
     /// A tensor has the wrong number of state slices.
     #[error("tensor {tensor} has {found} state slices, but the base optimizer keeps {expected}")]
     StateCount {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// State slices handed in.
+        /// Number of state slices given.
         found: usize,
-        /// State tensors of the base optimizer.
+        /// Number of state tensors of the base optimizer.
         expected: usize,
     },
-    /// A tensor is of a group that the hyperparameters do not have.
-    #[error("tensor {tensor} is of group {group}, but the hyperparameters have {groups}")]
+    /// A tensor's group is not among the hyperparameters' groups.
+    #[error("tensor {tensor} has group {group}, but the hyperparameters define {groups} groups")]
     Group {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// Its group, counted from 1.
+        /// The tensor's group, counted from 1.
         group: usize,
-        /// Groups there are.
+        /// Number of groups in the hyperparameters.
         groups: usize,
     },
-    /// A perturbed tensor has no partner, or one that is not perturbed has one.
-    #[error("tensor {tensor}: its group is {}perturbed, but it has {} partner",
-        if *given { "not " } else { "" }, if *given { "a" } else { "no" })]
+    /// A perturbed tensor has no partner, or a tensor that is not perturbed has one.
+    #[error("tensor {tensor}: partner is {}, but its group is {}perturbed",
+        if *given { "given" } else { "missing" }, if *given { "not " } else { "" })]
     Partner {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// Whether it has a partner.
+        /// Whether the tensor has a partner.
         given: bool,
     },
-    /// Learning rates for another number of tensors.
-    #[error("{rates} learning rates were given for {tensors} tensors")]
+    /// The number of learning rates differs from the number of tensors.
+    #[error(
+        "{rates} learning rates were given for {tensors} tensors: give one, or one for each tensor"
+    )]
     RateCount {
-        /// Learning rates.
+        /// Number of learning rates.
         rates: usize,
-        /// Tensors.
+        /// Number of tensors.
         tensors: usize,
     },
-    /// Steps count from 1.
-    #[error("tensor {tensor}: step is 0, but the first step is 1")]
+    /// A tensor's step count is 0.
+    #[error("tensor {tensor}: step is 0, but steps are counted from 1")]
     StepZero {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
     },
-    /// The descent was given another number of tensors than its ascent.
+    /// The descent's number of tensors differs from its ascent's.
     #[error("the descent has {descent} tensors, but its ascent had {ascent}")]
     TensorCount {
-        /// Tensors of the ascent.
+        /// Number of tensors of the ascent.
         ascent: usize,
-        /// Tensors of the descent.
+        /// Number of tensors of the descent.
         descent: usize,
     },
-    /// Lean mode was asked for with the coupled form, whose base step needs `g~`.
-    #[error("lean mode takes the base step before g~ is known, so it needs the decoupled form")]
+    /// Lean mode with the coupled form, whose base step needs `g~`.
+    #[error(
+        "lean mode requires the decoupled form, because it takes the base step before g~ is known"
+    )]
     LeanCoupled,
-    /// The blend buffer cannot be bound.
+    /// The blend buffer lacks a usage or is too small.
     #[error(
         "the blend buffer needs BufferUsages::UNIFORM and {need} bytes, but has {usage:?} and {size}"
     )]
     BlendBuffer {
-        /// Usages it has.
+        /// Usages of the buffer.
         usage: wgpu::BufferUsages,
-        /// Bytes it has.
+        /// Size of the buffer in bytes.
         size: u64,
-        /// Bytes needed.
+        /// Required size in bytes.
         need: u64,
     },
-    /// The buffer of a step's scale cannot be copied from.
+    /// The buffer of `InvScale::Device` lacks a usage or is too small.
     #[error(
-        "the scale's buffer needs BufferUsages::COPY_SRC and 4 bytes, but has {usage:?} and {size}"
+        "the inv_scale buffer needs BufferUsages::COPY_SRC and 4 bytes, but has {usage:?} and {size}"
     )]
     ScaleBuffer {
-        /// Usages it has.
+        /// Usages of the buffer.
         usage: wgpu::BufferUsages,
-        /// Bytes it has.
+        /// Size of the buffer in bytes.
         size: u64,
     },
-    /// A tuning is outside its domain.
+    /// A field of `Tuning` is outside its domain.
     #[error("the tuning's {name} is {value}, but it must be {expected}")]
     Tuning {
-        /// The field.
+        /// Name of the field.
         name: &'static str,
-        /// Its value.
+        /// Value of the field.
         value: u64,
-        /// The domain, in words that follow "must be".
+        /// The domain, phrased to follow "must be".
         expected: String,
     },
-    /// The device grants less than the kernels need.
+    /// A device limit is lower than the kernels need.
     #[error("the device limit {name} is {granted}, but the kernels need {needed}")]
     Limit {
-        /// The limit's name in `wgpu::Limits`.
+        /// Name of the limit in `wgpu::Limits`.
         name: &'static str,
-        /// What the device grants.
+        /// The device's value.
         granted: u64,
-        /// What the kernels need.
+        /// Value that the kernels need.
         needed: u64,
     },
-    /// The device was opened without a feature that was asked for.
-    #[error("the device was opened without the feature {name}")]
+    /// The device was opened without a required feature.
+    #[error("the device was opened without the feature {name}: add it to required_features")]
     Feature {
-        /// The feature's name in `wgpu::Features`.
+        /// Name of the feature in `wgpu::Features`.
         name: &'static str,
     },
-    /// No adapter, or none that grants a device.
+    /// No adapter was found, or the adapter refused to open a device.
     #[error("no usable GPU adapter: {reason}")]
     NoAdapter {
-        /// What wgpu said.
+        /// The cause, usually wgpu's message.
         reason: String,
     },
     /// A kernel could not be compiled on this device.
     #[error("the kernel {kernel} could not be created: {reason}")]
     Pipeline {
-        /// The specialisation.
+        /// Name of the kernel or of its specialisation.
         kernel: String,
-        /// What wgpu said.
+        /// The cause, usually wgpu's message.
         reason: String,
     },
-    /// The device has no memory left for something the engine needs.
+    /// The device is out of memory.
     #[error("out of memory for {what}: {reason}")]
     OutOfMemory {
-        /// What could not be allocated.
+        /// Name of the object that could not be allocated.
         what: String,
-        /// What wgpu said.
+        /// The cause, usually wgpu's message.
         reason: String,
     },
-    /// The device is lost: nothing can be done with it any more.
+    /// The device is lost and can no longer be used.
     #[error("the device is lost: {reason}")]
     Lost {
-        /// What wgpu said.
+        /// The cause, usually wgpu's message.
         reason: String,
     },
     /// A slice's buffer belongs to another device.
     #[error("tensor {tensor}: {role} is in a buffer of another device")]
     Foreign {
-        /// The tensor's place in the list.
+        /// Index of the tensor.
         tensor: usize,
-        /// The slice.
+        /// Role of the slice.
         role: Role,
     },
-    /// Norms could not be read back.
+    /// A buffer could not be read back.
     #[error("the norms could not be read back: {reason}")]
     Readback {
-        /// What wgpu said.
+        /// The cause, usually wgpu's message.
         reason: String,
     },
 }

@@ -1,21 +1,21 @@
-//! Sorts tensors into kinds: those of one parameter group, learning rate and count of steps share a row
-//! of constants.
+//! Kinds of tensors. The tensors of one kind have the same parameter group, learning rate and step count, and
+//! share a row of constants.
 
 use super::constants::kind_uniforms;
 use super::error::EngineError;
-use super::half::Row;
+use super::plan::TensorRow;
 use super::record::Constants;
 use super::slices::{Columns, Slice};
 use super::step::BlendSource;
 use crate::layout::SCOPES;
 use crate::method::{Hyperparameters, InGroup, MAX_OWN_NORMS, validate_lr};
 
-/// Learning rates of a step: one for all tensors, or one for each, in their order.
+/// Learning rates of a step: one for all tensors, or one for each tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rates<'a> {
-    /// The same for all.
+    /// One rate for all tensors.
     Same(f64),
-    /// Each its own.
+    /// One rate for each tensor, in the order of the tensors.
     Each(&'a [f64]),
 }
 
@@ -32,7 +32,7 @@ impl<'a> From<&'a [f64]> for Rates<'a> {
 }
 
 impl Rates<'_> {
-    /// Refuses rates that are no numbers, and too many or too few of them.
+    /// Checks that every rate is a finite `f32`, and that there is one rate or one for each tensor.
     pub(crate) fn check(&self, tensors: usize) -> Result<(), EngineError> {
         match self {
             Self::Same(rate) => Ok(validate_lr(*rate)?),
@@ -51,34 +51,35 @@ impl Rates<'_> {
     }
 }
 
-/// Every norm that the method allows has its place, the global one too.
+// `Norms` has a field for the global norm and for each group's own norm.
 const _: () = assert!(SCOPES > MAX_OWN_NORMS);
 
-/// What tells kinds apart.
+/// The properties that the tensors of one kind share.
 #[derive(Clone, Copy, Debug)]
-struct Traits {
+struct KindKey {
     group: usize,
     step: u64,
     lr: f64,
 }
 
-impl Traits {
+impl KindKey {
     fn same(&self, other: &Self) -> bool {
         (self.group, self.step) == (other.group, other.step)
             && self.lr.to_bits() == other.lr.to_bits()
     }
 }
 
-/// Kinds of the tensors of a half of a step.
+/// The kinds of a phase's tensors.
 #[derive(Debug, Default)]
 pub(crate) struct Kinds {
-    /// Of each tensor.
+    /// The kind of each tensor, as an index into `found`.
     of: Vec<usize>,
-    found: Vec<(Traits, InGroup)>,
+    found: Vec<(KindKey, InGroup)>,
 }
 
 impl Kinds {
-    /// By group, step and rate. The half's rates were checked.
+    /// Sorts tensors into kinds by group, step count and learning rate. `rates` must have been
+    /// [checked](Rates::check).
     pub(crate) fn of_steps(
         hyper: &Hyperparameters,
         tensors: impl ExactSizeIterator<Item = (usize, u64)>,
@@ -86,14 +87,14 @@ impl Kinds {
     ) -> Result<Self, EngineError> {
         let mut kinds = Self { of: Vec::with_capacity(tensors.len()), found: Vec::new() };
         for (tensor, (group, step)) in tensors.enumerate() {
-            let traits = Traits { group, step, lr: rates.of(tensor) };
-            let known = kinds.found.iter().position(|(known, _)| known.same(&traits));
+            let key = KindKey { group, step, lr: rates.of(tensor) };
+            let known = kinds.found.iter().position(|(known, _)| known.same(&key));
             let kind = match known {
                 Some(kind) => kind,
                 None => {
                     let groups = hyper.groups.len();
                     let refused = EngineError::Group { tensor, group, groups };
-                    kinds.found.push((traits, hyper.in_group(group).ok_or(refused)?));
+                    kinds.found.push((key, hyper.in_group(group).ok_or(refused)?));
                     kinds.found.len() - 1
                 }
             };
@@ -102,7 +103,7 @@ impl Kinds {
         Ok(kinds)
     }
 
-    /// By group alone, for a half that takes no base step.
+    /// Sorts tensors into kinds by group only, for a phase that takes no base step.
     pub(crate) fn of_groups(
         hyper: &Hyperparameters,
         groups: impl ExactSizeIterator<Item = usize>,
@@ -110,33 +111,33 @@ impl Kinds {
         Self::of_steps(hyper, groups.map(|group| (group, 1)), Rates::Same(0.0))
     }
 
-    /// What a plan needs to know of tensor `tensor`.
-    pub(crate) fn row<'a>(&self, tensor: usize, len: u64, columns: Columns<'a>) -> Row<'a> {
+    /// Returns the plan's row for the tensor at index `tensor`.
+    pub(crate) fn row<'a>(&self, tensor: usize, len: u64, columns: Columns<'a>) -> TensorRow<'a> {
         let kind = self.of[tensor];
         let InGroup { scope, adaptive, perturbed, .. } = self.found[kind].1;
         let scope = perturbed.then_some(scope);
-        Row { kind, len, scope, adaptive: adaptive && perturbed, columns }
+        TensorRow { kind, len, scope, adaptive: adaptive && perturbed, columns }
     }
 
-    /// Whether the ascent moves tensor `tensor`.
+    /// Returns whether the ascent perturbs the tensor at index `tensor`.
     pub(crate) fn perturbs(&self, tensor: usize) -> bool {
         self.found[self.of[tensor]].1.perturbed
     }
 
-    /// The table of constants.
+    /// Computes the table of constants, one row for each kind.
     pub(crate) fn constants<'a>(
         &self,
         hyper: &Hyperparameters,
         blend: BlendSource<'a>,
     ) -> Constants<'a> {
-        let kinds = self.found.iter().map(|(traits, group)| {
-            kind_uniforms(hyper, group, traits.lr * group.lr_factor, traits.step, blend)
+        let kinds = self.found.iter().map(|(key, group)| {
+            kind_uniforms(hyper, group, key.lr * group.lr_factor, key.step, blend)
         });
         Constants { kinds: kinds.collect(), blend }
     }
 }
 
-/// Refuses a tensor with the wrong number of states, or at step 0.
+/// Checks that each tensor has `expected` states and a step count of at least 1.
 pub(crate) fn check_states<'a>(
     tensors: impl Iterator<Item = (&'a [Slice], u64)>,
     expected: usize,
@@ -152,7 +153,7 @@ pub(crate) fn check_states<'a>(
     Ok(())
 }
 
-/// Refuses a tensor that is perturbed and has no place for it, or the other way round.
+/// Checks that exactly the perturbed tensors have a partner.
 pub(crate) fn check_partners(
     kinds: &Kinds,
     partners: impl Iterator<Item = bool>,

@@ -1,67 +1,66 @@
-//! The step in lean mode: the base optimizer steps in the ascent, and `g` is free before the second
+//! The step in lean mode: the ascent also takes the base step, so that `g` can be freed before the second
 //! pass.
 //!
-//! For the decoupled form alone, whose base step needs `w`, `g` and the state only:
+//! Lean mode requires the decoupled form, whose base step needs only `w`, `g` and the state:
 //!
 //! ```text
 //! ascent     perturbed = w + e_w,    u = base_step(w, g) + lr alpha g
 //! descent    w = u - lr alpha g~
 //! ```
 //!
-//! The bytes are those of the ordinary step. The peak falls: through the second pass live `w + e_w`,
-//! `u` and the state, where the ordinary step keeps `w + e_w`, `w`, `g` and the state. The price: `u`
-//! takes the place of `w`, and the state has advanced, before `g~` is known. A step given up half
-//! way cannot be taken back.
+//! The step moves as many bytes as the ordinary step, but its peak memory is lower: during the second pass
+//! it holds `w + e_w`, `u` and the state, where the ordinary step holds `w + e_w`, `w`, `g` and the state.
+//! In exchange, `u` replaces `w` and the state advances before `g~` is known: a step that stops after the
+//! ascent cannot be undone.
 
 use super::Engine;
 use super::checks::check_slices;
 use super::error::EngineError;
-use super::half::{Half, Look};
 use super::kinds::{Kinds, Rates, check_partners, check_states};
-use super::record::Recording;
+use super::plan::{Phase, Reduction};
+use super::record::PhaseInputs;
 use super::scale::GradientOptions;
 use super::slices::{LeanAscentTensor, LeanDescentTensor};
 use super::stats::StepStats;
-use super::step::{BlendSource, ascent_norm, descent_look, same_count, scaling};
+use super::step::{BlendSource, ascent_reduction, check_tensor_count, descent_reduction, scaling};
 use crate::layout::Kernel;
 use crate::method::{Coupling, Hyperparameters};
 use std::time::Instant;
 
-/// A recorded lean ascent, to be handed to its [`lean_descent`](Engine::lean_descent).
+/// A recorded lean ascent, the input of [`lean_descent`](Engine::lean_descent).
 #[derive(Debug)]
-#[must_use = "the step is half taken until the descent"]
+#[must_use = "the step is incomplete until its lean descent"]
 pub struct LeanAscent {
     norms: wgpu::Buffer,
     tensors: usize,
     track_norms: bool,
     hyper: Hyperparameters,
-    /// One for each tensor, or one.
+    /// One learning rate for each tensor, or one for all.
     rates: Vec<f64>,
     stats: StepStats,
 }
 
 impl LeanAscent {
-    /// Device buffer with the step's [`Norms`](crate::layout::Norms); complete once the descent has
-    /// run.
+    /// Returns the device buffer with the step's [`Norms`](crate::layout::Norms), complete after the descent has run.
     pub fn norms(&self) -> &wgpu::Buffer {
         &self.norms
     }
 
-    /// What the ascent cost.
+    /// Returns the costs of the ascent.
     pub fn stats(&self) -> StepStats {
         self.stats
     }
 }
 
 impl Engine {
-    /// Records a lean ascent: the global norm of `g`, the climb to `w + e_w`, and the base step.
+    /// Records a lean ascent: the global norm of `g`, the perturbation to `w + e_w`, and the base step.
     ///
-    /// `g` may be freed once it has run. `options` may be a `bool`: whether to track norms.
+    /// `g` may be freed after the ascent has run. `options` may be a `bool`, which sets `track_norms`.
     ///
     /// # Errors
     ///
-    /// [`EngineError::LeanCoupled`] for the coupled form, and those of
-    /// [`ascent`](Engine::ascent) and [`descent`](Engine::descent); nothing was recorded then.
+    /// [`EngineError::LeanCoupled`] for the coupled form, and those of [`ascent`](Engine::ascent) and
+    /// [`descent`](Engine::descent). On an error nothing is recorded.
     pub fn lean_ascent<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -84,8 +83,8 @@ impl Engine {
         let kinds = Kinds::of_steps(hyper, each, rates)?;
         check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
-        let half = Half {
-            look: Look::Norm(ascent_norm(hyper, track_norms)),
+        let phase = Phase {
+            reduction: Reduction::Norm(ascent_reduction(hyper, track_norms)),
             kernel: Kernel::LeanAscent {
                 scaling: scaling(hyper),
                 states: states as u32,
@@ -94,10 +93,10 @@ impl Engine {
             },
         };
         let (norms, scale) = self.norms_buffer(inv_scale)?;
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label: "wsam.lean_ascent",
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &norms,
@@ -105,7 +104,7 @@ impl Engine {
             seed: rounding.seed(),
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        let stats = self.run(encoder, &recording, each, || check_slices(tensors))?;
+        let stats = self.record_phase(encoder, &inputs, each, || check_slices(tensors))?;
         Ok(LeanAscent {
             norms,
             tensors: tensors.len(),
@@ -119,14 +118,14 @@ impl Engine {
         })
     }
 
-    /// Records what is left of the step: `w = u - lr alpha g~`.
+    /// Records the rest of the step, `w = u - lr alpha g~`, and returns its costs.
     ///
-    /// `tensors` are those of `ascent`, in its order if each had a learning rate of its own;
-    /// hyperparameters and learning rates are the ascent's. Returns what the descent cost.
+    /// `tensors` are the tensors of `ascent`, in the same order if each has its own learning rate. The
+    /// hyperparameters and learning rates are the ascent's.
     ///
     /// # Errors
     ///
-    /// An [`EngineError`] that names the tensor; nothing was recorded then.
+    /// An [`EngineError`] that names the tensor. On an error nothing is recorded.
     pub fn lean_descent(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -135,24 +134,24 @@ impl Engine {
     ) -> Result<StepStats, EngineError> {
         let start = Instant::now();
         let LeanAscent { hyper, rates, .. } = ascent;
-        same_count(ascent.tensors, tensors.len())?;
+        check_tensor_count(ascent.tensors, tensors.len())?;
         let rates = match rates.as_slice() {
             [rate] => Rates::Same(*rate),
             rates => Rates::Each(rates),
         };
-        // Every tensor or none: a plan has one kernel.
+        // If one tensor has an anchor all get one, because a plan has one kernel.
         let anchored =
             hyper.non_finite.looks() && tensors.iter().any(|tensor| tensor.ran_on.is_some());
-        let half = Half {
-            look: descent_look(hyper, ascent.track_norms),
+        let phase = Phase {
+            reduction: descent_reduction(hyper, ascent.track_norms),
             kernel: Kernel::LeanDescent { anchored },
         };
-        // The blend, clipping and the learning rate are all it takes from them.
+        // The descent uses the blend, clipping and learning rate only, so the step count may be 1.
         let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label: "wsam.lean_descent",
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &ascent.norms,
@@ -160,6 +159,6 @@ impl Engine {
             seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        self.run(encoder, &recording, each, || check_slices(tensors))
+        self.record_phase(encoder, &inputs, each, || check_slices(tensors))
     }
 }

@@ -1,9 +1,11 @@
-//! Device objects, with errors as values: wgpu by itself would panic, or go on with nothing.
+//! Creation of device objects, with errors as values. Without an error scope wgpu panics, or returns an
+//! invalid object.
 
 use super::error::EngineError;
 
-/// Calls `make`; an error of wgpu's within is a value. `what` names it.
-pub(crate) fn guarded<T>(
+/// Calls `make` within wgpu error scopes and returns the first error that they caught. `what` names the
+/// object in the error.
+pub(crate) fn with_error_scopes<T>(
     device: &wgpu::Device,
     what: &str,
     make: impl FnOnce() -> T,
@@ -15,7 +17,7 @@ pub(crate) fn guarded<T>(
     ];
     let scopes = filters.map(|filter| device.push_error_scope(filter));
     let made = make();
-    // The last one first; all of them, for they are a stack.
+    // wgpu keeps the scopes on a stack: all must be popped, the last one first.
     let [memory, internal, validation] = scopes;
     let errors = [validation, internal, memory].map(|scope| pollster::block_on(scope.pop()));
     match errors.into_iter().flatten().next() {
@@ -32,8 +34,8 @@ fn refused(what: &str, error: &wgpu::Error) -> EngineError {
     }
 }
 
-/// A buffer of so many bytes.
-pub(crate) fn empty(
+/// Creates a buffer of `size` bytes.
+pub(crate) fn create_buffer(
     device: &wgpu::Device,
     label: &str,
     size: u64,
@@ -42,20 +44,24 @@ pub(crate) fn empty(
     let label_here = Some(label);
     let descriptor =
         wgpu::BufferDescriptor { label: label_here, size, usage, mapped_at_creation: false };
-    guarded(device, label, || device.create_buffer(&descriptor))
+    with_error_scopes(device, label, || device.create_buffer(&descriptor))
 }
 
-/// A buffer with these bytes, as many as are a multiple of 4. A lost device shows here.
-pub(crate) fn filled(
+/// Creates a buffer that holds `bytes`, whose length must be a multiple of 4.
+///
+/// # Errors
+///
+/// [`EngineError::Lost`] if the device is lost: then the new buffer cannot be mapped.
+pub(crate) fn create_buffer_with(
     device: &wgpu::Device,
     label: &str,
     bytes: &[u8],
     usage: wgpu::BufferUsages,
 ) -> Result<wgpu::Buffer, EngineError> {
-    let buffer = guarded(device, label, || {
+    let buffer = with_error_scopes(device, label, || {
         device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
-            // No tensors, no chunks: a buffer all the same.
+            // Without tensors the chunk table is empty, but a binding needs at least 4 bytes.
             size: (bytes.len() as u64).max(4),
             usage,
             mapped_at_creation: true,

@@ -1,4 +1,4 @@
-//! The WGSL engine: one WSAM step on raw `wgpu` buffers. Knows nothing of Burn.
+//! The WGSL engine: one WSAM step on raw `wgpu` buffers, independent of Burn.
 //!
 //! ```no_run
 //! use burn_wsam::engine::{AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, Slice};
@@ -45,9 +45,9 @@ mod adapter;
 mod base;
 mod buffers;
 mod checks;
+mod chunking;
 mod constants;
 mod error;
-mod half;
 mod kinds;
 mod lean;
 mod memory;
@@ -83,21 +83,21 @@ pub use step::{Ascent, AscentOptions, BlendSource, Rounding};
 pub use tuning::Tuning;
 
 use crate::layout::{COLUMNS, KINDS, KindUniforms, column_binding};
-use half::{Key, Plan};
+use chunking::WindowLimits;
 use pipelines::Pipelines;
-use plan::WindowLimits;
+use plan::{Plan, PlanKey};
 use std::sync::{Arc, Mutex};
 use timing::Timer;
 
 /// Records WSAM steps into command encoders.
 ///
-/// Holds compiled pipelines, a scratch buffer and the plans of recent steps, and no state of any
-/// model: one engine serves any number of models on its device, from any thread. Recording never
+/// An engine holds compiled pipelines, a scratch buffer and the plans of recent steps, but no model
+/// state: one engine serves any number of models on its device, from any thread. Recording never
 /// submits, reads back or blocks.
 ///
-/// A plan (chunk tables, bind groups) serves every step whose tensors lie where they lay, and keeps
-/// their buffers alive until other steps displace it, [`forget_plans`](Engine::forget_plans) is
-/// called or the engine is dropped.
+/// A plan holds chunk tables and bind groups. A later step reuses it if its tensors are in the same
+/// buffers at the same offsets. A plan keeps these buffers alive until newer plans replace it,
+/// [`forget_plans`](Engine::forget_plans) is called or the engine is dropped.
 pub struct Engine {
     device: wgpu::Device,
     queue: wgpu::Queue,
@@ -105,48 +105,48 @@ pub struct Engine {
     tuning: Tuning,
     window_limits: WindowLimits,
     max_grid: u32,
-    /// Bound where a specialisation has no use for a binding; a range of its own for each.
+    /// Bound at bindings that a specialisation does not access. Each column binds a separate range.
     unused: wgpu::Buffer,
-    /// Partial sums of the norms. Steps may share it, for the queue runs them one after another
-    /// and each writes before it reads.
+    /// Partial sums of the norms. Steps share this buffer: the queue runs them one after another, and
+    /// each step writes its sums before it reads them.
     partials: Mutex<wgpu::Buffer>,
-    /// The least recently used one first.
-    plans: Mutex<Vec<(Key, Arc<Plan>)>>,
+    /// Ordered from least to most recently used.
+    plans: Mutex<Vec<(PlanKey, Arc<Plan>)>>,
     timer: Mutex<Option<Timer>>,
 }
 
-/// Bytes between the starts of two bindings in one buffer: WebGPU's largest alignment.
+/// Alignment in bytes of bindings within one buffer: the largest that WebGPU allows a device to require.
 const ALIGNMENT: u64 = 256;
 
-/// Bytes of a partial sum.
-const PARTIAL: u64 = 16;
+/// Size of a partial sum in bytes.
+const PARTIAL_SIZE: u64 = 16;
 
-/// Bytes of the partial sums that an engine starts with, and binds whole.
-const LEAST_PARTIALS: u64 = 1 << 16;
+/// Initial size in bytes of the buffer of partial sums, which is bound whole.
+const MIN_PARTIALS_SIZE: u64 = 1 << 16;
 
-/// Storage buffers that the largest stage binds with one frame.
+/// Storage buffers that a stage with one frame binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 
-/// Uniform buffers that a stage binds at most: group 1 of [`Pipelines`].
+/// Uniform buffers that a stage binds at most, all in bind group 1.
 const UNIFORMS: u32 = 4;
 
 impl Engine {
-    /// Makes an engine on a device and its queue, with the [`Tuning`] that suits its adapter.
+    /// Creates an engine on a device and its queue, with [`Tuning::for_adapter`].
     ///
     /// # Errors
     ///
     /// [`EngineError::Limit`] if the device was created with less than WebGPU's default limits for
-    /// compute, [`EngineError::Pipeline`] if it does not take the shaders,
-    /// [`EngineError::OutOfMemory`] if there is no scratch memory.
+    /// compute, [`EngineError::Pipeline`] if a shader does not compile,
+    /// [`EngineError::OutOfMemory`] if the scratch buffers cannot be allocated.
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self, EngineError> {
         Self::with_tuning(device, queue, Tuning::for_adapter(&device.adapter_info()))
     }
 
-    /// Makes an engine with another tuning.
+    /// Creates an engine with the given tuning.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and [`EngineError::Tuning`] for a number outside its domain.
+    /// Those of [`new`](Self::new), and [`EngineError::Tuning`] for a value outside its domain.
     pub fn with_tuning(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
@@ -158,12 +158,12 @@ impl Engine {
         Self::from_parts(device, queue, pipelines, tuning)
     }
 
-    /// Another engine on the same device: it shares the compiled pipelines, and has plans and scratch
-    /// memory of its own, which go when it goes.
+    /// Creates another engine on the same device. Both share the compiled pipelines; the new engine has
+    /// separate plans and scratch buffers, which are freed when it is dropped.
     ///
     /// # Errors
     ///
-    /// [`EngineError::OutOfMemory`] if there is no scratch memory.
+    /// [`EngineError::OutOfMemory`] if the scratch buffers cannot be allocated.
     pub fn fork(&self) -> Result<Self, EngineError> {
         Self::from_parts(&self.device, &self.queue, self.pipelines.clone(), self.tuning)
     }
@@ -175,7 +175,8 @@ impl Engine {
         tuning: Tuning,
     ) -> Result<Self, EngineError> {
         let limits = device.limits();
-        let buffer = |label, size| memory::empty(device, label, size, wgpu::BufferUsages::STORAGE);
+        let buffer =
+            |label, size| memory::create_buffer(device, label, size, wgpu::BufferUsages::STORAGE);
         Ok(Self {
             device: device.clone(),
             queue: queue.clone(),
@@ -187,23 +188,23 @@ impl Engine {
             },
             max_grid: limits.max_compute_workgroups_per_dimension,
             unused: buffer("wsam.unused", COLUMNS as u64 * ALIGNMENT)?,
-            partials: Mutex::new(buffer("wsam.partials", LEAST_PARTIALS)?),
+            partials: Mutex::new(buffer("wsam.partials", MIN_PARTIALS_SIZE)?),
             plans: Mutex::default(),
             timer: Mutex::default(),
         })
     }
 
-    /// The device this engine records for.
+    /// Returns the device that this engine records for.
     pub fn device(&self) -> &wgpu::Device {
         &self.device
     }
 
-    /// How work is cut.
+    /// Returns the sizes of workgroups, chunks and dispatches.
     pub fn tuning(&self) -> Tuning {
         self.tuning
     }
 
-    /// The queue that belongs to the device.
+    /// Returns the device's queue.
     pub fn queue(&self) -> &wgpu::Queue {
         &self.queue
     }
@@ -240,7 +241,7 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_bindings_per_bind_group",
             u64::from(limits.max_bindings_per_bind_group),
-            u64::from(column_binding(COLUMNS, tuning::MOST_FRAMES)),
+            u64::from(column_binding(COLUMNS, tuning::MAX_FRAMES)),
         ),
         (
             "max_compute_invocations_per_workgroup",
@@ -255,16 +256,20 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_compute_workgroup_storage_size",
             u64::from(limits.max_compute_workgroup_storage_size),
-            // The norm's two levels of sums.
+            // `lane_sums` and `level_sums` in `norm.wgsl`.
             16 * (u64::from(workgroup) + 8),
         ),
-        ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size, LEAST_PARTIALS),
-        ("max_buffer_size", limits.max_buffer_size, LEAST_PARTIALS),
+        (
+            "max_storage_buffer_binding_size",
+            limits.max_storage_buffer_binding_size,
+            MIN_PARTIALS_SIZE,
+        ),
+        ("max_buffer_size", limits.max_buffer_size, MIN_PARTIALS_SIZE),
         ("max_bind_groups", u64::from(limits.max_bind_groups), 2),
         (
             "max_uniform_buffer_binding_size",
             limits.max_uniform_buffer_binding_size,
-            // A page of the table of kinds.
+            // One page of the table of kinds.
             (KINDS * size_of::<KindUniforms>()) as u64,
         ),
         (

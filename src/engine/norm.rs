@@ -1,56 +1,60 @@
-//! The norm's part of a plan: its partial sums, as many as one finish can add up, and that finish.
+//! The norm in a plan: the `norm` dispatches, which write partial sums, and `norm_finish`, which adds them.
 
+use super::chunking::{ChunkedTensors, chunk_tensors};
 use super::error::EngineError;
-use super::half::{HalfNorm, Ready, Row, gradient, whole};
-use super::plan::{Cut, cut};
-use super::tuning::{MOST_ROUNDS, finish_rounds};
-use super::{Engine, PARTIAL};
+use super::plan::{NormReduction, PreparedDispatch, TensorRow, gradient, whole_buffer};
+use super::tuning::{MAX_LOOP_ITERATIONS, finish_iterations};
+use super::{Engine, PARTIAL_SIZE};
 use crate::layout::{
     self, Frames, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation, WORKGROUPS, Width,
     column, mark,
 };
 
-/// A norm, cut.
-pub(super) struct CutNorm {
-    pub(super) cut: Cut,
-    /// A partial sum for each invocation, in place of one for each workgroup.
+/// The chunks and partial sums of a norm.
+pub(super) struct NormPlan {
+    pub(super) chunked: ChunkedTensors,
+    /// Whether each invocation writes a partial sum, instead of each workgroup.
     pub(super) by_lane: bool,
-    /// Partial sums of each norm.
+    /// Partial sums for each norm taken.
     partials: u64,
-    /// Norms of groups and the global one.
+    /// Number of norms that perturbations are divided by: the global one and those of groups.
     scopes: u32,
     pub(super) finish: NormFinishUniforms,
     of: NormOf,
 }
 
-impl CutNorm {
-    /// Bytes of its partial sums.
+impl NormPlan {
+    /// Returns the size of all partial sums in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        PARTIAL * self.of.count() * self.partials
+        PARTIAL_SIZE * self.of.count() * self.partials
     }
 }
 
 impl Engine {
-    /// Cuts a norm over the rows of a half.
-    pub(super) fn cut_norm<'a>(
+    /// Cuts the tensors of a norm into chunks.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Limit`] if there are more partial sums or more norms than one `norm_finish` can handle.
+    pub(super) fn plan_norm<'a>(
         &self,
-        norm: HalfNorm,
-        rows: impl Iterator<Item = Row<'a>>,
-    ) -> Result<CutNorm, EngineError> {
+        norm: NormReduction,
+        rows: impl Iterator<Item = TensorRow<'a>>,
+    ) -> Result<NormPlan, EngineError> {
         let mut rows: Vec<_> = rows.filter_map(|row| norm.row(row)).collect();
-        // Each scope's partials side by side; what is in none comes last.
+        // `norm_finish` adds contiguous partials for each scope. Tensors that are not perturbed come last.
         rows.sort_by_key(|row| row.scope.unwrap_or(usize::MAX));
         let elements = rows.iter().map(|row| row.len).sum();
         let chunk_len = self.norm_chunk_len(norm.of, elements);
-        let cut = cut(rows.iter().copied(), self.window_limits, chunk_len);
-        let chunks = u64::from(cut.ends.last().copied().unwrap_or(0));
+        let chunked = chunk_tensors(rows.iter().copied(), self.window_limits, chunk_len);
+        let chunks = u64::from(chunked.ends.last().copied().unwrap_or(0));
         let by_lane = self.by_lane(norm.of, elements, chunks);
         let lanes = if by_lane { self.tuning.workgroup } else { 1 };
         let partials = chunks * u64::from(lanes);
-        let most = self.most_partials(norm.of);
+        let most = self.max_partials(norm.of);
         if partials > most {
             let (name, granted) = self.partials_limit(norm.of);
-            // In the same unit: bytes, or invocations that share the sum.
+            // `needed` has the limit's unit: bytes, or invocations of a workgroup.
             let needed = granted.saturating_mul(partials.div_ceil(most));
             return Err(EngineError::Limit { name, granted, needed });
         }
@@ -60,58 +64,61 @@ impl Engine {
                 ("max_compute_workgroups_per_dimension", u64::from(self.max_grid));
             return Err(EngineError::Limit { name, granted, needed: scopes as u64 });
         }
-        let finish = norm.finish(&rows, cut.ends.iter().map(|end| end * lanes));
-        Ok(CutNorm { cut, by_lane, partials, scopes: scopes as u32, finish, of: norm.of })
+        let finish = norm.finish(&rows, chunked.ends.iter().map(|end| end * lanes));
+        Ok(NormPlan { chunked, by_lane, partials, scopes: scopes as u32, finish, of: norm.of })
     }
 
-    /// Elements that one workgroup of a norm owns: the tuning's number, or as many as keep the partial sums
-    /// well below what one finish adds up.
+    /// Returns the elements that one workgroup of a norm owns: the tuning's number, or more if the partial
+    /// sums would otherwise exceed half of what one `norm_finish` can add.
     fn norm_chunk_len(&self, of: NormOf, elements: u64) -> u64 {
         let usual = self.tuning.norm_chunk_len(elements);
-        let half = (self.most_partials(of) / 2).max(1);
+        let half = (self.max_partials(of) / 2).max(1);
         let unit = u64::from(self.tuning.chunk_len);
         let longest = u64::from(self.tuning.longest_chunk());
         usual.max((elements / half).next_multiple_of(unit).min(longest - longest % unit))
     }
 
-    /// Partial sums of each norm that one finish can add up: they fit one binding, and the loops over them
-    /// stay within [`MOST_ROUNDS`].
-    fn most_partials(&self, of: NormOf) -> u64 {
-        let fit = self.max_binding() / (PARTIAL * of.count());
-        fit.min(most_finished(self.largest_workgroup(), of.count())).min(u64::from(u32::MAX) / 2)
+    /// Returns the partial sums of each norm that one `norm_finish` can add: they must fit one binding, and
+    /// the loops over them must stay within [`MAX_LOOP_ITERATIONS`].
+    fn max_partials(&self, of: NormOf) -> u64 {
+        let fit = self.max_binding() / (PARTIAL_SIZE * of.count());
+        fit.min(max_finished_partials(self.largest_workgroup(), of.count()))
+            .min(u64::from(u32::MAX) / 2)
     }
 
-    /// The limit that [`most_partials`](Self::most_partials) comes from.
+    /// Returns the name and value of the device limit that determines [`max_partials`](Self::max_partials).
     fn partials_limit(&self, of: NormOf) -> (&'static str, u64) {
         let largest = self.largest_workgroup();
-        let fit = self.max_binding() / (PARTIAL * of.count());
-        if fit <= most_finished(largest, of.count()) {
+        let fit = self.max_binding() / (PARTIAL_SIZE * of.count());
+        if fit <= max_finished_partials(largest, of.count()) {
             ("max_storage_buffer_binding_size", self.max_binding())
         } else {
             ("max_compute_invocations_per_workgroup", u64::from(largest))
         }
     }
 
-    /// Bytes of the largest buffer of the engine's own.
+    /// Returns the size in bytes of the largest buffer that the engine can bind whole.
     pub(super) fn max_binding(&self) -> u64 {
         let bytes = self.window_limits.max_binding.min(self.device.limits().max_buffer_size);
-        bytes - bytes % PARTIAL
+        bytes - bytes % PARTIAL_SIZE
     }
 
-    /// Whether a norm keeps a partial for each invocation: written and read, 32 bytes each, they must
-    /// stay far below what the norm itself reads. And an invocation of the finish goes through one of
-    /// each chunk, within [`MOST_ROUNDS`].
+    /// Returns whether a norm keeps a partial sum for each invocation.
+    ///
+    /// A partial sum costs 32 bytes, written and read: together they must stay below a twentieth of the
+    /// bytes that the norm reads. In `norm_finish` each invocation adds one partial sum of each chunk, which
+    /// must stay within [`MAX_LOOP_ITERATIONS`].
     fn by_lane(&self, of: NormOf, elements: u64, chunks: u64) -> bool {
         let workgroup = self.tuning.workgroup;
         let partials = chunks * u64::from(workgroup);
         self.tuning.partials_by_lane
             && chunks < 1 << 15
             && 32 * partials * 20 < 4 * elements
-            && finish_rounds(workgroup, partials, of.count()) <= MOST_ROUNDS
-            && partials <= self.most_partials(of)
+            && finish_iterations(workgroup, partials, of.count()) <= MAX_LOOP_ITERATIONS
+            && partials <= self.max_partials(of)
     }
 
-    /// The largest workgroup that the device takes.
+    /// Returns the largest of [`WORKGROUPS`] that the device supports.
     fn largest_workgroup(&self) -> u32 {
         let limits = self.device.limits();
         let fits = |workgroup: &&u32| {
@@ -122,36 +129,44 @@ impl Engine {
         WORKGROUPS.iter().filter(fits).max().map_or(self.tuning.workgroup, |largest| *largest)
     }
 
-    /// The dispatch that finishes a norm. Its workgroups are the tuning's; or the largest, where the tuning's
-    /// would take too many rounds.
-    pub(super) fn finish(
+    /// Prepares the `norm_finish` dispatch. It uses the tuning's workgroup size, or the device's largest if the
+    /// tuning's would exceed [`MAX_LOOP_ITERATIONS`].
+    pub(super) fn prepare_finish(
         &self,
-        norm: &CutNorm,
+        norm: &NormPlan,
         partials: &wgpu::Buffer,
-    ) -> Result<Ready, EngineError> {
+    ) -> Result<PreparedDispatch, EngineError> {
         let kernel = Kernel::NormFinish(norm.of);
         let specialisation = Specialisation { kernel, width: Width::Wide, frames: Frames::SINGLE };
         let own = self.tuning.workgroup;
-        let workgroup = match finish_rounds(own, norm.partials, norm.of.count()) {
-            rounds if rounds <= MOST_ROUNDS => own,
+        let workgroup = match finish_iterations(own, norm.partials, norm.of.count()) {
+            iterations if iterations <= MAX_LOOP_ITERATIONS => own,
             _ => self.largest_workgroup(),
         };
         let (pipeline, layout) = self.pipelines.get_sized(specialisation, workgroup)?;
-        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.stage().entry_point()),
             layout: &layout,
-            entries: &[whole(layout::PARTIALS.number, partials)],
+            entries: &[whole_buffer(layout::PARTIALS.number, partials)],
         });
-        Ok(Ready { pipeline, group, grid: [norm.scopes, 1], kernel, page: 0, count: 0 })
+        Ok(PreparedDispatch {
+            pipeline,
+            bind_group,
+            grid: [norm.scopes, 1],
+            kernel,
+            page: 0,
+            count: 0,
+        })
     }
 }
 
-/// Partial sums of each of `norms` norms that a finish with workgroups of this size adds up within
-/// [`MOST_ROUNDS`].
-fn most_finished(workgroup: u32, norms: u64) -> u64 {
-    let fits =
-        |each: u64| finish_rounds(workgroup, each * u64::from(workgroup), norms) <= MOST_ROUNDS;
-    let (mut fitting, mut beyond) = (0, MOST_ROUNDS);
+/// Returns the partial sums of each of `norms` norms that a `norm_finish` with workgroups of this size can
+/// add within [`MAX_LOOP_ITERATIONS`].
+fn max_finished_partials(workgroup: u32, norms: u64) -> u64 {
+    let fits = |each: u64| {
+        finish_iterations(workgroup, each * u64::from(workgroup), norms) <= MAX_LOOP_ITERATIONS
+    };
+    let (mut fitting, mut beyond) = (0, MAX_LOOP_ITERATIONS);
     while beyond - fitting > 1 {
         let middle = fitting.midpoint(beyond);
         if fits(middle) {
@@ -163,9 +178,9 @@ fn most_finished(workgroup: u32, norms: u64) -> u64 {
     fitting * u64::from(workgroup)
 }
 
-impl HalfNorm {
-    /// The norm's row of a tensor, from the half's; `None` if it counts in no norm that is taken.
-    pub(super) fn row<'a>(&self, row: Row<'a>) -> Option<Row<'a>> {
+impl NormReduction {
+    /// Returns the columns that the norm reads of a tensor, or `None` if no norm includes the tensor.
+    pub(super) fn row<'a>(&self, row: TensorRow<'a>) -> Option<TensorRow<'a>> {
         let mut columns = gradient(&row, self.perturbed);
         if self.reads_weight(&row) {
             let (anchor, weight) = (row.columns[column::ANCHOR], row.columns[column::WEIGHT]);
@@ -175,15 +190,19 @@ impl HalfNorm {
             }
         }
         let counts = self.of.takes_gradient() || row.scope.is_some();
-        counts.then_some(Row { columns, ..row })
+        counts.then_some(TensorRow { columns, ..row })
     }
 
-    pub(super) fn reads_weight(&self, row: &Row<'_>) -> bool {
+    pub(super) fn reads_weight(&self, row: &TensorRow<'_>) -> bool {
         self.of.scaling() != Scaling::Plain && row.adaptive
     }
 
-    /// `ends` are where the partials of each row end.
-    fn finish(&self, rows: &[Row<'_>], ends: impl Iterator<Item = u32>) -> NormFinishUniforms {
+    /// Computes the uniforms of `norm_finish`. `ends` holds the end of each row's partial sums.
+    fn finish(
+        &self,
+        rows: &[TensorRow<'_>],
+        ends: impl Iterator<Item = u32>,
+    ) -> NormFinishUniforms {
         let mut finish = NormFinishUniforms {
             slots_plain: self.slots,
             mark: mark(self.perturbed),
@@ -191,7 +210,7 @@ impl HalfNorm {
         };
         for (row, end) in rows.iter().zip(ends) {
             finish.partial_count = end;
-            // A scope without rows ends where the one before it does.
+            // A scope without rows ends where the scope before it ends.
             if let Some(scope) = row.scope {
                 finish.ends.iter_mut().skip(scope).for_each(|of_scope| *of_scope = end);
             }

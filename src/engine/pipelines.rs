@@ -1,7 +1,7 @@
-//! Compute pipelines: one per [`Specialisation`], compiled at first use and kept.
+//! The cache of compute pipelines: one for each [`Specialisation`], compiled at first use.
 
 use super::error::EngineError;
-use super::memory::guarded;
+use super::memory::with_error_scopes;
 use crate::layout::{self, Access, Frames, Specialisation, Stage, Width, column_binding, framed};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Pipelines {
     device: wgpu::Device,
     workgroup: u32,
-    /// Group 1 of every stage but the norm's finish and the check: what a half of a step fills in.
+    /// Layout of bind group 1 of every stage except `norm_finish` and `check`.
     pub(crate) step_layout: wgpu::BindGroupLayout,
-    /// Group 1 of the norm's finish.
+    /// Layout of bind group 1 of `norm_finish`.
     pub(crate) finish_layout: wgpu::BindGroupLayout,
-    /// Group 1 of the check.
+    /// Layout of bind group 1 of `check`.
     pub(crate) check_layout: wgpu::BindGroupLayout,
     compiled: Mutex<Compiled>,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Pipelines {
 #[derive(Default)]
 struct Compiled {
     modules: HashMap<(Stage, Width, Frames), wgpu::ShaderModule>,
-    /// By their workgroups too.
+    /// Keyed by specialisation and workgroup size.
     pipelines: HashMap<(Specialisation, u32), (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
 }
 
@@ -29,11 +29,11 @@ impl Pipelines {
     pub(crate) fn new(device: &wgpu::Device, workgroup: u32) -> Result<Self, EngineError> {
         let mut modules = HashMap::new();
         for stage in Stage::ALL {
-            // Half precision is compiled when it is asked for.
+            // Half precision is compiled at first use.
             for width in [Width::Wide, Width::Narrow] {
                 let key = (stage, width, Frames::SINGLE);
                 let make = || module(device, key);
-                modules.insert(key, guarded(device, stage.entry_point(), make)?);
+                modules.insert(key, with_error_scopes(device, stage.entry_point(), make)?);
             }
         }
         let dynamic = |binding| entry(binding, wgpu::BufferBindingType::Uniform, true);
@@ -55,7 +55,7 @@ impl Pipelines {
         })
     }
 
-    /// A pipeline and the layout of its group 0, with the engine's workgroups.
+    /// Returns a pipeline with the engine's workgroup size, and the layout of its bind group 0.
     pub(crate) fn get(
         &self,
         specialisation: Specialisation,
@@ -63,13 +63,13 @@ impl Pipelines {
         self.get_sized(specialisation, self.workgroup)
     }
 
-    /// A pipeline with workgroups of another size, which the device takes.
+    /// Returns a pipeline with the given workgroup size, which the device must support.
     pub(crate) fn get_sized(
         &self,
         specialisation: Specialisation,
         workgroup: u32,
     ) -> Result<(wgpu::ComputePipeline, wgpu::BindGroupLayout), EngineError> {
-        // A panic elsewhere cannot leave a half-written map: insertion is the last thing done.
+        // A poisoned lock is safe to use: an entry is inserted only when it is complete.
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = compiled.pipelines.get(&(specialisation, workgroup)) {
             return Ok(found.clone());
@@ -81,12 +81,12 @@ impl Pipelines {
         let module = match compiled.modules.get(&key) {
             Some(module) => module.clone(),
             None => {
-                let made = guarded(&self.device, &label, || module(&self.device, key))?;
+                let made = with_error_scopes(&self.device, &label, || module(&self.device, key))?;
                 compiled.modules.insert(key, made.clone());
                 made
             }
         };
-        let made = guarded(&self.device, &label, || {
+        let made = with_error_scopes(&self.device, &label, || {
             self.pipeline(&module, specialisation, workgroup, &label)
         })?;
         compiled.pipelines.insert((specialisation, workgroup), made.clone());
@@ -132,7 +132,7 @@ impl Pipelines {
             entry_point: Some(stage.entry_point()),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &specialisation.constants(workgroup),
-                // Every element of the reduction's arrays is written before it is read.
+                // `workgroup_sum` writes every element of its arrays before it reads them.
                 zero_initialize_workgroup_memory: false,
             },
             cache: None,
@@ -141,7 +141,7 @@ impl Pipelines {
     }
 }
 
-/// The bindings that a binding of a single frame becomes.
+/// Returns the bindings, over all frames, that correspond to binding `number` of a single frame.
 fn copies(number: u32, frames: Frames) -> impl Iterator<Item = u32> {
     let column = number.checked_sub(column_binding(0, 0)).map(|column| column as usize);
     let column = column.filter(|column| *column < layout::COLUMNS);
@@ -152,7 +152,7 @@ fn copies(number: u32, frames: Frames) -> impl Iterator<Item = u32> {
     })
 }
 
-/// A storage buffer that may be written.
+/// The layout entry of a read-write storage buffer.
 pub(crate) fn storage_entry(binding: u32) -> wgpu::BindGroupLayoutEntry {
     entry(binding, wgpu::BufferBindingType::Storage { read_only: false }, false)
 }

@@ -1,151 +1,365 @@
-//! Cuts tensors into chunks and gathers the chunks that can share a dispatch.
+//! The plan of one phase of a step (an ascent or a descent): its dispatches and the buffers they bind.
 //!
-//! A frame is one window of one buffer for each column. Tensors whose slices lie in the same windows
-//! share it, so the number of frames grows with distinct buffers, not with tensors; `schedule.rs`
-//! then puts frames together into dispatches.
+//! A plan is cached and reused while the tensors stay in the same buffers at the same offsets. Only the
+//! constants are uploaded again for each step.
 
-use super::half::Row;
+use super::chunking::chunk_tensors;
+use super::error::EngineError;
+use super::memory::with_error_scopes;
+use super::schedule::{Capacity, Dispatch, pack};
 use super::slices::{Columns, Slice, packed_width};
-use crate::layout::{COLUMNS, Chunk, KINDS, Width};
-use std::collections::HashMap;
+use super::stats::StepStats;
+use super::{ALIGNMENT, Engine, UNIFORMS};
+use crate::layout::{
+    self, Access, COLUMNS, Chunk, Kernel, NormFinishUniforms, NormOf, Specialisation, Width,
+    column, column_binding,
+};
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
 
-/// A range of a buffer that a dispatch binds.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Window {
-    pub(crate) buffer: wgpu::Buffer,
-    pub(crate) offset: u64,
-    pub(crate) size: u64,
+/// Plans that an engine caches. A training loop needs two, or four if it alternates between two sets of
+/// buffers. Gradients that an allocator moves between memory pages need a few more.
+const MAX_PLANS: usize = 16;
+
+/// A phase of a step, independent of the tensors: a reduction of the gradient, then one kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Phase {
+    pub(crate) reduction: Reduction,
+    pub(crate) kernel: Kernel,
 }
 
-/// A window for each column that is used.
-pub(crate) type Windows = [Option<Window>; COLUMNS];
-
-/// Work of one frame.
-#[derive(Debug)]
-pub(crate) struct Group {
-    /// Page of the table of constants that holds its tensors' kinds.
-    pub(crate) page: usize,
-    pub(crate) width: Width,
-    pub(crate) windows: Windows,
-    pub(crate) chunks: Vec<Chunk>,
+/// The reduction over the gradient that runs before the phase's kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reduction {
+    None,
+    Norm(NormReduction),
+    /// Whether `g`, or `g~` if `perturbed`, is finite.
+    CheckFinite {
+        perturbed: bool,
+    },
 }
 
-/// Limits that shape windows.
+/// A norm of `g` or `g~`. The norm also shows whether that gradient is finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NormReduction {
+    pub(crate) of: NormOf,
+    /// Whether the norm is taken of `g~` instead of `g`.
+    pub(crate) perturbed: bool,
+    /// Fields of [`layout::Norms`] that receive the norm, as bits.
+    pub(crate) slots: u32,
+}
+
+/// One tensor of a phase.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct WindowLimits {
-    pub(crate) max_binding: u64,
-    pub(crate) alignment: u64,
+pub(crate) struct TensorRow<'a> {
+    /// Row in the table of constants.
+    pub(crate) kind: usize,
+    pub(crate) len: u64,
+    /// Index of the norm that its perturbation is divided by; `None` if the tensor is not perturbed.
+    pub(crate) scope: Option<usize>,
+    /// Whether the perturbation scales with the weights.
+    pub(crate) adaptive: bool,
+    pub(crate) columns: Columns<'a>,
 }
 
-impl WindowLimits {
-    /// The window of `slice` that holds its element `position`.
-    fn window(&self, slice: &Slice, position: u64) -> Window {
-        // Offsets in the chunk table are 32-bit element counts.
-        let longest = self.max_binding.min(u64::from(u32::MAX));
-        let stride = longest - longest % self.alignment;
-        let size = slice.buffer.size();
-        let offset = if size <= longest {
-            0
-        } else {
-            let byte = slice.offset + slice.format.bytes() * position;
-            byte - byte % stride
-        };
-        let bound = if size <= longest { size } else { stride.min(size - offset) };
-        // A binding's size is a multiple of 4; a buffer's need not be.
-        Window { buffer: slice.buffer.clone(), offset, size: bound - bound % 4 }
+impl TensorRow<'_> {
+    pub(super) fn has_master(&self) -> bool {
+        packed_width(&self.columns).is_some_and(Width::has_master)
+    }
+
+    fn scalars(&self) -> (usize, u64, Option<usize>, bool) {
+        (self.kind, self.len, self.scope, self.adaptive)
     }
 }
 
-/// What tensors are cut into.
 #[derive(Debug)]
-pub(crate) struct Cut {
-    pub(crate) groups: Vec<Group>,
-    /// Chunks up to and with each tensor.
-    pub(crate) ends: Vec<u32>,
+struct OwnedTensorRow {
+    scalars: (usize, u64, Option<usize>, bool),
+    columns: [Option<Slice>; COLUMNS],
 }
 
-/// Cuts tensors into groups, in the order in which their windows first appear. Within a group, chunks
-/// follow the order of the tensors; they are numbered in that order over all groups.
-// wgpu hashes and compares a buffer by its identity, which nothing mutates.
-#[allow(clippy::mutable_key_type)]
-pub(crate) fn cut<'a>(
-    tensors: impl Iterator<Item = Row<'a>>,
-    limits: WindowLimits,
-    chunk_len: u64,
-) -> Cut {
-    let mut groups: Vec<Group> = Vec::new();
-    let mut places: HashMap<(usize, Width, Windows), usize> = HashMap::new();
-    let mut ends = Vec::new();
-    let mut count = 0;
-    let mut before = 0u64;
-    for Row { kind, len, columns, .. } in tensors {
-        let (page, kind) = (kind / KINDS, kind % KINDS);
-        let mut position = 0;
-        while position < len {
-            let windows = columns.map(|slice| slice.map(|slice| limits.window(slice, position)));
-            let (offsets, piece, width) = piece(&columns, &windows, position, len);
-            let same = |group: &Group| {
-                (group.page, group.width) == (page, width) && group.windows == windows
-            };
-            // Neighbours mostly share their windows.
-            let place = match groups.last() {
-                Some(last) if same(last) => groups.len() - 1,
-                _ => {
-                    let next = groups.len();
-                    let place = *places.entry((page, width, windows.clone())).or_insert(next);
-                    if place == next {
-                        groups.push(Group { page, width, windows, chunks: Vec::new() });
-                    }
-                    place
-                }
-            };
-            let mut done = 0;
-            while done < piece {
-                let len = chunk_len.min(piece - done);
-                // All fit: a window is at most u32::MAX bytes.
-                let offsets = offsets.map(|offset| (offset + done) as u32);
-                let at = (before + position + done) as u32;
-                let chunk = Chunk::new(len as u32, count, kind as u32, at, offsets);
-                groups[place].chunks.push(chunk);
-                count += 1;
-                done += len;
+/// The inputs of a plan that may differ between steps: the key of the plan cache.
+#[derive(Debug)]
+pub(crate) struct PlanKey {
+    phase: Phase,
+    rows: Vec<OwnedTensorRow>,
+}
+
+impl PlanKey {
+    fn new<'a>(phase: Phase, rows: impl Iterator<Item = TensorRow<'a>>) -> Self {
+        let own = |row: TensorRow<'a>| OwnedTensorRow {
+            scalars: row.scalars(),
+            columns: row.columns.map(|slice| slice.cloned()),
+        };
+        Self { phase, rows: rows.map(own).collect() }
+    }
+
+    fn matches<'a>(
+        &self,
+        phase: Phase,
+        count: usize,
+        mut rows: impl Iterator<Item = TensorRow<'a>>,
+    ) -> bool {
+        let same = |row: TensorRow<'a>, own: &OwnedTensorRow| {
+            let equal = |(slice, own): (&Option<&Slice>, &Option<Slice>)| *slice == own.as_ref();
+            row.scalars() == own.scalars && row.columns.iter().zip(&own.columns).all(equal)
+        };
+        self.phase == phase
+            && self.rows.len() == count
+            && self.rows.iter().all(|own| rows.next().is_some_and(|row| same(row, own)))
+    }
+}
+
+/// A dispatch with its pipeline and bind group.
+#[derive(Debug)]
+pub(crate) struct PreparedDispatch {
+    pub(crate) pipeline: wgpu::ComputePipeline,
+    pub(crate) bind_group: wgpu::BindGroup,
+    pub(crate) grid: [u32; 2],
+    pub(crate) kernel: Kernel,
+    /// Page of the table of constants.
+    pub(crate) page: usize,
+    pub(crate) count: u32,
+}
+
+/// The dispatches of a phase over certain tensors.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) dispatches: Vec<PreparedDispatch>,
+    /// Uniforms of `norm_finish`, if the phase takes a norm.
+    pub(crate) finish: Option<NormFinishUniforms>,
+    /// Costs of the phase, without `submissions`, `plans_made` and `recording`.
+    pub(crate) stats: StepStats,
+}
+
+impl Engine {
+    /// Returns the plan for `rows`, and whether it had to be made.
+    ///
+    /// `check` is called only if the plan is made: a cached plan's rows were checked when it was made.
+    pub(crate) fn plan<'a>(
+        &self,
+        phase: Phase,
+        rows: impl ExactSizeIterator<Item = TensorRow<'a>> + Clone,
+        check: impl FnOnce() -> Result<(), EngineError>,
+    ) -> Result<(Arc<Plan>, bool), EngineError> {
+        let rows = rows.map(move |row| phase.row(row));
+        // A poisoned lock is safe to use: entries are inserted and removed whole.
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) =
+            plans.iter().position(|(key, _)| key.matches(phase, rows.len(), rows.clone()))
+        {
+            // Moved to the end: the list is ordered by last use.
+            let entry = plans.remove(at);
+            let plan = entry.1.clone();
+            plans.push(entry);
+            return Ok((plan, false));
+        }
+        check()?;
+        let name = phase.kernel.stage().entry_point();
+        let made = with_error_scopes(&self.device, name, || self.make_plan(phase, rows.clone()));
+        // An error of these outer scopes takes precedence, because it may have caused the error that `make_plan`
+        // returned.
+        let plan = match made.and_then(|plan| plan) {
+            Ok(plan) => Arc::new(plan),
+            Err(error) => return Err(self.find_foreign(phase.kernel, rows).unwrap_or(error)),
+        };
+        if plans.len() == MAX_PLANS {
+            plans.remove(0);
+        }
+        plans.push((PlanKey::new(phase, rows), plan.clone()));
+        Ok((plan, true))
+    }
+
+    // wgpu hashes and compares a buffer by its identity, which nothing mutates.
+    #[allow(clippy::mutable_key_type)]
+    fn make_plan<'a>(
+        &self,
+        phase: Phase,
+        rows: impl Iterator<Item = TensorRow<'a>> + Clone,
+    ) -> Result<Plan, EngineError> {
+        let mut buffers = HashSet::new();
+        let mut dispatches = Vec::new();
+        let mut overhead = 0;
+        let mut finish = None;
+        if let Reduction::CheckFinite { perturbed } = phase.reduction {
+            let kernel = Kernel::Check { perturbed };
+            let rows =
+                rows.clone().map(|row| TensorRow { columns: gradient(&row, perturbed), ..row });
+            let frames =
+                chunk_tensors(rows, self.window_limits, u64::from(self.tuning.chunk_len)).frames;
+            for dispatch in pack(frames, |width| self.capacity(kernel, width)) {
+                dispatch.add_costs(&mut buffers, &mut overhead);
+                dispatches.push(self.prepare(kernel, &dispatch, &self.unused)?);
             }
-            position += piece;
         }
-        before = before.wrapping_add(len.next_multiple_of(4));
-        ends.push(count);
+        if let Reduction::Norm(norm) = phase.reduction {
+            let of = norm.of;
+            let norm = self.plan_norm(norm, rows.clone())?;
+            overhead += 2 * norm.bytes();
+            let partials = self.partials_for(norm.bytes())?;
+            let kernel = Kernel::Norm { of, by_lane: norm.by_lane };
+            finish = Some(norm.finish);
+            let finishing = self.prepare_finish(&norm, &partials)?;
+            for dispatch in pack(norm.chunked.frames, |width| self.capacity(kernel, width)) {
+                dispatch.add_costs(&mut buffers, &mut overhead);
+                dispatches.push(self.prepare(kernel, &dispatch, &partials)?);
+            }
+            dispatches.push(finishing);
+        }
+        let processed = rows.clone().filter(|row| phase.processes(row));
+        let frames =
+            chunk_tensors(processed, self.window_limits, u64::from(self.tuning.chunk_len)).frames;
+        for dispatch in pack(frames, |width| self.capacity(phase.kernel, width)) {
+            dispatch.add_costs(&mut buffers, &mut overhead);
+            dispatches.push(self.prepare(phase.kernel, &dispatch, &self.unused)?);
+        }
+        let mut stats = StepStats {
+            dispatches: dispatches.len() as u32,
+            overhead_bytes: overhead + 16 * dispatches.len() as u64,
+            buffers: buffers.len() as u32,
+            ..Default::default()
+        };
+        for row in rows {
+            phase.count(&row, &mut stats);
+        }
+        Ok(Plan { dispatches, finish, stats })
     }
-    Cut { groups, ends }
+
+    fn capacity(&self, kernel: Kernel, width: Width) -> Capacity {
+        let limits = self.device.limits();
+        let taken = layout::storage_buffers(kernel.stage(), width);
+        let spare = limits.max_storage_buffers_per_shader_stage.saturating_sub(taken);
+        // Metal limits storage and uniform buffers together.
+        let most = limits.max_buffers_and_acceleration_structures_per_shader_stage;
+        let spare_of_all = most.saturating_sub(taken + UNIFORMS);
+        Capacity {
+            spare_buffers: spare.min(spare_of_all),
+            max_frames: self.tuning.max_frames,
+            max_chunks: self.max_table_rows(&limits).min(u64::from(self.max_grid).pow(2)),
+        }
+    }
+
+    /// Returns the largest number of rows of a chunk table that fit one binding. If a binding may be as
+    /// large as a buffer there is no limit here: creating a larger table then fails with an error.
+    fn max_table_rows(&self, limits: &wgpu::Limits) -> u64 {
+        let binding = self.window_limits.max_binding;
+        if binding < limits.max_buffer_size {
+            binding / size_of::<Chunk>() as u64
+        } else {
+            u64::MAX
+        }
+    }
+
+    fn prepare(
+        &self,
+        kernel: Kernel,
+        dispatch: &Dispatch,
+        partials: &wgpu::Buffer,
+    ) -> Result<PreparedDispatch, EngineError> {
+        let Dispatch { page, width, frames, .. } = *dispatch;
+        let specialisation = Specialisation { kernel, width, frames };
+        let (pipeline, group_layout) = self.pipelines.get(specialisation)?;
+        let table = self.chunk_table(&dispatch.chunks)?;
+        let mut entries = Vec::new();
+        for slot in layout::bindings(kernel.stage(), width).iter().filter(|slot| slot.group == 0) {
+            match slot.access {
+                Access::Table => entries.push(whole_buffer(slot.number, &table)),
+                _ if slot.number == layout::PARTIALS.number => {
+                    entries.push(whole_buffer(slot.number, partials));
+                }
+                _ => self.column(slot.number, dispatch, &mut entries),
+            }
+        }
+        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.stage().entry_point()),
+            layout: &group_layout,
+            entries: &entries,
+        });
+        let count = dispatch.chunks.len() as u32;
+        Ok(PreparedDispatch { pipeline, bind_group, grid: self.grid(count), kernel, page, count })
+    }
+
+    /// Adds the bind group entries, one for each frame, of the column whose first binding is `number`.
+    fn column<'b>(
+        &'b self,
+        number: u32,
+        dispatch: &'b Dispatch,
+        entries: &mut Vec<wgpu::BindGroupEntry<'b>>,
+    ) {
+        let column = (number - column_binding(0, 0)) as usize;
+        let frames = if dispatch.frames.varies(column) { dispatch.frames.count } else { 1 };
+        for (frame, windows) in (0..frames).zip(&dispatch.windows) {
+            let (buffer, offset, size) = match &windows[column] {
+                Some(window) => (&window.buffer, window.offset, window.size),
+                // The kernel does not access this column. Each such column binds a separate range, because
+                // WebGPU forbids writable bindings that overlap.
+                None => (&self.unused, column as u64 * ALIGNMENT, ALIGNMENT),
+            };
+            entries.push(wgpu::BindGroupEntry {
+                binding: column_binding(column, frame),
+                resource: buffer_range(buffer, offset, size),
+            });
+        }
+    }
+
+    /// Returns the two-dimensional grid for `workgroups`, which are at most `max_grid` squared.
+    fn grid(&self, workgroups: u32) -> [u32; 2] {
+        let width = workgroups.clamp(1, self.max_grid);
+        [width, workgroups.div_ceil(width).max(1)]
+    }
+
+    /// Drops all cached plans, and the handles of the buffers that they keep alive.
+    pub fn forget_plans(&self) {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
-/// Offsets in the windows, and how many elements from `position` on can be taken at which width.
-fn piece(
-    columns: &Columns<'_>,
-    windows: &Windows,
-    position: u64,
-    len: u64,
-) -> ([u64; COLUMNS], u64, Width) {
-    let mut offsets = [0; COLUMNS];
-    let packed = packed_width(columns);
-    let mut in_windows = len - position;
-    // Elements that whole vectors cover: a binding's last vector may be cut short by its end.
-    let mut in_vectors = u64::MAX;
-    for ((slice, window), offset) in columns.iter().zip(windows).zip(&mut offsets) {
-        if let (Some(slice), Some(window)) = (slice, window) {
-            let bytes = slice.format.bytes();
-            *offset = (slice.offset + bytes * position - window.offset) / bytes;
-            in_windows = in_windows.min(window.size / bytes - *offset);
-            in_vectors = in_vectors.min((window.size / bytes / 4 * 4).saturating_sub(*offset));
+impl Dispatch {
+    /// Adds the buffers that the dispatch binds to `buffers`, and the bytes of its chunk table to `overhead`.
+    // wgpu hashes and compares a buffer by its identity, which nothing mutates.
+    #[allow(clippy::mutable_key_type)]
+    fn add_costs(&self, buffers: &mut HashSet<wgpu::Buffer>, overhead: &mut u64) {
+        let windows = self.windows.iter().flatten().flatten();
+        buffers.extend(windows.map(|window| window.buffer.clone()));
+        *overhead += size_of_val(self.chunks.as_slice()) as u64;
+    }
+}
+
+impl Phase {
+    /// Clears the fields that this phase does not read, so that rows which differ only in these share a plan.
+    fn row<'a>(&self, row: TensorRow<'a>) -> TensorRow<'a> {
+        match self.kernel {
+            Kernel::Ascent { .. } | Kernel::LeanAscent { .. } => row,
+            _ => TensorRow { scope: Some(0), adaptive: false, ..row },
         }
     }
-    if let Some(width) = packed {
-        // Aligned, and with its last vector inside its buffer: it was checked.
-        return (offsets, in_windows, width);
+
+    /// Returns whether the kernel processes this tensor. The ascent skips tensors that are not perturbed.
+    pub(super) fn processes(&self, row: &TensorRow<'_>) -> bool {
+        row.scope.is_some() || !matches!(self.kernel, Kernel::Ascent { .. })
     }
-    let aligned = offsets.iter().all(|offset| offset.is_multiple_of(4));
-    if aligned && in_vectors > 0 {
-        (offsets, in_windows.min(in_vectors), Width::Wide)
-    } else {
-        (offsets, in_windows, Width::Narrow)
-    }
+}
+
+/// Returns columns that hold `g`, or `g~` if `perturbed`, in the gradient's column and nothing else.
+pub(super) fn gradient<'a>(row: &TensorRow<'a>, perturbed: bool) -> Columns<'a> {
+    let mut columns = [None; COLUMNS];
+    let column = if perturbed { column::GRAD_PERTURBED } else { column::GRAD };
+    columns[column::GRAD] = row.columns[column];
+    columns
+}
+
+pub(super) fn whole_buffer(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
+    wgpu::BindGroupEntry { binding, resource: buffer_range(buffer, 0, buffer.size()) }
+}
+
+pub(crate) fn buffer_range(
+    buffer: &wgpu::Buffer,
+    offset: u64,
+    size: u64,
+) -> wgpu::BindingResource<'_> {
+    wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+        buffer,
+        offset,
+        size: std::num::NonZeroU64::new(size),
+    })
 }

@@ -1,18 +1,19 @@
-//! The only place where the engine waits for the device: when somebody asks for a number.
+//! Reading buffers back to the host. Only these functions, and `read_times`, wait for the device.
 
-use super::memory::{empty, guarded};
+use super::memory::{create_buffer, with_error_scopes};
 use super::{Engine, EngineError};
 use crate::layout::Norms;
 use std::sync::mpsc;
 
 impl Engine {
-    /// Reads the norms of a step, and whether its gradients were finite, from the buffer that its ascent
-    /// names. Blocks until the queue has run everything submitted so far, so it has no place in a training
-    /// loop's hot path.
+    /// Reads the norms of a step, and whether its gradients were finite, from its norms buffer, for example
+    /// [`Ascent::norms`](super::Ascent::norms).
+    ///
+    /// Blocks until the queue has run everything submitted so far. Avoid it in every step of a training loop.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Readback`] if the device was lost or could not be waited for.
+    /// [`EngineError::Readback`] if the device was lost or waiting for it failed.
     pub fn read_norms(&self, norms: &wgpu::Buffer) -> Result<Norms, EngineError> {
         norms_of(&self.read_buffer(norms)?)
     }
@@ -22,7 +23,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Readback`] if the device was lost or could not be waited for.
+    /// [`EngineError::Readback`] if the device was lost or waiting for it failed.
     pub fn read_buffer(&self, buffer: &wgpu::Buffer) -> Result<Vec<u8>, EngineError> {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let staging = self.send(&mut encoder, buffer)?;
@@ -30,19 +31,19 @@ impl Engine {
         self.receive(&staging, submission)
     }
 
-    /// Records a copy of a whole buffer to memory that the host can read once the submission is done.
+    /// Records a copy of a whole buffer to a staging buffer, which the host can map once the submission has run.
     pub(crate) fn send(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         buffer: &wgpu::Buffer,
     ) -> Result<wgpu::Buffer, EngineError> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = empty(&self.device, "wsam.readback", buffer.size(), usage)?;
+        let staging = create_buffer(&self.device, "wsam.readback", buffer.size(), usage)?;
         encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
         Ok(staging)
     }
 
-    /// Waits for the submission that the copy was in, and for none after it.
+    /// Waits for the submission that contains the copy, but not for later ones, and returns the bytes.
     pub(crate) fn receive(
         &self,
         staging: &wgpu::Buffer,
@@ -51,10 +52,10 @@ impl Engine {
         let failed =
             |reason: &dyn std::fmt::Display| EngineError::Readback { reason: reason.to_string() };
         let (sender, receiver) = mpsc::channel();
-        // A lost device makes buffers that are none.
-        guarded(&self.device, "wsam.readback", || {
+        // On a lost device wgpu returns invalid buffers, and mapping one is a validation error.
+        with_error_scopes(&self.device, "wsam.readback", || {
             staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-                // The receiver outlives the wait below; if it does not, nobody wants the answer.
+                // Sending fails only if the function below has returned early; the result is then unused.
                 let _ = sender.send(result);
             });
         })
@@ -67,12 +68,13 @@ impl Engine {
     }
 }
 
-/// A step's norms, from the bytes of their buffer.
+/// Decodes a step's norms from the bytes of its norms buffer.
 pub(crate) fn norms_of(bytes: &[u8]) -> Result<Norms, EngineError> {
     match bytes.get(..size_of::<Norms>()) {
         Some(bytes) => Ok(bytemuck::pod_read_unaligned(bytes)),
         None => {
-            let reason = format!("a buffer of {} bytes is not a step's norms", bytes.len());
+            let (found, needed) = (bytes.len(), size_of::<Norms>());
+            let reason = format!("the buffer has {found} bytes, but a norms buffer has {needed}");
             Err(EngineError::Readback { reason })
         }
     }

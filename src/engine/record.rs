@@ -1,14 +1,14 @@
-//! Fills a plan with the constants of a step and records it as one compute pass.
+//! Recording of a phase: uploads the constants of the step and encodes the plan as one compute pass.
 
 use super::error::EngineError;
-use super::half::{Half, Plan, range};
 use super::kinds::Kinds;
-use super::memory::{filled, guarded};
+use super::memory::{create_buffer_with, with_error_scopes};
 use super::pipelines::Pipelines;
+use super::plan::{Phase, Plan, buffer_range};
 use super::slices::Columns;
 use super::stats::StepStats;
 use super::step::BlendSource;
-use super::timing::around;
+use super::timing::timestamp_writes;
 use super::{ALIGNMENT, Engine};
 use crate::layout::{
     BlendUniforms, DispatchUniforms, KINDS, Kernel, KindUniforms, NORMS, NormFinishUniforms, Norms,
@@ -17,65 +17,66 @@ use bytemuck::{bytes_of, cast_slice};
 use std::mem::offset_of;
 use std::time::Instant;
 
-/// Bytes of a page of the table of kinds.
+/// Size in bytes of one page of the table of kinds.
 const PAGE: usize = KINDS * size_of::<KindUniforms>();
 
-/// What changes from step to step.
+/// The constants of a phase, which change from step to step.
 pub(crate) struct Constants<'a> {
     pub(crate) kinds: Vec<KindUniforms>,
     pub(crate) blend: BlendSource<'a>,
 }
 
 impl Constants<'_> {
-    /// Others, made of these.
+    /// Applies `change` to every kind's constants.
     pub(crate) fn with(self, change: fn(KindUniforms) -> KindUniforms) -> Self {
         Self { kinds: self.kinds.into_iter().map(change).collect(), ..self }
     }
 }
 
-/// Half a step, on its way to its plan.
-pub(crate) struct Recording<'a> {
+/// The inputs of recording a phase, except its tensors.
+pub(crate) struct PhaseInputs<'a> {
     pub(crate) label: &'static str,
-    /// When the caller began.
+    /// Time at which the caller began, for [`StepStats::recording`].
     pub(crate) start: Instant,
-    pub(crate) half: Half,
+    pub(crate) phase: Phase,
     pub(crate) kinds: &'a Kinds,
     pub(crate) constants: Constants<'a>,
     pub(crate) norms: &'a wgpu::Buffer,
-    /// Where `norms` gets its scale from, if not from the host.
+    /// Device buffer to copy the inverse loss scale from, unless the host has set it in `norms`.
     pub(crate) scale: Option<&'a wgpu::Buffer>,
-    /// Of stochastic rounding.
+    /// Seed for stochastic rounding.
     pub(crate) seed: u64,
 }
 
 impl Engine {
-    /// Plans the half over `tensors` (lengths and slices) and records it. `check` is called if the plan
-    /// must be made. On an error nothing is recorded.
-    pub(crate) fn run<'t>(
+    /// Records a phase over `tensors` (lengths and slices), with a cached or a new plan. `check` is called only if
+    /// the plan is new. On an error nothing is recorded.
+    pub(crate) fn record_phase<'t>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        recording: &Recording<'_>,
+        inputs: &PhaseInputs<'_>,
         tensors: impl ExactSizeIterator<Item = (u64, Columns<'t>)> + Clone,
         check: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<StepStats, EngineError> {
-        let Recording { start, half, kinds, .. } = recording;
+        let PhaseInputs { start, phase, kinds, .. } = inputs;
         let rows = tensors.enumerate().map(|(i, (len, columns))| kinds.row(i, len, columns));
-        let (plan, made) = self.plan(*half, rows, check)?;
-        self.record(encoder, &plan, recording)?;
+        let (plan, made) = self.plan(*phase, rows, check)?;
+        self.encode(encoder, &plan, inputs)?;
         Ok(StepStats { plans_made: u32::from(made), recording: start.elapsed(), ..plan.stats })
     }
 
-    /// Records `plan`. On an error nothing is recorded.
-    fn record(
+    /// Encodes `plan` as a compute pass. On an error nothing is recorded.
+    fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         plan: &Plan,
-        recording: &Recording<'_>,
+        inputs: &PhaseInputs<'_>,
     ) -> Result<(), EngineError> {
-        let Recording { label, constants, norms, scale, seed, .. } = recording;
+        let PhaseInputs { label, constants, norms, scale, seed, .. } = inputs;
         let device_blend = constants.blend.device()?;
-        // The table of kinds, page by page, and the dispatches' own: each in its place.
-        let mut bytes = Vec::with_capacity(PAGE + ALIGNMENT as usize * (plan.ready.len() + 1));
+        // One buffer holds all uniforms: the pages of the table of kinds, those of `norm_finish` and those of
+        // each dispatch, at aligned offsets.
+        let mut bytes = Vec::with_capacity(PAGE + ALIGNMENT as usize * (plan.dispatches.len() + 1));
         let mut pages = Vec::new();
         for page in constants.kinds.chunks(KINDS) {
             let place = append(&mut bytes, cast_slice(page));
@@ -88,40 +89,42 @@ impl Engine {
         }
         let finish = plan.finish.map(|finish| append(&mut bytes, bytes_of(&finish)));
         let heads: Vec<_> = plan
-            .ready
+            .dispatches
             .iter()
-            .map(|ready| {
-                let (chunk_count, grid_width) = (ready.count, ready.grid[0]);
+            .map(|dispatch| {
+                let (chunk_count, grid_width) = (dispatch.count, dispatch.grid[0]);
                 let (seed_0, seed_1) = (*seed as u32, (*seed >> 32) as u32);
                 let head = DispatchUniforms { chunk_count, grid_width, seed_0, seed_1 };
                 append(&mut bytes, bytes_of(&head))
             })
             .collect();
 
-        let uniforms = filled(&self.device, "wsam.uniforms", &bytes, wgpu::BufferUsages::UNIFORM)?;
+        let uniforms =
+            create_buffer_with(&self.device, "wsam.uniforms", &bytes, wgpu::BufferUsages::UNIFORM)?;
         let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
-        let head = range(&uniforms, 0, size_of::<DispatchUniforms>() as u64);
+        let head = buffer_range(&uniforms, 0, size_of::<DispatchUniforms>() as u64);
         let blend_size = size_of::<BlendUniforms>() as u64;
         let group = |layout, entries: &[_]| {
             let label = Some(*label);
             self.device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries })
         };
-        let all_norms = || range(norms, 0, norms.size());
+        let all_norms = || buffer_range(norms, 0, norms.size());
         let step_entries = [
             entry(0, head.clone()),
             entry(1, all_norms()),
-            entry(2, range(device_blend.unwrap_or(&uniforms), 0, blend_size)),
-            entry(3, range(&uniforms, 0, PAGE as u64)),
+            entry(2, buffer_range(device_blend.unwrap_or(&uniforms), 0, blend_size)),
+            entry(3, buffer_range(&uniforms, 0, PAGE as u64)),
         ];
         let finish_entries = finish.map(|place| {
             let size = size_of::<NormFinishUniforms>() as u64;
-            let own = range(&uniforms, u64::from(place), size);
+            let own = buffer_range(&uniforms, u64::from(place), size);
             [entry(4, own), entry(NORMS.number, all_norms())]
         });
-        let checks = plan.ready.iter().any(|ready| matches!(ready.kernel, Kernel::Check { .. }));
+        let checks =
+            plan.dispatches.iter().any(|dispatch| matches!(dispatch.kernel, Kernel::Check { .. }));
         let check_entries = checks.then(|| [entry(0, head), entry(NORMS.number, all_norms())]);
         let Pipelines { step_layout, finish_layout, check_layout, .. } = &*self.pipelines;
-        let (step, finish, check) = guarded(&self.device, label, || {
+        let (step, finish, check) = with_error_scopes(&self.device, label, || {
             (
                 group(step_layout, &step_entries),
                 finish_entries.map(|entries| group(finish_layout, &entries)),
@@ -133,36 +136,37 @@ impl Engine {
             let place = offset_of!(Norms, inv_scale) as u64;
             encoder.copy_buffer_to_buffer(scale, 0, norms, place, size_of::<f32>() as u64);
         }
-        let times = self.note_times(plan);
+        let times = self.start_timing(plan);
         let begin = |encoder: &'_ mut wgpu::CommandEncoder, index| {
-            let timestamp_writes = times.as_ref().and_then(|queries| around(queries, index));
+            let timestamp_writes =
+                times.as_ref().and_then(|queries| timestamp_writes(queries, index));
             let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes };
             encoder.begin_compute_pass(&descriptor).forget_lifetime()
         };
         let mut pass = begin(encoder, 0);
-        for (index, (ready, head)) in plan.ready.iter().zip(heads).enumerate() {
+        for (index, (dispatch, head)) in plan.dispatches.iter().zip(heads).enumerate() {
             if index > 0 && times.is_some() {
                 drop(pass);
                 pass = begin(encoder, index);
             }
-            pass.set_pipeline(&ready.pipeline);
-            pass.set_bind_group(0, &ready.group, &[]);
-            match (ready.kernel, &finish, &check) {
+            pass.set_pipeline(&dispatch.pipeline);
+            pass.set_bind_group(0, &dispatch.bind_group, &[]);
+            match (dispatch.kernel, &finish, &check) {
                 (Kernel::NormFinish(_), Some(finish), _) => pass.set_bind_group(1, finish, &[]),
                 (Kernel::Check { .. }, _, Some(check)) => pass.set_bind_group(1, check, &[head]),
                 _ => {
-                    let page = pages[ready.page.min(pages.len() - 1)];
+                    let page = pages[dispatch.page.min(pages.len() - 1)];
                     pass.set_bind_group(1, &step, &[head, page]);
                 }
             }
-            pass.dispatch_workgroups(ready.grid[0], ready.grid[1], 1);
+            pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], 1);
         }
         Ok(())
     }
 }
 
 impl BlendSource<'_> {
-    /// The device's blend, if that is where it is.
+    /// Returns the device buffer of the blend, if the blend comes from the device.
     fn device(&self) -> Result<Option<&wgpu::Buffer>, EngineError> {
         let BlendSource::Device(buffer) = self else { return Ok(None) };
         let (usage, size) = (buffer.usage(), buffer.size());
@@ -174,11 +178,11 @@ impl BlendSource<'_> {
     }
 }
 
-/// Appends `part` at the next aligned place and returns the place.
+/// Appends `part` at the next aligned offset and returns this offset.
 fn append(bytes: &mut Vec<u8>, part: &[u8]) -> u32 {
     let place = bytes.len().next_multiple_of(ALIGNMENT as usize);
     bytes.resize(place, 0);
     bytes.extend_from_slice(part);
-    // A dispatch takes one place; there are far fewer than 2^24.
+    // Each part takes one aligned slot of 256 bytes; there are far fewer than 2^24.
     place as u32
 }

@@ -1,20 +1,20 @@
-//! Loss scaling: what brings scaled gradients back.
+//! Loss scaling: the factor that unscales gradients.
 
 use super::Engine;
 use super::error::EngineError;
-use super::memory::filled;
+use super::memory::create_buffer_with;
 use super::step::Rounding;
 use crate::layout::Norms;
 use crate::method::InvalidHyperparameter;
 
-/// What every gradient of a step is multiplied by before anything else: the inverse of the factor that
-/// its loss was multiplied by. It costs nothing: the kernels fold it into factors that they have.
+/// The inverse of the loss scale, by which every gradient of a step is multiplied before any other operation.
+/// Unscaling adds no memory traffic: the kernels fold it into factors that they apply anyway.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum InvScale<'a> {
-    /// A number: finite and above 0.
+    /// A number, finite and above 0.
     Host(f64),
-    /// One `f32` at the start of a device buffer with `BufferUsages::COPY_SRC`, as it is when the step's
-    /// first half runs. Nobody checks it.
+    /// One `f32` at the start of a device buffer with `BufferUsages::COPY_SRC`, read when the step's first
+    /// phase runs. The value is not checked.
     Device(&'a wgpu::Buffer),
 }
 
@@ -24,26 +24,27 @@ impl Default for InvScale<'_> {
     }
 }
 
-/// Choices of a step that has one gradient at hand, or is lean.
+/// Options of a base step, a clip or a lean ascent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GradientOptions<'a> {
-    /// Compute norms even where the step has no use for them.
+    /// Compute norms even where the step does not need them.
     pub track_norms: bool,
-    /// What gradients are multiplied by.
+    /// The factor that unscales gradients.
     pub inv_scale: InvScale<'a>,
-    /// How `w + e_w` becomes half precision; a base step has none.
+    /// How `w + e_w` is rounded to half precision. A base step does not use it.
     pub rounding: Rounding,
 }
 
 impl From<bool> for GradientOptions<'_> {
-    /// Whether to track norms.
+    /// Sets `track_norms`.
     fn from(track_norms: bool) -> Self {
         Self { track_norms, ..Self::default() }
     }
 }
 
 impl Engine {
-    /// A fresh buffer for a step's norms, with its scale, or the buffer to copy that from.
+    /// Creates the norms buffer of a step with `inv_scale` in it. If `inv_scale` is on the device, returns its
+    /// buffer too, to be copied from.
     pub(crate) fn norms_buffer<'a>(
         &self,
         inv_scale: InvScale<'a>,
@@ -68,7 +69,8 @@ impl Engine {
             | wgpu::BufferUsages::UNIFORM
             | wgpu::BufferUsages::COPY_SRC
             | wgpu::BufferUsages::COPY_DST;
-        let buffer = filled(&self.device, "wsam.norms", bytemuck::bytes_of(&norms), usage)?;
+        let buffer =
+            create_buffer_with(&self.device, "wsam.norms", bytemuck::bytes_of(&norms), usage)?;
         Ok((buffer, source))
     }
 }

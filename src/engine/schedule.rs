@@ -1,74 +1,80 @@
-//! Puts frames together into dispatches, as many as the device's limits let one dispatch bind.
+//! Packing of frames into dispatches, as many to a dispatch as the device's limits allow.
 //!
-//! Each frame has bindings of its own for the columns that vary, and code of its own in the shader
-//! (`layout/frames.rs`). Choosing a buffer at each access instead costs a software adapter a third of
-//! its rate: `benches/README.md`.
+//! Each frame has separate bindings for the columns that vary, and separate code in the shader
+//! (`layout/frames.rs`). Selecting the buffer at each access instead costs a software adapter a third of
+//! its throughput (`benches/README.md`).
 
-use super::plan::{Group, Windows};
+use super::chunking::{FrameChunks, Windows};
 use crate::layout::{COLUMNS, Chunk, Frames, Width};
 
-/// Work of one dispatch.
+/// One dispatch: its frames and chunks.
 #[derive(Debug)]
 pub(crate) struct Dispatch {
     /// Page of the table of constants.
     pub(crate) page: usize,
     pub(crate) width: Width,
     pub(crate) frames: Frames,
-    /// By frame.
+    /// Indexed by frame.
     pub(crate) windows: Vec<Windows>,
     pub(crate) chunks: Vec<Chunk>,
 }
 
-/// What one dispatch can hold.
+/// Limits of one dispatch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capacity {
-    /// Storage buffers beyond those of a single frame.
+    /// Storage buffers that may be bound in addition to those of a single frame.
     pub(crate) spare_buffers: u32,
     pub(crate) max_frames: u32,
-    /// Workgroups, one for each chunk.
+    /// Largest number of chunks, each of which takes one workgroup.
     pub(crate) max_chunks: u64,
 }
 
-/// Groups in dispatches. Groups of one page and width share as few as the capacity allows.
-pub(crate) fn pack(groups: Vec<Group>, capacity: impl Fn(Width) -> Capacity) -> Vec<Dispatch> {
-    let mut kinds: Vec<Vec<Group>> = Vec::new();
-    for group in groups {
-        let like = |kind: &&mut Vec<Group>| {
-            kind.first().is_some_and(|f| (f.page, f.width) == (group.page, group.width))
+/// Packs frames into dispatches. Frames of the same page and width share as few dispatches as the capacity
+/// allows.
+pub(crate) fn pack(
+    frames: Vec<FrameChunks>,
+    capacity: impl Fn(Width) -> Capacity,
+) -> Vec<Dispatch> {
+    let mut batches: Vec<Vec<FrameChunks>> = Vec::new();
+    for frame in frames {
+        let fits = |batch: &&mut Vec<FrameChunks>| {
+            batch.first().is_some_and(|f| (f.page, f.width) == (frame.page, frame.width))
         };
-        match kinds.iter_mut().find(like) {
-            Some(kind) => kind.push(group),
-            None => kinds.push(vec![group]),
+        match batches.iter_mut().find(fits) {
+            Some(batch) => batch.push(frame),
+            None => batches.push(vec![frame]),
         }
     }
     let mut dispatches = Vec::new();
-    for mut kind in kinds {
-        let varying = varying(&kind);
-        let capacity = capacity(kind[0].width);
-        let room = capacity.spare_buffers.checked_div(varying.count_ones()).unwrap_or(0);
-        let most = (1 + room).min(capacity.max_frames) as usize;
-        while !kind.is_empty() {
-            let rest = kind.split_off(most.min(kind.len()));
-            split(join(kind, varying, most), capacity.max_chunks, &mut dispatches);
-            kind = rest;
+    for mut batch in batches {
+        let varying = varying(&batch);
+        let capacity = capacity(batch[0].width);
+        let extra_frames = capacity.spare_buffers.checked_div(varying.count_ones()).unwrap_or(0);
+        let most = (1 + extra_frames).min(capacity.max_frames) as usize;
+        while !batch.is_empty() {
+            let rest = batch.split_off(most.min(batch.len()));
+            split(join(batch, varying, most), capacity.max_chunks, &mut dispatches);
+            batch = rest;
         }
     }
     dispatches
 }
 
-/// Columns that are not the same window in all groups, as bits.
-fn varying(groups: &[Group]) -> u8 {
+/// Returns the columns whose windows differ between frames, as bits.
+fn varying(frames: &[FrameChunks]) -> u8 {
     let differs = |column: usize| {
-        groups.iter().any(|group| group.windows[column] != groups[0].windows[column])
+        frames.iter().any(|frame| frame.windows[column] != frames[0].windows[column])
     };
     (0..COLUMNS).filter(|column| differs(*column)).map(|column| 1 << column).sum()
 }
 
-/// One dispatch of at most `most` frames. Counts above four come in fours, so that a model whose
-/// gradients wander over more or fewer buffers does not compile a shader for each count.
-fn join(groups: Vec<Group>, varying: u8, most: usize) -> Dispatch {
-    let (page, width) = (groups[0].page, groups[0].width);
-    let count = match groups.len() {
+/// Joins frames into one dispatch of at most `most` frames.
+///
+/// A count above four is rounded up to a multiple of four. Otherwise a model whose gradients move between a
+/// varying number of buffers would compile a shader for each count.
+fn join(frame_chunks: Vec<FrameChunks>, varying: u8, most: usize) -> Dispatch {
+    let (page, width) = (frame_chunks[0].page, frame_chunks[0].width);
+    let count = match frame_chunks.len() {
         few @ 0..=4 => few,
         many => many.next_multiple_of(4).min(most),
     };
@@ -77,17 +83,17 @@ fn join(groups: Vec<Group>, varying: u8, most: usize) -> Dispatch {
         count => Frames { count: count as u32, varying },
     };
     let mut windows = Vec::with_capacity(count);
-    let mut chunks = Vec::with_capacity(groups.iter().map(|group| group.chunks.len()).sum());
-    for (frame, group) in (0..).zip(groups) {
-        windows.push(group.windows);
-        chunks.extend(group.chunks.into_iter().map(|chunk| Chunk { frame, ..chunk }));
+    let mut chunks = Vec::with_capacity(frame_chunks.iter().map(|frame| frame.chunks.len()).sum());
+    for (index, frame) in (0..).zip(frame_chunks) {
+        windows.push(frame.windows);
+        chunks.extend(frame.chunks.into_iter().map(|chunk| Chunk { frame: index, ..chunk }));
     }
-    // Frames without chunks: bound, never touched.
+    // The added frames have no chunks: their buffers are bound but not accessed.
     windows.resize(count, windows[0].clone());
     Dispatch { page, width, frames, windows, chunks }
 }
 
-/// Several dispatches where the grid cannot hold all workgroups.
+/// Appends `dispatch` to `out`, split into several if it has more than `max_chunks` chunks.
 fn split(dispatch: Dispatch, max_chunks: u64, out: &mut Vec<Dispatch>) {
     if dispatch.chunks.len() as u64 <= max_chunks {
         return out.push(dispatch);

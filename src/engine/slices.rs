@@ -1,22 +1,22 @@
-//! Tensors as the engine sees them: ranges of elements in storage buffers.
+//! The tensors of a step, as ranges of elements in storage buffers.
 
 use super::error::Role;
 use crate::layout::{COLUMNS, Packed, Width, column};
 
-/// What the elements of a [`Slice`] are.
+/// Element type of a [`Slice`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// Single precision.
     #[default]
     F32,
-    /// IEEE 754 half precision. No adapter feature is needed: kernels take words apart themselves.
+    /// IEEE 754 half precision. It needs no adapter feature, because the kernels unpack words by bit operations.
     F16,
-    /// The upper half of an `f32`.
+    /// bfloat16, the upper 16 bits of an `f32`.
     Bf16,
 }
 
 impl Format {
-    /// Bytes of an element.
+    /// Returns the size of an element in bytes.
     pub const fn bytes(self) -> u64 {
         match self {
             Self::F32 => 4,
@@ -25,42 +25,42 @@ impl Format {
     }
 }
 
-/// `len` elements in `buffer`, starting `offset` bytes in. Cloning clones a handle.
+/// `len` elements of `buffer`, from byte `offset` on. Cloning copies the buffer's handle only.
 ///
-/// In half precision ([`Format::F16`], [`Format::Bf16`]) are the weights, gradients and perturbed weights
-/// of a tensor, all alike; its states stay `f32`. Such a tensor owns whole vectors of four elements: its
-/// slices start on multiples of 8 bytes (those in `f32` of 16), and the buffer reaches to the end of
-/// the last vector. What lies there past the tensor's end keeps its bits.
+/// A tensor may be in half precision ([`Format::F16`], [`Format::Bf16`]). Its weights, gradients and perturbed
+/// weights then all have this format, and its states are `f32`. The kernels access such a tensor in vectors of
+/// four elements: its slices must start on multiples of 8 bytes (`f32` slices of 16), and the buffer must
+/// contain the whole last vector. Bits of that vector after the tensor's end are preserved.
 ///
-/// It may have master weights, in `f32`, which it then steps from and to, while the weights are their
-/// rounded copy. They stand in the place that `w` is read from and nothing else needs:
+/// A tensor in half precision may have `f32` master weights. The step then reads and updates these, and writes
+/// a rounded copy to the weights. Master weights are passed in the following fields:
 ///
 /// | | in half precision | master weights |
 /// | --- | --- | --- |
 /// | ascent out of place | [`partner`](AscentTensor::partner) | [`weight`](AscentTensor::weight) |
-/// | ascent in place | `weight` | `partner`: nothing has to be saved |
-/// | descent, base step | [`weight`](DescentTensor::weight) | [`anchor`](DescentTensor::anchor), which is written, too |
+/// | ascent in place | `weight` | `partner`, which is read: `w` need not be saved |
+/// | descent, base step | [`weight`](DescentTensor::weight) | [`anchor`](DescentTensor::anchor), which is also written |
 ///
-/// Lean steps know of none.
+/// Lean mode does not support master weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// A buffer with `BufferUsages::STORAGE`.
     pub buffer: wgpu::Buffer,
-    /// Start in bytes, any multiple of 4, or as said above.
+    /// Start in bytes: a multiple of 4 in single precision, else as described above.
     pub offset: u64,
     /// Length in elements; 0 is allowed.
     pub len: u64,
-    /// What the elements are.
+    /// Element type.
     pub format: Format,
 }
 
 impl Slice {
-    /// The first `len` elements of `buffer`, in `f32`.
+    /// Creates a slice of the first `len` `f32` elements of `buffer`.
     pub fn new(buffer: &wgpu::Buffer, len: u64) -> Self {
         Self { buffer: buffer.clone(), offset: 0, len, format: Format::F32 }
     }
 
-    /// The same place in a buffer, with elements of another format.
+    /// Sets the element type.
     pub fn with_format(self, format: Format) -> Self {
         Self { format, ..self }
     }
@@ -69,8 +69,8 @@ impl Slice {
         self.format != Format::F32
     }
 
-    /// Whether it is master weights of the tensor that has this gradient.
-    fn is_master_beside(&self, grad: &Slice) -> bool {
+    /// Returns whether this slice holds the master weights of the tensor with this gradient.
+    fn is_master_of(&self, grad: &Slice) -> bool {
         grad.is_half() && !self.is_half()
     }
 }
@@ -78,26 +78,26 @@ impl Slice {
 /// One tensor of an ascent. All slices have the weight's length.
 #[derive(Clone, Debug)]
 pub struct AscentTensor {
-    /// The weights `w`. Read; written with `w + e_w` if [`Placement::InPlace`].
+    /// The weights `w`. Read; overwritten with `w + e_w` if [`Placement::InPlace`].
     pub weight: Slice,
     /// The gradient `g`. Read.
     pub grad: Slice,
-    /// Written: `w + e_w` if [`Placement::OutOfPlace`], a copy of `w` (the anchor) if
-    /// [`Placement::InPlace`]. `None` for a tensor whose group is not perturbed, and only then.
+    /// Written with `w + e_w` if [`Placement::OutOfPlace`], or with a copy of `w` (the anchor) if
+    /// [`Placement::InPlace`]. `None` if, and only if, the tensor's group is not perturbed.
     pub partner: Option<Slice>,
-    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// The parameter group: 0 for no group, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
     pub group: usize,
 }
 
-/// Where an ascent puts the perturbed weights.
+/// Where an ascent writes the perturbed weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
-    /// In a buffer of their own: `w` is never touched, so restoring it is free and exact.
+    /// In a separate buffer. `w` is not written, so it need not be restored.
     #[default]
     OutOfPlace,
-    /// Over `w`, which is saved to the anchor first: the second forward pass reads the buffer the
-    /// first one read, and the descent restores `w` from the anchor, exactly.
+    /// Over `w`, after `w` has been copied to the anchor. Both forward passes read the same buffer, and the
+    /// descent restores `w` from the anchor bit for bit.
     InPlace,
 }
 
@@ -106,9 +106,9 @@ pub enum Placement {
 pub struct DescentTensor {
     /// Written with the new weights. Read as `w` if there is no anchor.
     pub weight: Slice,
-    /// Where `w` is read from: the anchor of an in-place ascent, or the old weights if the new
-    /// ones go to a buffer of their own. `None` if `weight` itself still holds `w`, as it does after
-    /// an ascent out of place, and after any of a tensor that is not perturbed.
+    /// Slice that `w` is read from: the anchor of an ascent in place, or the old weights if the new weights are
+    /// written to a separate buffer. `None` if `weight` still holds `w`, as after an ascent out of place, and
+    /// for a tensor that is not perturbed.
     pub anchor: Option<Slice>,
     /// The gradient `g`, unclipped. Read.
     pub grad: Slice,
@@ -117,10 +117,10 @@ pub struct DescentTensor {
     /// State tensors, in the order of [`Base::state_names`](crate::method::Base::state_names).
     /// Read and written; the first step ignores their content.
     pub state: Vec<Slice>,
-    /// Which step of this tensor this is, counted from 1; steps that were
-    /// [left out](crate::method::NonFinite::Skip) are none, as their [norms](crate::layout::Norms) tell.
+    /// Step count of this tensor, from 1. A [skipped](crate::method::NonFinite::Skip) step does not advance it;
+    /// the step's [norms](crate::layout::Norms) show whether it was skipped.
     pub step: u64,
-    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// The parameter group: 0 for no group, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
     pub group: usize,
 }
@@ -128,21 +128,21 @@ pub struct DescentTensor {
 /// One tensor of a lean ascent. All slices have the weight's length.
 #[derive(Clone, Debug)]
 pub struct LeanAscentTensor {
-    /// Written with what the descent needs: the base optimizer's step, taken, and a term in `g`.
-    /// Read as `w` if there is no anchor.
+    /// Written with `base_step(w, g) + lr alpha g`, the input of the lean descent. Read as `w` if there is no
+    /// anchor.
     pub weight: Slice,
-    /// Where `w` is read from, if `weight` is a buffer of its own.
+    /// Slice that `w` is read from, if `weight` is a separate buffer.
     pub anchor: Option<Slice>,
-    /// The gradient `g`, unclipped. Read, and not needed any more afterwards.
+    /// The gradient `g`, unclipped. Read; not needed after the ascent.
     pub grad: Slice,
-    /// Written with `w + e_w`. `None` for a tensor whose group is not perturbed, and only then: the second
-    /// pass then reads `w`.
+    /// Written with `w + e_w`. `None` if, and only if, the tensor's group is not perturbed; the second pass then
+    /// reads `w`.
     pub partner: Option<Slice>,
     /// State tensors, as in [`DescentTensor::state`].
     pub state: Vec<Slice>,
-    /// Which step of this tensor this is, as in [`DescentTensor::step`].
+    /// Step count of this tensor, as in [`DescentTensor::step`].
     pub step: u64,
-    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// The parameter group: 0 for no group, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
     pub group: usize,
 }
@@ -154,12 +154,12 @@ pub struct LeanDescentTensor {
     pub weight: Slice,
     /// The perturbed gradient `g~`. Read.
     pub grad_perturbed: Slice,
-    /// What the second pass ran on: the lean ascent's `partner`, or the old weights of a tensor that is not
-    /// perturbed. Read if `g~` is not finite and the step is not to
-    /// [propagate](crate::method::NonFinite) that: the weights then become these. Without it they stay
-    /// as the ascent left them, with a term in `g` too many.
+    /// The weights of the second pass: the lean ascent's `partner`, or the old weights of a tensor that is not
+    /// perturbed. If `g~` is not finite, and the method does not
+    /// [propagate](crate::method::NonFinite::Propagate) this, they are copied to `weight`. Without this slice
+    /// `weight` then keeps the lean ascent's result, which includes the term `lr alpha g`.
     pub ran_on: Option<Slice>,
-    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// The parameter group: 0 for no group, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
     pub group: usize,
 }
@@ -169,20 +169,20 @@ pub struct LeanDescentTensor {
 pub struct BaseTensor {
     /// Written with the new weights. Read as `w` if there is no anchor.
     pub weight: Slice,
-    /// Where `w` is read from, if the new weights go to a buffer of their own.
+    /// Slice that `w` is read from, if the new weights are written to a separate buffer.
     pub anchor: Option<Slice>,
     /// The gradient `g`, unclipped. Read.
     pub grad: Slice,
     /// State tensors, as in [`DescentTensor::state`].
     pub state: Vec<Slice>,
-    /// Which step of this tensor this is, as in [`DescentTensor::step`].
+    /// Step count of this tensor, as in [`DescentTensor::step`].
     pub step: u64,
-    /// Its parameter group: 0 for none, `k` for the `k`-th of
+    /// The parameter group: 0 for no group, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
     pub group: usize,
 }
 
-/// Slices of one tensor by their [`column`].
+/// The slices of one tensor, indexed by [`column`].
 pub(crate) type Columns<'a> = [Option<&'a Slice>; COLUMNS];
 
 fn columns<'a, const N: usize>(
@@ -199,60 +199,60 @@ fn columns<'a, const N: usize>(
     columns
 }
 
-/// The width of the dispatch that reaches these slices, if they are in half precision.
+/// Returns the width of the dispatch for these slices if they are in half precision.
 pub(crate) fn packed_width(columns: &Columns<'_>) -> Option<Width> {
     let bf16 = half_format(columns.iter().flatten().copied())? == Format::Bf16;
     let master = columns[column::ANCHOR].is_some_and(|anchor| !anchor.is_half());
     Some(Width::Packed(Packed { bf16, master }))
 }
 
-/// The half precision among these.
+/// Returns the half-precision format that these slices use, if any.
 pub(crate) fn half_format<'a>(mut slices: impl Iterator<Item = &'a Slice>) -> Option<Format> {
     slices.find(|slice| slice.is_half()).map(|slice| slice.format)
 }
 
-/// A slice on its way through the checks.
+/// How a phase uses a slice, for the checks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct InRole<'a> {
+pub(crate) struct SliceUse<'a> {
     pub(crate) role: Role,
     pub(crate) slice: &'a Slice,
     pub(crate) written: bool,
-    /// Whether it may be master weights.
+    /// Whether the slice may hold master weights.
     pub(crate) master: bool,
 }
 
-pub(crate) type Roles<'a> = Vec<InRole<'a>>;
+pub(crate) type SliceUses<'a> = Vec<SliceUse<'a>>;
 
-fn read(role: Role, slice: &Slice) -> InRole<'_> {
-    InRole { role, slice, written: false, master: false }
+fn read(role: Role, slice: &Slice) -> SliceUse<'_> {
+    SliceUse { role, slice, written: false, master: false }
 }
 
-fn written(role: Role, slice: &Slice) -> InRole<'_> {
-    InRole { written: true, ..read(role, slice) }
+fn written(role: Role, slice: &Slice) -> SliceUse<'_> {
+    SliceUse { written: true, ..read(role, slice) }
 }
 
-fn state_roles(state: &[Slice]) -> impl Iterator<Item = InRole<'_>> {
+fn state_uses(state: &[Slice]) -> impl Iterator<Item = SliceUse<'_>> {
     state.iter().zip(0..).map(|(slice, i)| written(Role::State(i), slice))
 }
 
-/// The anchor of a step: master weights are written.
-fn anchor_role<'a>(anchor: &'a Slice, grad: &Slice) -> InRole<'a> {
-    let written = anchor.is_master_beside(grad);
-    InRole { written, master: true, ..read(Role::Anchor, anchor) }
+/// The use of an anchor: read, and also written if it holds master weights.
+fn anchor_use<'a>(anchor: &'a Slice, grad: &Slice) -> SliceUse<'a> {
+    let written = anchor.is_master_of(grad);
+    SliceUse { written, master: true, ..read(Role::Anchor, anchor) }
 }
 
-/// A tensor whose slices are what they are, whatever the placement.
-pub(crate) trait Sliced {
-    /// Elements.
+/// A tensor whose slices are used in one way only. An ascent's depend on the placement.
+pub(crate) trait HasSlices {
+    /// Returns the number of elements.
     fn len(&self) -> u64;
 
-    /// Each slice, and what happens to it.
-    fn roles(&self) -> Roles<'_>;
+    /// Returns each slice with its use.
+    fn slice_uses(&self) -> SliceUses<'_>;
 }
 
 impl AscentTensor {
     pub(crate) fn columns(&self) -> Columns<'_> {
-        let is_master = |slice: &&Slice| slice.is_master_beside(&self.grad);
+        let is_master = |slice: &&Slice| slice.is_master_of(&self.grad);
         let (weight, partner) = (Some(&self.weight), self.partner.as_ref());
         let slices = [
             (column::WEIGHT, weight.filter(|slice| !is_master(slice))),
@@ -263,12 +263,12 @@ impl AscentTensor {
         columns(slices, &[])
     }
 
-    pub(crate) fn roles(&self, placement: Placement) -> Roles<'_> {
+    pub(crate) fn slice_uses(&self, placement: Placement) -> SliceUses<'_> {
         let in_place = placement == Placement::InPlace && self.partner.is_some();
         let weight =
-            InRole { written: in_place, master: !in_place, ..read(Role::Weight, &self.weight) };
-        let partner = self.partner.as_ref().map(|partner| InRole {
-            written: !(in_place && partner.is_master_beside(&self.grad)),
+            SliceUse { written: in_place, master: !in_place, ..read(Role::Weight, &self.weight) };
+        let partner = self.partner.as_ref().map(|partner| SliceUse {
+            written: !(in_place && partner.is_master_of(&self.grad)),
             master: in_place,
             ..read(Role::Partner, partner)
         });
@@ -277,7 +277,7 @@ impl AscentTensor {
 }
 
 impl DescentTensor {
-    /// `w` has a column of its own if `anchored`.
+    /// Returns the slices by column. `w` is in the anchor's column if `anchored`.
     pub(crate) fn columns(&self, anchored: bool) -> Columns<'_> {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
@@ -289,23 +289,23 @@ impl DescentTensor {
     }
 }
 
-impl Sliced for DescentTensor {
+impl HasSlices for DescentTensor {
     fn len(&self) -> u64 {
         self.weight.len
     }
 
-    fn roles(&self) -> Roles<'_> {
+    fn slice_uses(&self) -> SliceUses<'_> {
         [written(Role::Weight, &self.weight)]
             .into_iter()
-            .chain(self.anchor.as_ref().map(|anchor| anchor_role(anchor, &self.grad)))
+            .chain(self.anchor.as_ref().map(|anchor| anchor_use(anchor, &self.grad)))
             .chain([read(Role::Grad, &self.grad), read(Role::GradPerturbed, &self.grad_perturbed)])
-            .chain(state_roles(&self.state))
+            .chain(state_uses(&self.state))
             .collect()
     }
 }
 
 impl BaseTensor {
-    /// `w` has a column of its own if `anchored`.
+    /// Returns the slices by column. `w` is in the anchor's column if `anchored`.
     pub(crate) fn columns(&self, anchored: bool) -> Columns<'_> {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
@@ -316,23 +316,23 @@ impl BaseTensor {
     }
 }
 
-impl Sliced for BaseTensor {
+impl HasSlices for BaseTensor {
     fn len(&self) -> u64 {
         self.weight.len
     }
 
-    fn roles(&self) -> Roles<'_> {
+    fn slice_uses(&self) -> SliceUses<'_> {
         [written(Role::Weight, &self.weight)]
             .into_iter()
-            .chain(self.anchor.as_ref().map(|anchor| anchor_role(anchor, &self.grad)))
+            .chain(self.anchor.as_ref().map(|anchor| anchor_use(anchor, &self.grad)))
             .chain([read(Role::Grad, &self.grad)])
-            .chain(state_roles(&self.state))
+            .chain(state_uses(&self.state))
             .collect()
     }
 }
 
 impl LeanAscentTensor {
-    /// `w` has a column of its own if `anchored`.
+    /// Returns the slices by column. `w` is in the anchor's column if `anchored`.
     pub(crate) fn columns(&self, anchored: bool) -> Columns<'_> {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
@@ -344,24 +344,24 @@ impl LeanAscentTensor {
     }
 }
 
-impl Sliced for LeanAscentTensor {
+impl HasSlices for LeanAscentTensor {
     fn len(&self) -> u64 {
         self.weight.len
     }
 
-    fn roles(&self) -> Roles<'_> {
+    fn slice_uses(&self) -> SliceUses<'_> {
         [written(Role::Weight, &self.weight)]
             .into_iter()
             .chain(self.anchor.as_ref().map(|anchor| read(Role::Anchor, anchor)))
             .chain([read(Role::Grad, &self.grad)])
             .chain(self.partner.as_ref().map(|partner| written(Role::Partner, partner)))
-            .chain(state_roles(&self.state))
+            .chain(state_uses(&self.state))
             .collect()
     }
 }
 
 impl LeanDescentTensor {
-    /// What the second pass ran on is the anchor if `anchored`.
+    /// Returns the slices by column. `ran_on` is in the anchor's column if `anchored`.
     pub(crate) fn columns(&self, anchored: bool) -> Columns<'_> {
         let slices = [
             (column::WEIGHT, Some(&self.weight)),
@@ -372,12 +372,12 @@ impl LeanDescentTensor {
     }
 }
 
-impl Sliced for LeanDescentTensor {
+impl HasSlices for LeanDescentTensor {
     fn len(&self) -> u64 {
         self.weight.len
     }
 
-    fn roles(&self) -> Roles<'_> {
+    fn slice_uses(&self) -> SliceUses<'_> {
         [written(Role::Weight, &self.weight), read(Role::GradPerturbed, &self.grad_perturbed)]
             .into_iter()
             .chain(self.ran_on.as_ref().map(|ran_on| read(Role::Anchor, ran_on)))

@@ -1,4 +1,4 @@
-//! What a step cost, counted.
+//! Costs of a step.
 
 use std::ops::AddAssign;
 use std::time::Duration;
@@ -10,32 +10,34 @@ pub struct StepStats {
     pub dispatches: u32,
     /// Queue submissions made by this crate.
     pub submissions: u32,
-    /// Bytes of tensors that the kernels read.
+    /// Tensor bytes that the kernels read.
     pub bytes_read: u64,
-    /// Bytes of tensors that the kernels write.
+    /// Tensor bytes that the kernels write.
     pub bytes_written: u64,
     /// Bytes of chunk tables, uniforms and partial sums, read and written.
     pub overhead_bytes: u64,
-    /// Distinct buffers of tensors that were bound, in the half that binds more.
+    /// Distinct tensor buffers that were bound, in the phase that binds more.
     pub buffers: u32,
-    /// Most bytes of tensors that the step holds through the second pass beside the weights, `g`,
-    /// the second pass's own `g~` and the base optimizer's state. 4 a parameter for `w + e_w`; 0 in
-    /// lean mode, where `w + e_w` takes the room that `g` leaves.
+    /// Peak tensor bytes that the step holds during the second pass in addition to the weights, `g`, `g~` and the
+    /// base optimizer's state: 4 bytes a parameter for an `f32` `w + e_w`, and 0 in lean mode, which can free
+    /// `g` before the second pass.
     pub extra_bytes: u64,
-    /// Plans (chunk tables, bind groups) that had to be made: 0 while tensors stay where they were.
+    /// Plans (chunk tables and bind groups) that had to be made. 0 if the tensors are in the same buffers at the
+    /// same offsets as in an earlier step.
     pub plans_made: u32,
     /// Host time spent recording.
     pub recording: Duration,
 }
 
 impl StepStats {
-    /// Bytes of tensors moved, reads and writes.
+    /// Returns the tensor bytes moved, read and written.
     pub fn bytes(&self) -> u64 {
         self.bytes_read + self.bytes_written
     }
 }
 
-/// Of the two halves of one step: sums, and the larger of `buffers` and `extra_bytes`.
+/// Adds the costs of a step's second phase: the sum of each field, but the maximum of `buffers` and of
+/// `extra_bytes`.
 impl AddAssign for StepStats {
     fn add_assign(&mut self, other: Self) {
         self.dispatches += other.dispatches;

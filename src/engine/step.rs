@@ -1,11 +1,11 @@
-//! The two halves of a step.
+//! The two phases of a step: ascent and descent.
 
 use super::Engine;
 use super::checks::{check_ascent, check_slices};
 use super::error::EngineError;
-use super::half::{Half, HalfNorm, Look};
 use super::kinds::{Kinds, Rates, check_partners, check_states};
-use super::record::Recording;
+use super::plan::{NormReduction, Phase, Reduction};
+use super::record::PhaseInputs;
 use super::scale::InvScale;
 use super::slices::{AscentTensor, DescentTensor, Placement};
 use super::stats::StepStats;
@@ -13,33 +13,34 @@ use crate::layout::{Kernel, NormOf, Norms, Scaling};
 use crate::method::{Blend, Hyperparameters};
 use std::time::Instant;
 
-/// Choices of an ascent that are not the method's.
+/// Options of an ascent that are not hyperparameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AscentOptions<'a> {
-    /// Where the perturbed weights go.
+    /// Where the perturbed weights are written.
     pub placement: Placement,
-    /// Compute `||g||` and `||g~||` even where the step has no use for them: 4 bytes more a
-    /// parameter in the descent.
+    /// Compute `||g||` and `||g~||` even where the step does not need them. The descent then reads up to 4 more
+    /// bytes a parameter.
     pub track_norms: bool,
-    /// What both gradients of the step are multiplied by.
+    /// The factor that unscales both gradients.
     pub inv_scale: InvScale<'a>,
-    /// How `w + e_w` becomes half precision.
+    /// How `w + e_w` is rounded to half precision.
     pub rounding: Rounding,
 }
 
-/// How `w + e_w` is rounded to half precision; single precision takes no notice.
+/// How `w + e_w` is rounded to half precision. It has no effect in single precision.
 ///
-/// To the nearest, an element whose perturbation is less than half of its last place is not perturbed
-/// at all. By chance every element is, on average: it goes to either neighbour, the nearer the likelier.
+/// Rounding to nearest leaves an element unperturbed if its perturbation is less than half a unit in the last
+/// place. Stochastic rounding selects one of the two neighbouring values with a probability that falls with
+/// its distance, so that each element is perturbed by the right amount on average.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
-    /// To the nearest, ties to even.
+    /// Round to nearest, ties to even.
     #[default]
     Nearest,
-    /// By chance. The seed and an element's place among those of all tensors decide, and nothing else:
-    /// give each step a seed of its own.
+    /// Stochastic rounding. The result depends only on the value, the seed and the element's position among all
+    /// tensors, so each step needs a different seed.
     Stochastic {
-        /// The same seed gives the same bits.
+        /// Seed of the random bits. The same seed gives the same bits.
         seed: u64,
     },
 }
@@ -57,19 +58,19 @@ impl Rounding {
     }
 }
 
-/// Where a descent takes its blend from.
+/// Source of a descent's blend.
 #[derive(Clone, Copy, Debug)]
 pub enum BlendSource<'a> {
-    /// The method's own: [`Hyperparameters::blend`], and those of groups with a gamma of their own.
+    /// The hyperparameters: [`Hyperparameters::blend`], and a group's `gamma` where it is set.
     Method,
-    /// Another blend for all tensors, chosen by the host.
+    /// One blend for all tensors, set by the host.
     Host(Blend),
     /// A device buffer with `BufferUsages::UNIFORM` that holds a
-    /// [`BlendUniforms`](crate::layout::BlendUniforms), so that a kernel may choose the blend.
+    /// [`BlendUniforms`](crate::layout::BlendUniforms), so that a kernel can compute the blend.
     Device(&'a wgpu::Buffer),
 }
 
-/// A recorded ascent, to be handed to its [`descent`](Engine::descent).
+/// A recorded ascent, the input of [`descent`](Engine::descent).
 #[derive(Debug)]
 #[must_use = "weights stay perturbed until the descent"]
 pub struct Ascent {
@@ -80,17 +81,17 @@ pub struct Ascent {
 }
 
 impl Ascent {
-    /// Device buffer with the step's [`Norms`]; complete once the descent has run.
+    /// Returns the device buffer with the step's [`Norms`], complete after the descent has run.
     pub fn norms(&self) -> &wgpu::Buffer {
         &self.norms
     }
 
-    /// What the ascent cost.
+    /// Returns the costs of the ascent.
     pub fn stats(&self) -> StepStats {
         self.stats
     }
 
-    /// The descent is for so many tensors fewer, which stay as they are.
+    /// Reduces the number of tensors that the descent expects. The tensors that it omits are not updated.
     #[cfg(feature = "burn")]
     pub(crate) fn leave_out(&mut self, tensors: usize) {
         self.tensors = self.tensors.saturating_sub(tensors);
@@ -106,14 +107,14 @@ impl Ascent {
 }
 
 impl Engine {
-    /// Records the ascent: the global norm of `g` and the climb to `w + e_w`.
+    /// Records the ascent: the global norm of `g` and the perturbation to `w + e_w`.
     ///
-    /// `tensors` are all tensors of the model: the norm is one number over them. Empty tensors and
-    /// an empty list are allowed.
+    /// `tensors` must contain all tensors of the model, because the norm is taken over all of them. Empty
+    /// tensors and an empty list are allowed.
     ///
     /// # Errors
     ///
-    /// An [`EngineError`] that names the tensor; nothing was recorded then.
+    /// An [`EngineError`] that names the tensor. On an error nothing is recorded.
     pub fn ascent(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -124,8 +125,8 @@ impl Engine {
         let start = Instant::now();
         hyper.validate()?;
         let AscentOptions { placement, track_norms, inv_scale, rounding } = options;
-        let half = Half {
-            look: Look::Norm(ascent_norm(hyper, track_norms)),
+        let phase = Phase {
+            reduction: Reduction::Norm(ascent_reduction(hyper, track_norms)),
             kernel: Kernel::Ascent {
                 scaling: scaling(hyper),
                 in_place: placement == Placement::InPlace,
@@ -135,10 +136,10 @@ impl Engine {
         let kinds = Kinds::of_groups(hyper, tensors.iter().map(|tensor| tensor.group))?;
         check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
         let (norms, scale) = self.norms_buffer(inv_scale)?;
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label: "wsam.ascent",
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, BlendSource::Method),
             norms: &norms,
@@ -146,18 +147,19 @@ impl Engine {
             seed: rounding.seed(),
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns()));
-        let stats = self.run(encoder, &recording, each, || check_ascent(tensors, placement))?;
+        let stats =
+            self.record_phase(encoder, &inputs, each, || check_ascent(tensors, placement))?;
         Ok(Ascent { norms, tensors: tensors.len(), track_norms, stats })
     }
 
-    /// Records the descent: restoration of `w`, blend, base step.
+    /// Records the descent: it restores `w`, blends the two gradients and takes the base step. Returns the costs.
     ///
-    /// `tensors` are those of `ascent`, in any order; `rates` is one learning rate, or one for each
-    /// tensor. Returns what the descent cost.
+    /// `tensors` are the tensors of `ascent`, in any order. `rates` is one learning rate, or one for each
+    /// tensor.
     ///
     /// # Errors
     ///
-    /// An [`EngineError`] that names the tensor; nothing was recorded then.
+    /// An [`EngineError`] that names the tensor. On an error nothing is recorded.
     pub fn descent<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -171,21 +173,21 @@ impl Engine {
         hyper.validate()?;
         let rates = rates.into();
         rates.check(tensors.len())?;
-        same_count(ascent.tensors, tensors.len())?;
+        check_tensor_count(ascent.tensors, tensors.len())?;
         let states = hyper.base.state_names().len();
         check_states(tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step)), states)?;
         let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
         let kinds = Kinds::of_steps(hyper, each, rates)?;
-        // Every tensor or none: a plan has one kernel.
+        // If one tensor has an anchor all get one, because a plan has one kernel.
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
-        let half = Half {
-            look: descent_look(hyper, ascent.track_norms),
+        let phase = Phase {
+            reduction: descent_reduction(hyper, ascent.track_norms),
             kernel: Kernel::Descent { states: states as u32, anchored, alone: false },
         };
-        let recording = Recording {
+        let inputs = PhaseInputs {
             label: "wsam.descent",
             start,
-            half,
+            phase,
             kinds: &kinds,
             constants: kinds.constants(hyper, blend),
             norms: &ascent.norms,
@@ -193,11 +195,11 @@ impl Engine {
             seed: 0,
         };
         let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        self.run(encoder, &recording, each, || check_slices(tensors))
+        self.record_phase(encoder, &inputs, each, || check_slices(tensors))
     }
 }
 
-/// How a model's perturbation scales with its weights.
+/// Returns how the perturbation scales with the weights, over all groups.
 pub(crate) fn scaling(hyper: &Hyperparameters) -> Scaling {
     if hyper.perturbs_by_gradient_norm() {
         Scaling::Plain
@@ -208,9 +210,9 @@ pub(crate) fn scaling(hyper: &Hyperparameters) -> Scaling {
     }
 }
 
-/// The norms that an ascent takes, all in one reading.
-pub(crate) fn ascent_norm(hyper: &Hyperparameters, track_norms: bool) -> HalfNorm {
-    // What is not perturbed is in no norm but that of `g`.
+/// Returns the norms that an ascent takes. All are computed in one pass over `g`.
+pub(crate) fn ascent_reduction(hyper: &Hyperparameters, track_norms: bool) -> NormReduction {
+    // Only the norm of `g` covers the tensors that are not perturbed, so it has to check them.
     let unseen = hyper.non_finite.looks() && hyper.groups.iter().any(|group| !group.perturbed);
     let (of, slots) = match scaling(hyper) {
         Scaling::Plain => (NormOf::Gradient, Norms::PERTURBATION | Norms::GRADIENT),
@@ -219,26 +221,32 @@ pub(crate) fn ascent_norm(hyper: &Hyperparameters, track_norms: bool) -> HalfNor
         }
         scaling => (NormOf::Perturbation(scaling), 0),
     };
-    HalfNorm { of, perturbed: false, slots }
+    NormReduction { of, perturbed: false, slots }
 }
 
-/// What a descent looks at: the norm of `g~` where something needs it, else whether it is finite.
-pub(crate) fn descent_look(hyper: &Hyperparameters, track_norms: bool) -> Look {
-    look(hyper, hyper.clip.is_some() || track_norms, true)
+/// Returns the reduction of a descent: the norm of `g~` if clipping or tracking needs it, else the check that
+/// `g~` is finite.
+pub(crate) fn descent_reduction(hyper: &Hyperparameters, track_norms: bool) -> Reduction {
+    gradient_reduction(hyper, hyper.clip.is_some() || track_norms, true)
 }
 
-/// A norm of `g` or `g~` if it is wanted, else whether that is finite, if that matters.
-pub(crate) fn look(hyper: &Hyperparameters, norm: bool, perturbed: bool) -> Look {
+/// Returns the reduction over `g`, or `g~` if `perturbed`: its norm if `norm` is set, else the check that it is
+/// finite if the method checks gradients.
+pub(crate) fn gradient_reduction(
+    hyper: &Hyperparameters,
+    norm: bool,
+    perturbed: bool,
+) -> Reduction {
     let slots = if perturbed { Norms::PERTURBED } else { Norms::GRADIENT };
     if norm {
-        Look::Norm(HalfNorm { of: NormOf::Gradient, perturbed, slots })
+        Reduction::Norm(NormReduction { of: NormOf::Gradient, perturbed, slots })
     } else if hyper.non_finite.looks() {
-        Look::Check { perturbed }
+        Reduction::CheckFinite { perturbed }
     } else {
-        Look::Nothing
+        Reduction::None
     }
 }
 
-pub(crate) fn same_count(ascent: usize, descent: usize) -> Result<(), EngineError> {
+pub(crate) fn check_tensor_count(ascent: usize, descent: usize) -> Result<(), EngineError> {
     if ascent == descent { Ok(()) } else { Err(EngineError::TensorCount { ascent, descent }) }
 }

@@ -1,16 +1,16 @@
-//! Time that each dispatch takes on the device, for benchmarks and for the curious.
+//! Device time of each dispatch, for benchmarks.
 
-use super::half::Plan;
-use super::memory::empty;
+use super::memory::create_buffer;
+use super::plan::Plan;
 use super::{Engine, EngineError};
 use crate::layout::Stage;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-/// Timestamps a recording may use: two for each dispatch.
+/// Size of the timestamp query set. Each dispatch takes two timestamps.
 const TIMESTAMPS: u32 = 256;
 
-/// What the dispatches recorded last will have taken.
+/// Timestamps of the phase recorded last.
 #[derive(Debug)]
 pub(crate) struct Timer {
     pub(crate) queries: wgpu::QuerySet,
@@ -18,13 +18,13 @@ pub(crate) struct Timer {
 }
 
 impl Engine {
-    /// From now on records every dispatch in a pass of its own, between two timestamps; for
-    /// [`read_times`](Engine::read_times). Passes of their own cost a little time themselves.
+    /// Turns on timing: from now on each dispatch is recorded in a separate compute pass between two
+    /// timestamps, which [`read_times`](Engine::read_times) reads. The additional passes cost some time.
     ///
     /// # Errors
     ///
     /// [`EngineError::Feature`] if the device was opened without `TIMESTAMP_QUERY`.
-    /// [`Engine::on_adapter`] asks for it where the adapter has it.
+    /// [`Engine::on_adapter`] requests it if the adapter supports it.
     pub fn time_dispatches(&self) -> Result<(), EngineError> {
         if !self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Err(EngineError::Feature { name: "TIMESTAMP_QUERY" });
@@ -39,9 +39,9 @@ impl Engine {
         Ok(())
     }
 
-    /// The dispatches of the half that was recorded last and what each took, after its commands were
-    /// submitted. Empty if [`time_dispatches`](Engine::time_dispatches) was not called before. Waits
-    /// for the device.
+    /// Returns the stage and duration of each dispatch of the phase recorded last, whose commands must have
+    /// been submitted. Empty if [`time_dispatches`](Engine::time_dispatches) was not called before. Blocks
+    /// until the device is done.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Engine {
         };
         let count = 2 * stages.len() as u32;
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let resolved = empty(&self.device, "wsam.times", 8 * u64::from(count), usage)?;
+        let resolved = create_buffer(&self.device, "wsam.times", 8 * u64::from(count), usage)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.resolve_query_set(queries, 0..count, &resolved, 0);
         self.queue.submit([encoder.finish()]);
@@ -67,19 +67,19 @@ impl Engine {
         Ok(stages.iter().copied().zip(ticks.chunks_exact(2).map(took)).collect())
     }
 
-    /// Takes note of what `plan` is about to record, if times are wanted. Dispatches beyond the
-    /// timestamps there are go untimed.
-    pub(crate) fn note_times(&self, plan: &Plan) -> Option<wgpu::QuerySet> {
+    /// Stores the stages of the dispatches about to be recorded, and returns the query set, if timing is on.
+    /// Dispatches beyond the size of the query set are not timed.
+    pub(crate) fn start_timing(&self, plan: &Plan) -> Option<wgpu::QuerySet> {
         let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
         let timer = timer.as_mut()?;
-        let stages = plan.ready.iter().map(|ready| ready.kernel.stage());
+        let stages = plan.dispatches.iter().map(|dispatch| dispatch.kernel.stage());
         timer.stages = stages.take(TIMESTAMPS as usize / 2).collect();
         Some(timer.queries.clone())
     }
 }
 
-/// The timestamps around dispatch `index`.
-pub(crate) fn around(
+/// Returns the timestamp queries around dispatch `index`.
+pub(crate) fn timestamp_writes(
     queries: &wgpu::QuerySet,
     index: usize,
 ) -> Option<wgpu::ComputePassTimestampWrites<'_>> {

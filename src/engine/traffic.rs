@@ -1,19 +1,19 @@
-//! Bytes that a half moves and holds, from the shapes.
+//! Memory traffic of a phase, computed from the shapes.
 
-use super::half::{Half, Look, Row};
+use super::plan::{Phase, Reduction, TensorRow};
 use super::stats::StepStats;
 use crate::layout::{Kernel, column};
 
-impl Row<'_> {
-    /// Bytes of an element in a column; 0 where there is none.
+impl TensorRow<'_> {
+    /// Returns the bytes of an element in a column, or 0 if the column is not in use.
     fn bytes(&self, column: usize) -> u64 {
         self.columns[column].map_or(0, |slice| slice.format.bytes())
     }
 }
 
-impl Half {
-    /// Adds what it does to a tensor.
-    pub(super) fn count(&self, row: &Row<'_>, stats: &mut StepStats) {
+impl Phase {
+    /// Adds the traffic of one tensor to `stats`.
+    pub(super) fn count(&self, row: &TensorRow<'_>, stats: &mut StepStats) {
         let (read, written) = self.accesses(row);
         stats.bytes_read += row.len * read;
         stats.bytes_written += row.len * written;
@@ -22,27 +22,27 @@ impl Half {
         }
     }
 
-    /// Bytes of an element of a tensor that are read, and that are written.
-    fn accesses(&self, row: &Row<'_>) -> (u64, u64) {
+    /// Returns the bytes read and written for one element of a tensor.
+    fn accesses(&self, row: &TensorRow<'_>) -> (u64, u64) {
         let bytes = |column| row.bytes(column);
         let grad = |perturbed| bytes(if perturbed { column::GRAD_PERTURBED } else { column::GRAD });
-        // Where w is read from.
+        // w is read from the anchor if there is one.
         let original = match bytes(column::ANCHOR) {
             0 => bytes(column::WEIGHT),
             anchor => anchor,
         };
-        let look = match self.look {
-            Look::Norm(norm) if norm.row(*row).is_some() => {
+        let reduced = match self.reduction {
+            Reduction::Norm(norm) if norm.row(*row).is_some() => {
                 let weight = if norm.reads_weight(row) { original } else { 0 };
                 grad(norm.perturbed) + weight
             }
-            Look::Nothing | Look::Norm(_) => 0,
-            Look::Check { perturbed } => grad(perturbed),
+            Reduction::None | Reduction::Norm(_) => 0,
+            Reduction::CheckFinite { perturbed } => grad(perturbed),
         };
         let weight = bytes(column::WEIGHT);
         let master = if row.has_master() { bytes(column::ANCHOR) } else { 0 };
         let (read, written) = match self.kernel {
-            _ if !self.takes(row) => (0, 0),
+            _ if !self.processes(row) => (0, 0),
             Kernel::Norm { .. } | Kernel::NormFinish(_) | Kernel::Check { .. } => (0, 0),
             Kernel::Ascent { in_place, .. } => {
                 let over = if in_place { weight } else { 0 };
@@ -58,6 +58,6 @@ impl Half {
             }
             Kernel::LeanDescent { .. } => (weight + grad(true), weight),
         };
-        (look + read, written)
+        (reduced + read, written)
     }
 }

@@ -1,78 +1,79 @@
-//! How work is cut: the numbers that depend on the adapter, in one place.
+//! Sizes of workgroups, chunks and dispatches, which depend on the adapter.
 
 use super::error::EngineError;
 use crate::layout::WORKGROUPS;
 
-/// A shader has code for each frame, and bindings.
-pub(crate) const MOST_FRAMES: u32 = 16;
+/// Largest number of frames in a dispatch. Each frame adds code and bindings to the shader.
+pub(crate) const MAX_FRAMES: u32 = 16;
 
-/// The longest chunk: far more is no use, and the kernels count elements in 32 bits.
-const LONGEST: u32 = 1 << 24;
+/// Largest chunk length in elements. Longer chunks bring no speed, and the kernels count elements in 32 bits.
+const MAX_CHUNK_LEN: u32 = 1 << 24;
 
-/// Rounds that the loops of one invocation may take, all of them together.
+/// Largest number of loop iterations of one invocation, summed over all of its loops.
 ///
-/// llvmpipe counts the rounds of every loop that an invocation runs through in one counter, the last look at
-/// a loop's condition too, and leaves the rest of the work undone when it has counted
-/// `LP_MAX_TGSI_LOOP_ITERATIONS` of Mesa, silently. The kernels' loops, in the words of the shaders:
+/// llvmpipe counts the iterations of all loops of an invocation in one counter, including the final check of
+/// each loop's condition. It exits loops silently after 65,535 iterations (`LP_MAX_TGSI_LOOP_ITERATIONS` in
+/// Mesa). The kernels' loops, with the shaders' names:
 ///
-/// | Kernel | Loops | Rounds at most |
+/// | Kernel | Loops | Iterations at most |
 /// | --- | --- | --- |
 /// | `ascent`, `check` | over a chunk, for each frame | `n + frames` |
-/// | `descent`, `lean_ascent`, `lean_descent` | two over a chunk, of which one is empty, for each frame | `n + 2 frames` |
-/// | `norm` | over a chunk by four vectors, by single ones, and again for squares that leave the range, for each frame; the sums of up to two norms over the workgroup | `n + n / 4 + 3 + 3 frames + 2 sums` |
-/// | `norm_finish` | over partial sums, in links, and the sum over the workgroup, for up to two norms | [`finish_rounds`] |
+/// | `descent`, `lean_ascent`, `lean_descent` | two over a chunk, one of them empty, for each frame | `n + 2 frames` |
+/// | `norm` | over a chunk by four vectors, then by single vectors, then again if squares leave the range of f32, for each frame; the sums of up to two norms over the workgroup | `n + n / 4 + 3 + 3 frames + 2 sums` |
+/// | `norm_finish` | over partial sums, in links, and the sum over the workgroup, for up to two norms | [`finish_iterations`] |
 ///
-/// `n` is the vectors of a chunk that one invocation goes through, `len / (4 workgroup)`, and `frames` at most
-/// [`Tuning::max_frames`]. The norm's row is the largest: [`Tuning::longest_chunk`] is where it ends.
-pub(crate) const MOST_ROUNDS: u64 = 65_535;
+/// `n` is the number of vectors of a chunk that one invocation processes, `len / (4 workgroup)`. `frames` is at
+/// most [`Tuning::max_frames`]. The bound for `norm` is the largest and determines [`Tuning::longest_chunk`].
+pub(crate) const MAX_LOOP_ITERATIONS: u64 = 65_535;
 
 /// Partial sums in a link of `norm_finish`: `LINK` in `norm.wgsl`.
 const LINK: u64 = 128;
 
-/// Rounds of the sum over a workgroup, in both of its levels.
-fn workgroup_sum_rounds(workgroup: u32) -> u64 {
+/// Returns the loop iterations of `workgroup_sum`, over both of its levels.
+fn workgroup_sum_iterations(workgroup: u32) -> u64 {
     (u64::from(workgroup) / 8 + 1) + (8 + 1)
 }
 
-/// Rounds of `norm_finish` over so many partial sums of each of `norms` norms.
-pub(crate) fn finish_rounds(workgroup: u32, partials: u64, norms: u64) -> u64 {
+/// Returns the loop iterations of `norm_finish` over `partials` partial sums for each of `norms` norms.
+pub(crate) fn finish_iterations(workgroup: u32, partials: u64, norms: u64) -> u64 {
     let each = partials.div_ceil(u64::from(workgroup));
     let links = each.div_ceil(LINK);
-    // A link's loop ends once more than it has partials, and so does the loop over links.
+    // Each loop checks its condition once more than it iterates: the loop over a link's partials, and the
+    // loop over links.
     let stretch = (each + links) + (links + 1);
-    // The last loop writes up to three fields.
-    norms * (stretch + workgroup_sum_rounds(workgroup)) + 4
+    // The last loop writes up to three fields of Norms.
+    norms * (stretch + workgroup_sum_iterations(workgroup)) + 4
 }
 
-/// Sizes of workgroups, chunks and dispatches. They change speed, not results beyond the order of
-/// the norm's sums.
+/// Sizes of workgroups, chunks and dispatches. They affect speed, and the results only through the order in
+/// which the norm is summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// Invocations in a workgroup: one of [`WORKGROUPS`].
     pub workgroup: u32,
-    /// Elements that one workgroup of an ascent or descent owns, a multiple of 4. Large enough to
-    /// keep chunk tables small beside the tensors, small enough that a small model fills the
-    /// adapter; at most [`longest_chunk`](Self::longest_chunk).
+    /// Elements that one workgroup of an ascent or descent owns: a multiple of 4, at most
+    /// [`longest_chunk`](Self::longest_chunk). Large values keep chunk tables small compared with the tensors;
+    /// small values let a small model occupy the whole adapter.
     pub chunk_len: u32,
-    /// The most elements that one workgroup of a norm owns, a multiple of `chunk_len` and at most
-    /// [`longest_chunk`](Self::longest_chunk). It owns as many as leave about a thousand workgroups, and more
-    /// where the partial sums would be more than one finish can add up.
+    /// Largest number of elements that one workgroup of a norm owns: a multiple of `chunk_len`, at most
+    /// [`longest_chunk`](Self::longest_chunk). The engine aims at about a thousand workgroups. It exceeds this
+    /// maximum only if there would otherwise be more partial sums than one `norm_finish` can add.
     pub max_norm_chunk_len: u32,
-    /// Norms keep a partial sum for each invocation, in place of one for each workgroup: more bytes,
-    /// no barriers. Only where chunks are long enough for those bytes to stay under a hundredth.
+    /// Let norms write a partial sum for each invocation instead of each workgroup, which avoids barriers but
+    /// moves more bytes. It applies only if these bytes are few compared with the tensors'.
     pub partials_by_lane: bool,
-    /// The most frames, sets of distinct buffers, that a dispatch reaches: 1 to 16. The device's
+    /// Largest number of frames (sets of distinct buffers) in a dispatch, 1 to 16. The device's
     /// `max_storage_buffers_per_shader_stage` may allow fewer.
     pub max_frames: u32,
 }
 
 impl Tuning {
-    /// What suits an adapter.
+    /// Returns the default tuning for an adapter.
     ///
     /// On a CPU a workgroup runs as a loop over SIMD vectors of invocations. A workgroup of one vector
-    /// reads each buffer from front to back, as a CPU's prefetchers want it; one of more goes through
-    /// a chunk once for each vector, in strides. And a barrier there suspends a coroutine. Measured
-    /// with lavapipe on two cores: `benches/README.md`. The values for other adapters are unmeasured.
+    /// reads each buffer from front to back, which suits the CPU's prefetchers. A larger workgroup passes over a
+    /// chunk once for each vector, in strides, and suspends a coroutine at each barrier. The CPU values were
+    /// measured with lavapipe on two cores (`benches/README.md`). The values for other adapters are unmeasured.
     pub fn for_adapter(info: &wgpu::AdapterInfo) -> Self {
         match info.device_type {
             wgpu::DeviceType::Cpu => Self {
@@ -80,14 +81,14 @@ impl Tuning {
                 chunk_len: 1 << 14,
                 max_norm_chunk_len: 1 << 14,
                 partials_by_lane: true,
-                max_frames: MOST_FRAMES,
+                max_frames: MAX_FRAMES,
             },
             _ => Self {
                 workgroup: 256,
                 chunk_len: 4096,
                 max_norm_chunk_len: 1 << 16,
                 partials_by_lane: false,
-                max_frames: MOST_FRAMES,
+                max_frames: MAX_FRAMES,
             },
         }
     }
@@ -100,7 +101,8 @@ impl Tuning {
         if !WORKGROUPS.contains(&self.workgroup) {
             return wrong("workgroup", self.workgroup, "one of layout::WORKGROUPS");
         }
-        let fits = |value: u32, unit| (1..=LONGEST).contains(&value) && value.is_multiple_of(unit);
+        let fits =
+            |value: u32, unit| (1..=MAX_CHUNK_LEN).contains(&value) && value.is_multiple_of(unit);
         if !fits(self.chunk_len, 4) {
             return wrong("chunk_len", self.chunk_len, "a multiple of 4 in 4..=2^24");
         }
@@ -108,7 +110,7 @@ impl Tuning {
             let expected = "a multiple of chunk_len up to 2^24";
             return wrong("max_norm_chunk_len", self.max_norm_chunk_len, expected);
         }
-        if !(1..=MOST_FRAMES).contains(&self.max_frames) {
+        if !(1..=MAX_FRAMES).contains(&self.max_frames) {
             return wrong("max_frames", self.max_frames, "in 1..=16");
         }
         let longest = self.longest_chunk();
@@ -116,7 +118,7 @@ impl Tuning {
         for (name, len) in lens {
             if len > longest {
                 let most = format!(
-                    "at most {longest} with workgroups of {}, or a loop takes more than {MOST_ROUNDS} rounds",
+                    "at most {longest} with workgroups of {}, or a loop takes more than {MAX_LOOP_ITERATIONS} iterations",
                     self.workgroup
                 );
                 return wrong(name, len, &most);
@@ -125,17 +127,19 @@ impl Tuning {
         Ok(())
     }
 
-    /// Elements of the longest chunk whose loops stay within 65,535 rounds, in every kernel: what
-    /// [`chunk_len`](Self::chunk_len) and [`max_norm_chunk_len`](Self::max_norm_chunk_len) may be at most with
-    /// this [`workgroup`](Self::workgroup) and [`max_frames`](Self::max_frames).
+    /// Returns the largest chunk length in elements whose loops stay within 65,535 iterations in every kernel.
+    ///
+    /// It limits [`chunk_len`](Self::chunk_len) and [`max_norm_chunk_len`](Self::max_norm_chunk_len), and depends
+    /// on [`workgroup`](Self::workgroup) and [`max_frames`](Self::max_frames).
     pub fn longest_chunk(&self) -> u32 {
-        let fixed = 3 + 3 * u64::from(self.max_frames) + 2 * workgroup_sum_rounds(self.workgroup);
-        let vectors = MOST_ROUNDS.saturating_sub(fixed) * 4 / 5;
+        let fixed =
+            3 + 3 * u64::from(self.max_frames) + 2 * workgroup_sum_iterations(self.workgroup);
+        let vectors = MAX_LOOP_ITERATIONS.saturating_sub(fixed) * 4 / 5;
         let elements = 4 * u64::from(self.workgroup) * vectors;
-        elements.min(u64::from(LONGEST)) as u32
+        elements.min(u64::from(MAX_CHUNK_LEN)) as u32
     }
 
-    /// Elements that one workgroup of a norm over so many elements owns.
+    /// Returns the elements that one workgroup of a norm over `elements` elements owns.
     pub(crate) fn norm_chunk_len(&self, elements: u64) -> u64 {
         let least = u64::from(self.chunk_len);
         (elements / 1024).next_multiple_of(least).clamp(least, u64::from(self.max_norm_chunk_len))

@@ -1,22 +1,23 @@
-// WGSL for dispatches that reach several frames: `common.wgsl` says what the marks mean. Read by
-// the engine and by build.rs; std only.
+// WGSL source for dispatches over several frames. `common.wgsl` explains the `// frame` comments. The engine
+// and build.rs both include this file, so it may only use std.
 
 use super::specialisations::{COLUMNS, Frames};
 use std::collections::HashSet;
 
-/// Bindings of one frame in group 0: the columns and, once, the partial sums.
+/// Binding numbers that one frame takes in group 0: one for each column, and one that the first frame uses for
+/// the partial sums.
 const FRAME_STRIDE: u32 = COLUMNS as u32 + 1;
 
-/// Names of the columns' variables, in the order of their places.
+/// Names of the columns' WGSL variables, indexed by `column`.
 pub const COLUMN_NAMES: [&str; COLUMNS] =
     ["weight", "anchor", "grad", "grad_perturbed", "partner", "state_0", "state_1", "state_2"];
 
-/// The binding of a column in a frame.
+/// Returns the binding number of a column in a frame.
 pub const fn column_binding(column: usize, frame: u32) -> u32 {
     1 + column as u32 + FRAME_STRIDE * frame
 }
 
-/// The source of `frames` frames, from that of one.
+/// Derives the source for `frames` frames from the source for one frame.
 pub fn framed(source: &str, frames: Frames) -> String {
     let mut out = String::with_capacity(source.len() * frames.count as usize);
     let mut names = HashSet::new();
@@ -45,7 +46,8 @@ pub fn framed(source: &str, frames: Frames) -> String {
     out
 }
 
-/// What a line of a region declares that each frame needs for itself.
+/// Returns the name that a line of a region declares, if each frame needs a separate copy of it: a function, or
+/// the variable of a varying column.
 fn declared(line: &str, frames: Frames) -> Option<&str> {
     if let Some(rest) = line.strip_prefix("fn ") {
         return rest.split('(').next();
@@ -55,13 +57,13 @@ fn declared(line: &str, frames: Frames) -> Option<&str> {
     frames.varies(column).then_some(name)
 }
 
-/// The name of the storage variable that a line declares.
+/// Returns the name of the storage variable that a line declares.
 fn variable(line: &str) -> Option<&str> {
     let rest = line.split_once("var<storage, read_write> ")?.1;
     rest.split(':').next()
 }
 
-/// A line for one frame: what frames have for themselves gets the frame's number behind it.
+/// Appends a line's copy for one frame. The frame's number is appended to `names`, except in frame 0.
 fn copy(line: &str, frame: u32, frames: Frames, names: &HashSet<&str>, out: &mut String) {
     if frame == 0 {
         return push(line, out);
@@ -73,7 +75,7 @@ fn copy(line: &str, frame: u32, frames: Frames, names: &HashSet<&str>, out: &mut
             let new = format!("@binding({})", column_binding(column, frame));
             return push(&renamed(&line.replace(&old, &new), frame, names), out);
         }
-        return; // Bound once.
+        return; // Frame 0 has declared the variable for all frames.
     }
     push(&renamed(line, frame, names), out);
 }
@@ -87,7 +89,7 @@ fn renamed(line: &str, frame: u32, names: &HashSet<&str>) -> String {
         let (word, after) = from.split_at(end.unwrap_or(from.len()));
         out.push_str(before);
         out.push_str(word);
-        // A field of a struct may have a column's name.
+        // Not renamed after a dot: struct fields may have a column's name.
         if names.contains(word) && !out[..out.len() - word.len()].ends_with('.') {
             out.push_str(&format!("_{frame}"));
         }

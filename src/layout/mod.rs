@@ -1,6 +1,6 @@
-//! The only home of binding numbers, uniform structs and shader sources.
+//! Binding numbers, uniform structs and shader sources, which are defined only here.
 //!
-//! Each struct mirrors the WGSL struct of the same name. Sizes and offsets are held twice: by assertions at
+//! Each struct mirrors the WGSL struct of the same name. Sizes and offsets are checked twice: by assertions at
 //! compile time (`structs.rs`), and by `tests/layout.rs` against naga's reflection of the shaders.
 
 mod frames;
@@ -20,8 +20,8 @@ pub use structs::{
 
 use std::mem::size_of;
 
-/// WGSL source of a stage with one frame: the stage's [files](Stage::files), one after another.
-/// [`framed`] makes the source of more frames from it.
+/// Returns the WGSL source of a stage with one frame: the stage's [files](Stage::files), concatenated.
+/// [`framed`] derives the source for more frames from it.
 pub const fn source(stage: Stage, width: Width) -> &'static str {
     macro_rules! joined {
         ($($file:literal),+) => {
@@ -57,28 +57,29 @@ pub const fn source(stage: Stage, width: Width) -> &'static str {
     }
 }
 
-/// How a binding is used.
+/// How a stage accesses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// A uniform buffer of this many bytes.
     Uniform(u64),
-    /// A storage buffer that the stage only reads.
+    /// A read-only storage buffer.
     Table,
-    /// A storage buffer that the stage writes, or might: tensors are bound read_write throughout
-    /// (see `tensors_wide.wgsl` for why).
+    /// A read-write storage buffer. All tensors are bound read-write, for the reason given in
+    /// `tensors_wide.wgsl`.
     Storage,
 }
 
-/// A binding.
+/// A binding of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// Its group: 0 stays while tensors stay where they are, 1 is made for each half of a step.
+    /// Bind group. Group 0 is reused while the tensors stay in the same buffers; group 1 is created for each
+    /// phase of a step.
     pub group: u32,
-    /// Its number.
+    /// Binding number.
     pub number: u32,
-    /// The WGSL variable's name.
+    /// Name of the WGSL variable.
     pub name: &'static str,
-    /// How it is used.
+    /// How the stage accesses it.
     pub access: Access,
 }
 
@@ -92,10 +93,10 @@ const fn tensor(column: usize) -> Binding {
 }
 
 const CHUNKS: Binding = Binding { group: 0, number: 0, name: "chunks", access: Access::Table };
-/// Partial sums of the norm.
+/// Binding of the norm's partial sums.
 pub const PARTIALS: Binding =
     Binding { group: 0, number: 9, name: "partials", access: Access::Storage };
-/// Where `norm_finish` writes the norms, and `check` its mark.
+/// Binding of the norms buffer, in which `norm_finish` writes the norms and `check` its flag.
 pub const NORMS: Binding = Binding { group: 1, number: 5, name: "norms", access: Access::Storage };
 const DISPATCH: Binding = uniform::<DispatchUniforms>(0, "dispatch");
 const STEP_NORMS: Binding = uniform::<Norms>(1, "step_norms");
@@ -180,8 +181,8 @@ const LEAN_DESCENT: &[Binding] = &[
 
 const CHECK: &[Binding] = &[CHUNKS, tensor(column::GRAD), DISPATCH, NORMS];
 
-/// Bindings of a stage with one frame, by group and number. Further frames repeat the varying
-/// columns' bindings at [`column_binding`].
+/// Returns the bindings of a stage with one frame, ordered by group and number. Each further frame repeats the
+/// bindings of the varying columns at [`column_binding`].
 pub const fn bindings(stage: Stage, width: Width) -> &'static [Binding] {
     match stage {
         Stage::Norm if width.has_master() => NORM_MASTER,
@@ -196,7 +197,7 @@ pub const fn bindings(stage: Stage, width: Width) -> &'static [Binding] {
     }
 }
 
-/// Storage buffers that a stage with one frame binds.
+/// Returns the number of storage buffers that a stage with one frame binds.
 pub fn storage_buffers(stage: Stage, width: Width) -> u32 {
     bindings(stage, width).iter().filter(|b| !matches!(b.access, Access::Uniform(_))).count() as u32
 }

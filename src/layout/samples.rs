@@ -1,19 +1,19 @@
-// What of all specialisations is validated, by build.rs and by scripts/backends and scripts/dawn; std
-// only, for they include this file as it is.
+// The specialisations that build.rs, scripts/backends and scripts/dawn validate. They include this file, so it
+// may only use std.
 
 use super::specialisations::{
     Frames, Kernel, Packed, Specialisation, Stage, WORKGROUPS, Width, column,
 };
 
-/// One frame, whose source is the files as they stand; and of the many ways to have more, these: every
-/// column varies, gradients alone vary, two frames and five.
+/// A single frame, whose source is the files unchanged, and two samples of several frames: two frames in which
+/// every column varies, and five in which only the gradients vary.
 const FRAMES: [Frames; 3] = [
     Frames::SINGLE,
     Frames { count: 2, varying: u8::MAX },
     Frames { count: 5, varying: 1 << column::GRAD | 1 << column::GRAD_PERTURBED },
 ];
 
-/// Of each file of accessors one: the two kinds of half precision differ in one constant.
+/// One width for each file of accessors. f16 and bf16 differ in one constant only.
 const WIDTHS: [Width; 4] = [
     Width::Wide,
     Width::Narrow,
@@ -21,7 +21,8 @@ const WIDTHS: [Width; 4] = [
     Width::Packed(Packed { bf16: true, master: true }),
 ];
 
-/// The sizes that a stage is validated with: all where sums are shared out by them, else the ends.
+/// Returns the workgroup sizes that a stage is validated with: all of them where loops depend on the size, else
+/// two samples.
 const fn sampled_workgroups(stage: Stage) -> &'static [u32] {
     match stage {
         Stage::Norm | Stage::NormFinish => &WORKGROUPS,
@@ -29,7 +30,7 @@ const fn sampled_workgroups(stage: Stage) -> &'static [u32] {
     }
 }
 
-/// All that shaders are validated with, module by module.
+/// Returns the modules to validate.
 pub fn sampled_modules() -> impl Iterator<Item = (Stage, Width, Frames)> {
     let widths = Stage::ALL.into_iter().flat_map(|s| WIDTHS.map(|width| (s, width)));
     let suits = |(stage, width): &(Stage, Width)| {
@@ -38,7 +39,7 @@ pub fn sampled_modules() -> impl Iterator<Item = (Stage, Width, Frames)> {
     widths.filter(suits).flat_map(|(stage, width)| FRAMES.map(|f| (stage, width, f)))
 }
 
-/// The pipelines of a module that it is validated with, by their constants.
+/// Returns the pipelines of a module to validate, with the values of their `override` constants.
 pub fn sampled_constants(
     (stage, width, frames): (Stage, Width, Frames),
 ) -> impl Iterator<Item = (Kernel, Vec<(&'static str, f64)>)> {

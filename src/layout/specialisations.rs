@@ -1,45 +1,45 @@
-// Every way the shaders are compiled. Read by the engine, which builds these pipelines, and by
-// build.rs, which validates them; std only, for build.rs includes this file as it is.
+// The specialisations of the shaders. The engine builds them as pipelines and build.rs validates them; both
+// include this file, so it may only use std.
 
-/// Invocations in a workgroup that an engine may choose: powers of two, at least what the norm's
-/// second level has, at most what WebGPU promises.
+/// Workgroup sizes that an engine supports: powers of two, from `FIRST_LEVEL` in `norm.wgsl` to WebGPU's default
+/// limit.
 pub const WORKGROUPS: [u32; 6] = [8, 16, 32, 64, 128, 256];
 
-/// Columns of a chunk table: the roles a tensor's slices have.
+/// Number of columns of a chunk table, one for each role of a tensor's slices.
 pub const COLUMNS: usize = 8;
 
-/// Places of the columns, in the order of the chunk table's fields and of the binding numbers.
+/// Indices of the columns, in the order of the chunk table's fields and of the binding numbers.
 pub mod column {
     /// The weights.
     pub const WEIGHT: usize = 0;
-    /// Where `w` is read from, if not from the weights.
+    /// The slice that `w` is read from, if not from the weights.
     pub const ANCHOR: usize = 1;
     /// The gradient.
     pub const GRAD: usize = 2;
     /// The perturbed gradient.
     pub const GRAD_PERTURBED: usize = 3;
-    /// The second weight buffer of an ascent.
+    /// The second weight slice of an ascent.
     pub const PARTNER: usize = 4;
-    /// The first of three states.
+    /// The first of three state tensors.
     pub const STATE: usize = 5;
 }
 
-/// A shader stage: one entry point, put behind the files that it shares with others.
+/// A shader stage: one entry point, compiled together with the files that it shares with other stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Partial sums of the global norm.
     Norm,
-    /// The global norm from its partial sums.
+    /// The global norm, from its partial sums.
     NormFinish,
-    /// The climb to the perturbed weights.
+    /// The perturbation of the weights.
     Ascent,
-    /// Restoration, blend and base step.
+    /// Restoration of the weights, blend and base step.
     Descent,
-    /// The climb and the base step in one.
+    /// The perturbation and the base step in one kernel.
     LeanAscent,
     /// The sharpness step after a lean ascent.
     LeanDescent,
-    /// Whether a gradient is finite.
+    /// The check that a gradient is finite.
     Check,
 }
 
@@ -55,7 +55,7 @@ impl Stage {
         Stage::Check,
     ];
 
-    /// The files in `shaders/` that make the stage up, in their order.
+    /// Returns the stage's files in `shaders/`, in the order in which they are concatenated.
     pub fn files(self, width: Width) -> Vec<&'static str> {
         let own: &[&str] = match self {
             Stage::Norm | Stage::NormFinish => &["scaling.wgsl", "norm.wgsl"],
@@ -68,7 +68,7 @@ impl Stage {
         [&["common.wgsl"], width.files(), own].concat()
     }
 
-    /// The entry point's name.
+    /// Returns the name of the entry point.
     pub const fn entry_point(self) -> &'static str {
         match self {
             Stage::Norm => "norm",
@@ -82,28 +82,28 @@ impl Stage {
     }
 }
 
-/// How a dispatch accesses tensors: which file of accessors it is compiled with.
+/// How a dispatch accesses tensors. It selects the file of accessors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Width {
     /// Vectors of four, for chunks that start on multiples of four elements.
     Wide,
     /// Single elements, for chunks that start anywhere.
     Narrow,
-    /// Vectors of four elements in half precision, two a word.
+    /// Vectors of four elements in half precision, two elements in each 32-bit word.
     Packed(Packed),
 }
 
-/// A form of half precision.
+/// A variant of half precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Packed {
-    /// bf16, not f16.
+    /// bf16 instead of f16.
     pub bf16: bool,
-    /// There are master weights, in the anchor's column.
+    /// Whether there are master weights, in the anchor's column.
     pub master: bool,
 }
 
 impl Width {
-    /// All.
+    /// All widths.
     pub const ALL: [Width; 6] = [
         Width::Wide,
         Width::Narrow,
@@ -113,7 +113,7 @@ impl Width {
         Width::Packed(Packed { bf16: true, master: true }),
     ];
 
-    /// The files in `shaders/` that hold the accessors.
+    /// Returns the files in `shaders/` that hold the accessors.
     const fn files(self) -> &'static [&'static str] {
         match self {
             Width::Wide => &["tensors_wide.wgsl", "states.wgsl", "no_master.wgsl"],
@@ -127,45 +127,45 @@ impl Width {
         }
     }
 
-    /// Whether there are master weights.
+    /// Returns whether there are master weights.
     pub const fn has_master(self) -> bool {
         matches!(self, Width::Packed(Packed { master: true, .. }))
     }
 }
 
-/// Frames of a dispatch: how many sets of buffers it reaches, and which columns differ between
-/// them. The other columns are bound once.
+/// The frames (sets of buffers) of a dispatch, and the columns that differ between them. The other columns are
+/// bound once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Frames {
-    /// Frames, at least 1.
+    /// Number of frames, at least 1.
     pub count: u32,
-    /// Bit `c` set: column `c` has a binding in each frame.
+    /// Columns that vary, as bits: if bit `c` is set, column `c` has a binding in each frame.
     pub varying: u8,
 }
 
 impl Frames {
-    /// One frame.
+    /// A single frame.
     pub const SINGLE: Frames = Frames { count: 1, varying: 0 };
 
-    /// Whether a column has a binding of its own in each frame.
+    /// Returns whether a column has a separate binding in each frame.
     pub const fn varies(self, column: usize) -> bool {
         self.varying & (1 << column) != 0
     }
 }
 
-/// How a perturbation scales with the weights.
+/// How the perturbation scales with the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scaling {
-    /// Not at all.
+    /// Not scaled (SAM).
     Plain,
-    /// By `w^2`.
+    /// Scaled by `w^2` (ASAM).
     Adaptive,
-    /// As each kind says, which also says whether its tensors are perturbed at all.
+    /// Set for each kind of tensors by `KindUniforms::flags`, which also set whether they are perturbed.
     ByKind,
 }
 
 impl Scaling {
-    /// All.
+    /// All scalings.
     pub const ALL: [Scaling; 3] = [Scaling::Plain, Scaling::Adaptive, Scaling::ByKind];
 
     fn constant(self) -> (&'static str, f64) {
@@ -178,19 +178,19 @@ impl Scaling {
     }
 }
 
-/// What a norm is taken of.
+/// The operand of a norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NormOf {
-    /// `g`.
+    /// `g` (or `g~`).
     Gradient,
-    /// What the perturbation is divided by, if that is not `g`.
+    /// The scaled gradient, whose norm divides the perturbation.
     Perturbation(Scaling),
-    /// Both, in one reading.
+    /// Both, in one pass over `g`.
     Both(Scaling),
 }
 
 impl NormOf {
-    /// All.
+    /// All operands.
     pub const ALL: [NormOf; 5] = [
         NormOf::Gradient,
         NormOf::Perturbation(Scaling::Adaptive),
@@ -199,7 +199,7 @@ impl NormOf {
         NormOf::Both(Scaling::ByKind),
     ];
 
-    /// Norms it comes to.
+    /// Returns the number of norms taken.
     pub const fn count(self) -> u64 {
         match self {
             NormOf::Gradient | NormOf::Perturbation(_) => 1,
@@ -207,7 +207,7 @@ impl NormOf {
         }
     }
 
-    /// How `g` is scaled, if it is.
+    /// Returns how `g` is scaled.
     pub const fn scaling(self) -> Scaling {
         match self {
             NormOf::Gradient => Scaling::Plain,
@@ -215,7 +215,7 @@ impl NormOf {
         }
     }
 
-    /// Whether the norm of `g` itself is taken.
+    /// Returns whether the norm of the unscaled `g` is taken.
     pub const fn takes_gradient(self) -> bool {
         !matches!(self, NormOf::Perturbation(_))
     }
@@ -230,68 +230,68 @@ impl NormOf {
     }
 }
 
-/// A form of a stage.
+/// A variant of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     /// Partial sums of squares.
     Norm {
-        /// Of what.
+        /// Operand of the norm.
         of: NormOf,
-        /// A partial for each invocation, in place of one for each workgroup.
+        /// Write a partial sum for each invocation instead of each workgroup.
         by_lane: bool,
     },
-    /// The norms from them.
+    /// The norms, from the partial sums.
     NormFinish(NormOf),
-    /// The climb.
+    /// The perturbation of the weights.
     Ascent {
         /// How the perturbation scales.
         scaling: Scaling,
-        /// Write `w + e_w` over `w` and save the anchor.
+        /// Write `w + e_w` over `w`, and save `w` to the anchor.
         in_place: bool,
-        /// Round `w + e_w` to half precision by chance.
+        /// Round `w + e_w` to half precision stochastically.
         stochastic: bool,
     },
-    /// The descent.
+    /// Restoration of the weights, blend and base step.
     Descent {
         /// State tensors of the base optimizer, 0 to 3.
         states: u32,
-        /// Take `w` from the anchor.
+        /// Read `w` from the anchor.
         anchored: bool,
-        /// The base optimizer's step alone.
+        /// Take the base optimizer's step on `g`, without `g~`.
         alone: bool,
     },
-    /// The climb with the base step.
+    /// The perturbation and the base step.
     LeanAscent {
         /// How the perturbation scales.
         scaling: Scaling,
         /// State tensors of the base optimizer, 0 to 3.
         states: u32,
-        /// Take `w` from the anchor.
+        /// Read `w` from the anchor.
         anchored: bool,
-        /// Round `w + e_w` to half precision by chance.
+        /// Round `w + e_w` to half precision stochastically.
         stochastic: bool,
     },
     /// The sharpness step.
     LeanDescent {
-        /// Have weights to return to where `g~` is not finite.
+        /// Copy the anchor to the weights if `g~` is not finite.
         anchored: bool,
     },
-    /// Whether a gradient is finite.
+    /// The check that a gradient is finite.
     Check {
-        /// `g~`, not `g`.
+        /// Check `g~` instead of `g`.
         perturbed: bool,
     },
 }
 
-/// Place, among the values of `Norms`, of the mark on a gradient that is not finite.
+/// Returns the index, in 32-bit words of `Norms`, of the flag for a non-finite `g`, or `g~` if `perturbed`.
 pub const fn mark(perturbed: bool) -> u32 {
     36 + perturbed as u32
 }
 
 impl Kernel {
-    /// Every kernel the engine can ask for.
+    /// Returns every kernel that the engine can use.
     pub fn all() -> Vec<Kernel> {
-        let by_chance = |scaling| [false, true].map(|stochastic| (scaling, stochastic));
+        let roundings = |scaling| [false, true].map(|stochastic| (scaling, stochastic));
         let mut all = Vec::new();
         for of in NormOf::ALL {
             all.push(Kernel::NormFinish(of));
@@ -300,14 +300,14 @@ impl Kernel {
         for flag in [false, true] {
             all.push(Kernel::LeanDescent { anchored: flag });
             all.push(Kernel::Check { perturbed: flag });
-            for (scaling, stochastic) in Scaling::ALL.into_iter().flat_map(by_chance) {
+            for (scaling, stochastic) in Scaling::ALL.into_iter().flat_map(roundings) {
                 all.push(Kernel::Ascent { scaling, in_place: flag, stochastic });
             }
             for states in 0..=3 {
                 for alone in [false, true] {
                     all.push(Kernel::Descent { states, anchored: flag, alone });
                 }
-                for (scaling, stochastic) in Scaling::ALL.into_iter().flat_map(by_chance) {
+                for (scaling, stochastic) in Scaling::ALL.into_iter().flat_map(roundings) {
                     all.push(Kernel::LeanAscent { scaling, states, anchored: flag, stochastic });
                 }
             }
@@ -315,7 +315,7 @@ impl Kernel {
         all
     }
 
-    /// The stage this is a form of.
+    /// Returns the stage of the kernel.
     pub const fn stage(self) -> Stage {
         match self {
             Kernel::Norm { .. } => Stage::Norm,
@@ -328,8 +328,8 @@ impl Kernel {
         }
     }
 
-    /// Whether there is a form of it for tensors of this width: single precision is not rounded by
-    /// chance, nor do lean steps know of master weights.
+    /// Returns whether the kernel exists for tensors of this width. Stochastic rounding requires half precision,
+    /// and lean mode does not support master weights.
     pub const fn suits(self, width: Width) -> bool {
         match (self, width) {
             (
@@ -337,7 +337,7 @@ impl Kernel {
                 Width::Wide | Width::Narrow,
             ) => !stochastic,
             (Kernel::LeanAscent { .. } | Kernel::LeanDescent { .. }, _) => !width.has_master(),
-            // Tensors are nothing to it.
+            // It accesses no tensors, so one width is enough.
             (Kernel::NormFinish(_), _) => matches!(width, Width::Wide),
             _ => true,
         }
@@ -351,11 +351,11 @@ impl Kernel {
         stochastic
     }
 
-    /// Values of the stage's `override` constants beside the geometry.
+    /// Returns the values of the stage's `override` constants, without `WORKGROUP` and the rounding.
     fn constants(self, width: Width) -> Vec<(&'static str, f64)> {
         match self {
             Kernel::Norm { of, by_lane } => of.constants(by_lane),
-            // Shared source; what it is set to makes no difference here.
+            // The source is shared with `norm`; `norm_finish` does not read BY_LANE.
             Kernel::NormFinish(of) => of.constants(false),
             Kernel::Ascent { scaling, in_place, .. } => {
                 vec![scaling.constant(), ("IN_PLACE", f64::from(in_place))]
@@ -379,20 +379,19 @@ impl Kernel {
     }
 }
 
-/// One compiled form of a stage: the pipeline cache's key, naming every compile input but the size
-/// of workgroups, which an engine never changes.
+/// One compiled variant of a stage. It contains every compile input of a pipeline except the workgroup size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Specialisation {
-    /// What it computes.
+    /// Kernel.
     pub kernel: Kernel,
-    /// How it accesses tensors. The norm's finish accesses none, and goes by the wide source.
+    /// How it accesses tensors. `norm_finish` accesses none and uses [`Width::Wide`].
     pub width: Width,
-    /// The sets of buffers it reaches.
+    /// Sets of buffers that it accesses.
     pub frames: Frames,
 }
 
 impl Specialisation {
-    /// Values of the shader's `override` constants, with workgroups of this size.
+    /// Returns the values of the shader's `override` constants, for workgroups of this size.
     pub fn constants(self, workgroup: u32) -> Vec<(&'static str, f64)> {
         let mut constants = vec![("WORKGROUP", f64::from(workgroup))];
         constants.extend(self.kernel.constants(self.width));

@@ -1,22 +1,22 @@
-//! Structs that the shaders know by the same names.
+//! Structs that the host and the shaders share. The WGSL structs have the same names.
 
 use super::{COLUMNS, mark};
 use bytemuck::{Pod, Zeroable};
 use std::mem::{offset_of, size_of};
 
-/// One row of the chunk table; offsets count elements from the start of the binding.
+/// One row of the chunk table. Offsets are in elements from the start of the binding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Chunk {
     /// Elements in the chunk.
     pub len: u32,
-    /// The frame whose buffers hold it.
+    /// Index of the frame whose buffers hold it.
     pub frame: u32,
-    /// Its place among all chunks of the step, in the order of the tensors.
+    /// Index among all chunks of the phase, in the order of the tensors.
     pub index: u32,
     /// Offset in the weight binding.
     pub weight: u32,
-    /// Offset in the binding that `w` is read from, if not the weight's.
+    /// Offset in the anchor binding, if `w` is read from there.
     pub anchor: u32,
     /// Offset in the gradient binding.
     pub grad: u32,
@@ -30,15 +30,15 @@ pub struct Chunk {
     pub state_1: u32,
     /// Offset in the third state binding.
     pub state_2: u32,
-    /// Its tensor's place in the table of kinds.
+    /// Row of its tensor in the table of kinds.
     pub kind: u32,
-    /// Its first element's place among those of all tensors, each rounded up to whole vectors of four:
-    /// what stochastic rounding counts by. It may wrap around.
+    /// Index of its first element among all tensors, each rounded up to whole vectors of four. It is the counter
+    /// of stochastic rounding's random numbers, and may wrap around.
     pub position: u32,
 }
 
 impl Chunk {
-    /// A row of frame 0, from its offsets by [`column`](mod@super::column).
+    /// Creates a row of frame 0 from its offsets, indexed by [`column`](mod@super::column).
     pub fn new(len: u32, index: u32, kind: u32, position: u32, offsets: [u32; COLUMNS]) -> Self {
         let [weight, anchor, grad, grad_perturbed, partner, state_0, state_1, state_2] = offsets;
         Self {
@@ -59,24 +59,24 @@ impl Chunk {
     }
 }
 
-/// What a step finds out about its gradients: norms, and whether they are finite.
+/// The norms of a step's gradients, and whether the gradients are finite.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct Norms {
-    /// `||g||`; 0 where the step had no use for it.
+    /// `||g||`, or 0 if the step did not compute it.
     pub gradient: f32,
-    /// What `e_w` was divided by: `||g||`, or `|| |w| g ||` if adaptive; over what is perturbed and has
-    /// no norm of its own.
+    /// The norm that `e_w` was divided by: `||g||`, or `|| |w| g ||` if adaptive. It covers the perturbed
+    /// tensors whose group has no norm of its own.
     pub perturbation: f32,
-    /// `||g~||`; 0 where the step had no use for it.
+    /// `||g~||`, or 0 if the step did not compute it.
     pub perturbed: f32,
-    /// What the gradients were multiplied by, in the norms too: the inverse of the loss scale.
+    /// Inverse of the loss scale. The gradients, and with them the norms, were multiplied by it.
     pub inv_scale: f32,
-    /// What `e_w` was divided by in the groups with a norm of their own, in their order.
+    /// The norms that `e_w` was divided by in the groups with a norm of their own, in the order of the groups.
     pub own: [f32; SCOPES],
     /// 1 if `g` or its norm was not finite, else 0.
     pub bad_gradient: f32,
-    /// 1 if `g~` was looked at and was not finite, else 0.
+    /// 1 if `g~` was checked and was not finite, else 0.
     pub bad_perturbed: f32,
     /// Unused.
     pub padding_0: f32,
@@ -85,24 +85,25 @@ pub struct Norms {
 }
 
 impl Norms {
-    /// Whether `g` was finite, and its norm.
+    /// Returns whether `g` and its norm were finite.
     pub fn gradient_is_finite(&self) -> bool {
         self.bad_gradient == 0.0
     }
 
-    /// Whether `g~` was finite, if it was looked at.
+    /// Returns whether `g~` was finite, or was not checked.
     pub fn perturbed_is_finite(&self) -> bool {
         self.bad_perturbed == 0.0
     }
 
-    /// Bit of [`NormFinishUniforms`]'s slots that writes `gradient`.
+    /// Bit of [`NormFinishUniforms::slots_plain`] that writes `gradient`.
     pub const GRADIENT: u32 = 1;
-    /// Bit that writes `perturbation`.
+    /// Bit of [`NormFinishUniforms::slots_plain`] that writes `perturbation`.
     pub const PERTURBATION: u32 = 2;
-    /// Bit that writes `perturbed`.
+    /// Bit of [`NormFinishUniforms::slots_plain`] that writes `perturbed`.
     pub const PERTURBED: u32 = 4;
 
-    /// Place, among all values, of the norm of a [scope](crate::method::InGroup::scope).
+    /// Returns the index, in 32-bit words of this struct, of the norm of a
+    /// [scope](crate::method::InGroup::scope).
     pub const fn place(scope: usize) -> u32 {
         match scope {
             0 => 1,
@@ -111,26 +112,26 @@ impl Norms {
     }
 }
 
-/// Norms that perturbations are divided by, at most.
+/// Largest number of norms that perturbations are divided by.
 pub const SCOPES: usize = 32;
 
 /// Uniforms of `norm_finish`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct NormFinishUniforms {
-    /// Partial sums to add up, of each kind.
+    /// Number of partial sums of each norm.
     pub partial_count: u32,
-    /// Fields of [`Norms`] that take the norm of `g`, as bits.
+    /// Fields of [`Norms`] that receive the norm of `g`, as bits.
     pub slots_plain: u32,
-    /// Which field of [`Norms`] is set to 1 if a norm is not finite: [`mark`].
+    /// Index of the flag in [`Norms`] that is set to 1 if a norm is not finite, from [`mark`].
     pub mark: u32,
     /// Unused.
     pub padding: u32,
-    /// Where the partial sums of each scope end; they begin where the last one's end.
+    /// End of each scope's partial sums. They begin at the end of the previous scope's.
     pub ends: [u32; SCOPES],
 }
 
-/// A dispatch's own uniforms.
+/// Uniforms of one dispatch.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct DispatchUniforms {
@@ -138,37 +139,37 @@ pub struct DispatchUniforms {
     pub chunk_count: u32,
     /// Workgroups in the x dimension of the dispatch.
     pub grid_width: u32,
-    /// Of stochastic rounding.
+    /// Low word of the seed for stochastic rounding.
     pub seed_0: u32,
-    /// Of stochastic rounding.
+    /// High word of the seed for stochastic rounding.
     pub seed_1: u32,
 }
 
-/// Kinds that one dispatch tells apart: rows of the table of [`KindUniforms`].
+/// Number of kinds in one page of the table of [`KindUniforms`]. A dispatch accesses one page.
 pub const KINDS: usize = 64;
 
-/// What the tensors of a kind share: parameter group, learning rate, count of steps. The table in
-/// `step.wgsl` says what each base optimizer puts here.
+/// Constants of a kind: the tensors with the same parameter group, learning rate and step count. The table in
+/// `step.wgsl` lists the values for each base optimizer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct KindUniforms {
-    /// [`PERTURBED`](Self::PERTURBED) and the other bits.
+    /// [`PERTURBED`](Self::PERTURBED) and the other bits below.
     pub flags: u32,
-    /// Place of the norm that `e_w` is divided by.
+    /// Index of the norm that `e_w` is divided by, from [`Norms::place`].
     pub norm: u32,
     /// Radius of the perturbation.
     pub rho: f32,
-    /// Guard of the division by the norm.
+    /// Added to the norm before the division: the method's `epsilon`.
     pub guard: f32,
     /// Weight of `g` in the base step.
     pub a: f32,
     /// Weight of `g~` in the base step.
     pub b: f32,
-    /// Weight of `g~ - g` beside the base step.
+    /// Weight of the sharpness `g~ - g`, which is subtracted after the base step.
     pub sharpness: f32,
-    /// Largest norm of `g` that passes unchanged.
+    /// Largest norm of `g` that is not clipped.
     pub max_norm: f32,
-    /// Largest norm of `g~` that passes unchanged.
+    /// Largest norm of `g~` that is not clipped.
     pub max_norm_perturbed: f32,
     /// Learning rate.
     pub lr: f32,
@@ -180,13 +181,13 @@ pub struct KindUniforms {
     pub epsilon: f32,
     /// `1 / (1 - beta_2^t)`.
     pub inverse_bias_2: f32,
-    /// Share of the old first state that stays.
+    /// Weight of the old first state in the new one.
     pub keep_1: f32,
-    /// Share of the new gradient in the first state.
+    /// Weight of the gradient in the new first state.
     pub add_1: f32,
-    /// Share of the old second state that stays.
+    /// Weight of the old second state in the new one.
     pub keep_2: f32,
-    /// Share of the new squared gradient in the second state.
+    /// Weight of the squared gradient in the new second state.
     pub add_2: f32,
     /// Weight of the first state in the update.
     pub mix_m: f32,
@@ -195,23 +196,23 @@ pub struct KindUniforms {
 }
 
 impl KindUniforms {
-    /// Bit of [`flags`](Self::flags): the ascent moves these tensors.
+    /// Bit of [`flags`](Self::flags): the ascent perturbs these tensors.
     pub const PERTURBED: u32 = 1;
     /// Bit: their perturbation is adaptive.
     pub const ADAPTIVE: u32 = 2;
-    /// Bit: the blend is the one in the device's buffer.
+    /// Bit: the blend is read from the device buffer.
     pub const DEVICE_BLEND: u32 = 4;
-    /// Bit: the first step of these tensors; their states' content is ignored.
+    /// Bit: the first step of these tensors, which ignores the content of their states.
     pub const FIRST: u32 = 8;
-    /// Bit: a step over gradients that are not finite is skipped.
+    /// Bit: a step with non-finite gradients is skipped.
     pub const SKIPS: u32 = 16;
-    /// Bit: but it is the base optimizer's where only `g~` is not finite.
+    /// Bit: if only `g~` is not finite, the base optimizer steps on `g` instead.
     pub const FALLS_BACK: u32 = 32;
-    /// Bit: the base optimizer receives `a g + b (g~ - g)`, in place of `a g + b g~`.
+    /// Bit: the base optimizer receives `a g + b (g~ - g)` instead of `a g + b g~`.
     pub const BY_DIFFERENCE: u32 = 64;
 }
 
-/// The blend of the gradients, in a device buffer of its own.
+/// The blend of the gradients, in a separate device buffer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub struct BlendUniforms {
@@ -219,7 +220,7 @@ pub struct BlendUniforms {
     pub a: f32,
     /// Weight of `g~` in the base step.
     pub b: f32,
-    /// Weight of `g~ - g` beside the base step.
+    /// Weight of the sharpness `g~ - g`, which is subtracted after the base step.
     pub sharpness: f32,
     /// Unused.
     pub padding: f32,

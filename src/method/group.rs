@@ -1,37 +1,37 @@
-//! Groups of parameters: what some of them do in their own way.
+//! Parameter groups, which override hyperparameters for some of the parameters.
 
 use super::{
     Base, Blend, Coupling, Hyperparameters, InvalidHyperparameter, Moments, below_one, check,
     non_negative,
 };
 
-/// Which norm `e_w` is divided by.
+/// The norm that `e_w` is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NormScope {
-    /// That of all perturbed parameters whose group has no norm of its own.
+    /// The norm over all perturbed parameters whose group does not use [`Own`](Self::Own).
     #[default]
     Global,
-    /// That of the group's own parameters.
+    /// The norm over the group's parameters.
     Own,
 }
 
-/// How a group of parameters departs from [`Hyperparameters`]. The default departs in nothing.
+/// The settings of a parameter group that override [`Hyperparameters`]. The default overrides nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Group {
     /// Factor on the learning rate, at least 0.
     pub lr_factor: f64,
-    /// Weight decay, if not the base optimizer's.
+    /// Weight decay; `None` takes the base optimizer's.
     pub weight_decay: Option<f64>,
-    /// Radius of the perturbation, if not the method's.
+    /// Radius of the perturbation; `None` takes [`Hyperparameters::rho`].
     pub rho: Option<f64>,
-    /// Weight of the sharpness, if not the method's.
+    /// Weight of the sharpness; `None` takes [`Hyperparameters::gamma`].
     pub gamma: Option<f64>,
-    /// Whether the perturbation is adaptive, if not as the method says.
+    /// Whether the perturbation is adaptive; `None` takes [`Hyperparameters::adaptive`].
     pub adaptive: Option<bool>,
-    /// Whether the ascent moves these parameters. If not, they count in no norm that `e_w` is divided
-    /// by; their step still takes both gradients.
+    /// Whether the ascent perturbs these parameters. If not, the norms that `e_w` is divided by exclude them, but
+    /// their step still uses both gradients.
     pub perturbed: bool,
-    /// Which norm `e_w` is divided by.
+    /// The norm that `e_w` is divided by.
     pub norm: NormScope,
 }
 
@@ -49,7 +49,7 @@ impl Default for Group {
     }
 }
 
-/// The method as the parameters of one group see it.
+/// The resolved hyperparameters of one parameter group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InGroup {
     /// The base optimizer.
@@ -62,19 +62,19 @@ pub struct InGroup {
     pub blend: Blend,
     /// Whether the perturbation is adaptive.
     pub adaptive: bool,
-    /// Whether there is one.
+    /// Whether the parameters are perturbed.
     pub perturbed: bool,
-    /// Which of the norms `e_w` is divided by: 0 is the global one, then come those of the groups that
-    /// have their own, in the order of the groups.
+    /// Index of the norm that `e_w` is divided by: 0 for the global norm, then one for each group with
+    /// [`NormScope::Own`], in the order of the groups.
     pub scope: usize,
 }
 
-/// Groups with a norm of their own, at most: the kernels keep so many norms.
+/// Largest number of groups with [`NormScope::Own`]. The kernels store this many norms.
 pub const MAX_OWN_NORMS: usize = 31;
 
 impl Hyperparameters {
-    /// The method as group `group` sees it: 0 stands for the parameters of no group, `k` for
-    /// [`groups`](Self::groups)`[k - 1]`. `None` beyond them.
+    /// Returns the resolved hyperparameters of group `group`: 0 for the parameters of no group, `k` for
+    /// [`groups`](Self::groups)`[k - 1]`. Returns `None` if there is no such group.
     pub fn in_group(&self, group: usize) -> Option<InGroup> {
         let Some(place) = group.checked_sub(1) else {
             return Some(self.in_no_group());
@@ -85,7 +85,7 @@ impl Hyperparameters {
         Some(self.resolve(own, if own.norm == NormScope::Own { rank } else { 0 }))
     }
 
-    /// The method outside of groups.
+    /// Returns the hyperparameters of the parameters of no group.
     pub(crate) fn in_no_group(&self) -> InGroup {
         self.resolve(&Group::default(), 0)
     }
@@ -102,12 +102,13 @@ impl Hyperparameters {
         }
     }
 
-    /// Norms that perturbations are divided by: the global one and those of groups.
+    /// Returns the number of norms that perturbations are divided by: the global one and those of groups.
     pub fn scopes(&self) -> usize {
         1 + self.groups.iter().filter(|group| group.norm == NormScope::Own).count()
     }
 
-    /// Whether some parameters are perturbed in another way than others, beyond its radius.
+    /// Returns whether groups differ in whether they are perturbed, in their norm or in `adaptive`. Differences
+    /// in `rho` do not count.
     pub fn perturbs_unevenly(&self) -> bool {
         self.groups.iter().any(|group| {
             !group.perturbed
@@ -116,7 +117,7 @@ impl Hyperparameters {
         })
     }
 
-    /// Whether every perturbation is divided by `||g||`, and no other norm is needed for it.
+    /// Returns whether every perturbation is divided by `||g||`, so that no other norm is needed.
     pub fn perturbs_by_gradient_norm(&self) -> bool {
         !self.adaptive && !self.perturbs_unevenly()
     }
@@ -136,7 +137,7 @@ impl Hyperparameters {
 }
 
 impl Base {
-    /// The same optimizer with another weight decay.
+    /// Sets the weight decay.
     pub fn with_weight_decay(self, weight_decay: f64) -> Self {
         match self {
             Base::Sgd { momentum, .. } => Base::Sgd { momentum, weight_decay },
@@ -147,7 +148,7 @@ impl Base {
 }
 
 impl Blend {
-    /// The blend of a form and a weight of the sharpness: `alpha = gamma / (1 - gamma)`.
+    /// Creates the blend for a form of WSAM and `gamma`, with `alpha = gamma / (1 - gamma)`.
     pub fn new(coupling: Coupling, gamma: f64) -> Self {
         let alpha = gamma / (1.0 - gamma);
         match coupling {
@@ -156,18 +157,18 @@ impl Blend {
         }
     }
 
-    /// How `a g + b g~` is computed: `None` as it stands; with a number `c` as `c g + b (g~ - g)`.
+    /// Returns `Some(c)` if the blend is computed as `c g + b (g~ - g)`, and `None` if as `a g + b g~`.
     ///
-    /// The second form is for weights that add up to 1 or have two signs. There `a g` and `b g~` may be
-    /// many times their sum, and the roundings of both products would stay in it, where `g~ - g` is exact
-    /// or nearly so. A zero weight keeps the first form, which then gives the other gradient exactly.
+    /// The difference form is used if the weights sum to 1 or have opposite signs. `a g` and `b g~` may then be
+    /// much larger than their sum, so that their rounding errors would dominate it, while `g~ - g` is exact or
+    /// nearly so. If a weight is zero, the direct form gives the other gradient exactly.
     pub(crate) fn by_difference(&self) -> Option<f64> {
         let Blend { a, b, .. } = *self;
         if a == 0.0 || b == 0.0 {
             return None;
         }
         let sum = a + b;
-        // `1 - alpha` and `alpha` add up to 1 but for the rounding of the first.
+        // `1 - alpha` is rounded, so `(1 - alpha) + alpha` may differ from 1.
         if (sum - 1.0).abs() <= 2.0 * f64::EPSILON * a.abs().max(b.abs()) {
             return Some(1.0);
         }

@@ -1,47 +1,45 @@
-//! What becomes of a step over gradients that are not finite.
+//! Handling of non-finite gradients.
 
-/// What a step does if `g` or `g~` holds a NaN or an infinity, or has a norm beyond `f32`.
+/// Action of a step if `g` or `g~` contains a NaN or an infinity, or its norm exceeds `f32`.
 ///
-/// All but [`Propagate`](Self::Propagate) look at `g~` before anything is written, which costs 4 bytes a
-/// parameter and one dispatch where its norm is not taken anyway; `g` is looked at with its norm. The
-/// device decides: nothing is read back within a step.
+/// All variants except [`Propagate`](Self::Propagate) check `g~` before anything is written. This costs 4 bytes
+/// a parameter and one dispatch, unless the norm of `g~` is computed anyway. `g` is checked by its norm. The
+/// device takes the decision, so nothing is read back within a step.
 ///
-/// In lean mode the step is half taken when `g~` is known, and `w` is gone. There a `g` that is not
-/// finite skips the step under each of these, and a `g~` that is not leaves every weight where the second
-/// pass ran, at `w + e_w` (at `w`, where the group is not perturbed), with the state advanced.
+/// In lean mode `w` has been overwritten when `g~` becomes known. With each of the variants that check, a
+/// non-finite `g` skips the step, and a non-finite `g~` leaves the weights of the second pass (`w + e_w`, or `w`
+/// where the group is not perturbed) and the advanced state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NonFinite {
-    /// The step is skipped: weights and state stay as they were, bit for bit, and it does not count as
-    /// a step.
+    /// Skips the step: weights and state keep their bits, and the step count does not advance.
     #[default]
     Skip,
-    /// As [`Skip`](Self::Skip) where `g` is not finite; where only `g~` is not, the base optimizer steps
-    /// on `g` alone.
+    /// Skips the step if `g` is not finite. If only `g~` is not finite, the base optimizer steps on `g`.
     BaseStep,
-    /// The step is taken, whatever comes of it: the authors' behaviour.
+    /// Takes the step unchecked, so that NaNs and infinities reach the weights: the authors' behaviour.
     Propagate,
 }
 
-/// What a step did.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The method's step, or the base optimizer's where that alone was asked for.
+    /// The step was taken as requested: a WSAM step, or a base optimizer's step.
     Whole,
-    /// The base optimizer's step on `g`, for `g~` was not finite.
+    /// The base optimizer stepped on `g`, because `g~` was not finite.
     Base,
-    /// Nothing: weights and state are as they were.
+    /// The step was skipped: weights and state did not change.
     Skipped,
-    /// Lean mode: the state advanced, and the weights are where the second pass ran.
+    /// In lean mode, `g~` was not finite: the state advanced, and the weights are those of the second pass.
     Halfway,
 }
 
 impl NonFinite {
-    /// Whether gradients are looked at.
+    /// Returns whether gradients are checked.
     pub fn looks(self) -> bool {
         self != Self::Propagate
     }
 
-    /// What a step does, by whether `g` and `g~` are finite.
+    /// Returns the outcome of a step, given whether `g` (`gradient`) and `g~` (`perturbed`) are finite.
     pub fn outcome(self, lean: bool, gradient: bool, perturbed: bool) -> Outcome {
         match (self, gradient, perturbed) {
             (Self::Propagate, ..) | (_, true, true) => Outcome::Whole,
