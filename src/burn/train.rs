@@ -131,7 +131,7 @@ use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Tensor};
 use burn::train::{Learner, LearnerModel, TrainStep, TrainingStrategy};
-use courier::Courier;
+use courier::PassThroughOptimizer;
 use shared::Shared;
 use std::fmt;
 use std::sync::Arc;
@@ -218,7 +218,7 @@ impl WsamTraining {
         model: M,
         lr_scheduler: impl Into<ModuleLrScheduler>,
     ) -> Learner<M> {
-        let optimizer = ModuleOptimizer::from(Courier(self.shared.clone()));
+        let optimizer = ModuleOptimizer::from(PassThroughOptimizer(self.shared.clone()));
         Learner::new(model, optimizer, lr_scheduler)
     }
 

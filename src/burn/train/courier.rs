@@ -19,7 +19,7 @@ use std::sync::Arc;
 const TRAINING_STEPS: &str = "wsam.steps";
 
 #[derive(Clone)]
-pub(super) struct Courier(pub(super) Arc<Shared>);
+pub(super) struct PassThroughOptimizer(pub(super) Arc<Shared>);
 
 /// What the learner's optimizer holds for a parameter.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub(super) struct Loaded {
     pub(super) steps: Option<u64>,
 }
 
-impl Optimizer for Courier {
+impl Optimizer for PassThroughOptimizer {
     type State<const D: usize> = Carried;
 
     fn step<const D: usize>(
