@@ -23,7 +23,7 @@ pub(super) struct PassThroughOptimizer(pub(super) Arc<Shared>);
 
 /// What the learner's optimizer holds for a parameter.
 #[derive(Clone)]
-pub(super) enum Carried {
+pub(super) enum StateHandle {
     /// The optimizer has the state.
     Live { shared: Arc<Shared>, shape: Shape },
     /// Out of a checkpoint, and not yet in the optimizer.
@@ -40,16 +40,16 @@ pub(super) struct Loaded {
 }
 
 impl Optimizer for PassThroughOptimizer {
-    type State<const D: usize> = Carried;
+    type State<const D: usize> = StateHandle;
 
     fn step<const D: usize>(
         &self,
         _lr: LearningRate,
         tensor: Tensor<D>,
         grad: Tensor<D>,
-        state: Option<Carried>,
-    ) -> (Tensor<D>, Option<Carried>) {
-        let live = |shape| Carried::Live { shared: self.0.clone(), shape };
+        state: Option<StateHandle>,
+    ) -> (Tensor<D>, Option<StateHandle>) {
+        let live = |shape| StateHandle::Live { shared: self.0.clone(), shape };
         let mut desk = self.0.desk();
         match &mut desk.mode {
             Mode::Closed => {
@@ -63,7 +63,7 @@ impl Optimizer for PassThroughOptimizer {
             }
             Mode::Collecting { taken, found } => {
                 *taken += 1;
-                let Some(Carried::Loaded(loaded)) = state else { return (tensor, state) };
+                let Some(StateHandle::Loaded(loaded)) = state else { return (tensor, state) };
                 found.push(loaded);
                 let shape = tensor.shape();
                 (tensor, Some(live(shape)))
@@ -76,17 +76,17 @@ impl Optimizer for PassThroughOptimizer {
         }
     }
 
-    fn to_device<const D: usize>(state: Carried, _device: &Device) -> Carried {
+    fn to_device<const D: usize>(state: StateHandle, _device: &Device) -> StateHandle {
         // The optimizer sees to it, and the host's copy has no device.
         state
     }
 }
 
-impl RecordState for Carried {
+impl RecordState for StateHandle {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         let (state, steps) = match self {
-            Carried::Loaded(loaded) => (Some(loaded.state.clone()), loaded.steps),
-            Carried::Live { shared, shape } => (shared.recorded(prefix, shape), shared.steps()),
+            StateHandle::Loaded(loaded) => (Some(loaded.state.clone()), loaded.steps),
+            StateHandle::Live { shared, shape } => (shared.recorded(prefix, shape), shared.steps()),
         };
         let Some(state) = state else { return };
         for (field, data) in state.tensors {
