@@ -108,7 +108,7 @@ where
         self.steps = found.iter().filter_map(|loaded| loaded.steps).max().unwrap_or(0);
         let mut desk = self.shared.desk();
         desk.steps = Some(self.steps);
-        desk.bearer = trainable.iter().copied().min_by_key(ParamId::val);
+        desk.record_owner = trainable.iter().copied().min_by_key(ParamId::val);
         drop(desk);
         if let Some(newest) = found.iter().max_by_key(|loaded| loaded.steps) {
             let values = &newest.state.scalars;

@@ -26,7 +26,7 @@ pub(super) struct Desk {
     /// Optimizer steps of the training; `None` before one.
     pub(super) steps: Option<u64>,
     /// The parameter that the state of a Burn optimizer is recorded with.
-    pub(super) bearer: Option<ParamId>,
+    pub(super) record_owner: Option<ParamId>,
     pub(super) last: Option<Arc<TrainingStep>>,
     pub(super) sharpness: Queue,
     pub(super) error: Option<Arc<WsamTrainingError>>,
@@ -90,11 +90,11 @@ impl Shared {
     pub(super) fn recorded(&self, prefix: &str, shape: &Shape) -> Option<Recorded> {
         let read = || -> Result<Option<Recorded>, WsamError> {
             let Some(id) = courier::id(prefix) else { return Ok(None) };
-            let bears = self.desk().bearer == Some(id);
+            let owns_record = self.desk().record_owner == Some(id);
             let wsam = self.wsam();
             let recorded = match wsam.burn_optimizer() {
                 None => wsam.recorded(id, &format!("parameter {prefix}"), shape)?,
-                Some(_) if bears => wsam.recorded_external()?,
+                Some(_) if owns_record => wsam.recorded_external()?,
                 Some(_) => None,
             };
             let Some(mut recorded) = recorded else { return Ok(None) };
