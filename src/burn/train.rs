@@ -258,7 +258,7 @@ impl WsamTraining {
 
     /// The last step; `None` before the first one of the training.
     pub fn last(&self) -> Option<Arc<TrainingStep>> {
-        self.shared.desk().last.clone()
+        self.shared.training().last.clone()
     }
 
     /// What the last step of WSAM cost; `None` before the first one and in tensor operations.
@@ -269,7 +269,7 @@ impl WsamTraining {
 
     /// The error of ours that ended the training, if one did.
     pub fn error(&self) -> Option<Arc<WsamTrainingError>> {
-        self.shared.desk().error.clone()
+        self.shared.training().error.clone()
     }
 
     /// The optimizer's device, with the model's autodiff context if it is there already.

@@ -50,10 +50,10 @@ impl Optimizer for PassThroughOptimizer {
         state: Option<StateHandle>,
     ) -> (Tensor<D>, Option<StateHandle>) {
         let live = |shape| StateHandle::Live { shared: self.0.clone(), shape };
-        let mut desk = self.0.desk();
-        match &mut desk.mode {
+        let mut training = self.0.training();
+        match &mut training.mode {
             Mode::Closed => {
-                if !std::mem::replace(&mut desk.warned, true) {
+                if !std::mem::replace(&mut training.warned, true) {
                     log::error!(
                         "WSAM's learner takes no step without WSAM's strategy: hand \
                          WsamTraining::strategy to SupervisedTraining::with_training_strategy"

@@ -106,10 +106,10 @@ where
             return Err(WsamTrainingError::NotTaken { sent, taken });
         }
         self.steps = found.iter().filter_map(|loaded| loaded.steps).max().unwrap_or(0);
-        let mut desk = self.shared.desk();
-        desk.steps = Some(self.steps);
-        desk.record_owner = trainable.iter().copied().min_by_key(ParamId::val);
-        drop(desk);
+        let mut training = self.shared.training();
+        training.steps = Some(self.steps);
+        training.record_owner = trainable.iter().copied().min_by_key(ParamId::val);
+        drop(training);
         if let Some(newest) = found.iter().max_by_key(|loaded| loaded.steps) {
             let values = &newest.state.scalars;
             let find = |name: &str| values.iter().find(|(field, _)| *field == name);
@@ -295,9 +295,9 @@ where
 
     /// Through the learner's optimizer; the mode as it is afterwards.
     fn hand_over(&mut self, weights: GradientsParams, mode: Mode) -> Mode {
-        self.shared.desk().mode = mode;
+        self.shared.training().mode = mode;
         self.learner.optimizer_step(weights);
-        std::mem::take(&mut self.shared.desk().mode)
+        std::mem::take(&mut self.shared.training().mode)
     }
 
     fn note(
@@ -313,12 +313,12 @@ where
             let wsam = self.shared.wsam();
             (wsam.hyperparameters().rho, wsam.hyperparameters().gamma)
         };
-        let mut desk = self.shared.desk();
+        let mut training = self.shared.training();
         if let Some(report) = &report {
-            desk.sharpness.push(iteration, report.sharpness());
+            training.sharpness.push(iteration, report.sharpness());
         }
-        desk.steps = Some(self.steps);
-        desk.last = Some(Arc::new(TrainingStep { at, lr, rho, gamma, perturbed, report }));
+        training.steps = Some(self.steps);
+        training.last = Some(Arc::new(TrainingStep { at, lr, rho, gamma, perturbed, report }));
     }
 }
 

@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Two locks: the desk may be asked while a step is taken.
 pub(super) struct Shared {
     wsam: Mutex<Wsam>,
-    desk: Mutex<Desk>,
+    training: Mutex<TrainingState>,
 }
 
 /// Where weights are handed over, and what is known of the training.
 #[derive(Default)]
-pub(super) struct Desk {
+pub(super) struct TrainingState {
     pub(super) mode: Mode,
     /// Optimizer steps of the training; `None` before one.
     pub(super) steps: Option<u64>,
@@ -48,35 +48,39 @@ pub(super) enum Mode {
 
 impl Shared {
     pub(super) fn new(wsam: Wsam) -> Self {
-        Self { wsam: Mutex::new(wsam), desk: Mutex::default() }
+        Self { wsam: Mutex::new(wsam), training: Mutex::default() }
     }
 
     pub(super) fn wsam(&self) -> MutexGuard<'_, Wsam> {
         self.wsam.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn training(&self) -> MutexGuard<'_, TrainingState> {
+        self.training.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn steps(&self) -> Option<u64> {
-        self.desk().steps
+        self.training().steps
     }
 
     /// Makes ready for a training.
     pub(super) fn begin(&self, interrupter: &Interrupter) {
-        let mut desk = self.desk();
-        let sharpness = desk.sharpness.emptied();
-        *desk = Desk { interrupter: Some(interrupter.clone()), sharpness, ..Desk::default() };
+        let mut training = self.training();
+        let sharpness = training.sharpness.emptied();
+        *training = TrainingState {
+            interrupter: Some(interrupter.clone()),
+            sharpness,
+            ..TrainingState::default()
+        };
     }
 
     /// Stops the training.
     pub(super) fn fail(&self, error: WsamTrainingError) {
         let message = error.to_string();
         let interrupter = {
-            let mut desk = self.desk();
-            desk.error.get_or_insert_with(|| Arc::new(error));
-            desk.interrupter.clone()
+            let mut training = self.training();
+            training.error.get_or_insert_with(|| Arc::new(error));
+            training.interrupter.clone()
         };
         match interrupter {
             // Burn has no case for optimizers; this one stands for a step that went wrong.
@@ -90,7 +94,7 @@ impl Shared {
     pub(super) fn recorded(&self, prefix: &str, shape: &Shape) -> Option<Recorded> {
         let read = || -> Result<Option<Recorded>, WsamError> {
             let Some(id) = courier::id(prefix) else { return Ok(None) };
-            let owns_record = self.desk().record_owner == Some(id);
+            let owns_record = self.training().record_owner == Some(id);
             let wsam = self.wsam();
             let recorded = match wsam.burn_optimizer() {
                 None => wsam.recorded(id, &format!("parameter {prefix}"), shape)?,

@@ -69,7 +69,7 @@ pub struct SharpnessMetric {
 
 impl SharpnessMetric {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        shared.desk().sharpness.want();
+        shared.training().sharpness.want();
         let name = Arc::new("Sharpness".to_owned());
         Self { shared, name, state: NumericMetricState::default(), now: false, ever: false }
     }
@@ -105,7 +105,7 @@ impl Metric for SharpnessMetric {
         _item: &(),
         metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        let taken = metadata.iteration.map(|at| self.shared.desk().sharpness.take(at));
+        let taken = metadata.iteration.map(|at| self.shared.training().sharpness.take(at));
         self.now = false;
         let Some(sharpness) = taken.flatten() else {
             return Ok(SerializedEntry::not_available(None));
