@@ -9,9 +9,9 @@ mod direct;
 mod fusion;
 
 #[cfg(not(feature = "fusion"))]
-pub(crate) use direct::{Bridge, Resident, Resolving, identity};
+pub(crate) use direct::{Bridge, DeviceTensor, Resolving, identity};
 #[cfg(feature = "fusion")]
-pub(crate) use fusion::{Bridge, Resident, Resolving, identity};
+pub(crate) use fusion::{Bridge, DeviceTensor, Resolving, identity};
 
 use super::error::WsamError;
 use super::forms::Form;
@@ -27,20 +27,20 @@ use std::sync::Arc;
 
 type CubeClient = burn::cubecl::client::Client;
 
-/// Tensors as [`Resident`]s, which cost Burn nothing to take and give.
+/// Tensors as [`DeviceTensor`]s, which cost Burn nothing to take and give.
 #[derive(Debug)]
 pub(crate) struct OnDevice;
 
 impl Form for OnDevice {
-    type Tensor = Resident;
+    type Tensor = DeviceTensor;
 
-    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Resident, WsamError> {
+    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<DeviceTensor, WsamError> {
         tensor
             .try_into_primitive::<Wgpu>()
             .map_err(|error| WsamError::Backend { reason: format!("{error:?}") })
     }
 
-    fn give<const D: usize>(tensor: Resident, _shape: Shape) -> Tensor<D> {
+    fn give<const D: usize>(tensor: DeviceTensor, _shape: Shape) -> Tensor<D> {
         Tensor::from_primitive::<Wgpu>(tensor)
     }
 }

@@ -9,7 +9,7 @@ mod masters;
 mod rows;
 mod steps;
 
-use super::bridge::{Bridge, Memory, OnDevice, Resident, Room};
+use super::bridge::{Bridge, DeviceTensor, Memory, OnDevice, Room};
 use super::device::Shared;
 use super::error::WsamError;
 use super::forms::Form;
@@ -92,9 +92,9 @@ pub(crate) struct Kept {
     bridge: Bridge,
     ascent: Ascent,
     rows: Vec<Row>,
-    weights: Vec<Resident>,
+    weights: Vec<DeviceTensor>,
     /// Where they are not the weights themselves.
-    perturbed: Vec<Resident>,
+    perturbed: Vec<DeviceTensor>,
 }
 
 /// What a mix keeps for its sharpness step.
@@ -118,7 +118,7 @@ pub(crate) struct LeanKept {
     shapes: Vec<Shape>,
     /// The base optimizer's step, taken, and the term in `g`.
     stepped: Vec<Memory>,
-    perturbed: Vec<Resident>,
+    perturbed: Vec<DeviceTensor>,
     /// Where those are.
     ran_on: Vec<Memory>,
     step: LeanStep,

@@ -7,10 +7,10 @@ use burn::backend::wgpu::CubeTensor;
 use burn::tensor::Shape;
 
 /// A tensor of Burn's on a wgpu device, of any rank, off the autodiff graph.
-pub(crate) type Resident = CubeTensor;
+pub(crate) type DeviceTensor = CubeTensor;
 
 /// Nothing that can be read tells one tensor's value from another's: its memory is looked up anew.
-pub(crate) fn identity(_tensor: &Resident) -> Option<u64> {
+pub(crate) fn identity(_tensor: &DeviceTensor) -> Option<u64> {
     None
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     /// A bridge to the device of `tensor`.
-    pub(crate) fn new(tensor: &Resident) -> Self {
+    pub(crate) fn new(tensor: &DeviceTensor) -> Self {
         Self { cube: tensor.client.clone(), device: tensor.device.clone() }
     }
 
@@ -33,13 +33,13 @@ impl Bridge {
     /// Makes Burn submit what it has pending, and gives up `retired` before anything is allocated.
     pub(crate) fn resolve(
         &self,
-        tensors: Vec<Resident>,
+        tensors: Vec<DeviceTensor>,
         arenas: Vec<Vec<Room>>,
-        retired: Vec<Resident>,
+        retired: Vec<DeviceTensor>,
         shapes: &[Shape],
-    ) -> (Vec<Resident>, Resolving) {
+    ) -> (Vec<DeviceTensor>, Resolving) {
         drop(retired);
-        let room = |t: &Resident| Room::new(t.meta.num_elements() as u64, t.dtype);
+        let room = |t: &DeviceTensor| Room::new(t.meta.num_elements() as u64, t.dtype);
         let rooms: Vec<_> = tensors.iter().map(room).collect();
         let handles = tensors.into_iter().map(contiguous).collect();
         let resolved = resolve(&self.cube, StreamId::current(), handles, &rooms, &arenas);
@@ -49,7 +49,7 @@ impl Bridge {
     }
 
     /// Burn tensors of these shapes over memory of an arena.
-    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<Resident> {
+    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<DeviceTensor> {
         let tensor = |(memory, shape): (&Memory, &Shape)| {
             let (client, device) = (self.cube.clone(), self.device.clone());
             let handle = memory.handle.clone();
@@ -64,7 +64,7 @@ impl Bridge {
     }
 
     /// Gives tensors up.
-    pub(crate) fn retire(&self, tensors: Vec<Resident>) {
+    pub(crate) fn retire(&self, tensors: Vec<DeviceTensor>) {
         drop(tensors);
     }
 }

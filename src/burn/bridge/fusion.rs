@@ -17,10 +17,10 @@ type Runtime = <CubeBackend as FusionBackend>::FusionRuntime;
 type FusionHandles = HandleContainer<FusionHandle<Runtime>>;
 
 /// A tensor of Burn's on a wgpu device, of any rank, off the autodiff graph.
-pub(crate) type Resident = FusionTensor<Runtime>;
+pub(crate) type DeviceTensor = FusionTensor<Runtime>;
 
 /// What tells a tensor's value from every other: fusion never uses an id again.
-pub(crate) fn identity(tensor: &Resident) -> Option<u64> {
+pub(crate) fn identity(tensor: &DeviceTensor) -> Option<u64> {
     Some(tensor.id.value())
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     /// A bridge to the device of `tensor`.
-    pub(crate) fn new(tensor: &Resident) -> Self {
+    pub(crate) fn new(tensor: &DeviceTensor) -> Self {
         let fusion = tensor.client.clone();
         let device = fusion.device().clone();
         let cube = device.client();
@@ -50,17 +50,17 @@ impl Bridge {
     /// The caller goes on meanwhile: each call costs far more than what it does here.
     pub(crate) fn resolve(
         &self,
-        tensors: Vec<Resident>,
+        tensors: Vec<DeviceTensor>,
         arenas: Vec<Vec<Room>>,
-        retired: Vec<Resident>,
+        retired: Vec<DeviceTensor>,
         shapes: &[Shape],
-    ) -> (Vec<Resident>, Resolving) {
+    ) -> (Vec<DeviceTensor>, Resolving) {
         let here = StreamId::current();
-        let room = |t: &Resident| Room::new(t.shape.num_elements() as u64, t.dtype);
+        let room = |t: &DeviceTensor| Room::new(t.shape.num_elements() as u64, t.dtype);
         let rooms: Vec<_> = tensors.iter().map(room).collect();
         let retired = retired.into_iter().filter(|tensor| tensor.stream == here);
         let inputs: Vec<TensorIr> =
-            tensors.into_iter().chain(retired).map(Resident::into_ir).collect();
+            tensors.into_iter().chain(retired).map(DeviceTensor::into_ir).collect();
         let outputs: Vec<_> = shapes
             .iter()
             .zip(arenas.first().into_iter().flatten())
@@ -102,7 +102,7 @@ impl Bridge {
     }
 
     /// Burn tensors of these shapes over memory of an arena.
-    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<Resident> {
+    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<DeviceTensor> {
         let uninit = |(shape, memory): (&Shape, &Memory)| self.uninit(shape, memory.dtype());
         let outputs: Vec<_> = shapes.iter().zip(memory).map(uninit).collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam", &[], &outputs));
@@ -128,12 +128,12 @@ impl Bridge {
 
     /// Gives tensors up in one call to Burn's fusion server, where dropping each would take a call
     /// for each. Tensors that others refer to, and those of other threads, are dropped as usual.
-    pub(crate) fn retire(&self, tensors: Vec<Resident>) {
+    pub(crate) fn retire(&self, tensors: Vec<DeviceTensor>) {
         let here = StreamId::current();
         let inputs: Vec<TensorIr> = tensors
             .into_iter()
             .filter(|tensor| tensor.stream == here)
-            .map(Resident::into_ir)
+            .map(DeviceTensor::into_ir)
             .collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.retire", &inputs, &[]));
         let retire = OperationFn(move |handles: &mut FusionHandles| {

@@ -3,7 +3,7 @@
 use super::rows::Found;
 use super::steps::{columns, identities, outputs_of, scaled_by};
 use super::{Decides, Fused, Kept, Mixed};
-use crate::burn::bridge::{Memory, Resident};
+use crate::burn::bridge::{DeviceTensor, Memory};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
 use crate::burn::runner::{Context, Half, Loose};
@@ -16,7 +16,7 @@ impl Fused {
         &mut self,
         context: Context<'_>,
         kept: Kept,
-        grads_perturbed: Vec<Resident>,
+        grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<Loose<Self, Mixed>, WsamError> {
         let hyper = context.hyper;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
@@ -64,8 +64,8 @@ impl Fused {
     pub(super) fn clip_external(
         &mut self,
         context: Context<'_>,
-        slots: Vec<Slot<Resident>>,
-    ) -> Result<Vec<Resident>, WsamError> {
+        slots: Vec<Slot<DeviceTensor>>,
+    ) -> Result<Vec<DeviceTensor>, WsamError> {
         let Context { hyper, inv_scale, .. } = context;
         if !hyper.clips_gradient() && !hyper.non_finite.looks() && inv_scale == 1.0 {
             return Ok(slots.into_iter().map(|slot| slot.grad).collect());
@@ -99,7 +99,7 @@ impl Fused {
         context: Context<'_>,
         rates: &[f64],
         mixed: Mixed,
-        weights: Option<Vec<Resident>>,
+        weights: Option<Vec<DeviceTensor>>,
     ) -> Result<Loose<Self, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let Mixed { bridge, ascent, rows, grads_perturbed, mix } = mixed;

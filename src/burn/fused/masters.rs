@@ -1,7 +1,7 @@
 //! Master weights of parameters in half precision.
 
 use super::Fused;
-use crate::burn::bridge::{Memory, OnDevice, Resident};
+use crate::burn::bridge::{DeviceTensor, Memory, OnDevice};
 use crate::burn::error::WsamError;
 use crate::burn::forms::{Form, of_type, reconciled};
 use crate::burn::runner::Context;
@@ -26,15 +26,15 @@ impl Fused {
     pub(super) fn master(
         &self,
         context: Context<'_>,
-        slot: &Slot<Resident>,
+        slot: &Slot<DeviceTensor>,
         is_placed: bool,
-        tensors: &mut Vec<Resident>,
+        tensors: &mut Vec<DeviceTensor>,
     ) -> Result<Master, WsamError> {
         if !context.has_master(slot) {
             return Ok(Master::None);
         }
         let shape = Shape::from([slot.len]);
-        let flat = |tensor: Resident| {
+        let flat = |tensor: DeviceTensor| {
             let tensor = Wgpu::float_reshape(tensor, shape.clone());
             Tensor::<1>::from_primitive::<Wgpu>(tensor)
         };

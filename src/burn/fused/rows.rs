@@ -2,7 +2,7 @@
 
 use super::Fused;
 use super::masters::Master;
-use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident, Resolving, Room, identity};
+use crate::burn::bridge::{Bridge, DeviceTensor, Memory, OnDevice, Resolving, Room, identity};
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
 use crate::burn::runner::Context;
@@ -42,9 +42,9 @@ struct Known {
 pub(super) struct Finding {
     bridge: Bridge,
     known: Vec<Known>,
-    weights: Vec<Resident>,
+    weights: Vec<DeviceTensor>,
     /// Tensors over the first arena.
-    pub(super) outputs: Vec<Resident>,
+    pub(super) outputs: Vec<DeviceTensor>,
     resolving: Resolving,
 }
 
@@ -53,16 +53,16 @@ pub(super) struct Found {
     pub(super) bridge: Bridge,
     pub(super) rows: Vec<Row>,
     pub(super) arenas: Vec<Vec<Memory>>,
-    pub(super) weights: Vec<Resident>,
-    pub(super) outputs: Vec<Resident>,
+    pub(super) weights: Vec<DeviceTensor>,
+    pub(super) outputs: Vec<DeviceTensor>,
 }
 
 impl Finding {
     /// The perturbed weights, which the outputs are, and the weights themselves where they are not
     /// perturbed.
-    pub(super) fn perturbed(&self) -> Vec<Resident> {
+    pub(super) fn perturbed(&self) -> Vec<DeviceTensor> {
         let mut outputs = self.outputs.iter();
-        let take = |(known, weight): (&Known, &Resident)| match known.perturbed {
+        let take = |(known, weight): (&Known, &DeviceTensor)| match known.perturbed {
             true => outputs.next().unwrap_or(weight).clone(),
             false => weight.clone(),
         };
@@ -107,7 +107,7 @@ impl Fused {
     pub(super) fn find(
         &self,
         context: Context<'_>,
-        slots: Vec<Slot<Resident>>,
+        slots: Vec<Slot<DeviceTensor>>,
         arenas: Vec<Vec<Room>>,
         outputs: &[Shape],
     ) -> Result<Finding, WsamError> {
@@ -145,7 +145,7 @@ impl Fused {
         &self,
         context: Context<'_>,
         bridge: &Bridge,
-        slots: &[Slot<Resident>],
+        slots: &[Slot<DeviceTensor>],
     ) -> Result<(), WsamError> {
         let limit = bridge.largest_allocation();
         let has_states = !context.hyper.base.state_names().is_empty();

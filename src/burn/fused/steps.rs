@@ -2,7 +2,7 @@
 
 use super::rows::{Found, Row};
 use super::{Decides, Fused, Kept, LeanKept, Mixed, OutcomeReadback, State};
-use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident, Room, identity};
+use crate::burn::bridge::{Bridge, DeviceTensor, Memory, OnDevice, Room, identity};
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
 use crate::burn::params::without;
@@ -31,8 +31,8 @@ impl Runner for Fused {
     fn ascend<T>(
         &mut self,
         context: Context<'_>,
-        slots: Vec<Slot<Resident>>,
-        build: impl FnOnce(Vec<Resident>) -> T,
+        slots: Vec<Slot<DeviceTensor>>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<Half<Self, T, Kept>, WsamError> {
         let (rooms, shapes) = partners_of(context, &slots);
         let rounding = Self::rounding(context);
@@ -66,8 +66,8 @@ impl Runner for Fused {
         context: Context<'_>,
         rates: &[f64],
         kept: Kept,
-        grads_perturbed: Vec<Resident>,
-        build: impl FnOnce(Vec<Resident>) -> T,
+        grads_perturbed: Vec<DeviceTensor>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<Half<Self, T, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
@@ -114,8 +114,8 @@ impl Runner for Fused {
         &mut self,
         context: Context<'_>,
         rates: &[f64],
-        slots: Vec<Slot<Resident>>,
-        build: impl FnOnce(Vec<Resident>) -> T,
+        slots: Vec<Slot<DeviceTensor>>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<Half<Self, T, LeanKept>, WsamError> {
         let Context { hyper, track_norms, inv_scale, .. } = context;
         let (inv_scale, rounding) = (InvScale::Host(inv_scale), Self::rounding(context));
@@ -177,8 +177,8 @@ impl Runner for Fused {
         &mut self,
         context: Context<'_>,
         kept: LeanKept,
-        grads_perturbed: Vec<Resident>,
-        build: impl FnOnce(Vec<Resident>) -> T,
+        grads_perturbed: Vec<DeviceTensor>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<Half<Self, T, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step } =
@@ -217,7 +217,7 @@ impl Runner for Fused {
         kept.ascent.leave_out(places.len());
     }
 
-    fn first_gradient(kept: &Kept, place: usize) -> Option<Resident> {
+    fn first_gradient(kept: &Kept, place: usize) -> Option<DeviceTensor> {
         let row = kept.rows.get(place)?;
         let (grad, shape) = (std::slice::from_ref(&row.grad), std::slice::from_ref(&row.shape));
         kept.bridge.tensors(grad, shape).pop()
@@ -227,8 +227,8 @@ impl Runner for Fused {
         &mut self,
         context: Context<'_>,
         rates: &[f64],
-        slots: Vec<Slot<Resident>>,
-        build: impl FnOnce(Vec<Resident>) -> T,
+        slots: Vec<Slot<DeviceTensor>>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<Half<Self, T, ()>, WsamError> {
         let hyper = context.hyper;
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
@@ -272,7 +272,7 @@ impl Runner for Fused {
         &mut self,
         context: Context<'_>,
         kept: Kept,
-        grads_perturbed: Vec<Resident>,
+        grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<Loose<Self, Mixed>, WsamError> {
         self.mix_external(context, kept, grads_perturbed)
     }
@@ -280,8 +280,8 @@ impl Runner for Fused {
     fn clip(
         &mut self,
         context: Context<'_>,
-        slots: Vec<Slot<Resident>>,
-    ) -> Result<Vec<Resident>, WsamError> {
+        slots: Vec<Slot<DeviceTensor>>,
+    ) -> Result<Vec<DeviceTensor>, WsamError> {
         self.clip_external(context, slots)
     }
 
@@ -290,7 +290,7 @@ impl Runner for Fused {
         context: Context<'_>,
         rates: &[f64],
         mixed: Mixed,
-        weights: Option<Vec<Resident>>,
+        weights: Option<Vec<DeviceTensor>>,
     ) -> Result<Loose<Self, Norms>, WsamError> {
         self.sharpen_external(context, rates, mixed, weights)
     }
@@ -368,7 +368,7 @@ impl Runner for Fused {
         self.states.get(&id).map(|state| state.len as usize)
     }
 
-    fn retire(&self, tensors: Vec<Resident>) {
+    fn retire(&self, tensors: Vec<DeviceTensor>) {
         if let Some(first) = tensors.first() {
             Bridge::new(first).retire(tensors);
         }
@@ -380,7 +380,7 @@ pub(super) fn scaled_by(inv_scale: f64) -> GradientOptions<'static> {
     GradientOptions { inv_scale: InvScale::Host(inv_scale), ..Default::default() }
 }
 
-fn room(slot: &Slot<Resident>) -> Room {
+fn room(slot: &Slot<DeviceTensor>) -> Room {
     Room::new(slot.len as u64, slot.dtype)
 }
 
@@ -391,18 +391,18 @@ pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<Room>, Vec<Shape>) {
 }
 
 /// Rooms and shapes of the perturbed weights, which get memory of their own.
-fn partners_of(context: Context<'_>, slots: &[Slot<Resident>]) -> (Vec<Room>, Vec<Shape>) {
+fn partners_of(context: Context<'_>, slots: &[Slot<DeviceTensor>]) -> (Vec<Room>, Vec<Shape>) {
     outputs_of(slots.iter().filter(|slot| context.in_group(slot).perturbed))
 }
 
 /// Rooms and shapes of what takes the place of the weights.
 pub(super) fn outputs_of<'a>(
-    slots: impl Iterator<Item = &'a Slot<Resident>>,
+    slots: impl Iterator<Item = &'a Slot<DeviceTensor>>,
 ) -> (Vec<Room>, Vec<Shape>) {
     slots.map(|slot| (room(slot), slot.weight.shape())).unzip()
 }
 
-pub(super) fn identities(tensors: &[Resident]) -> Vec<Option<u64>> {
+pub(super) fn identities(tensors: &[DeviceTensor]) -> Vec<Option<u64>> {
     tensors.iter().map(identity).collect()
 }
 
