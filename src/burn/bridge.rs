@@ -72,13 +72,13 @@ impl std::fmt::Debug for Bridge {
 
 /// Room for a tensor.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
+pub(crate) struct AllocSpec {
     /// Elements.
     pub(crate) len: u64,
     pub(crate) format: Format,
 }
 
-impl Room {
+impl AllocSpec {
     /// For a tensor of `len` elements of Burn's type.
     pub(crate) fn new(len: u64, dtype: DType) -> Self {
         let format = match dtype {
@@ -113,12 +113,12 @@ impl Room {
 }
 
 impl Memory {
-    pub(crate) fn room(&self) -> Room {
-        Room { len: self.slice.len, format: self.slice.format }
+    pub(crate) fn alloc_spec(&self) -> AllocSpec {
+        AllocSpec { len: self.slice.len, format: self.slice.format }
     }
 
     fn dtype(&self) -> DType {
-        self.room().dtype()
+        self.alloc_spec().dtype()
     }
 }
 
@@ -133,10 +133,10 @@ fn resolve(
     cube: &CubeClient,
     here: StreamId,
     tensors: Vec<Handle>,
-    rooms: &[Room],
-    arenas: &[Vec<Room>],
+    specs: &[AllocSpec],
+    arenas: &[Vec<AllocSpec>],
 ) -> Result<Resolved, WsamError> {
-    cube.exclusive(|| resolve_there(cube, here, tensors, rooms, arenas))
+    cube.exclusive(|| resolve_there(cube, here, tensors, specs, arenas))
         .map_err(|error| WsamError::Backend { reason: error.to_string() })?
 }
 
@@ -144,8 +144,8 @@ fn resolve_there(
     cube: &CubeClient,
     here: StreamId,
     tensors: Vec<Handle>,
-    rooms: &[Room],
-    arenas: &[Vec<Room>],
+    specs: &[AllocSpec],
+    arenas: &[Vec<AllocSpec>],
 ) -> Result<Resolved, WsamError> {
     // Before anything is allocated: what was given up is free once the work on it is submitted.
     let mut streams = vec![here];
@@ -159,21 +159,21 @@ fn resolve_there(
             .executes(|| cube.flush())
             .map_err(|error| WsamError::Backend { reason: error.to_string() })?;
     }
-    let tensors = tensors.into_iter().zip(rooms).map(|(handle, room)| locate(cube, handle, *room));
+    let tensors = tensors.into_iter().zip(specs).map(|(handle, spec)| locate(cube, handle, *spec));
     Ok(Resolved {
         tensors: tensors.collect::<Result<_, _>>()?,
-        arenas: arenas.iter().map(|rooms| arena(cube, rooms)).collect::<Result<_, _>>()?,
+        arenas: arenas.iter().map(|specs| arena(cube, specs)).collect::<Result<_, _>>()?,
     })
 }
 
 /// The buffer behind a handle.
-fn locate(cube: &CubeClient, handle: Handle, room: Room) -> Result<Memory, WsamError> {
+fn locate(cube: &CubeClient, handle: Handle, spec: AllocSpec) -> Result<Memory, WsamError> {
     let resource = cube
         .get_resource::<WgpuServer<AutoCompiler>>(handle.clone())
         .map_err(|error| WsamError::Backend { reason: error.to_string() })?;
     let WgpuResource { buffer, offset, size, .. } = resource.resource().clone();
-    let Room { len, format } = room;
-    if size < room.bytes() {
+    let AllocSpec { len, format } = spec;
+    if size < spec.bytes() {
         let reason = format!("a buffer of {size} bytes was handed out for {len} of {format:?}");
         return Err(WsamError::Backend { reason });
     }
@@ -191,25 +191,25 @@ fn largest_allocation(cube: &CubeClient) -> u64 {
 /// It is Burn's own memory, so a piece is given out again only when no tensor and no work that Burn
 /// has pending refers to it. In a training loop that makes two arenas for weights take turns, unless
 /// a clone of the model holds on to one.
-fn arena(cube: &CubeClient, rooms: &[Room]) -> Result<Vec<Memory>, WsamError> {
+fn arena(cube: &CubeClient, specs: &[AllocSpec]) -> Result<Vec<Memory>, WsamError> {
     let largest = largest_allocation(cube);
-    let mut pieces: Vec<(u64, Vec<(u64, Room)>)> = Vec::new();
-    for room in rooms {
-        let size = room.allocated();
+    let mut pieces: Vec<(u64, Vec<(u64, AllocSpec)>)> = Vec::new();
+    for spec in specs {
+        let size = spec.allocated();
         match pieces.last_mut() {
             Some((end, places)) if *end + size <= largest => {
-                places.push((*end, *room));
+                places.push((*end, *spec));
                 *end += size;
             }
-            _ => pieces.push((size, vec![(0, *room)])),
+            _ => pieces.push((size, vec![(0, *spec)])),
         }
     }
-    let mut memory = Vec::with_capacity(rooms.len());
+    let mut memory = Vec::with_capacity(specs.len());
     for (size, places) in pieces {
-        let piece = locate(cube, cube.empty(size as usize), Room::single(size / 4))?;
-        memory.extend(places.into_iter().map(|(start, room)| {
-            let after = size - start - room.bytes();
-            let (offset, Room { len, format }) = (piece.slice.offset + start, room);
+        let piece = locate(cube, cube.empty(size as usize), AllocSpec::single(size / 4))?;
+        memory.extend(places.into_iter().map(|(start, spec)| {
+            let after = size - start - spec.bytes();
+            let (offset, AllocSpec { len, format }) = (piece.slice.offset + start, spec);
             Memory {
                 handle: piece.handle.clone().offset_start(start).offset_end(after),
                 slice: Slice { offset, len, format, ..piece.slice.clone() },

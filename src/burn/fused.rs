@@ -9,7 +9,7 @@ mod masters;
 mod rows;
 mod steps;
 
-use super::bridge::{Bridge, DeviceTensor, Memory, OnDevice, Room};
+use super::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice};
 use super::device::Shared;
 use super::error::WsamError;
 use super::forms::Form;
@@ -211,9 +211,9 @@ impl Fused {
         &self,
         base: &Base,
         parameters: impl Iterator<Item = (ParamId, u64)>,
-    ) -> Vec<Vec<Room>> {
+    ) -> Vec<Vec<AllocSpec>> {
         let new = parameters.filter(|(id, _)| !self.states.contains_key(id));
-        let new: Vec<_> = new.map(|(_, len)| Room::single(len)).collect();
+        let new: Vec<_> = new.map(|(_, len)| AllocSpec::single(len)).collect();
         vec![new; base.state_names().len()]
     }
 
@@ -299,7 +299,7 @@ impl Fused {
         };
         let words = size_of::<layout::Norms>() / size_of::<f32>();
         let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
-        let arenas = vec![vec![Room::single(words as u64)]];
+        let arenas = vec![vec![AllocSpec::single(words as u64)]];
         let shape = Shape::from([words]);
         let (made, resolving) =
             bridge.resolve(Vec::new(), arenas, Vec::new(), std::slice::from_ref(&shape));

@@ -1,6 +1,6 @@
 //! Without Burn's fusion: a tensor is its memory.
 
-use super::{CubeClient, Memory, Resolved, Room, contiguous, resolve};
+use super::{AllocSpec, CubeClient, Memory, Resolved, contiguous, resolve};
 use crate::burn::error::WsamError;
 use burn::backend::StreamId;
 use burn::backend::wgpu::CubeTensor;
@@ -34,15 +34,15 @@ impl Bridge {
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
-        arenas: Vec<Vec<Room>>,
+        arenas: Vec<Vec<AllocSpec>>,
         retired: Vec<DeviceTensor>,
         shapes: &[Shape],
     ) -> (Vec<DeviceTensor>, Resolving) {
         drop(retired);
-        let room = |t: &DeviceTensor| Room::new(t.meta.num_elements() as u64, t.dtype);
-        let rooms: Vec<_> = tensors.iter().map(room).collect();
+        let spec = |t: &DeviceTensor| AllocSpec::new(t.meta.num_elements() as u64, t.dtype);
+        let specs: Vec<_> = tensors.iter().map(spec).collect();
         let handles = tensors.into_iter().map(contiguous).collect();
-        let resolved = resolve(&self.cube, StreamId::current(), handles, &rooms, &arenas);
+        let resolved = resolve(&self.cube, StreamId::current(), handles, &specs, &arenas);
         let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
         let made = first.flat_map(|memory| self.tensors(memory, shapes)).collect();
         (made, Resolving(resolved))

@@ -1,6 +1,6 @@
 //! The way through Burn's fusion server.
 
-use super::{CubeClient, Memory, Resolved, Room, contiguous, resolve};
+use super::{AllocSpec, CubeClient, Memory, Resolved, contiguous, resolve};
 use crate::burn::error::WsamError;
 use burn::backend::fusion::custom::{
     CustomOpIr, HandleContainer, OperationFn, OperationIr, TensorIr,
@@ -51,32 +51,32 @@ impl Bridge {
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
-        arenas: Vec<Vec<Room>>,
+        arenas: Vec<Vec<AllocSpec>>,
         retired: Vec<DeviceTensor>,
         shapes: &[Shape],
     ) -> (Vec<DeviceTensor>, Resolving) {
         let here = StreamId::current();
-        let room = |t: &DeviceTensor| Room::new(t.shape.num_elements() as u64, t.dtype);
-        let rooms: Vec<_> = tensors.iter().map(room).collect();
+        let spec = |t: &DeviceTensor| AllocSpec::new(t.shape.num_elements() as u64, t.dtype);
+        let specs: Vec<_> = tensors.iter().map(spec).collect();
         let retired = retired.into_iter().filter(|tensor| tensor.stream == here);
         let inputs: Vec<TensorIr> =
             tensors.into_iter().chain(retired).map(DeviceTensor::into_ir).collect();
         let outputs: Vec<_> = shapes
             .iter()
             .zip(arenas.first().into_iter().flatten())
-            .map(|(shape, room)| self.uninit(shape, room.dtype()))
+            .map(|(shape, spec)| self.uninit(shape, spec.dtype()))
             .collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &outputs));
         let found = Arc::new(Mutex::new(None));
         let (sink, bridge) = (found.clone(), self.clone());
         let take = OperationFn(move |handles: &mut FusionHandles| {
-            let (tensors, retired) = inputs.split_at(rooms.len());
+            let (tensors, retired) = inputs.split_at(specs.len());
             let take = |ir| contiguous(handles.get_float_tensor::<CubeBackend>(ir));
             let tensors = tensors.iter().map(take).collect();
             for ir in retired {
                 drop(handles.get_float_tensor::<CubeBackend>(ir));
             }
-            let resolved = resolve(&bridge.cube, here, tensors, &rooms, &arenas);
+            let resolved = resolve(&bridge.cube, here, tensors, &specs, &arenas);
             let failed = resolved.as_ref().err().map(ToString::to_string);
             let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
             for (output, memory) in outputs.iter().zip(first.flatten()) {

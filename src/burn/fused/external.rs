@@ -20,13 +20,13 @@ impl Fused {
     ) -> Result<Loose<Self, Mixed>, WsamError> {
         let hyper = context.hyper;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
-        let (_, rooms, shapes) = columns(&rows);
+        let (_, specs, shapes) = columns(&rows);
         // In the decoupled form an unclipped `g` is what it steps on, if nothing is to be found out.
         let as_it_is = hyper.coupling == Coupling::Decoupled
             && !hyper.clips_gradient()
             && !hyper.non_finite.looks()
             && context.inv_scale == 1.0;
-        let arenas = if as_it_is { Vec::new() } else { vec![rooms] };
+        let arenas = if as_it_is { Vec::new() } else { vec![specs] };
         let (made, resolving) = bridge.resolve(grads_perturbed, arenas, perturbed, &shapes);
         let resolved = resolving.finish()?;
         let (grads_perturbed, arenas) = (resolved.tensors, resolved.arenas);
@@ -70,8 +70,8 @@ impl Fused {
         if !hyper.clips_gradient() && !hyper.non_finite.looks() && inv_scale == 1.0 {
             return Ok(slots.into_iter().map(|slot| slot.grad).collect());
         }
-        let (rooms, shapes) = outputs_of(slots.iter());
-        let finding = self.find(context, slots, vec![rooms], &shapes)?;
+        let (specs, shapes) = outputs_of(slots.iter());
+        let finding = self.find(context, slots, vec![specs], &shapes)?;
         let Found { rows, arenas, outputs, .. } = finding.finish()?;
         let clipped: Vec<Memory> = arenas.into_iter().flatten().collect();
         let tensors: Vec<_> = rows
@@ -114,9 +114,9 @@ impl Fused {
             retired: Vec::new(),
         };
         if let Some(weights) = weights {
-            let (ids, rooms, shapes) = columns(&rows);
+            let (ids, specs, shapes) = columns(&rows);
             let (made, resolving) =
-                bridge.resolve(weights.clone(), vec![rooms], Vec::new(), &shapes);
+                bridge.resolve(weights.clone(), vec![specs], Vec::new(), &shapes);
             let resolved = resolving.finish()?;
             let updated: Vec<Memory> = resolved.arenas.into_iter().flatten().collect();
             let tensors: Vec<_> = rows

@@ -2,7 +2,7 @@
 
 use super::Fused;
 use super::masters::Master;
-use crate::burn::bridge::{Bridge, DeviceTensor, Memory, OnDevice, Resolving, Room, identity};
+use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, Resolving, identity};
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
 use crate::burn::runner::Context;
@@ -108,7 +108,7 @@ impl Fused {
         &self,
         context: Context<'_>,
         slots: Vec<Slot<DeviceTensor>>,
-        arenas: Vec<Vec<Room>>,
+        arenas: Vec<Vec<AllocSpec>>,
         outputs: &[Shape],
     ) -> Result<Finding, WsamError> {
         let bridge = match slots.first() {
@@ -151,9 +151,9 @@ impl Fused {
         let has_states = !context.hyper.base.state_names().is_empty();
         for slot in slots {
             let single = has_states || context.has_master(slot);
-            let own = Room::new(slot.len as u64, slot.dtype);
-            let room = if single { Room::single(slot.len as u64) } else { own };
-            let bytes = room.allocated();
+            let own = AllocSpec::new(slot.len as u64, slot.dtype);
+            let spec = if single { AllocSpec::single(slot.len as u64) } else { own };
+            let bytes = spec.allocated();
             if bytes > limit {
                 let (param, dtype) = (slot.path.clone(), slot.dtype);
                 return Err(WsamError::TooLarge { param, dtype, bytes, limit });

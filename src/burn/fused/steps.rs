@@ -2,7 +2,7 @@
 
 use super::rows::{Found, Row};
 use super::{Decides, Fused, Kept, LeanKept, Mixed, OutcomeReadback, State};
-use crate::burn::bridge::{Bridge, DeviceTensor, Memory, OnDevice, Room, identity};
+use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
 use crate::burn::params::without;
@@ -34,9 +34,9 @@ impl Runner for Fused {
         slots: Vec<Slot<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<Half<Self, T, Kept>, WsamError> {
-        let (rooms, shapes) = partners_of(context, &slots);
+        let (specs, shapes) = partners_of(context, &slots);
         let rounding = Self::rounding(context);
-        let finding = self.find(context, slots, vec![rooms], &shapes)?;
+        let finding = self.find(context, slots, vec![specs], &shapes)?;
         let built = build(finding.perturbed());
         let Found { bridge, rows, mut arenas, weights, outputs } = finding.finish()?;
         let partners = arenas.swap_remove(0);
@@ -71,8 +71,8 @@ impl Runner for Fused {
     ) -> Result<Half<Self, T, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let Kept { bridge, ascent, rows, weights, perturbed } = kept;
-        let (ids, rooms, shapes) = columns(&rows);
-        let mut arenas = vec![rooms];
+        let (ids, specs, shapes) = columns(&rows);
+        let mut arenas = vec![specs];
         arenas.extend(self.new_states(&hyper.base, rows.iter().map(|row| (row.id, row.len))));
         let (made, resolving) = bridge.resolve(grads_perturbed, arenas, perturbed, &shapes);
         let made_are = identities(&made);
@@ -121,8 +121,8 @@ impl Runner for Fused {
         let (inv_scale, rounding) = (InvScale::Host(inv_scale), Self::rounding(context));
         let options = GradientOptions { track_norms, inv_scale, rounding };
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let (rooms, shapes) = partners_of(context, &slots);
-        let mut arenas = vec![rooms, slots.iter().map(room).collect()];
+        let (specs, shapes) = partners_of(context, &slots);
+        let mut arenas = vec![specs, slots.iter().map(spec).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
         let finding = self.find(context, slots, arenas, &shapes)?;
         let perturbed = finding.perturbed();
@@ -232,8 +232,8 @@ impl Runner for Fused {
     ) -> Result<Half<Self, T, ()>, WsamError> {
         let hyper = context.hyper;
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let (rooms, shapes) = outputs_of(slots.iter());
-        let mut arenas = vec![rooms];
+        let (specs, shapes) = outputs_of(slots.iter());
+        let mut arenas = vec![specs];
         arenas.extend(self.new_states(&hyper.base, parameters()));
         let mut finding = self.find(context, slots, arenas, &shapes)?;
         let made_are = identities(&finding.outputs);
@@ -328,9 +328,9 @@ impl Runner for Fused {
     ) -> Result<(), WsamError> {
         let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
         let kinds = loaded.first().map_or(0, |state| state.tensors.len());
-        let room = |state: &Loaded| Room::single(state.len);
-        let mut arenas = vec![loaded.iter().map(room).collect(); kinds];
-        arenas.push(loaded.iter().filter(|state| state.master.is_some()).map(room).collect());
+        let spec = |state: &Loaded| AllocSpec::single(state.len);
+        let mut arenas = vec![loaded.iter().map(spec).collect(); kinds];
+        arenas.push(loaded.iter().filter(|state| state.master.is_some()).map(spec).collect());
         let (_, resolving) = bridge.resolve(Vec::new(), arenas, Vec::new(), &[]);
         let mut arenas = resolving.finish()?.arenas;
         let mut masters = arenas.pop().unwrap_or_default().into_iter();
@@ -380,26 +380,26 @@ pub(super) fn scaled_by(inv_scale: f64) -> GradientOptions<'static> {
     GradientOptions { inv_scale: InvScale::Host(inv_scale), ..Default::default() }
 }
 
-fn room(slot: &Slot<DeviceTensor>) -> Room {
-    Room::new(slot.len as u64, slot.dtype)
+fn spec(slot: &Slot<DeviceTensor>) -> AllocSpec {
+    AllocSpec::new(slot.len as u64, slot.dtype)
 }
 
-pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<Room>, Vec<Shape>) {
+pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<AllocSpec>, Vec<Shape>) {
     let ids = rows.iter().map(|row| row.id).collect();
     let shapes = rows.iter().map(|row| row.shape.clone()).collect();
-    (ids, rows.iter().map(|row| row.weight.room()).collect(), shapes)
+    (ids, rows.iter().map(|row| row.weight.alloc_spec()).collect(), shapes)
 }
 
 /// Rooms and shapes of the perturbed weights, which get memory of their own.
-fn partners_of(context: Context<'_>, slots: &[Slot<DeviceTensor>]) -> (Vec<Room>, Vec<Shape>) {
+fn partners_of(context: Context<'_>, slots: &[Slot<DeviceTensor>]) -> (Vec<AllocSpec>, Vec<Shape>) {
     outputs_of(slots.iter().filter(|slot| context.in_group(slot).perturbed))
 }
 
 /// Rooms and shapes of what takes the place of the weights.
 pub(super) fn outputs_of<'a>(
     slots: impl Iterator<Item = &'a Slot<DeviceTensor>>,
-) -> (Vec<Room>, Vec<Shape>) {
-    slots.map(|slot| (room(slot), slot.weight.shape())).unzip()
+) -> (Vec<AllocSpec>, Vec<Shape>) {
+    slots.map(|slot| (spec(slot), slot.weight.shape())).unzip()
 }
 
 pub(super) fn identities(tensors: &[DeviceTensor]) -> Vec<Option<u64>> {
