@@ -64,7 +64,7 @@ pub(crate) fn descend<R: Runner, M: Module>(
         let rates = rates.of(&params.names)?;
         Ok((params, rates, runner.mix(context, kept, grads)?))
     });
-    let (params, each, Half { built: tensors, rest, retired }) = match mixed {
+    let (params, each, Half { built: tensors, rest, released }) = match mixed {
         Ok(mixed) => mixed,
         Err(error) => return Err((anchor, error)),
     };
@@ -79,7 +79,7 @@ pub(crate) fn descend<R: Runner, M: Module>(
         Ok(_) => external.step::<R, M>(rates, anchor, &params, tensors),
         Err(error) => return Err((anchor, error)),
     };
-    runner.retire(retired);
+    runner.release(released);
     let stepped = match context.hyper.coupling {
         Coupling::Coupled => Ok(None),
         Coupling::Decoupled => weights::<R::Form, M>(&model, &params).map(Some),
@@ -87,9 +87,9 @@ pub(crate) fn descend<R: Runner, M: Module>(
     let sharpened = stepped.and_then(|weights| runner.sharpen(context, &each, rest, weights));
     match sharpened {
         // Without a sharpness step there are no tensors, and the model stays as it is.
-        Ok(Half { built, rest, retired }) => {
+        Ok(Half { built, rest, released }) => {
             let model = assign::<R::Form, M>(model, params.values(built));
-            runner.retire(retired);
+            runner.release(released);
             Ok((model, rest))
         }
         Err(error) => Err((model, error)),

@@ -56,7 +56,7 @@ pub(crate) struct Half<R: Runner, T, K> {
     pub(crate) built: T,
     pub(crate) rest: K,
     /// Given up once the old module is gone.
-    pub(crate) retired: Vec<TensorOf<R>>,
+    pub(crate) released: Vec<TensorOf<R>>,
 }
 
 /// A half whose tensors are handed on as they are.
@@ -198,7 +198,7 @@ pub(crate) trait Runner: Sized {
     /// Elements of a parameter's state, if it has any.
     fn state_len(&self, id: ParamId) -> Option<usize>;
 
-    fn retire(&self, tensors: Vec<TensorOf<Self>>);
+    fn release(&self, tensors: Vec<TensorOf<Self>>);
 }
 
 /// An ascent's leavings, with the parameters that took part.
@@ -325,9 +325,9 @@ fn finish<R: Runner, M: Module, T, K>(
     half: Result<Half<R, T, K>, WsamError>,
 ) -> Result<(T, K), (M, WsamError)> {
     match half {
-        Ok(Half { built, rest, retired }) => {
+        Ok(Half { built, rest, released }) => {
             drop(before);
-            runner.retire(retired);
+            runner.release(released);
             Ok((built, rest))
         }
         Err(error) => Err((before, error)),

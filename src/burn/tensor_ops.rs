@@ -115,7 +115,7 @@ impl Runner for TensorOps {
     ) -> Result<Half<Self, T, Kept>, WsamError> {
         let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
         let (tensors, norms) = climb(context, &slots, false);
-        Ok(Half { built: build(tensors), rest: Kept { slots, norms }, retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest: Kept { slots, norms }, released: Vec::new() })
     }
 
     fn descend<T>(
@@ -155,7 +155,7 @@ impl Runner for TensorOps {
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
-        Ok(Half { built: build(tensors), rest, retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest, released: Vec::new() })
     }
 
     fn lean_ascend<T>(
@@ -190,7 +190,7 @@ impl Runner for TensorOps {
             .unzip();
         let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
         let rest = LeanKept { stepped, factors, ran_on, norms, step };
-        Ok(Half { built: build(tensors), rest, retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest, released: Vec::new() })
     }
 
     fn lean_descend<T>(
@@ -220,7 +220,7 @@ impl Runner for TensorOps {
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
-        Ok(Half { built: build(tensors), rest, retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest, released: Vec::new() })
     }
 
     fn hold(kept: &mut Kept, places: &[usize]) {
@@ -255,7 +255,7 @@ impl Runner for TensorOps {
                 self.noted(id, has_master, unless(&skipped, w, old))
             })
             .collect();
-        Ok(Half { built: build(tensors), rest: (), retired: Vec::new() })
+        Ok(Half { built: build(tensors), rest: (), released: Vec::new() })
     }
 
     fn mix(
@@ -282,7 +282,7 @@ impl Runner for TensorOps {
                 (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
             })
             .unzip();
-        Ok(Half { built: tensors, rest: Mixed { grads, norms }, retired: Vec::new() })
+        Ok(Half { built: tensors, rest: Mixed { grads, norms }, released: Vec::new() })
     }
 
     fn clip(
@@ -309,7 +309,7 @@ impl Runner for TensorOps {
                 |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),
             );
         let rest = Norms::TensorOps(Box::new(mixed.norms));
-        Ok(Half { built: tensors.collect(), rest, retired: Vec::new() })
+        Ok(Half { built: tensors.collect(), rest, released: Vec::new() })
     }
 
     fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
@@ -373,7 +373,7 @@ impl Runner for TensorOps {
         state.tensors.first().map(|tensor| tensor.dims()[0])
     }
 
-    fn retire(&self, _tensors: Vec<Tensor<1>>) {}
+    fn release(&self, _tensors: Vec<Tensor<1>>) {}
 }
 
 impl TensorOps {

@@ -30,15 +30,15 @@ impl Bridge {
     /// Finds the memory behind `tensors`, and makes an arena of uninitialised memory for each list in
     /// `arenas`; gives back tensors of these `shapes` over the first of them.
     ///
-    /// Makes Burn submit what it has pending, and gives up `retired` before anything is allocated.
+    /// Makes Burn submit what it has pending, and gives up `released` before anything is allocated.
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
         arenas: Vec<Vec<AllocSpec>>,
-        retired: Vec<DeviceTensor>,
+        released: Vec<DeviceTensor>,
         shapes: &[Shape],
     ) -> (Vec<DeviceTensor>, Resolving) {
-        drop(retired);
+        drop(released);
         let spec = |t: &DeviceTensor| AllocSpec::new(t.meta.num_elements() as u64, t.dtype);
         let specs: Vec<_> = tensors.iter().map(spec).collect();
         let handles = tensors.into_iter().map(contiguous).collect();
@@ -64,7 +64,7 @@ impl Bridge {
     }
 
     /// Gives tensors up.
-    pub(crate) fn retire(&self, tensors: Vec<DeviceTensor>) {
+    pub(crate) fn release(&self, tensors: Vec<DeviceTensor>) {
         drop(tensors);
     }
 }

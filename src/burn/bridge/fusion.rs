@@ -46,21 +46,21 @@ impl Bridge {
     /// nobody may read before [`Resolving::finish`] and a kernel that writes them.
     ///
     /// Makes Burn compute whatever the tensors wait for and submit what it has pending, and gives up
-    /// `retired` along the way: in one call to its fusion server, which makes one to the device's.
+    /// `released` along the way: in one call to its fusion server, which makes one to the device's.
     /// The caller goes on meanwhile: each call costs far more than what it does here.
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
         arenas: Vec<Vec<AllocSpec>>,
-        retired: Vec<DeviceTensor>,
+        released: Vec<DeviceTensor>,
         shapes: &[Shape],
     ) -> (Vec<DeviceTensor>, Resolving) {
         let here = StreamId::current();
         let spec = |t: &DeviceTensor| AllocSpec::new(t.shape.num_elements() as u64, t.dtype);
         let specs: Vec<_> = tensors.iter().map(spec).collect();
-        let retired = retired.into_iter().filter(|tensor| tensor.stream == here);
+        let released = released.into_iter().filter(|tensor| tensor.stream == here);
         let inputs: Vec<TensorIr> =
-            tensors.into_iter().chain(retired).map(DeviceTensor::into_ir).collect();
+            tensors.into_iter().chain(released).map(DeviceTensor::into_ir).collect();
         let outputs: Vec<_> = shapes
             .iter()
             .zip(arenas.first().into_iter().flatten())
@@ -70,10 +70,10 @@ impl Bridge {
         let found = Arc::new(Mutex::new(None));
         let (sink, bridge) = (found.clone(), self.clone());
         let take = OperationFn(move |handles: &mut FusionHandles| {
-            let (tensors, retired) = inputs.split_at(specs.len());
+            let (tensors, released) = inputs.split_at(specs.len());
             let take = |ir| contiguous(handles.get_float_tensor::<CubeBackend>(ir));
             let tensors = tensors.iter().map(take).collect();
-            for ir in retired {
+            for ir in released {
                 drop(handles.get_float_tensor::<CubeBackend>(ir));
             }
             let resolved = resolve(&bridge.cube, here, tensors, &specs, &arenas);
@@ -128,19 +128,19 @@ impl Bridge {
 
     /// Gives tensors up in one call to Burn's fusion server, where dropping each would take a call
     /// for each. Tensors that others refer to, and those of other threads, are dropped as usual.
-    pub(crate) fn retire(&self, tensors: Vec<DeviceTensor>) {
+    pub(crate) fn release(&self, tensors: Vec<DeviceTensor>) {
         let here = StreamId::current();
         let inputs: Vec<TensorIr> = tensors
             .into_iter()
             .filter(|tensor| tensor.stream == here)
             .map(DeviceTensor::into_ir)
             .collect();
-        let ir = OperationIr::Custom(CustomOpIr::new("wsam.retire", &inputs, &[]));
-        let retire = OperationFn(move |handles: &mut FusionHandles| {
+        let ir = OperationIr::Custom(CustomOpIr::new("wsam.release", &inputs, &[]));
+        let release = OperationFn(move |handles: &mut FusionHandles| {
             inputs.iter().for_each(|ir| drop(handles.get_float_tensor::<CubeBackend>(ir)));
             Ok(())
         });
-        self.fusion.register(here, ir, retire);
+        self.fusion.register(here, ir, release);
     }
 }
 

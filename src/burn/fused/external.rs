@@ -58,7 +58,7 @@ impl Fused {
         };
         let rest = Mixed { bridge, ascent, rows, grads_perturbed, mix };
         // The old weights: the base optimizer's step replaces them.
-        Ok(Half { built, rest, retired: weights })
+        Ok(Half { built, rest, released: weights })
     }
 
     pub(super) fn clip_external(
@@ -111,7 +111,7 @@ impl Fused {
         let mut half = Half {
             built: Vec::new(),
             rest: self.norms(hyper, track_norms, false, ascent.norms()),
-            retired: Vec::new(),
+            released: Vec::new(),
         };
         if let Some(weights) = weights {
             let (ids, specs, shapes) = columns(&rows);
@@ -141,7 +141,7 @@ impl Fused {
             stats += StepStats { submissions: 1, ..step };
             self.place(&ids, &identities(&made), updated);
             half.built = made;
-            half.retired = weights;
+            half.released = weights;
         }
         self.last_step = Some(stats);
         Ok(half)

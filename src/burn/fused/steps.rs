@@ -58,7 +58,7 @@ impl Runner for Fused {
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
         let rest = Kept { bridge, ascent, rows, weights, perturbed: outputs };
-        Ok(Half { built, rest, retired: Vec::new() })
+        Ok(Half { built, rest, released: Vec::new() })
     }
 
     fn descend<T>(
@@ -107,7 +107,7 @@ impl Runner for Fused {
         self.place(&ids, &made_are, updated);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, false, ascent.norms());
-        Ok(Half { built, rest, retired: weights })
+        Ok(Half { built, rest, released: weights })
     }
 
     fn lean_ascend<T>(
@@ -166,11 +166,11 @@ impl Runner for Fused {
             .collect();
         // What is not perturbed serves the second pass.
         let gone = rows.iter().zip(weights).filter(|(row, _)| row.perturbed);
-        let retired = gone.map(|(_, weight)| weight).collect();
+        let released = gone.map(|(_, weight)| weight).collect();
         let groups = rows.iter().map(|row| row.group).collect();
         let rest =
             LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step };
-        Ok(Half { built, rest, retired })
+        Ok(Half { built, rest, released })
     }
 
     fn lean_descend<T>(
@@ -208,7 +208,7 @@ impl Runner for Fused {
         self.place(&ids, &made_are, stepped);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, true, ascent.norms());
-        Ok(Half { built, rest, retired: perturbed })
+        Ok(Half { built, rest, released: perturbed })
     }
 
     fn hold(kept: &mut Kept, places: &[usize]) {
@@ -265,7 +265,7 @@ impl Runner for Fused {
         self.advance(&bridge, &rows, stepping);
         self.place(&ids, &made_are, updated);
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
-        Ok(Half { built, rest: (), retired: weights })
+        Ok(Half { built, rest: (), released: weights })
     }
 
     fn mix(
@@ -368,9 +368,9 @@ impl Runner for Fused {
         self.states.get(&id).map(|state| state.len as usize)
     }
 
-    fn retire(&self, tensors: Vec<DeviceTensor>) {
+    fn release(&self, tensors: Vec<DeviceTensor>) {
         if let Some(first) = tensors.first() {
-            Bridge::new(first).retire(tensors);
+            Bridge::new(first).release(tensors);
         }
     }
 }
