@@ -1,6 +1,6 @@
 //! The halves of a step around a base optimizer of Burn's.
 
-use super::rows::Found;
+use super::rows::ResolvedParams;
 use super::steps::{columns, identities, outputs_of, scaled_by};
 use super::{Decides, Fused, Kept, Mixed};
 use crate::burn::bridge::{DeviceTensor, Memory};
@@ -71,8 +71,8 @@ impl Fused {
             return Ok(slots.into_iter().map(|slot| slot.grad).collect());
         }
         let (specs, shapes) = outputs_of(slots.iter());
-        let finding = self.find(context, slots, vec![specs], &shapes)?;
-        let Found { rows, arenas, outputs, .. } = finding.finish()?;
+        let resolving_params = self.resolve(context, slots, vec![specs], &shapes)?;
+        let ResolvedParams { rows, arenas, outputs, .. } = resolving_params.finish()?;
         let clipped: Vec<Memory> = arenas.into_iter().flatten().collect();
         let tensors: Vec<_> = rows
             .iter()

@@ -28,7 +28,7 @@ pub(super) struct Row {
 }
 
 /// A row before its memory is found.
-struct Known {
+struct PendingParam {
     id: ParamId,
     group: usize,
     perturbed: bool,
@@ -38,10 +38,10 @@ struct Known {
     master: Master,
 }
 
-/// What [`Fused::find`] has begun.
-pub(super) struct Finding {
+/// What [`Fused::resolve`] has begun.
+pub(super) struct PendingResolve {
     bridge: Bridge,
-    known: Vec<Known>,
+    pending: Vec<PendingParam>,
     weights: Vec<DeviceTensor>,
     /// Tensors over the first arena.
     pub(super) outputs: Vec<DeviceTensor>,
@@ -49,7 +49,7 @@ pub(super) struct Finding {
 }
 
 /// What it found and made.
-pub(super) struct Found {
+pub(super) struct ResolvedParams {
     pub(super) bridge: Bridge,
     pub(super) rows: Vec<Row>,
     pub(super) arenas: Vec<Vec<Memory>>,
@@ -57,30 +57,30 @@ pub(super) struct Found {
     pub(super) outputs: Vec<DeviceTensor>,
 }
 
-impl Finding {
+impl PendingResolve {
     /// The perturbed weights, which the outputs are, and the weights themselves where they are not
     /// perturbed.
     pub(super) fn perturbed(&self) -> Vec<DeviceTensor> {
         let mut outputs = self.outputs.iter();
-        let take = |(known, weight): (&Known, &DeviceTensor)| match known.perturbed {
+        let take = |(pending, weight): (&PendingParam, &DeviceTensor)| match pending.perturbed {
             true => outputs.next().unwrap_or(weight).clone(),
             false => weight.clone(),
         };
-        self.known.iter().zip(&self.weights).map(take).collect()
+        self.pending.iter().zip(&self.weights).map(take).collect()
     }
 
     /// Waits for Burn's servers.
-    pub(super) fn finish(self) -> Result<Found, WsamError> {
-        let Self { bridge, known, weights, outputs, resolving } = self;
+    pub(super) fn finish(self) -> Result<ResolvedParams, WsamError> {
+        let Self { bridge, pending, weights, outputs, resolving } = self;
         let resolved = resolving.finish()?;
         let (mut resolved, arenas) = (resolved.tensors.into_iter(), resolved.arenas);
         let mut next = || {
             let reason = "a tensor was not resolved".to_owned();
             resolved.next().ok_or(WsamError::Backend { reason })
         };
-        let rows = known
+        let rows = pending
             .into_iter()
-            .map(|Known { id, group, perturbed, shape, len, placed, master }| {
+            .map(|PendingParam { id, group, perturbed, shape, len, placed, master }| {
                 let weight = placed.map_or_else(&mut next, Ok)?;
                 let master = match master {
                     Master::None => None,
@@ -90,7 +90,7 @@ impl Finding {
                 Ok(Row { id, group, perturbed, shape, len, weight, master, grad: next()? })
             })
             .collect::<Result<_, WsamError>>()?;
-        Ok(Found { bridge, rows, arenas, weights, outputs })
+        Ok(ResolvedParams { bridge, rows, arenas, weights, outputs })
     }
 }
 
@@ -104,13 +104,13 @@ impl Row {
 impl Fused {
     /// Begins to find weights and gradients and to make the arenas that are asked for, with tensors of
     /// the shapes of `outputs` over the first. Weights that the last step placed are where it placed them.
-    pub(super) fn find(
+    pub(super) fn resolve(
         &self,
         context: Context<'_>,
         slots: Vec<Slot<DeviceTensor>>,
         arenas: Vec<Vec<AllocSpec>>,
         outputs: &[Shape],
-    ) -> Result<Finding, WsamError> {
+    ) -> Result<PendingResolve, WsamError> {
         let bridge = match slots.first() {
             Some(first) => Bridge::new(&first.weight),
             // A step over nothing: every parameter with a gradient is empty.
@@ -119,7 +119,7 @@ impl Fused {
         self.check_sizes(context, &bridge, &slots)?;
         let mut tensors = Vec::with_capacity(slots.len());
         let mut weights = Vec::with_capacity(slots.len());
-        let mut known = Vec::with_capacity(slots.len());
+        let mut pending = Vec::with_capacity(slots.len());
         for slot in slots {
             let perturbed = context.in_group(&slot).perturbed;
             let identity = identity(&slot.weight);
@@ -133,10 +133,18 @@ impl Fused {
             weights.push(slot.weight);
             tensors.push(slot.grad);
             let Slot { id, group, len, .. } = slot;
-            known.push(Known { id, group, perturbed, shape, len: len as u64, placed, master });
+            pending.push(PendingParam {
+                id,
+                group,
+                perturbed,
+                shape,
+                len: len as u64,
+                placed,
+                master,
+            });
         }
         let (outputs, resolving) = bridge.resolve(tensors, arenas, Vec::new(), outputs);
-        Ok(Finding { bridge, known, weights, outputs, resolving })
+        Ok(PendingResolve { bridge, pending, weights, outputs, resolving })
     }
 
     /// Refuses a parameter whose state or master weights, which are in `f32`, are more than Burn can allocate

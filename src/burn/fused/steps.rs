@@ -1,6 +1,6 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::rows::{Found, Row};
+use super::rows::{ResolvedParams, Row};
 use super::{Decides, Fused, Kept, LeanKept, Mixed, OutcomeReadback, State};
 use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::burn::error::WsamError;
@@ -36,9 +36,10 @@ impl Runner for Fused {
     ) -> Result<Half<Self, T, Kept>, WsamError> {
         let (specs, shapes) = partners_of(context, &slots);
         let rounding = Self::rounding(context);
-        let finding = self.find(context, slots, vec![specs], &shapes)?;
-        let built = build(finding.perturbed());
-        let Found { bridge, rows, mut arenas, weights, outputs } = finding.finish()?;
+        let resolving_params = self.resolve(context, slots, vec![specs], &shapes)?;
+        let built = build(resolving_params.perturbed());
+        let ResolvedParams { bridge, rows, mut arenas, weights, outputs } =
+            resolving_params.finish()?;
         let partners = arenas.swap_remove(0);
         let tensors: Vec<_> = rows
             .iter()
@@ -124,11 +125,11 @@ impl Runner for Fused {
         let (specs, shapes) = partners_of(context, &slots);
         let mut arenas = vec![specs, slots.iter().map(spec).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
-        let finding = self.find(context, slots, arenas, &shapes)?;
-        let perturbed = finding.perturbed();
+        let resolving_params = self.resolve(context, slots, arenas, &shapes)?;
+        let perturbed = resolving_params.perturbed();
         // The module gets them twice: in the copy for the second pass, and in place of the weights.
         let built = build(perturbed.clone());
-        let Found { bridge, rows, mut arenas, weights, .. } = finding.finish()?;
+        let ResolvedParams { bridge, rows, mut arenas, weights, .. } = resolving_params.finish()?;
         let (ids, _, shapes) = columns(&rows);
         let stepping = self.stepping(&ids, arenas.split_off(2));
         let (stepped, partners) = (arenas.swap_remove(1), arenas.swap_remove(0));
@@ -235,10 +236,10 @@ impl Runner for Fused {
         let (specs, shapes) = outputs_of(slots.iter());
         let mut arenas = vec![specs];
         arenas.extend(self.new_states(&hyper.base, parameters()));
-        let mut finding = self.find(context, slots, arenas, &shapes)?;
-        let made_are = identities(&finding.outputs);
-        let built = build(std::mem::take(&mut finding.outputs));
-        let Found { bridge, rows, mut arenas, weights, .. } = finding.finish()?;
+        let mut resolving_params = self.resolve(context, slots, arenas, &shapes)?;
+        let made_are = identities(&resolving_params.outputs);
+        let built = build(std::mem::take(&mut resolving_params.outputs));
+        let ResolvedParams { bridge, rows, mut arenas, weights, .. } = resolving_params.finish()?;
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
