@@ -22,7 +22,7 @@ use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
 use burn::module::ParamId;
 use burn::tensor::{Bool, Device, Shape, Tensor};
-use rows::Row;
+use rows::ResolvedParam;
 use std::collections::HashMap;
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ struct State {
 pub(crate) struct Kept {
     bridge: Bridge,
     ascent: Ascent,
-    rows: Vec<Row>,
+    params: Vec<ResolvedParam>,
     weights: Vec<DeviceTensor>,
     /// Where they are not the weights themselves.
     perturbed: Vec<DeviceTensor>,
@@ -102,7 +102,7 @@ pub(crate) struct Kept {
 pub(crate) struct Mixed {
     bridge: Bridge,
     ascent: Ascent,
-    rows: Vec<Row>,
+    params: Vec<ResolvedParam>,
     grads_perturbed: Vec<Memory>,
     /// None where the base optimizer steps on `g` as it is.
     mix: Option<Mix>,
@@ -227,10 +227,15 @@ impl Fused {
         stepping.collect()
     }
 
-    fn advance(&mut self, bridge: &Bridge, rows: &[Row], stepped: Vec<(u64, Vec<Memory>)>) {
-        for (row, (step, memory)) in rows.iter().zip(stepped) {
-            let (len, master) = (row.len, row.master.clone());
-            let known = self.states.entry(row.id).and_modify(|state| {
+    fn advance(
+        &mut self,
+        bridge: &Bridge,
+        params: &[ResolvedParam],
+        stepped: Vec<(u64, Vec<Memory>)>,
+    ) {
+        for (param, (step, memory)) in params.iter().zip(stepped) {
+            let (len, master) = (param.len, param.master.clone());
+            let known = self.states.entry(param.id).and_modify(|state| {
                 state.step = step;
                 state.master.clone_from(&master);
             });

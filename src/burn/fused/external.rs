@@ -19,8 +19,8 @@ impl Fused {
         grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<Loose<Self, Mixed>, WsamError> {
         let hyper = context.hyper;
-        let Kept { bridge, ascent, rows, weights, perturbed } = kept;
-        let (_, specs, shapes) = columns(&rows);
+        let Kept { bridge, ascent, params, weights, perturbed } = kept;
+        let (_, specs, shapes) = columns(&params);
         // In the decoupled form an unclipped `g` is what it steps on, if nothing is to be found out.
         let as_it_is = hyper.coupling == Coupling::Decoupled
             && !hyper.clips_gradient()
@@ -33,19 +33,19 @@ impl Fused {
         let mut mix = None;
         let built = match arenas.first() {
             None => {
-                let grads: Vec<Memory> = rows.iter().map(|row| row.grad.clone()).collect();
+                let grads: Vec<Memory> = params.iter().map(|param| param.grad.clone()).collect();
                 bridge.tensors(&grads, &shapes)
             }
             Some(mixed) => {
-                let tensors: Vec<_> = rows
+                let tensors: Vec<_> = params
                     .iter()
                     .zip(mixed)
                     .zip(&grads_perturbed)
-                    .map(|((row, mixed), grad_perturbed)| MixTensor {
+                    .map(|((param, mixed), grad_perturbed)| MixTensor {
                         mixed: mixed.slice.clone(),
-                        grad: row.grad.slice.clone(),
+                        grad: param.grad.slice.clone(),
                         grad_perturbed: grad_perturbed.slice.clone(),
-                        group: row.group,
+                        group: param.group,
                     })
                     .collect();
                 let mut encoder = self.encoder();
@@ -56,7 +56,7 @@ impl Fused {
                 made
             }
         };
-        let rest = Mixed { bridge, ascent, rows, grads_perturbed, mix };
+        let rest = Mixed { bridge, ascent, params, grads_perturbed, mix };
         // The old weights: the base optimizer's step replaces them.
         Ok(Half { built, rest, released: weights })
     }
@@ -72,18 +72,18 @@ impl Fused {
         }
         let (specs, shapes) = outputs_of(slots.iter());
         let resolving_params = self.resolve(context, slots, vec![specs], &shapes)?;
-        let ResolvedParams { rows, arenas, outputs, .. } = resolving_params.finish()?;
+        let ResolvedParams { params, arenas, outputs, .. } = resolving_params.finish()?;
         let clipped: Vec<Memory> = arenas.into_iter().flatten().collect();
-        let tensors: Vec<_> = rows
+        let tensors: Vec<_> = params
             .iter()
             .zip(&clipped)
-            .map(|(row, clipped)| BaseTensor {
+            .map(|(param, clipped)| BaseTensor {
                 weight: clipped.slice.clone(),
                 anchor: None,
-                grad: row.grad.slice.clone(),
+                grad: param.grad.slice.clone(),
                 state: Vec::new(),
                 step: 1,
-                group: row.group,
+                group: param.group,
             })
             .collect();
         let mut encoder = self.encoder();
@@ -102,7 +102,7 @@ impl Fused {
         weights: Option<Vec<DeviceTensor>>,
     ) -> Result<Loose<Self, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
-        let Mixed { bridge, ascent, rows, grads_perturbed, mix } = mixed;
+        let Mixed { bridge, ascent, params, grads_perturbed, mix } = mixed;
         let mut stats = ascent.stats();
         stats.submissions += 1;
         if let Some(mix) = &mix {
@@ -114,24 +114,24 @@ impl Fused {
             released: Vec::new(),
         };
         if let Some(weights) = weights {
-            let (ids, specs, shapes) = columns(&rows);
+            let (ids, specs, shapes) = columns(&params);
             let (made, resolving) =
                 bridge.resolve(weights.clone(), vec![specs], Vec::new(), &shapes);
             let resolved = resolving.finish()?;
             let updated: Vec<Memory> = resolved.arenas.into_iter().flatten().collect();
-            let tensors: Vec<_> = rows
+            let tensors: Vec<_> = params
                 .iter()
                 .zip(&resolved.tensors)
                 .zip(&updated)
                 .zip(&grads_perturbed)
-                .map(|(((row, weight), updated), grad_perturbed)| DescentTensor {
+                .map(|(((param, weight), updated), grad_perturbed)| DescentTensor {
                     weight: updated.slice.clone(),
                     anchor: Some(weight.slice.clone()),
-                    grad: row.grad.slice.clone(),
+                    grad: param.grad.slice.clone(),
                     grad_perturbed: grad_perturbed.slice.clone(),
                     state: Vec::new(),
                     step: 1,
-                    group: row.group,
+                    group: param.group,
                 })
                 .collect();
             let mut encoder = self.encoder();

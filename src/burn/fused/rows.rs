@@ -14,7 +14,7 @@ use burn::tensor::{Shape, Tensor};
 
 /// A parameter on its way through a step.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct ResolvedParam {
     pub(super) id: ParamId,
     pub(super) group: usize,
     /// Whether the ascent moves it.
@@ -51,7 +51,7 @@ pub(super) struct PendingResolve {
 /// What it found and made.
 pub(super) struct ResolvedParams {
     pub(super) bridge: Bridge,
-    pub(super) rows: Vec<Row>,
+    pub(super) params: Vec<ResolvedParam>,
     pub(super) arenas: Vec<Vec<Memory>>,
     pub(super) weights: Vec<DeviceTensor>,
     pub(super) outputs: Vec<DeviceTensor>,
@@ -78,7 +78,7 @@ impl PendingResolve {
             let reason = "a tensor was not resolved".to_owned();
             resolved.next().ok_or(WsamError::Backend { reason })
         };
-        let rows = pending
+        let params = pending
             .into_iter()
             .map(|PendingParam { id, group, perturbed, shape, len, placed, master }| {
                 let weight = placed.map_or_else(&mut next, Ok)?;
@@ -87,14 +87,23 @@ impl PendingResolve {
                     Master::Placed(memory) => Some(memory),
                     Master::Resolving => Some(next()?),
                 };
-                Ok(Row { id, group, perturbed, shape, len, weight, master, grad: next()? })
+                Ok(ResolvedParam {
+                    id,
+                    group,
+                    perturbed,
+                    shape,
+                    len,
+                    weight,
+                    master,
+                    grad: next()?,
+                })
             })
             .collect::<Result<_, WsamError>>()?;
-        Ok(ResolvedParams { bridge, rows, arenas, weights, outputs })
+        Ok(ResolvedParams { bridge, params, arenas, weights, outputs })
     }
 }
 
-impl Row {
+impl ResolvedParam {
     /// Where a step goes from.
     pub(super) fn origin(&self) -> Slice {
         self.master.as_ref().unwrap_or(&self.weight).slice.clone()

@@ -1,6 +1,6 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::rows::{ResolvedParams, Row};
+use super::rows::{ResolvedParam, ResolvedParams};
 use super::{Decides, Fused, Kept, LeanKept, Mixed, OutcomeReadback, State};
 use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::burn::error::WsamError;
@@ -38,17 +38,17 @@ impl Runner for Fused {
         let rounding = Self::rounding(context);
         let resolving_params = self.resolve(context, slots, vec![specs], &shapes)?;
         let built = build(resolving_params.perturbed());
-        let ResolvedParams { bridge, rows, mut arenas, weights, outputs } =
+        let ResolvedParams { bridge, params, mut arenas, weights, outputs } =
             resolving_params.finish()?;
         let partners = arenas.swap_remove(0);
-        let tensors: Vec<_> = rows
+        let tensors: Vec<_> = params
             .iter()
-            .zip(partner_slices(&rows, &partners))
-            .map(|(row, partner)| AscentTensor {
-                weight: row.origin(),
-                grad: row.grad.slice.clone(),
+            .zip(partner_slices(&params, &partners))
+            .map(|(param, partner)| AscentTensor {
+                weight: param.origin(),
+                grad: param.grad.slice.clone(),
                 partner,
-                group: row.group,
+                group: param.group,
             })
             .collect();
         let Context { hyper, track_norms, inv_scale, .. } = context;
@@ -58,7 +58,7 @@ impl Runner for Fused {
         let mut encoder = self.encoder();
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
-        let rest = Kept { bridge, ascent, rows, weights, perturbed: outputs };
+        let rest = Kept { bridge, ascent, params, weights, perturbed: outputs };
         Ok(Half { built, rest, released: Vec::new() })
     }
 
@@ -71,10 +71,11 @@ impl Runner for Fused {
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<Half<Self, T, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
-        let Kept { bridge, ascent, rows, weights, perturbed } = kept;
-        let (ids, specs, shapes) = columns(&rows);
+        let Kept { bridge, ascent, params, weights, perturbed } = kept;
+        let (ids, specs, shapes) = columns(&params);
         let mut arenas = vec![specs];
-        arenas.extend(self.new_states(&hyper.base, rows.iter().map(|row| (row.id, row.len))));
+        arenas
+            .extend(self.new_states(&hyper.base, params.iter().map(|param| (param.id, param.len))));
         let (made, resolving) = bridge.resolve(grads_perturbed, arenas, perturbed, &shapes);
         let made_are = identities(&made);
         let built = build(made);
@@ -82,19 +83,19 @@ impl Runner for Fused {
         let (grads_perturbed, mut arenas) = (resolved.tensors, resolved.arenas);
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
-        let tensors: Vec<_> = rows
+        let tensors: Vec<_> = params
             .iter()
             .zip(&updated)
             .zip(&grads_perturbed)
             .zip(&stepping)
-            .map(|(((row, updated), grad_perturbed), (step, state))| DescentTensor {
+            .map(|(((param, updated), grad_perturbed), (step, state))| DescentTensor {
                 weight: updated.slice.clone(),
-                anchor: Some(row.origin()),
-                grad: row.grad.slice.clone(),
+                anchor: Some(param.origin()),
+                grad: param.grad.slice.clone(),
                 grad_perturbed: grad_perturbed.slice.clone(),
                 state: slices(state),
                 step: *step,
-                group: row.group,
+                group: param.group,
             })
             .collect();
         let mut encoder = self.encoder();
@@ -104,7 +105,7 @@ impl Runner for Fused {
         self.submit_and_track(encoder, policy, norms, Decides::Step(&ids))?;
 
         // Nothing can fail any more: the step is taken.
-        self.advance(&bridge, &rows, stepping);
+        self.advance(&bridge, &params, stepping);
         self.place(&ids, &made_are, updated);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, false, ascent.norms());
@@ -129,23 +130,24 @@ impl Runner for Fused {
         let perturbed = resolving_params.perturbed();
         // The module gets them twice: in the copy for the second pass, and in place of the weights.
         let built = build(perturbed.clone());
-        let ResolvedParams { bridge, rows, mut arenas, weights, .. } = resolving_params.finish()?;
-        let (ids, _, shapes) = columns(&rows);
+        let ResolvedParams { bridge, params, mut arenas, weights, .. } =
+            resolving_params.finish()?;
+        let (ids, _, shapes) = columns(&params);
         let stepping = self.stepping(&ids, arenas.split_off(2));
         let (stepped, partners) = (arenas.swap_remove(1), arenas.swap_remove(0));
-        let tensors: Vec<_> = rows
+        let tensors: Vec<_> = params
             .iter()
-            .zip(partner_slices(&rows, &partners))
+            .zip(partner_slices(&params, &partners))
             .zip(&stepped)
             .zip(&stepping)
-            .map(|(((row, partner), stepped), (step, state))| LeanAscentTensor {
+            .map(|(((param, partner), stepped), (step, state))| LeanAscentTensor {
                 weight: stepped.slice.clone(),
-                anchor: Some(row.weight.slice.clone()),
-                grad: row.grad.slice.clone(),
+                anchor: Some(param.weight.slice.clone()),
+                grad: param.grad.slice.clone(),
                 partner,
                 state: slices(state),
                 step: *step,
-                group: row.group,
+                group: param.group,
             })
             .collect();
         let mut encoder = self.encoder();
@@ -154,21 +156,21 @@ impl Runner for Fused {
         let step = LeanStep::default();
         self.submit_and_track(encoder, policy, norms, Decides::LeanFirst(&ids, &step))?;
 
-        self.advance(&bridge, &rows, stepping);
+        self.advance(&bridge, &params, stepping);
         // The weights are the model's alone now, and go with it.
         ids.iter().for_each(|id| drop(self.weights.remove(id)));
         let mut partners = partners.into_iter();
-        let ran_on: Vec<Memory> = rows
+        let ran_on: Vec<Memory> = params
             .iter()
-            .map(|row| match row.perturbed {
-                true => partners.next().unwrap_or_else(|| row.weight.clone()),
-                false => row.weight.clone(),
+            .map(|param| match param.perturbed {
+                true => partners.next().unwrap_or_else(|| param.weight.clone()),
+                false => param.weight.clone(),
             })
             .collect();
         // What is not perturbed serves the second pass.
-        let gone = rows.iter().zip(weights).filter(|(row, _)| row.perturbed);
+        let gone = params.iter().zip(weights).filter(|(param, _)| param.perturbed);
         let released = gone.map(|(_, weight)| weight).collect();
-        let groups = rows.iter().map(|row| row.group).collect();
+        let groups = params.iter().map(|param| param.group).collect();
         let rest =
             LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step };
         Ok(Half { built, rest, released })
@@ -213,14 +215,14 @@ impl Runner for Fused {
     }
 
     fn hold(kept: &mut Kept, places: &[usize]) {
-        kept.rows = without(std::mem::take(&mut kept.rows), places);
+        kept.params = without(std::mem::take(&mut kept.params), places);
         kept.weights = without(std::mem::take(&mut kept.weights), places);
         kept.ascent.leave_out(places.len());
     }
 
     fn first_gradient(kept: &Kept, place: usize) -> Option<DeviceTensor> {
-        let row = kept.rows.get(place)?;
-        let (grad, shape) = (std::slice::from_ref(&row.grad), std::slice::from_ref(&row.shape));
+        let param = kept.params.get(place)?;
+        let (grad, shape) = (std::slice::from_ref(&param.grad), std::slice::from_ref(&param.shape));
         kept.bridge.tensors(grad, shape).pop()
     }
 
@@ -239,21 +241,22 @@ impl Runner for Fused {
         let mut resolving_params = self.resolve(context, slots, arenas, &shapes)?;
         let made_are = identities(&resolving_params.outputs);
         let built = build(std::mem::take(&mut resolving_params.outputs));
-        let ResolvedParams { bridge, rows, mut arenas, weights, .. } = resolving_params.finish()?;
-        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        let ResolvedParams { bridge, params, mut arenas, weights, .. } =
+            resolving_params.finish()?;
+        let ids: Vec<_> = params.iter().map(|param| param.id).collect();
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
-        let tensors: Vec<_> = rows
+        let tensors: Vec<_> = params
             .iter()
             .zip(&updated)
             .zip(&stepping)
-            .map(|((row, updated), (step, state))| BaseTensor {
+            .map(|((param, updated), (step, state))| BaseTensor {
                 weight: updated.slice.clone(),
-                anchor: Some(row.origin()),
-                grad: row.grad.slice.clone(),
+                anchor: Some(param.origin()),
+                grad: param.grad.slice.clone(),
                 state: slices(state),
                 step: *step,
-                group: row.group,
+                group: param.group,
             })
             .collect();
         let mut encoder = self.encoder();
@@ -263,7 +266,7 @@ impl Runner for Fused {
         let (policy, norms) = (hyper.non_finite, base.norms());
         self.submit_and_track(encoder, policy, norms, Decides::Step(&ids))?;
 
-        self.advance(&bridge, &rows, stepping);
+        self.advance(&bridge, &params, stepping);
         self.place(&ids, &made_are, updated);
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
         Ok(Half { built, rest: (), released: weights })
@@ -385,10 +388,10 @@ fn spec(slot: &Slot<DeviceTensor>) -> AllocSpec {
     AllocSpec::new(slot.len as u64, slot.dtype)
 }
 
-pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<AllocSpec>, Vec<Shape>) {
-    let ids = rows.iter().map(|row| row.id).collect();
-    let shapes = rows.iter().map(|row| row.shape.clone()).collect();
-    (ids, rows.iter().map(|row| row.weight.alloc_spec()).collect(), shapes)
+pub(super) fn columns(params: &[ResolvedParam]) -> (Vec<ParamId>, Vec<AllocSpec>, Vec<Shape>) {
+    let ids = params.iter().map(|param| param.id).collect();
+    let shapes = params.iter().map(|param| param.shape.clone()).collect();
+    (ids, params.iter().map(|param| param.weight.alloc_spec()).collect(), shapes)
 }
 
 /// Rooms and shapes of the perturbed weights, which get memory of their own.
@@ -408,10 +411,10 @@ pub(super) fn identities(tensors: &[DeviceTensor]) -> Vec<Option<u64>> {
 }
 
 /// A slice for each row that is perturbed.
-fn partner_slices(rows: &[Row], partners: &[Memory]) -> Vec<Option<Slice>> {
+fn partner_slices(params: &[ResolvedParam], partners: &[Memory]) -> Vec<Option<Slice>> {
     let mut partners = partners.iter();
     let mut next = || partners.next().map(|partner| partner.slice.clone());
-    rows.iter().map(|row| if row.perturbed { next() } else { None }).collect()
+    params.iter().map(|param| if param.perturbed { next() } else { None }).collect()
 }
 
 fn slices(memory: &[Memory]) -> Vec<Slice> {
