@@ -15,12 +15,12 @@ pub(crate) struct Finite {
 
 /// An outcome that was read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Resolved {
+pub(crate) struct ResolvedOutcome {
     pub(crate) finite: Finite,
     pub(crate) outcome: Outcome,
 }
 
-impl Resolved {
+impl ResolvedOutcome {
     /// By how much the step counts are too high: a skipped step was counted when it was recorded.
     pub(crate) fn overcount(&self) -> u64 {
         u64::from(self.outcome == Outcome::Skipped)
@@ -48,14 +48,14 @@ impl<R> PendingOutcome<R> {
     fn resolve(
         &self,
         read: impl FnOnce(&R) -> Result<Finite, WsamError>,
-    ) -> Result<Resolved, WsamError> {
+    ) -> Result<ResolvedOutcome, WsamError> {
         let mut known = self.finite.lock().unwrap_or_else(PoisonError::into_inner);
         let finite = match *known {
             Some(finite) => finite,
             None => *known.insert(read(&self.readback)?),
         };
         let outcome = self.policy.outcome(self.lean, finite.gradient, finite.perturbed);
-        Ok(Resolved { finite, outcome })
+        Ok(ResolvedOutcome { finite, outcome })
     }
 
     /// Whether the outcome is the last word on the step: not if its second half may still come, unless the
@@ -127,7 +127,7 @@ impl<R> PendingOutcomes<R> {
     pub(crate) fn latest(
         &self,
         read: impl FnOnce(&R) -> Result<Finite, WsamError>,
-    ) -> Result<Option<Resolved>, WsamError> {
+    ) -> Result<Option<ResolvedOutcome>, WsamError> {
         let entry = self.latest.and_then(|place| self.queue.get(place));
         entry.map(|entry| entry.resolve(read)).transpose()
     }
@@ -154,7 +154,7 @@ impl<R> PendingOutcomes<R> {
     pub(crate) fn decided(
         &self,
         read: impl Fn(&R) -> Result<Finite, WsamError>,
-    ) -> Result<Vec<Resolved>, WsamError> {
+    ) -> Result<Vec<ResolvedOutcome>, WsamError> {
         let mut decided = Vec::new();
         for entry in &self.queue {
             let resolved = entry.resolve(&read)?;
@@ -170,7 +170,7 @@ impl<R> PendingOutcomes<R> {
     pub(crate) fn resolve(
         &mut self,
         read: impl Fn(&R) -> Result<Finite, WsamError>,
-    ) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
+    ) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
         let resolved =
             self.queue.iter().map(|entry| entry.resolve(&read)).collect::<Result<Vec<_>, _>>()?;
         let mut done = Vec::new();

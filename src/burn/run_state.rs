@@ -2,7 +2,7 @@
 
 use super::error::WsamError;
 use super::optimizer::Wsam;
-use super::pending::Resolved;
+use super::pending::ResolvedOutcome;
 use crate::method::Outcome;
 use burn_pack::Scalar;
 
@@ -102,7 +102,7 @@ impl Wsam {
     /// As it is between two steps. Waits for the steps that are pending.
     pub(super) fn run_state(&self) -> Result<RunState, WsamError> {
         let pending = self.pending_outcomes()?;
-        let skipped: u64 = pending.iter().map(Resolved::overcount).sum();
+        let skipped: u64 = pending.iter().map(ResolvedOutcome::overcount).sum();
         let loss_scale = self.options.loss_scale.as_ref().map(|loss_scale| {
             let pending = pending.iter().map(|resolved| resolved.outcome);
             let outcomes = self.unscaled.iter().copied().chain(pending);

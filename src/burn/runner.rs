@@ -7,7 +7,7 @@ use super::forms::{Form, computed_in};
 use super::groups::{check_groups, group_of};
 use super::missing::MissingGradientPolicy;
 use super::params::StepParams;
-use super::pending::Resolved;
+use super::pending::ResolvedOutcome;
 use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
@@ -150,7 +150,7 @@ pub(crate) trait Runner: Sized {
 
     /// The outcome of the step that was submitted last; `None` where nothing is checked. Waits for that step,
     /// and for nothing after it.
-    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError>;
+    fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError>;
 
     /// One truth value on the device: whether the step that was submitted last is skipped. `None` where
     /// nothing is checked.
@@ -161,18 +161,18 @@ pub(crate) trait Runner: Sized {
     fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError>;
 
     /// The outcomes that are decided, in the order of the steps. Waits for them.
-    fn decided_outcomes(&self) -> Result<Vec<Resolved>, WsamError>;
+    fn decided_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError>;
 
     /// Takes the outcomes that are decided, in the order of the steps, with the parameters that counted them.
     #[allow(clippy::type_complexity)]
-    fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError>;
+    fn take_outcomes(&mut self) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError>;
 
     /// A parameter's count of steps, if it has a state.
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64>;
 
     /// Resolves pending outcomes: the step counts are right afterwards. To be called before a step count is
     /// needed.
-    fn resolve_outcomes(&mut self) -> Result<Vec<Resolved>, WsamError> {
+    fn resolve_outcomes(&mut self) -> Result<Vec<ResolvedOutcome>, WsamError> {
         let outcomes = self.take_outcomes()?;
         for (resolved, ids) in &outcomes {
             for id in ids {

@@ -9,7 +9,7 @@ pub(crate) use norms::TensorNorms;
 use super::error::WsamError;
 use super::forms::{Flat, reconciled};
 use super::params::without;
-use super::pending::{LeanStep, PendingOutcomes, Resolved};
+use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
 use super::record::Loaded;
 use super::report::Norms;
 use super::runner::{Context, Half, Loose, Runner};
@@ -312,7 +312,7 @@ impl Runner for TensorOps {
         Ok(Half { built: tensors.collect(), rest, released: Vec::new() })
     }
 
-    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
+    fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
         self.pending.latest(Facts::read)
     }
 
@@ -329,11 +329,11 @@ impl Runner for TensorOps {
         self.pending.overcount(id, Facts::read)
     }
 
-    fn decided_outcomes(&self) -> Result<Vec<Resolved>, WsamError> {
+    fn decided_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
         self.pending.decided(Facts::read)
     }
 
-    fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
+    fn take_outcomes(&mut self) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
         self.pending.resolve(Facts::read)
     }
 

@@ -6,7 +6,7 @@ use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, ide
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
 use crate::burn::params::without;
-use crate::burn::pending::{LeanStep, Resolved};
+use crate::burn::pending::{LeanStep, ResolvedOutcome};
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
 use crate::burn::runner::{Context, Half, Loose, Runner};
@@ -299,7 +299,7 @@ impl Runner for Fused {
         self.sharpen_external(context, rates, mixed, weights)
     }
 
-    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
+    fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
         self.pending.latest(|readback| readback.read(&self.engine))
     }
 
@@ -311,11 +311,11 @@ impl Runner for Fused {
         self.pending.overcount(id, |readback| readback.read(&self.engine))
     }
 
-    fn decided_outcomes(&self) -> Result<Vec<Resolved>, WsamError> {
+    fn decided_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
         self.pending.decided(|readback| readback.read(&self.engine))
     }
 
-    fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
+    fn take_outcomes(&mut self) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
         let Self { pending, engine, .. } = self;
         pending.resolve(|readback: &OutcomeReadback| readback.read(engine))
     }

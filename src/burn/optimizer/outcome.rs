@@ -3,7 +3,7 @@
 use super::{Way, Wsam};
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::loss_scale::LossScale;
-use crate::burn::pending::{Finite, Resolved};
+use crate::burn::pending::{Finite, ResolvedOutcome};
 use crate::burn::runner::Runner;
 use crate::burn::statistics::RunningStatistics;
 use crate::method::Outcome;
@@ -74,7 +74,7 @@ impl Wsam {
             return Ok(stepped);
         }
         match self.latest_outcome() {
-            Ok(Some(Resolved { finite, outcome })) if outcome != Outcome::Whole => {
+            Ok(Some(ResolvedOutcome { finite, outcome })) if outcome != Outcome::Whole => {
                 let Finite { gradient, perturbed } = finite;
                 Err(Rejected::new(model(stepped), WsamError::NonFinite { gradient, perturbed }))
             }
@@ -83,7 +83,7 @@ impl Wsam {
         }
     }
 
-    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
+    fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
         match &self.way {
             Way::TensorOps(ops) => ops.latest_outcome(),
             #[cfg(feature = "fused-wsam")]
@@ -92,7 +92,7 @@ impl Wsam {
     }
 
     /// The outcomes of the steps that are pending and decided, in their order. Waits for them.
-    pub(in crate::burn) fn pending_outcomes(&self) -> Result<Vec<Resolved>, WsamError> {
+    pub(in crate::burn) fn pending_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
         match &self.way {
             Way::TensorOps(ops) => ops.decided_outcomes(),
             #[cfg(feature = "fused-wsam")]
