@@ -9,9 +9,9 @@ mod direct;
 mod fusion;
 
 #[cfg(not(feature = "fusion"))]
-pub(crate) use direct::{Bridge, DeviceTensor, Resolving, identity};
+pub(crate) use direct::{Bridge, DeviceTensor, PendingMemory, identity};
 #[cfg(feature = "fusion")]
-pub(crate) use fusion::{Bridge, DeviceTensor, Resolving, identity};
+pub(crate) use fusion::{Bridge, DeviceTensor, PendingMemory, identity};
 
 use super::error::WsamError;
 use super::forms::Form;
@@ -123,7 +123,7 @@ impl Memory {
 }
 
 /// What [`Bridge::resolve`] found and made.
-pub(crate) struct Resolved {
+pub(crate) struct ResolvedMemory {
     pub(crate) tensors: Vec<Memory>,
     pub(crate) arenas: Vec<Vec<Memory>>,
 }
@@ -135,7 +135,7 @@ fn resolve(
     tensors: Vec<Handle>,
     specs: &[AllocSpec],
     arenas: &[Vec<AllocSpec>],
-) -> Result<Resolved, WsamError> {
+) -> Result<ResolvedMemory, WsamError> {
     cube.exclusive(|| resolve_there(cube, here, tensors, specs, arenas))
         .map_err(|error| WsamError::Backend { reason: error.to_string() })?
 }
@@ -146,7 +146,7 @@ fn resolve_there(
     tensors: Vec<Handle>,
     specs: &[AllocSpec],
     arenas: &[Vec<AllocSpec>],
-) -> Result<Resolved, WsamError> {
+) -> Result<ResolvedMemory, WsamError> {
     // Before anything is allocated: what was given up is free once the work on it is submitted.
     let mut streams = vec![here];
     for handle in &tensors {
@@ -160,7 +160,7 @@ fn resolve_there(
             .map_err(|error| WsamError::Backend { reason: error.to_string() })?;
     }
     let tensors = tensors.into_iter().zip(specs).map(|(handle, spec)| locate(cube, handle, *spec));
-    Ok(Resolved {
+    Ok(ResolvedMemory {
         tensors: tensors.collect::<Result<_, _>>()?,
         arenas: arenas.iter().map(|specs| arena(cube, specs)).collect::<Result<_, _>>()?,
     })

@@ -1,6 +1,6 @@
 //! Without Burn's fusion: a tensor is its memory.
 
-use super::{AllocSpec, CubeClient, Memory, Resolved, contiguous, resolve};
+use super::{AllocSpec, CubeClient, Memory, ResolvedMemory, contiguous, resolve};
 use crate::burn::error::WsamError;
 use burn::backend::StreamId;
 use burn::backend::wgpu::CubeTensor;
@@ -37,7 +37,7 @@ impl Bridge {
         arenas: Vec<Vec<AllocSpec>>,
         released: Vec<DeviceTensor>,
         shapes: &[Shape],
-    ) -> (Vec<DeviceTensor>, Resolving) {
+    ) -> (Vec<DeviceTensor>, PendingMemory) {
         drop(released);
         let spec = |t: &DeviceTensor| AllocSpec::new(t.meta.num_elements() as u64, t.dtype);
         let specs: Vec<_> = tensors.iter().map(spec).collect();
@@ -45,7 +45,7 @@ impl Bridge {
         let resolved = resolve(&self.cube, StreamId::current(), handles, &specs, &arenas);
         let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
         let made = first.flat_map(|memory| self.tensors(memory, shapes)).collect();
-        (made, Resolving(resolved))
+        (made, PendingMemory(resolved))
     }
 
     /// Burn tensors of these shapes over memory of an arena.
@@ -70,11 +70,11 @@ impl Bridge {
 }
 
 /// Found, or not.
-pub(crate) struct Resolving(Result<Resolved, WsamError>);
+pub(crate) struct PendingMemory(Result<ResolvedMemory, WsamError>);
 
-impl Resolving {
+impl PendingMemory {
     /// What was found and made.
-    pub(crate) fn finish(self) -> Result<Resolved, WsamError> {
+    pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
         self.0
     }
 }

@@ -1,6 +1,6 @@
 //! The way through Burn's fusion server.
 
-use super::{AllocSpec, CubeClient, Memory, Resolved, contiguous, resolve};
+use super::{AllocSpec, CubeClient, Memory, ResolvedMemory, contiguous, resolve};
 use crate::burn::error::WsamError;
 use burn::backend::fusion::custom::{
     CustomOpIr, HandleContainer, OperationFn, OperationIr, TensorIr,
@@ -43,7 +43,7 @@ impl Bridge {
 
     /// Begins to find the memory behind `tensors`, and to make an arena of uninitialised memory for
     /// each list in `arenas`; gives back tensors of these `shapes` over the first of them, which
-    /// nobody may read before [`Resolving::finish`] and a kernel that writes them.
+    /// nobody may read before [`PendingMemory::finish`] and a kernel that writes them.
     ///
     /// Makes Burn compute whatever the tensors wait for and submit what it has pending, and gives up
     /// `released` along the way: in one call to its fusion server, which makes one to the device's.
@@ -54,7 +54,7 @@ impl Bridge {
         arenas: Vec<Vec<AllocSpec>>,
         released: Vec<DeviceTensor>,
         shapes: &[Shape],
-    ) -> (Vec<DeviceTensor>, Resolving) {
+    ) -> (Vec<DeviceTensor>, PendingMemory) {
         let here = StreamId::current();
         let spec = |t: &DeviceTensor| AllocSpec::new(t.shape.num_elements() as u64, t.dtype);
         let specs: Vec<_> = tensors.iter().map(spec).collect();
@@ -88,7 +88,7 @@ impl Bridge {
         });
         let made = self.fusion.register(here, ir, take);
         self.fusion.flush_queue();
-        (made, Resolving { fusion: self.fusion.clone(), found })
+        (made, PendingMemory { fusion: self.fusion.clone(), found })
     }
 
     fn uninit(&self, shape: &Shape, dtype: DType) -> TensorIr {
@@ -145,14 +145,14 @@ impl Bridge {
 }
 
 /// On its way from Burn's servers.
-pub(crate) struct Resolving {
+pub(crate) struct PendingMemory {
     fusion: GlobalFusionClient<Runtime>,
-    found: Arc<Mutex<Option<Result<Resolved, WsamError>>>>,
+    found: Arc<Mutex<Option<Result<ResolvedMemory, WsamError>>>>,
 }
 
-impl Resolving {
+impl PendingMemory {
     /// What was found and made. Waits for the servers.
-    pub(crate) fn finish(self) -> Result<Resolved, WsamError> {
+    pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
         let failed = |reason: String| WsamError::Backend { reason };
         self.fusion.try_sync(|| ()).map_err(|error| failed(format!("{error:?}")))?;
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();

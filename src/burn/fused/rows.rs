@@ -2,7 +2,9 @@
 
 use super::Fused;
 use super::masters::Master;
-use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, Resolving, identity};
+use crate::burn::bridge::{
+    AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, PendingMemory, identity,
+};
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
 use crate::burn::runner::Context;
@@ -45,7 +47,7 @@ pub(super) struct PendingResolve {
     weights: Vec<DeviceTensor>,
     /// Tensors over the first arena.
     pub(super) outputs: Vec<DeviceTensor>,
-    resolving: Resolving,
+    resolving: PendingMemory,
 }
 
 /// What it found and made.
