@@ -6,7 +6,7 @@ use super::error::WsamError;
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::runner::{Context, Half, Pending, Runner, TensorOf, second_half, slots};
+use super::runner::{Context, Half, Pending, StepBackend, TensorOf, second_half, slots};
 use super::slots::{gradients, weights};
 use crate::method::{Coupling, Outcome};
 use burn::module::{Module, ParamId};
@@ -22,7 +22,7 @@ impl std::fmt::Debug for External {
 }
 
 impl External {
-    fn step<R: Runner, M: Module>(
+    fn step<R: StepBackend, M: Module>(
         &mut self,
         rates: &Rates,
         model: M,
@@ -49,8 +49,8 @@ impl External {
 
 /// The stepped model, or `anchor` as it was; if the sharpness step fails, the model as the base
 /// optimizer left it.
-pub(crate) fn descend<R: Runner, M: Module>(
-    runner: &mut R,
+pub(crate) fn descend<R: StepBackend, M: Module>(
+    backend: &mut R,
     external: &mut External,
     context: Context<'_>,
     rates: &Rates,
@@ -62,16 +62,16 @@ pub(crate) fn descend<R: Runner, M: Module>(
     let mixed = second.and_then(|(params, kept, grads)| {
         // Before anything is stepped.
         let rates = rates.of(&params.names)?;
-        Ok((params, rates, runner.mix(context, kept, grads)?))
+        Ok((params, rates, backend.mix(context, kept, grads)?))
     });
     let (params, each, Half { built: tensors, rest, released }) = match mixed {
         Ok(mixed) => mixed,
         Err(error) => return Err((anchor, error)),
     };
     // It steps on the host's word, so the host must know.
-    let model = match runner.latest_outcome() {
+    let model = match backend.latest_outcome() {
         Ok(Some(resolved)) if resolved.outcome == Outcome::Skipped => {
-            return match runner.sharpen(context, &each, rest, None) {
+            return match backend.sharpen(context, &each, rest, None) {
                 Ok(half) => Ok((anchor, half.rest)),
                 Err(error) => Err((anchor, error)),
             };
@@ -79,17 +79,17 @@ pub(crate) fn descend<R: Runner, M: Module>(
         Ok(_) => external.step::<R, M>(rates, anchor, &params, tensors),
         Err(error) => return Err((anchor, error)),
     };
-    runner.release(released);
+    backend.release(released);
     let stepped = match context.hyper.coupling {
         Coupling::Coupled => Ok(None),
         Coupling::Decoupled => weights::<R::Form, M>(&model, &params).map(Some),
     };
-    let sharpened = stepped.and_then(|weights| runner.sharpen(context, &each, rest, weights));
+    let sharpened = stepped.and_then(|weights| backend.sharpen(context, &each, rest, weights));
     match sharpened {
         // Without a sharpness step there are no tensors, and the model stays as it is.
         Ok(Half { built, rest, released }) => {
             let model = assign::<R::Form, M>(model, params.values(built));
-            runner.release(released);
+            backend.release(released);
             Ok((model, rest))
         }
         Err(error) => Err((model, error)),
@@ -97,20 +97,20 @@ pub(crate) fn descend<R: Runner, M: Module>(
 }
 
 /// The model stepped by the base optimizer alone, or as it was.
-pub(crate) fn base_step<R: Runner, M: Module>(
-    runner: &mut R,
+pub(crate) fn base_step<R: StepBackend, M: Module>(
+    backend: &mut R,
     external: &mut External,
     context: Context<'_>,
     rates: &Rates,
     model: M,
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
-    let clipped = slots(runner, context, &model, grads).and_then(|collected| {
+    let clipped = slots(backend, context, &model, grads).and_then(|collected| {
         let params = collected.params();
         rates.of(&params.names)?;
-        Ok((params, runner.clip(context, collected.slots)?))
+        Ok((params, backend.clip(context, collected.slots)?))
     });
-    let decided = clipped.and_then(|clipped| Ok((clipped, runner.latest_outcome()?)));
+    let decided = clipped.and_then(|clipped| Ok((clipped, backend.latest_outcome()?)));
     match decided {
         Ok((_, Some(resolved))) if resolved.outcome == Outcome::Skipped => Ok(model),
         Ok(((params, tensors), _)) => Ok(external.step::<R, M>(rates, model, &params, tensors)),

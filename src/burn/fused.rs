@@ -15,7 +15,7 @@ use super::error::WsamError;
 use super::forms::Form;
 use super::pending::{Finite, LeanStep, PendingOutcomes, Submitted};
 use super::report::Norms;
-use super::runner::{Context, Runner};
+use super::runner::{Context, StepBackend};
 use super::state::{OptimizerState, read, state_names};
 use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, StepStats, norms_of};
 use crate::layout;

@@ -24,7 +24,7 @@ use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
 use super::route::Route;
-use super::runner::{self, Context, Runner};
+use super::runner::{self, Context, StepBackend};
 use super::state::OptimizerState;
 use crate::method::{Coupling, Hyperparameters, Outcome};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;

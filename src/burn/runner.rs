@@ -49,10 +49,10 @@ impl Context<'_> {
     }
 }
 
-pub(super) type TensorOf<R> = <<R as Runner>::Form as Form>::Tensor;
+pub(super) type TensorOf<R> = <<R as StepBackend>::Form as Form>::Tensor;
 
 /// What was built of a half's tensors, and what is left for the caller.
-pub(crate) struct Half<R: Runner, T, K> {
+pub(crate) struct Half<R: StepBackend, T, K> {
     pub(crate) built: T,
     pub(crate) rest: K,
     /// Given up once the old module is gone.
@@ -65,7 +65,7 @@ pub(crate) type Loose<R, K> = Half<R, Vec<TensorOf<R>>, K>;
 /// Halves take a `build`, which makes a module of the half's tensors in the order of the slots. It is
 /// called once, maybe before they hold anything, while a route waits for Burn; on an error what it
 /// built is dropped.
-pub(crate) trait Runner: Sized {
+pub(crate) trait StepBackend: Sized {
     type Form: Form;
     /// From an ascent to its descent.
     type Kept;
@@ -208,8 +208,8 @@ pub(crate) struct Pending<K> {
     pub(super) kept: K,
 }
 
-pub(super) fn slots<R: Runner, M: Module>(
-    runner: &R,
+pub(super) fn slots<R: StepBackend, M: Module>(
+    backend: &R,
     context: Context<'_>,
     model: &M,
     grads: GradientsParams,
@@ -223,7 +223,7 @@ pub(super) fn slots<R: Runner, M: Module>(
             let found = slot.dtype;
             return Err(WsamError::DType { param: param(), found, expected, route });
         }
-        match runner.state_len(slot.id) {
+        match backend.state_len(slot.id) {
             Some(state) if state != slot.len => {
                 return Err(WsamError::State { param: param(), found: slot.len, state });
             }
@@ -235,10 +235,10 @@ pub(super) fn slots<R: Runner, M: Module>(
 }
 
 /// What the second half of a step works on.
-type SecondHalf<R> = (StepParams, <R as Runner>::Kept, Vec<TensorOf<R>>);
+type SecondHalf<R> = (StepParams, <R as StepBackend>::Kept, Vec<TensorOf<R>>);
 
 /// Takes the second gradients, and applies the policy for parameters that have a gradient in one pass alone.
-pub(super) fn second_half<R: Runner, M: Module>(
+pub(super) fn second_half<R: StepBackend, M: Module>(
     context: Context<'_>,
     perturbed: M,
     pending: Pending<R::Kept>,
@@ -269,40 +269,40 @@ pub(super) fn second_half<R: Runner, M: Module>(
 }
 
 /// The model stepped by the base optimizer alone, or as it was.
-pub(crate) fn base_step<R: Runner, M: Module>(
-    runner: &mut R,
+pub(crate) fn base_step<R: StepBackend, M: Module>(
+    backend: &mut R,
     context: Context<'_>,
     rates: &Rates,
     model: M,
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
-    let collected = slots(runner, context, &model, grads);
+    let collected = slots(backend, context, &model, grads);
     let stepped = collected.and_then(|collected| {
         let params = collected.params();
         let rates = rates.of(&params.names)?;
         let build = |tensors| stepped_copy::<R, M>(&model, &params, tensors);
-        runner.base_step(context, &rates, collected.slots, build)
+        backend.base_step(context, &rates, collected.slots, build)
     });
-    finish(runner, model, stepped).map(|(model, ())| model)
+    finish(backend, model, stepped).map(|(model, ())| model)
 }
 
 /// The perturbed copy of `model`, and what its descent needs.
-pub(crate) fn ascend<R: Runner, M: Module>(
-    runner: &mut R,
+pub(crate) fn ascend<R: StepBackend, M: Module>(
+    backend: &mut R,
     context: Context<'_>,
     model: &M,
     grads: GradientsParams,
 ) -> Result<(M, Pending<R::Kept>), WsamError> {
-    let collected = slots(runner, context, model, grads)?;
+    let collected = slots(backend, context, model, grads)?;
     let (params, whole) = (collected.params(), collected.whole);
     let build = |tensors| perturbed_copy::<R::Form, M>(model, params.values(tensors), whole);
-    let half = runner.ascend(context, collected.slots, build)?;
+    let half = backend.ascend(context, collected.slots, build)?;
     Ok((half.built, Pending { params, kept: half.rest }))
 }
 
 /// The stepped model, or `anchor` as it was.
-pub(crate) fn descend<R: Runner, M: Module>(
-    runner: &mut R,
+pub(crate) fn descend<R: StepBackend, M: Module>(
+    backend: &mut R,
     context: Context<'_>,
     rates: &Rates,
     (perturbed, anchor): (M, M),
@@ -313,21 +313,21 @@ pub(crate) fn descend<R: Runner, M: Module>(
     let descended = second.and_then(|(params, kept, grads)| {
         let rates = rates.of(&params.names)?;
         let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
-        runner.descend(context, &rates, kept, grads, build)
+        backend.descend(context, &rates, kept, grads, build)
     });
-    finish(runner, anchor, descended)
+    finish(backend, anchor, descended)
 }
 
 /// What was built of a half that was taken, or the module before it.
-fn finish<R: Runner, M: Module, T, K>(
-    runner: &R,
+fn finish<R: StepBackend, M: Module, T, K>(
+    backend: &R,
     before: M,
     half: Result<Half<R, T, K>, WsamError>,
 ) -> Result<(T, K), (M, WsamError)> {
     match half {
         Ok(Half { built, rest, released }) => {
             drop(before);
-            runner.release(released);
+            backend.release(released);
             Ok((built, rest))
         }
         Err(error) => Err((before, error)),
@@ -335,7 +335,7 @@ fn finish<R: Runner, M: Module, T, K>(
 }
 
 /// The module with the new weights. It shares all else with `model`, which is to go.
-fn stepped_copy<R: Runner, M: Module>(
+fn stepped_copy<R: StepBackend, M: Module>(
     model: &M,
     params: &StepParams,
     tensors: Vec<TensorOf<R>>,
@@ -346,14 +346,14 @@ fn stepped_copy<R: Runner, M: Module>(
 /// The perturbed copy, the model at the perturbed weights with its own running statistics, and
 /// what the descent needs. On an error the model is as it was.
 #[allow(clippy::type_complexity)]
-pub(crate) fn lean_ascend<R: Runner, M: Module>(
-    runner: &mut R,
+pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
+    backend: &mut R,
     context: Context<'_>,
     rates: &Rates,
     model: M,
     grads: GradientsParams,
 ) -> Result<((M, M), Pending<R::LeanKept>), (M, WsamError)> {
-    let collected = match slots(runner, context, &model, grads) {
+    let collected = match slots(backend, context, &model, grads) {
         Ok(collected) => collected,
         Err(error) => return Err((model, error)),
     };
@@ -364,14 +364,14 @@ pub(crate) fn lean_ascend<R: Runner, M: Module>(
         (perturbed, stepped_copy::<R, M>(&model, &params, tensors))
     };
     let rates = rates.of(&params.names);
-    let half = rates.and_then(|rates| runner.lean_ascend(context, &rates, slots, build));
-    let (modules, kept) = finish(runner, model, half)?;
+    let half = rates.and_then(|rates| backend.lean_ascend(context, &rates, slots, build));
+    let (modules, kept) = finish(backend, model, half)?;
     Ok((modules, Pending { params, kept }))
 }
 
 /// The stepped model, or `anchor` as it was.
-pub(crate) fn lean_descend<R: Runner, M: Module>(
-    runner: &mut R,
+pub(crate) fn lean_descend<R: StepBackend, M: Module>(
+    backend: &mut R,
     context: Context<'_>,
     (perturbed, anchor): (M, M),
     pending: Pending<R::LeanKept>,
@@ -381,6 +381,6 @@ pub(crate) fn lean_descend<R: Runner, M: Module>(
     let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &params);
     let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
     let grads = collected.and_then(|collected| collected.all(&params));
-    let descended = grads.and_then(|grads| runner.lean_descend(context, kept, grads, build));
-    finish(runner, anchor, descended)
+    let descended = grads.and_then(|grads| backend.lean_descend(context, kept, grads, build));
+    finish(backend, anchor, descended)
 }

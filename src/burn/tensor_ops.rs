@@ -12,7 +12,7 @@ use super::params::without;
 use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
 use super::record::Loaded;
 use super::report::Norms;
-use super::runner::{Context, Half, Loose, Runner};
+use super::runner::{Context, Half, Loose, StepBackend};
 use super::slots::Slot;
 use super::state::{OptimizerState, read, state_names};
 use crate::method::{Base, Blend, InGroup, NonFinite};
@@ -98,7 +98,7 @@ impl TensorOps {
     }
 }
 
-impl Runner for TensorOps {
+impl StepBackend for TensorOps {
     type Form = Flat;
     type Kept = Kept;
     type LeanKept = LeanKept;

@@ -9,7 +9,7 @@ use crate::burn::params::without;
 use crate::burn::pending::{LeanStep, ResolvedOutcome};
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
-use crate::burn::runner::{Context, Half, Loose, Runner};
+use crate::burn::runner::{Context, Half, Loose, StepBackend};
 use crate::burn::slots::Slot;
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
@@ -19,7 +19,7 @@ use burn::backend::TensorMetadata;
 use burn::module::ParamId;
 use burn::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
 
-impl Runner for Fused {
+impl StepBackend for Fused {
     type Form = OnDevice;
     type Kept = Kept;
     type LeanKept = LeanKept;

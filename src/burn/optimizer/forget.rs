@@ -3,7 +3,7 @@
 use super::{Way, Wsam};
 use crate::burn::error::WsamError;
 use crate::burn::record::without_ids;
-use crate::burn::runner::Runner;
+use crate::burn::runner::StepBackend;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::HashSet;

@@ -4,7 +4,7 @@ use super::{Way, Wsam};
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::loss_scale::LossScale;
 use crate::burn::pending::{Finite, ResolvedOutcome};
-use crate::burn::runner::Runner;
+use crate::burn::runner::StepBackend;
 use crate::burn::statistics::RunningStatistics;
 use crate::method::Outcome;
 use burn::module::Module;

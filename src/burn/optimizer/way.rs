@@ -5,7 +5,7 @@ use crate::burn::error::WsamError;
 #[cfg(feature = "fused-wsam")]
 use crate::burn::fused::Fused;
 use crate::burn::route::{Route, TensorOpsReason};
-use crate::burn::runner::{Pending, Runner};
+use crate::burn::runner::{Pending, StepBackend};
 use crate::burn::tensor_ops::TensorOps;
 use burn::tensor::Device;
 
@@ -20,17 +20,17 @@ pub(super) enum Way {
 /// What an ascent leaves for its descent.
 #[derive(Debug)]
 pub(crate) enum Climb {
-    TensorOps(Box<Pending<<TensorOps as Runner>::Kept>>),
+    TensorOps(Box<Pending<<TensorOps as StepBackend>::Kept>>),
     #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as Runner>::Kept>>),
+    Fused(Box<Pending<<Fused as StepBackend>::Kept>>),
 }
 
 /// What a lean ascent leaves for its descent.
 #[derive(Debug)]
 pub(crate) enum LeanClimb {
-    TensorOps(Box<Pending<<TensorOps as Runner>::LeanKept>>),
+    TensorOps(Box<Pending<<TensorOps as StepBackend>::LeanKept>>),
     #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as Runner>::LeanKept>>),
+    Fused(Box<Pending<<Fused as StepBackend>::LeanKept>>),
 }
 
 #[cfg(feature = "fused-wsam")]
