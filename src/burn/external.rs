@@ -6,7 +6,7 @@ use super::error::WsamError;
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::runner::{Context, Half, Pending, StepBackend, TensorOf, second_half, slots};
+use super::runner::{Context, Pending, PhaseOutput, StepBackend, TensorOf, second_phase, slots};
 use super::slots::{gradients, weights};
 use crate::method::{Coupling, Outcome};
 use burn::module::{Module, ParamId};
@@ -58,13 +58,13 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     pending: Pending<R::Kept>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let second = second_half::<R, M>(context, perturbed, pending, grads);
+    let second = second_phase::<R, M>(context, perturbed, pending, grads);
     let mixed = second.and_then(|(params, kept, grads)| {
         // Before anything is stepped.
         let rates = rates.of(&params.names)?;
         Ok((params, rates, backend.mix(context, kept, grads)?))
     });
-    let (params, each, Half { built: tensors, rest, released }) = match mixed {
+    let (params, each, PhaseOutput { built: tensors, rest, released }) = match mixed {
         Ok(mixed) => mixed,
         Err(error) => return Err((anchor, error)),
     };
@@ -72,7 +72,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     let model = match backend.latest_outcome() {
         Ok(Some(resolved)) if resolved.outcome == Outcome::Skipped => {
             return match backend.sharpen(context, &each, rest, None) {
-                Ok(half) => Ok((anchor, half.rest)),
+                Ok(output) => Ok((anchor, output.rest)),
                 Err(error) => Err((anchor, error)),
             };
         }
@@ -87,7 +87,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     let sharpened = stepped.and_then(|weights| backend.sharpen(context, &each, rest, weights));
     match sharpened {
         // Without a sharpness step there are no tensors, and the model stays as it is.
-        Ok(Half { built, rest, released }) => {
+        Ok(PhaseOutput { built, rest, released }) => {
             let model = assign::<R::Form, M>(model, params.values(built));
             backend.release(released);
             Ok((model, rest))

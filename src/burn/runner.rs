@@ -52,7 +52,7 @@ impl Context<'_> {
 pub(super) type TensorOf<R> = <<R as StepBackend>::Form as Form>::Tensor;
 
 /// What was built of a half's tensors, and what is left for the caller.
-pub(crate) struct Half<R: StepBackend, T, K> {
+pub(crate) struct PhaseOutput<R: StepBackend, T, K> {
     pub(crate) built: T,
     pub(crate) rest: K,
     /// Given up once the old module is gone.
@@ -60,7 +60,7 @@ pub(crate) struct Half<R: StepBackend, T, K> {
 }
 
 /// A half whose tensors are handed on as they are.
-pub(crate) type Loose<R, K> = Half<R, Vec<TensorOf<R>>, K>;
+pub(crate) type TensorOutput<R, K> = PhaseOutput<R, Vec<TensorOf<R>>, K>;
 
 /// Halves take a `build`, which makes a module of the half's tensors in the order of the slots. It is
 /// called once, maybe before they hold anything, while a route waits for Burn; on an error what it
@@ -81,7 +81,7 @@ pub(crate) trait StepBackend: Sized {
         context: Context<'_>,
         slots: Vec<Slot<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
-    ) -> Result<Half<Self, T, Self::Kept>, WsamError>;
+    ) -> Result<PhaseOutput<Self, T, Self::Kept>, WsamError>;
 
     fn descend<T>(
         &mut self,
@@ -90,7 +90,7 @@ pub(crate) trait StepBackend: Sized {
         kept: Self::Kept,
         grads_perturbed: Vec<TensorOf<Self>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError>;
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
 
     fn lean_ascend<T>(
         &mut self,
@@ -98,7 +98,7 @@ pub(crate) trait StepBackend: Sized {
         rates: &[f64],
         slots: Vec<Slot<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
-    ) -> Result<Half<Self, T, Self::LeanKept>, WsamError>;
+    ) -> Result<PhaseOutput<Self, T, Self::LeanKept>, WsamError>;
 
     fn lean_descend<T>(
         &mut self,
@@ -106,7 +106,7 @@ pub(crate) trait StepBackend: Sized {
         kept: Self::LeanKept,
         grads_perturbed: Vec<TensorOf<Self>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError>;
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
 
     /// Takes the parameters at `places`, which ascend, out of a step between its halves.
     fn hold(kept: &mut Self::Kept, places: &[usize]);
@@ -121,7 +121,7 @@ pub(crate) trait StepBackend: Sized {
         rates: &[f64],
         slots: Vec<Slot<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
-    ) -> Result<Half<Self, T, ()>, WsamError>;
+    ) -> Result<PhaseOutput<Self, T, ()>, WsamError>;
 
     /// What a base optimizer elsewhere steps on: `a g + b g~`, clipped.
     fn mix(
@@ -129,7 +129,7 @@ pub(crate) trait StepBackend: Sized {
         context: Context<'_>,
         kept: Self::Kept,
         grads_perturbed: Vec<TensorOf<Self>>,
-    ) -> Result<Loose<Self, Self::Mixed>, WsamError>;
+    ) -> Result<TensorOutput<Self, Self::Mixed>, WsamError>;
 
     /// The clipped gradients alone, for a step without a second pass.
     fn clip(
@@ -146,7 +146,7 @@ pub(crate) trait StepBackend: Sized {
         rates: &[f64],
         mixed: Self::Mixed,
         weights: Option<Vec<TensorOf<Self>>>,
-    ) -> Result<Loose<Self, Norms>, WsamError>;
+    ) -> Result<TensorOutput<Self, Norms>, WsamError>;
 
     /// The outcome of the step that was submitted last; `None` where nothing is checked. Waits for that step,
     /// and for nothing after it.
@@ -235,15 +235,15 @@ pub(super) fn slots<R: StepBackend, M: Module>(
 }
 
 /// What the second half of a step works on.
-type SecondHalf<R> = (StepParams, <R as StepBackend>::Kept, Vec<TensorOf<R>>);
+type SecondPhase<R> = (StepParams, <R as StepBackend>::Kept, Vec<TensorOf<R>>);
 
 /// Takes the second gradients, and applies the policy for parameters that have a gradient in one pass alone.
-pub(super) fn second_half<R: StepBackend, M: Module>(
+pub(super) fn second_phase<R: StepBackend, M: Module>(
     context: Context<'_>,
     perturbed: M,
     pending: Pending<R::Kept>,
     grads: GradientsParams,
-) -> Result<SecondHalf<R>, WsamError> {
+) -> Result<SecondPhase<R>, WsamError> {
     let Pending { params, mut kept } = pending;
     let gradients = grads.len();
     let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &params)?;
@@ -296,8 +296,8 @@ pub(crate) fn ascend<R: StepBackend, M: Module>(
     let collected = slots(backend, context, model, grads)?;
     let (params, whole) = (collected.params(), collected.whole);
     let build = |tensors| perturbed_copy::<R::Form, M>(model, params.values(tensors), whole);
-    let half = backend.ascend(context, collected.slots, build)?;
-    Ok((half.built, Pending { params, kept: half.rest }))
+    let output = backend.ascend(context, collected.slots, build)?;
+    Ok((output.built, Pending { params, kept: output.rest }))
 }
 
 /// The stepped model, or `anchor` as it was.
@@ -309,7 +309,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     pending: Pending<R::Kept>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let second = second_half::<R, M>(context, perturbed, pending, grads);
+    let second = second_phase::<R, M>(context, perturbed, pending, grads);
     let descended = second.and_then(|(params, kept, grads)| {
         let rates = rates.of(&params.names)?;
         let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
@@ -322,10 +322,10 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
 fn finish<R: StepBackend, M: Module, T, K>(
     backend: &R,
     before: M,
-    half: Result<Half<R, T, K>, WsamError>,
+    output: Result<PhaseOutput<R, T, K>, WsamError>,
 ) -> Result<(T, K), (M, WsamError)> {
-    match half {
-        Ok(Half { built, rest, released }) => {
+    match output {
+        Ok(PhaseOutput { built, rest, released }) => {
             drop(before);
             backend.release(released);
             Ok((built, rest))
@@ -364,8 +364,8 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
         (perturbed, stepped_copy::<R, M>(&model, &params, tensors))
     };
     let rates = rates.of(&params.names);
-    let half = rates.and_then(|rates| backend.lean_ascend(context, &rates, slots, build));
-    let (modules, kept) = finish(backend, model, half)?;
+    let output = rates.and_then(|rates| backend.lean_ascend(context, &rates, slots, build));
+    let (modules, kept) = finish(backend, model, output)?;
     Ok((modules, Pending { params, kept }))
 }
 

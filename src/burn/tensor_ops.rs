@@ -12,7 +12,7 @@ use super::params::without;
 use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
 use super::record::Loaded;
 use super::report::Norms;
-use super::runner::{Context, Half, Loose, StepBackend};
+use super::runner::{Context, PhaseOutput, StepBackend, TensorOutput};
 use super::slots::Slot;
 use super::state::{OptimizerState, read, state_names};
 use crate::method::{Base, Blend, InGroup, NonFinite};
@@ -112,10 +112,10 @@ impl StepBackend for TensorOps {
         context: Context<'_>,
         slots: Vec<Slot<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, Kept>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, Kept>, WsamError> {
         let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
         let (tensors, norms) = climb(context, &slots, false);
-        Ok(Half { built: build(tensors), rest: Kept { slots, norms }, released: Vec::new() })
+        Ok(PhaseOutput { built: build(tensors), rest: Kept { slots, norms }, released: Vec::new() })
     }
 
     fn descend<T>(
@@ -125,7 +125,7 @@ impl StepBackend for TensorOps {
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let hyper = context.hyper;
         let Kept { slots, mut norms } = kept;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
@@ -155,7 +155,7 @@ impl StepBackend for TensorOps {
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
-        Ok(Half { built: build(tensors), rest, released: Vec::new() })
+        Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
     fn lean_ascend<T>(
@@ -164,7 +164,7 @@ impl StepBackend for TensorOps {
         rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, LeanKept>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, LeanKept>, WsamError> {
         let hyper = context.hyper;
         let slots = unscaled(slots, context.inv_scale);
         let (tensors, norms) = climb(context, &slots, true);
@@ -190,7 +190,7 @@ impl StepBackend for TensorOps {
             .unzip();
         let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
         let rest = LeanKept { stepped, factors, ran_on, norms, step };
-        Ok(Half { built: build(tensors), rest, released: Vec::new() })
+        Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
     fn lean_descend<T>(
@@ -199,7 +199,7 @@ impl StepBackend for TensorOps {
         kept: LeanKept,
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let LeanKept { stepped, factors, ran_on, mut norms, step } = kept;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         // Under any policy: `g` was not finite and `ran_on` is w, or `g~` is not.
@@ -220,7 +220,7 @@ impl StepBackend for TensorOps {
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
-        Ok(Half { built: build(tensors), rest, released: Vec::new() })
+        Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
     fn hold(kept: &mut Kept, places: &[usize]) {
@@ -237,7 +237,7 @@ impl StepBackend for TensorOps {
         rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, ()>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
         let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
         let norms = look_at_gradient(context, &slots);
         let skipped = norms.finite.skipped(norms.policy);
@@ -255,7 +255,7 @@ impl StepBackend for TensorOps {
                 self.noted(id, has_master, unless(&skipped, w, old))
             })
             .collect();
-        Ok(Half { built: build(tensors), rest: (), released: Vec::new() })
+        Ok(PhaseOutput { built: build(tensors), rest: (), released: Vec::new() })
     }
 
     fn mix(
@@ -263,7 +263,7 @@ impl StepBackend for TensorOps {
         context: Context<'_>,
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
-    ) -> Result<Loose<Self, Mixed>, WsamError> {
+    ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
         let Kept { slots, mut norms } = kept;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
@@ -282,7 +282,7 @@ impl StepBackend for TensorOps {
                 (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
             })
             .unzip();
-        Ok(Half { built: tensors, rest: Mixed { grads, norms }, released: Vec::new() })
+        Ok(PhaseOutput { built: tensors, rest: Mixed { grads, norms }, released: Vec::new() })
     }
 
     fn clip(
@@ -303,13 +303,13 @@ impl StepBackend for TensorOps {
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<Tensor<1>>>,
-    ) -> Result<Loose<Self, Norms>, WsamError> {
+    ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         let tensors =
             weights.into_iter().flatten().zip(rates).zip(mixed.grads).map(
                 |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),
             );
         let rest = Norms::TensorOps(Box::new(mixed.norms));
-        Ok(Half { built: tensors.collect(), rest, released: Vec::new() })
+        Ok(PhaseOutput { built: tensors.collect(), rest, released: Vec::new() })
     }
 
     fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {

@@ -6,7 +6,7 @@ use super::{Decides, Fused, Kept, Mixed};
 use crate::burn::bridge::{DeviceTensor, Memory};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
-use crate::burn::runner::{Context, Half, Loose};
+use crate::burn::runner::{Context, PhaseOutput, TensorOutput};
 use crate::burn::slots::Slot;
 use crate::engine::{BaseTensor, DescentTensor, MixTensor, StepStats};
 use crate::method::Coupling;
@@ -17,7 +17,7 @@ impl Fused {
         context: Context<'_>,
         kept: Kept,
         grads_perturbed: Vec<DeviceTensor>,
-    ) -> Result<Loose<Self, Mixed>, WsamError> {
+    ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
         let hyper = context.hyper;
         let Kept { bridge, ascent, params, weights, perturbed } = kept;
         let (_, specs, shapes) = columns(&params);
@@ -58,7 +58,7 @@ impl Fused {
         };
         let rest = Mixed { bridge, ascent, params, grads_perturbed, mix };
         // The old weights: the base optimizer's step replaces them.
-        Ok(Half { built, rest, released: weights })
+        Ok(PhaseOutput { built, rest, released: weights })
     }
 
     pub(super) fn clip_external(
@@ -100,7 +100,7 @@ impl Fused {
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<DeviceTensor>>,
-    ) -> Result<Loose<Self, Norms>, WsamError> {
+    ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let Mixed { bridge, ascent, params, grads_perturbed, mix } = mixed;
         let mut stats = ascent.stats();
@@ -108,7 +108,7 @@ impl Fused {
         if let Some(mix) = &mix {
             stats += StepStats { submissions: 1, ..mix.stats() };
         }
-        let mut half = Half {
+        let mut output = PhaseOutput {
             built: Vec::new(),
             rest: self.norms(hyper, track_norms, false, ascent.norms()),
             released: Vec::new(),
@@ -140,10 +140,10 @@ impl Fused {
             self.submit(encoder);
             stats += StepStats { submissions: 1, ..step };
             self.place(&ids, &identities(&made), updated);
-            half.built = made;
-            half.released = weights;
+            output.built = made;
+            output.released = weights;
         }
         self.last_step = Some(stats);
-        Ok(half)
+        Ok(output)
     }
 }

@@ -9,7 +9,7 @@ use crate::burn::params::without;
 use crate::burn::pending::{LeanStep, ResolvedOutcome};
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
-use crate::burn::runner::{Context, Half, Loose, StepBackend};
+use crate::burn::runner::{Context, PhaseOutput, StepBackend, TensorOutput};
 use crate::burn::slots::Slot;
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
@@ -33,7 +33,7 @@ impl StepBackend for Fused {
         context: Context<'_>,
         slots: Vec<Slot<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
-    ) -> Result<Half<Self, T, Kept>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, Kept>, WsamError> {
         let (specs, shapes) = partners_of(context, &slots);
         let rounding = Self::rounding(context);
         let resolving_params = self.resolve(context, slots, vec![specs], &shapes)?;
@@ -59,7 +59,7 @@ impl StepBackend for Fused {
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
         let rest = Kept { bridge, ascent, params, weights, perturbed: outputs };
-        Ok(Half { built, rest, released: Vec::new() })
+        Ok(PhaseOutput { built, rest, released: Vec::new() })
     }
 
     fn descend<T>(
@@ -69,7 +69,7 @@ impl StepBackend for Fused {
         kept: Kept,
         grads_perturbed: Vec<DeviceTensor>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let Kept { bridge, ascent, params, weights, perturbed } = kept;
         let (ids, specs, shapes) = columns(&params);
@@ -109,7 +109,7 @@ impl StepBackend for Fused {
         self.place(&ids, &made_are, updated);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, false, ascent.norms());
-        Ok(Half { built, rest, released: weights })
+        Ok(PhaseOutput { built, rest, released: weights })
     }
 
     fn lean_ascend<T>(
@@ -118,7 +118,7 @@ impl StepBackend for Fused {
         rates: &[f64],
         slots: Vec<Slot<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
-    ) -> Result<Half<Self, T, LeanKept>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, LeanKept>, WsamError> {
         let Context { hyper, track_norms, inv_scale, .. } = context;
         let (inv_scale, rounding) = (InvScale::Host(inv_scale), Self::rounding(context));
         let options = GradientOptions { track_norms, inv_scale, rounding };
@@ -173,7 +173,7 @@ impl StepBackend for Fused {
         let groups = params.iter().map(|param| param.group).collect();
         let rest =
             LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step };
-        Ok(Half { built, rest, released })
+        Ok(PhaseOutput { built, rest, released })
     }
 
     fn lean_descend<T>(
@@ -182,7 +182,7 @@ impl StepBackend for Fused {
         kept: LeanKept,
         grads_perturbed: Vec<DeviceTensor>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let Context { hyper, track_norms, .. } = context;
         let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step } =
             kept;
@@ -211,7 +211,7 @@ impl StepBackend for Fused {
         self.place(&ids, &made_are, stepped);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, true, ascent.norms());
-        Ok(Half { built, rest, released: perturbed })
+        Ok(PhaseOutput { built, rest, released: perturbed })
     }
 
     fn hold(kept: &mut Kept, places: &[usize]) {
@@ -232,7 +232,7 @@ impl StepBackend for Fused {
         rates: &[f64],
         slots: Vec<Slot<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
-    ) -> Result<Half<Self, T, ()>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
         let hyper = context.hyper;
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
         let (specs, shapes) = outputs_of(slots.iter());
@@ -269,7 +269,7 @@ impl StepBackend for Fused {
         self.advance(&bridge, &params, stepping);
         self.place(&ids, &made_are, updated);
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
-        Ok(Half { built, rest: (), released: weights })
+        Ok(PhaseOutput { built, rest: (), released: weights })
     }
 
     fn mix(
@@ -277,7 +277,7 @@ impl StepBackend for Fused {
         context: Context<'_>,
         kept: Kept,
         grads_perturbed: Vec<DeviceTensor>,
-    ) -> Result<Loose<Self, Mixed>, WsamError> {
+    ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
         self.mix_external(context, kept, grads_perturbed)
     }
 
@@ -295,7 +295,7 @@ impl StepBackend for Fused {
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<DeviceTensor>>,
-    ) -> Result<Loose<Self, Norms>, WsamError> {
+    ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         self.sharpen_external(context, rates, mixed, weights)
     }
 
