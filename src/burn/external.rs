@@ -6,7 +6,9 @@ use super::error::WsamError;
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::runner::{Context, Pending, PhaseOutput, StepBackend, TensorOf, second_phase, slots};
+use super::runner::{
+    Pending, PhaseOutput, StepBackend, StepContext, TensorOf, second_phase, slots,
+};
 use super::slots::{gradients, weights};
 use crate::method::{Coupling, Outcome};
 use burn::module::{Module, ParamId};
@@ -52,7 +54,7 @@ impl External {
 pub(crate) fn descend<R: StepBackend, M: Module>(
     backend: &mut R,
     external: &mut External,
-    context: Context<'_>,
+    context: StepContext<'_>,
     rates: &Rates,
     (perturbed, anchor): (M, M),
     pending: Pending<R::Kept>,
@@ -100,7 +102,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
 pub(crate) fn base_step<R: StepBackend, M: Module>(
     backend: &mut R,
     external: &mut External,
-    context: Context<'_>,
+    context: StepContext<'_>,
     rates: &Rates,
     model: M,
     grads: GradientsParams,

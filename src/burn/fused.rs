@@ -15,7 +15,7 @@ use super::error::WsamError;
 use super::forms::Form;
 use super::pending::{Finite, LeanStep, PendingOutcomes, Submitted};
 use super::report::Norms;
-use super::runner::{Context, StepBackend};
+use super::runner::{StepBackend, StepContext};
 use super::state::{OptimizerState, read, state_names};
 use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, StepStats, norms_of};
 use crate::layout;
@@ -197,7 +197,7 @@ impl Fused {
     }
 
     /// How a step rounds `w + e_w` to half precision.
-    fn rounding(context: Context<'_>) -> Rounding {
+    fn rounding(context: StepContext<'_>) -> Rounding {
         match context.rounding_seed {
             Some(seed) => Rounding::Stochastic { seed },
             None => Rounding::Nearest,

@@ -24,7 +24,7 @@ use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
 use super::route::Route;
-use super::runner::{self, Context, StepBackend};
+use super::runner::{self, StepBackend, StepContext};
 use super::state::OptimizerState;
 use crate::method::{Coupling, Hyperparameters, Outcome};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -336,11 +336,11 @@ impl Wsam {
     }
 
     /// What a half of a step works with; its gradients are those of a loss times `loss_scale`.
-    fn parts(&mut self, loss_scale: f64) -> (&mut Way, Option<&mut External>, Context<'_>) {
+    fn parts(&mut self, loss_scale: f64) -> (&mut Way, Option<&mut External>, StepContext<'_>) {
         let Self { hyper, groups, external, options, device, way, steps, .. } = self;
         let Options { track_norms, stochastic_rounding, master_weights, missing_gradient, .. } =
             *options;
-        let context = Context {
+        let context = StepContext {
             hyper,
             groups,
             track_norms,

@@ -19,7 +19,7 @@ use burn::tensor::{Bool, DType, Device, Tensor};
 
 /// What both halves of every step need to know.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Context<'a> {
+pub(crate) struct StepContext<'a> {
     pub(crate) hyper: &'a Hyperparameters,
     /// Which parameters the hyperparameters' groups are for.
     pub(crate) groups: &'a [ParamGroup],
@@ -36,7 +36,7 @@ pub(crate) struct Context<'a> {
     pub(crate) device: &'a Device,
 }
 
-impl Context<'_> {
+impl StepContext<'_> {
     /// Whether a slot has master weights.
     pub(crate) fn has_master<T>(&self, slot: &Slot<T>) -> bool {
         self.master_weights && computed_in(slot.dtype) != slot.dtype
@@ -78,14 +78,14 @@ pub(crate) trait StepBackend: Sized {
 
     fn ascend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         slots: Vec<Slot<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Self::Kept>, WsamError>;
 
     fn descend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         kept: Self::Kept,
         grads_perturbed: Vec<TensorOf<Self>>,
@@ -94,7 +94,7 @@ pub(crate) trait StepBackend: Sized {
 
     fn lean_ascend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         slots: Vec<Slot<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
@@ -102,7 +102,7 @@ pub(crate) trait StepBackend: Sized {
 
     fn lean_descend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         kept: Self::LeanKept,
         grads_perturbed: Vec<TensorOf<Self>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
@@ -117,7 +117,7 @@ pub(crate) trait StepBackend: Sized {
     /// The base optimizer's step alone.
     fn base_step<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         slots: Vec<Slot<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
@@ -126,7 +126,7 @@ pub(crate) trait StepBackend: Sized {
     /// What a base optimizer elsewhere steps on: `a g + b g~`, clipped.
     fn mix(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         kept: Self::Kept,
         grads_perturbed: Vec<TensorOf<Self>>,
     ) -> Result<TensorOutput<Self, Self::Mixed>, WsamError>;
@@ -134,7 +134,7 @@ pub(crate) trait StepBackend: Sized {
     /// The clipped gradients alone, for a step without a second pass.
     fn clip(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         slots: Vec<Slot<TensorOf<Self>>>,
     ) -> Result<Vec<TensorOf<Self>>, WsamError>;
 
@@ -142,7 +142,7 @@ pub(crate) trait StepBackend: Sized {
     /// none, and no weights.
     fn sharpen(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         mixed: Self::Mixed,
         weights: Option<Vec<TensorOf<Self>>>,
@@ -210,7 +210,7 @@ pub(crate) struct Pending<K> {
 
 pub(super) fn slots<R: StepBackend, M: Module>(
     backend: &R,
-    context: Context<'_>,
+    context: StepContext<'_>,
     model: &M,
     grads: GradientsParams,
 ) -> Result<Collected<R::Form>, WsamError> {
@@ -239,7 +239,7 @@ type SecondPhase<R> = (StepParams, <R as StepBackend>::Kept, Vec<TensorOf<R>>);
 
 /// Takes the second gradients, and applies the policy for parameters that have a gradient in one pass alone.
 pub(super) fn second_phase<R: StepBackend, M: Module>(
-    context: Context<'_>,
+    context: StepContext<'_>,
     perturbed: M,
     pending: Pending<R::Kept>,
     grads: GradientsParams,
@@ -271,7 +271,7 @@ pub(super) fn second_phase<R: StepBackend, M: Module>(
 /// The model stepped by the base optimizer alone, or as it was.
 pub(crate) fn base_step<R: StepBackend, M: Module>(
     backend: &mut R,
-    context: Context<'_>,
+    context: StepContext<'_>,
     rates: &Rates,
     model: M,
     grads: GradientsParams,
@@ -289,7 +289,7 @@ pub(crate) fn base_step<R: StepBackend, M: Module>(
 /// The perturbed copy of `model`, and what its descent needs.
 pub(crate) fn ascend<R: StepBackend, M: Module>(
     backend: &mut R,
-    context: Context<'_>,
+    context: StepContext<'_>,
     model: &M,
     grads: GradientsParams,
 ) -> Result<(M, Pending<R::Kept>), WsamError> {
@@ -303,7 +303,7 @@ pub(crate) fn ascend<R: StepBackend, M: Module>(
 /// The stepped model, or `anchor` as it was.
 pub(crate) fn descend<R: StepBackend, M: Module>(
     backend: &mut R,
-    context: Context<'_>,
+    context: StepContext<'_>,
     rates: &Rates,
     (perturbed, anchor): (M, M),
     pending: Pending<R::Kept>,
@@ -348,7 +348,7 @@ fn stepped_copy<R: StepBackend, M: Module>(
 #[allow(clippy::type_complexity)]
 pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     backend: &mut R,
-    context: Context<'_>,
+    context: StepContext<'_>,
     rates: &Rates,
     model: M,
     grads: GradientsParams,
@@ -372,7 +372,7 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
 /// The stepped model, or `anchor` as it was.
 pub(crate) fn lean_descend<R: StepBackend, M: Module>(
     backend: &mut R,
-    context: Context<'_>,
+    context: StepContext<'_>,
     (perturbed, anchor): (M, M),
     pending: Pending<R::LeanKept>,
     grads: GradientsParams,

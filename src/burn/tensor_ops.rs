@@ -12,7 +12,7 @@ use super::params::without;
 use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
 use super::record::Loaded;
 use super::report::Norms;
-use super::runner::{Context, PhaseOutput, StepBackend, TensorOutput};
+use super::runner::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use super::slots::Slot;
 use super::state::{OptimizerState, read, state_names};
 use crate::method::{Base, Blend, InGroup, NonFinite};
@@ -109,7 +109,7 @@ impl StepBackend for TensorOps {
 
     fn ascend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         slots: Vec<Slot<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Kept>, WsamError> {
@@ -120,7 +120,7 @@ impl StepBackend for TensorOps {
 
     fn descend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
@@ -160,7 +160,7 @@ impl StepBackend for TensorOps {
 
     fn lean_ascend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
@@ -195,7 +195,7 @@ impl StepBackend for TensorOps {
 
     fn lean_descend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         kept: LeanKept,
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
@@ -233,7 +233,7 @@ impl StepBackend for TensorOps {
 
     fn base_step<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
@@ -260,7 +260,7 @@ impl StepBackend for TensorOps {
 
     fn mix(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         kept: Kept,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
@@ -287,7 +287,7 @@ impl StepBackend for TensorOps {
 
     fn clip(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         slots: Vec<Slot<Tensor<1>>>,
     ) -> Result<Vec<Tensor<1>>, WsamError> {
         let slots = unscaled(slots, context.inv_scale);
@@ -299,7 +299,7 @@ impl StepBackend for TensorOps {
 
     fn sharpen(
         &mut self,
-        _context: Context<'_>,
+        _context: StepContext<'_>,
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<Tensor<1>>>,
@@ -380,7 +380,7 @@ impl TensorOps {
     /// Steps go from master weights, where there are any.
     fn with_masters(
         &self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         mut slots: Vec<Slot<Tensor<1>>>,
     ) -> Vec<Slot<Tensor<1>>> {
         for slot in &mut slots {

@@ -6,7 +6,7 @@ use super::{Decides, Fused, Kept, Mixed};
 use crate::burn::bridge::{DeviceTensor, Memory};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
-use crate::burn::runner::{Context, PhaseOutput, TensorOutput};
+use crate::burn::runner::{PhaseOutput, StepContext, TensorOutput};
 use crate::burn::slots::Slot;
 use crate::engine::{BaseTensor, DescentTensor, MixTensor, StepStats};
 use crate::method::Coupling;
@@ -14,7 +14,7 @@ use crate::method::Coupling;
 impl Fused {
     pub(super) fn mix_external(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         kept: Kept,
         grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
@@ -63,10 +63,10 @@ impl Fused {
 
     pub(super) fn clip_external(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         slots: Vec<Slot<DeviceTensor>>,
     ) -> Result<Vec<DeviceTensor>, WsamError> {
-        let Context { hyper, inv_scale, .. } = context;
+        let StepContext { hyper, inv_scale, .. } = context;
         if !hyper.clips_gradient() && !hyper.non_finite.looks() && inv_scale == 1.0 {
             return Ok(slots.into_iter().map(|slot| slot.grad).collect());
         }
@@ -96,12 +96,12 @@ impl Fused {
 
     pub(super) fn sharpen_external(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<DeviceTensor>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError> {
-        let Context { hyper, track_norms, .. } = context;
+        let StepContext { hyper, track_norms, .. } = context;
         let Mixed { bridge, ascent, params, grads_perturbed, mix } = mixed;
         let mut stats = ascent.stats();
         stats.submissions += 1;

@@ -4,7 +4,7 @@ use super::Fused;
 use crate::burn::bridge::{DeviceTensor, Memory, OnDevice};
 use crate::burn::error::WsamError;
 use crate::burn::forms::{Form, of_type, reconciled};
-use crate::burn::runner::Context;
+use crate::burn::runner::StepContext;
 use crate::burn::slots::Slot;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::Wgpu;
@@ -25,7 +25,7 @@ impl Fused {
     /// are the weight where they are not what it was rounded from. `tensors` are to be resolved.
     pub(super) fn master(
         &self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         slot: &Slot<DeviceTensor>,
         is_placed: bool,
         tensors: &mut Vec<DeviceTensor>,

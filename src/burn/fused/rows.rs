@@ -7,7 +7,7 @@ use crate::burn::bridge::{
 };
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
-use crate::burn::runner::Context;
+use crate::burn::runner::StepContext;
 use crate::burn::slots::Slot;
 use crate::engine::Slice;
 use burn::backend::TensorMetadata;
@@ -117,7 +117,7 @@ impl Fused {
     /// the shapes of `outputs` over the first. Weights that the last step placed are where it placed them.
     pub(super) fn resolve(
         &self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         slots: Vec<Slot<DeviceTensor>>,
         arenas: Vec<Vec<AllocSpec>>,
         outputs: &[Shape],
@@ -162,7 +162,7 @@ impl Fused {
     /// in one piece: a weight in half precision may be half of that.
     fn check_sizes(
         &self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         bridge: &Bridge,
         slots: &[Slot<DeviceTensor>],
     ) -> Result<(), WsamError> {

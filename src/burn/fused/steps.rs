@@ -9,7 +9,7 @@ use crate::burn::params::without;
 use crate::burn::pending::{LeanStep, ResolvedOutcome};
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
-use crate::burn::runner::{Context, PhaseOutput, StepBackend, TensorOutput};
+use crate::burn::runner::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::burn::slots::Slot;
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
@@ -30,7 +30,7 @@ impl StepBackend for Fused {
 
     fn ascend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         slots: Vec<Slot<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Kept>, WsamError> {
@@ -51,7 +51,7 @@ impl StepBackend for Fused {
                 group: param.group,
             })
             .collect();
-        let Context { hyper, track_norms, inv_scale, .. } = context;
+        let StepContext { hyper, track_norms, inv_scale, .. } = context;
         let inv_scale = InvScale::Host(inv_scale);
         let placement = Placement::OutOfPlace;
         let options = AscentOptions { placement, track_norms, inv_scale, rounding };
@@ -64,13 +64,13 @@ impl StepBackend for Fused {
 
     fn descend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         kept: Kept,
         grads_perturbed: Vec<DeviceTensor>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
-        let Context { hyper, track_norms, .. } = context;
+        let StepContext { hyper, track_norms, .. } = context;
         let Kept { bridge, ascent, params, weights, perturbed } = kept;
         let (ids, specs, shapes) = columns(&params);
         let mut arenas = vec![specs];
@@ -114,12 +114,12 @@ impl StepBackend for Fused {
 
     fn lean_ascend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         slots: Vec<Slot<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, LeanKept>, WsamError> {
-        let Context { hyper, track_norms, inv_scale, .. } = context;
+        let StepContext { hyper, track_norms, inv_scale, .. } = context;
         let (inv_scale, rounding) = (InvScale::Host(inv_scale), Self::rounding(context));
         let options = GradientOptions { track_norms, inv_scale, rounding };
         let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
@@ -178,12 +178,12 @@ impl StepBackend for Fused {
 
     fn lean_descend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         kept: LeanKept,
         grads_perturbed: Vec<DeviceTensor>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
-        let Context { hyper, track_norms, .. } = context;
+        let StepContext { hyper, track_norms, .. } = context;
         let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step } =
             kept;
         let (_, resolving) = bridge.resolve(grads_perturbed, Vec::new(), Vec::new(), &[]);
@@ -228,7 +228,7 @@ impl StepBackend for Fused {
 
     fn base_step<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         slots: Vec<Slot<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
@@ -274,7 +274,7 @@ impl StepBackend for Fused {
 
     fn mix(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         kept: Kept,
         grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
@@ -283,7 +283,7 @@ impl StepBackend for Fused {
 
     fn clip(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         slots: Vec<Slot<DeviceTensor>>,
     ) -> Result<Vec<DeviceTensor>, WsamError> {
         self.clip_external(context, slots)
@@ -291,7 +291,7 @@ impl StepBackend for Fused {
 
     fn sharpen(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         mixed: Mixed,
         weights: Option<Vec<DeviceTensor>>,
@@ -395,7 +395,10 @@ pub(super) fn columns(params: &[ResolvedParam]) -> (Vec<ParamId>, Vec<AllocSpec>
 }
 
 /// Rooms and shapes of the perturbed weights, which get memory of their own.
-fn partners_of(context: Context<'_>, slots: &[Slot<DeviceTensor>]) -> (Vec<AllocSpec>, Vec<Shape>) {
+fn partners_of(
+    context: StepContext<'_>,
+    slots: &[Slot<DeviceTensor>],
+) -> (Vec<AllocSpec>, Vec<Shape>) {
     outputs_of(slots.iter().filter(|slot| context.in_group(slot).perturbed))
 }
 

@@ -3,7 +3,7 @@
 use super::finite::{Facts, look, look_at_norms, unless};
 use crate::burn::error::WsamError;
 use crate::burn::pending::{Finite, Submitted};
-use crate::burn::runner::Context;
+use crate::burn::runner::StepContext;
 use crate::burn::slots::Slot;
 use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Outcome};
 use burn::module::ParamId;
@@ -53,11 +53,11 @@ fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
 
 /// `w + e_w` for every slot, and `||g||` where the step or the caller wants it.
 pub(super) fn climb(
-    context: Context<'_>,
+    context: StepContext<'_>,
     slots: &[Slot<Tensor<1>>],
     lean: bool,
 ) -> (Vec<Tensor<1>>, TensorNorms) {
-    let Context { hyper, track_norms, inv_scale, .. } = context;
+    let StepContext { hyper, track_norms, inv_scale, .. } = context;
     let policy = hyper.non_finite;
     let groups: Vec<InGroup> = slots.iter().map(|slot| context.in_group(slot)).collect();
     let divisors: Vec<_> = (0..hyper.scopes())
@@ -105,7 +105,7 @@ pub(super) fn climb(
 /// `g~` without a loss scale; and adds its norm, where the step or the caller wants it, and whether it is
 /// finite.
 pub(super) fn look_at_perturbed(
-    context: Context<'_>,
+    context: StepContext<'_>,
     grads_perturbed: Vec<Tensor<1>>,
     norms: &mut TensorNorms,
 ) -> Vec<Tensor<1>> {
@@ -119,7 +119,7 @@ pub(super) fn look_at_perturbed(
 }
 
 /// `||g||` of a step without a second pass, where it clips, and whether `g` is finite.
-pub(super) fn look_at_gradient(context: Context<'_>, slots: &[Slot<Tensor<1>>]) -> TensorNorms {
+pub(super) fn look_at_gradient(context: StepContext<'_>, slots: &[Slot<Tensor<1>>]) -> TensorNorms {
     let grads = || slots.iter().map(|slot| slot.grad.clone());
     let policy = context.hyper.non_finite;
     let gradient = context.hyper.clips_gradient().then(|| global_norm(grads()));
