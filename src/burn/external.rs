@@ -57,14 +57,14 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     rates: &Rates,
     (perturbed, anchor): (M, M),
-    pending: Pending<R::Kept>,
+    pending: Pending<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
     let second = second_phase::<R, M>(context, perturbed, pending, grads);
-    let mixed = second.and_then(|(params, kept, grads)| {
+    let mixed = second.and_then(|(params, ascent_state, grads)| {
         // Before anything is stepped.
         let rates = rates.of(&params.names)?;
-        Ok((params, rates, backend.mix(context, kept, grads)?))
+        Ok((params, rates, backend.mix(context, ascent_state, grads)?))
     });
     let (params, each, PhaseOutput { built: tensors, rest, released }) = match mixed {
         Ok(mixed) => mixed,

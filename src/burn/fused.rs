@@ -88,7 +88,7 @@ struct State {
 
 /// What an ascent keeps for its descent.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct AscentState {
     bridge: Bridge,
     ascent: Ascent,
     params: Vec<ResolvedParam>,
@@ -110,7 +110,7 @@ pub(crate) struct Mixed {
 
 /// What a lean ascent keeps: neither weights nor gradients.
 #[derive(Debug)]
-pub(crate) struct LeanKept {
+pub(crate) struct LeanAscentState {
     bridge: Bridge,
     ascent: LeanAscent,
     ids: Vec<ParamId>,

@@ -68,8 +68,8 @@ pub(crate) type TensorOutput<R, K> = PhaseOutput<R, Vec<TensorOf<R>>, K>;
 pub(crate) trait StepBackend: Sized {
     type Form: Form;
     /// From an ascent to its descent.
-    type Kept;
-    type LeanKept;
+    type AscentState;
+    type LeanAscentState;
     /// From a mix to its sharpness step.
     type Mixed;
 
@@ -81,13 +81,13 @@ pub(crate) trait StepBackend: Sized {
         context: StepContext<'_>,
         slots: Vec<Slot<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
-    ) -> Result<PhaseOutput<Self, T, Self::Kept>, WsamError>;
+    ) -> Result<PhaseOutput<Self, T, Self::AscentState>, WsamError>;
 
     fn descend<T>(
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        kept: Self::Kept,
+        ascent_state: Self::AscentState,
         grads_perturbed: Vec<TensorOf<Self>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
@@ -98,21 +98,21 @@ pub(crate) trait StepBackend: Sized {
         rates: &[f64],
         slots: Vec<Slot<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
-    ) -> Result<PhaseOutput<Self, T, Self::LeanKept>, WsamError>;
+    ) -> Result<PhaseOutput<Self, T, Self::LeanAscentState>, WsamError>;
 
     fn lean_descend<T>(
         &mut self,
         context: StepContext<'_>,
-        kept: Self::LeanKept,
+        ascent_state: Self::LeanAscentState,
         grads_perturbed: Vec<TensorOf<Self>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
 
     /// Takes the parameters at `places`, which ascend, out of a step between its halves.
-    fn hold(kept: &mut Self::Kept, places: &[usize]);
+    fn hold(ascent_state: &mut Self::AscentState, places: &[usize]);
 
     /// The gradient of the first pass, as that pass returned it.
-    fn first_gradient(kept: &Self::Kept, place: usize) -> Option<TensorOf<Self>>;
+    fn first_gradient(ascent_state: &Self::AscentState, place: usize) -> Option<TensorOf<Self>>;
 
     /// The base optimizer's step alone.
     fn base_step<T>(
@@ -127,7 +127,7 @@ pub(crate) trait StepBackend: Sized {
     fn mix(
         &mut self,
         context: StepContext<'_>,
-        kept: Self::Kept,
+        ascent_state: Self::AscentState,
         grads_perturbed: Vec<TensorOf<Self>>,
     ) -> Result<TensorOutput<Self, Self::Mixed>, WsamError>;
 
@@ -205,7 +205,7 @@ pub(crate) trait StepBackend: Sized {
 #[derive(Debug)]
 pub(crate) struct Pending<K> {
     pub(crate) params: StepParams,
-    pub(super) kept: K,
+    pub(super) ascent_state: K,
 }
 
 pub(super) fn slots<R: StepBackend, M: Module>(
@@ -235,35 +235,41 @@ pub(super) fn slots<R: StepBackend, M: Module>(
 }
 
 /// What the second half of a step works on.
-type SecondPhase<R> = (StepParams, <R as StepBackend>::Kept, Vec<TensorOf<R>>);
+type SecondPhase<R> = (StepParams, <R as StepBackend>::AscentState, Vec<TensorOf<R>>);
 
 /// Takes the second gradients, and applies the policy for parameters that have a gradient in one pass alone.
 pub(super) fn second_phase<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     perturbed: M,
-    pending: Pending<R::Kept>,
+    pending: Pending<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<SecondPhase<R>, WsamError> {
-    let Pending { params, mut kept } = pending;
+    let Pending { params, mut ascent_state } = pending;
     let gradients = grads.len();
     let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &params)?;
     match context.missing_gradient {
-        MissingGradientPolicy::Refuse => Ok((params.clone(), kept, collected.all(&params)?)),
+        MissingGradientPolicy::Refuse => {
+            Ok((params.clone(), ascent_state, collected.all(&params)?))
+        }
         MissingGradientPolicy::Hold => {
             let missing = collected.missing();
             if missing.len() == params.names.len() && !missing.is_empty() {
                 return Err(WsamError::NoGradients { gradients });
             }
             if !missing.is_empty() {
-                R::hold(&mut kept, &missing);
+                R::hold(&mut ascent_state, &missing);
             }
-            Ok((params.without(&missing), kept, collected.grads.into_iter().flatten().collect()))
+            Ok((
+                params.without(&missing),
+                ascent_state,
+                collected.grads.into_iter().flatten().collect(),
+            ))
         }
         MissingGradientPolicy::UseFirst => {
             let grads = collected.grads.into_iter().enumerate();
-            let grads = grads.map(|(i, grad)| grad.or_else(|| R::first_gradient(&kept, i)));
+            let grads = grads.map(|(i, grad)| grad.or_else(|| R::first_gradient(&ascent_state, i)));
             let grads = grads.flatten().collect();
-            Ok((params, kept, grads))
+            Ok((params, ascent_state, grads))
         }
     }
 }
@@ -292,12 +298,12 @@ pub(crate) fn ascend<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     model: &M,
     grads: GradientsParams,
-) -> Result<(M, Pending<R::Kept>), WsamError> {
+) -> Result<(M, Pending<R::AscentState>), WsamError> {
     let collected = slots(backend, context, model, grads)?;
     let (params, whole) = (collected.params(), collected.whole);
     let build = |tensors| perturbed_copy::<R::Form, M>(model, params.values(tensors), whole);
     let output = backend.ascend(context, collected.slots, build)?;
-    Ok((output.built, Pending { params, kept: output.rest }))
+    Ok((output.built, Pending { params, ascent_state: output.rest }))
 }
 
 /// The stepped model, or `anchor` as it was.
@@ -306,14 +312,14 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     rates: &Rates,
     (perturbed, anchor): (M, M),
-    pending: Pending<R::Kept>,
+    pending: Pending<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
     let second = second_phase::<R, M>(context, perturbed, pending, grads);
-    let descended = second.and_then(|(params, kept, grads)| {
+    let descended = second.and_then(|(params, ascent_state, grads)| {
         let rates = rates.of(&params.names)?;
         let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
-        backend.descend(context, &rates, kept, grads, build)
+        backend.descend(context, &rates, ascent_state, grads, build)
     });
     finish(backend, anchor, descended)
 }
@@ -352,7 +358,7 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     rates: &Rates,
     model: M,
     grads: GradientsParams,
-) -> Result<((M, M), Pending<R::LeanKept>), (M, WsamError)> {
+) -> Result<((M, M), Pending<R::LeanAscentState>), (M, WsamError)> {
     let collected = match slots(backend, context, &model, grads) {
         Ok(collected) => collected,
         Err(error) => return Err((model, error)),
@@ -365,8 +371,8 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     };
     let rates = rates.of(&params.names);
     let output = rates.and_then(|rates| backend.lean_ascend(context, &rates, slots, build));
-    let (modules, kept) = finish(backend, model, output)?;
-    Ok((modules, Pending { params, kept }))
+    let (modules, ascent_state) = finish(backend, model, output)?;
+    Ok((modules, Pending { params, ascent_state }))
 }
 
 /// The stepped model, or `anchor` as it was.
@@ -374,13 +380,14 @@ pub(crate) fn lean_descend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
     (perturbed, anchor): (M, M),
-    pending: Pending<R::LeanKept>,
+    pending: Pending<R::LeanAscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let Pending { params, kept } = pending;
+    let Pending { params, ascent_state } = pending;
     let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &params);
     let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
     let grads = collected.and_then(|collected| collected.all(&params));
-    let descended = grads.and_then(|grads| backend.lean_descend(context, kept, grads, build));
+    let descended =
+        grads.and_then(|grads| backend.lean_descend(context, ascent_state, grads, build));
     finish(backend, anchor, descended)
 }

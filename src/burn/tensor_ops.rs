@@ -43,7 +43,7 @@ struct State {
 
 /// What an ascent keeps for its descent.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct AscentState {
     slots: Vec<Slot<Tensor<1>>>,
     norms: TensorNorms,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Mixed {
 
 /// What a lean ascent keeps: the base optimizer's step, taken, and the term in `g`.
 #[derive(Debug)]
-pub(crate) struct LeanKept {
+pub(crate) struct LeanAscentState {
     stepped: Vec<Tensor<1>>,
     /// `lr sharpness`, for each.
     factors: Vec<f64>,
@@ -100,8 +100,8 @@ impl TensorOps {
 
 impl StepBackend for TensorOps {
     type Form = Flat;
-    type Kept = Kept;
-    type LeanKept = LeanKept;
+    type AscentState = AscentState;
+    type LeanAscentState = LeanAscentState;
     type Mixed = Mixed;
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
@@ -112,22 +112,26 @@ impl StepBackend for TensorOps {
         context: StepContext<'_>,
         slots: Vec<Slot<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<PhaseOutput<Self, T, Kept>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
         let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
         let (tensors, norms) = climb(context, &slots, false);
-        Ok(PhaseOutput { built: build(tensors), rest: Kept { slots, norms }, released: Vec::new() })
+        Ok(PhaseOutput {
+            built: build(tensors),
+            rest: AscentState { slots, norms },
+            released: Vec::new(),
+        })
     }
 
     fn descend<T>(
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        kept: Kept,
+        ascent_state: AscentState,
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let hyper = context.hyper;
-        let Kept { slots, mut norms } = kept;
+        let AscentState { slots, mut norms } = ascent_state;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let skipped = norms.finite.skipped(norms.policy);
         let falls_back = norms.finite.falls_back(norms.policy);
@@ -164,7 +168,7 @@ impl StepBackend for TensorOps {
         rates: &[f64],
         slots: Vec<Slot<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<PhaseOutput<Self, T, LeanKept>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
         let hyper = context.hyper;
         let slots = unscaled(slots, context.inv_scale);
         let (tensors, norms) = climb(context, &slots, true);
@@ -189,18 +193,18 @@ impl StepBackend for TensorOps {
             })
             .unzip();
         let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
-        let rest = LeanKept { stepped, factors, ran_on, norms, step };
+        let rest = LeanAscentState { stepped, factors, ran_on, norms, step };
         Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
     fn lean_descend<T>(
         &mut self,
         context: StepContext<'_>,
-        kept: LeanKept,
+        ascent_state: LeanAscentState,
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
-        let LeanKept { stepped, factors, ran_on, mut norms, step } = kept;
+        let LeanAscentState { stepped, factors, ran_on, mut norms, step } = ascent_state;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         // Under any policy: `g` was not finite and `ran_on` is w, or `g~` is not.
         let returns = norms.finite.skipped(NonFinite::Skip);
@@ -223,12 +227,12 @@ impl StepBackend for TensorOps {
         Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
-    fn hold(kept: &mut Kept, places: &[usize]) {
-        kept.slots = without(std::mem::take(&mut kept.slots), places);
+    fn hold(ascent_state: &mut AscentState, places: &[usize]) {
+        ascent_state.slots = without(std::mem::take(&mut ascent_state.slots), places);
     }
 
-    fn first_gradient(kept: &Kept, place: usize) -> Option<Tensor<1>> {
-        kept.slots.get(place).map(|slot| kept.norms.scaled_again(slot.grad.clone()))
+    fn first_gradient(ascent_state: &AscentState, place: usize) -> Option<Tensor<1>> {
+        ascent_state.slots.get(place).map(|slot| ascent_state.norms.scaled_again(slot.grad.clone()))
     }
 
     fn base_step<T>(
@@ -261,10 +265,10 @@ impl StepBackend for TensorOps {
     fn mix(
         &mut self,
         context: StepContext<'_>,
-        kept: Kept,
+        ascent_state: AscentState,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
-        let Kept { slots, mut norms } = kept;
+        let AscentState { slots, mut norms } = ascent_state;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
         // Around it no step is counted here.

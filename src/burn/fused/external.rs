@@ -2,7 +2,7 @@
 
 use super::rows::ResolvedParams;
 use super::steps::{columns, identities, outputs_of, scaled_by};
-use super::{Decides, Fused, Kept, Mixed};
+use super::{AscentState, Decides, Fused, Mixed};
 use crate::burn::bridge::{DeviceTensor, Memory};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
@@ -15,11 +15,11 @@ impl Fused {
     pub(super) fn mix_external(
         &mut self,
         context: StepContext<'_>,
-        kept: Kept,
+        ascent_state: AscentState,
         grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
         let hyper = context.hyper;
-        let Kept { bridge, ascent, params, weights, perturbed } = kept;
+        let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
         let (_, specs, shapes) = columns(&params);
         // In the decoupled form an unclipped `g` is what it steps on, if nothing is to be found out.
         let as_it_is = hyper.coupling == Coupling::Decoupled

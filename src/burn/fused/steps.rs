@@ -1,7 +1,7 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
 use super::rows::{ResolvedParam, ResolvedParams};
-use super::{Decides, Fused, Kept, LeanKept, Mixed, OutcomeReadback, State};
+use super::{AscentState, Decides, Fused, LeanAscentState, Mixed, OutcomeReadback, State};
 use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
@@ -21,8 +21,8 @@ use burn::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
 
 impl StepBackend for Fused {
     type Form = OnDevice;
-    type Kept = Kept;
-    type LeanKept = LeanKept;
+    type AscentState = AscentState;
+    type LeanAscentState = LeanAscentState;
     type Mixed = Mixed;
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
@@ -33,7 +33,7 @@ impl StepBackend for Fused {
         context: StepContext<'_>,
         slots: Vec<Slot<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
-    ) -> Result<PhaseOutput<Self, T, Kept>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
         let (specs, shapes) = partners_of(context, &slots);
         let rounding = Self::rounding(context);
         let resolving_params = self.resolve(context, slots, vec![specs], &shapes)?;
@@ -58,7 +58,7 @@ impl StepBackend for Fused {
         let mut encoder = self.encoder();
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
-        let rest = Kept { bridge, ascent, params, weights, perturbed: outputs };
+        let rest = AscentState { bridge, ascent, params, weights, perturbed: outputs };
         Ok(PhaseOutput { built, rest, released: Vec::new() })
     }
 
@@ -66,12 +66,12 @@ impl StepBackend for Fused {
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        kept: Kept,
+        ascent_state: AscentState,
         grads_perturbed: Vec<DeviceTensor>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let StepContext { hyper, track_norms, .. } = context;
-        let Kept { bridge, ascent, params, weights, perturbed } = kept;
+        let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
         let (ids, specs, shapes) = columns(&params);
         let mut arenas = vec![specs];
         arenas
@@ -118,7 +118,7 @@ impl StepBackend for Fused {
         rates: &[f64],
         slots: Vec<Slot<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
-    ) -> Result<PhaseOutput<Self, T, LeanKept>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
         let StepContext { hyper, track_norms, inv_scale, .. } = context;
         let (inv_scale, rounding) = (InvScale::Host(inv_scale), Self::rounding(context));
         let options = GradientOptions { track_norms, inv_scale, rounding };
@@ -171,21 +171,39 @@ impl StepBackend for Fused {
         let gone = params.iter().zip(weights).filter(|(param, _)| param.perturbed);
         let released = gone.map(|(_, weight)| weight).collect();
         let groups = params.iter().map(|param| param.group).collect();
-        let rest =
-            LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step };
+        let rest = LeanAscentState {
+            bridge,
+            ascent,
+            ids,
+            groups,
+            shapes,
+            stepped,
+            perturbed,
+            ran_on,
+            step,
+        };
         Ok(PhaseOutput { built, rest, released })
     }
 
     fn lean_descend<T>(
         &mut self,
         context: StepContext<'_>,
-        kept: LeanKept,
+        ascent_state: LeanAscentState,
         grads_perturbed: Vec<DeviceTensor>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let StepContext { hyper, track_norms, .. } = context;
-        let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step } =
-            kept;
+        let LeanAscentState {
+            bridge,
+            ascent,
+            ids,
+            groups,
+            shapes,
+            stepped,
+            perturbed,
+            ran_on,
+            step,
+        } = ascent_state;
         let (_, resolving) = bridge.resolve(grads_perturbed, Vec::new(), Vec::new(), &[]);
         let made = bridge.tensors(&stepped, &shapes);
         let made_are = identities(&made);
@@ -214,16 +232,16 @@ impl StepBackend for Fused {
         Ok(PhaseOutput { built, rest, released: perturbed })
     }
 
-    fn hold(kept: &mut Kept, places: &[usize]) {
-        kept.params = without(std::mem::take(&mut kept.params), places);
-        kept.weights = without(std::mem::take(&mut kept.weights), places);
-        kept.ascent.leave_out(places.len());
+    fn hold(ascent_state: &mut AscentState, places: &[usize]) {
+        ascent_state.params = without(std::mem::take(&mut ascent_state.params), places);
+        ascent_state.weights = without(std::mem::take(&mut ascent_state.weights), places);
+        ascent_state.ascent.leave_out(places.len());
     }
 
-    fn first_gradient(kept: &Kept, place: usize) -> Option<DeviceTensor> {
-        let param = kept.params.get(place)?;
+    fn first_gradient(ascent_state: &AscentState, place: usize) -> Option<DeviceTensor> {
+        let param = ascent_state.params.get(place)?;
         let (grad, shape) = (std::slice::from_ref(&param.grad), std::slice::from_ref(&param.shape));
-        kept.bridge.tensors(grad, shape).pop()
+        ascent_state.bridge.tensors(grad, shape).pop()
     }
 
     fn base_step<T>(
@@ -275,10 +293,10 @@ impl StepBackend for Fused {
     fn mix(
         &mut self,
         context: StepContext<'_>,
-        kept: Kept,
+        ascent_state: AscentState,
         grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
-        self.mix_external(context, kept, grads_perturbed)
+        self.mix_external(context, ascent_state, grads_perturbed)
     }
 
     fn clip(

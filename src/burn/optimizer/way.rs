@@ -20,17 +20,17 @@ pub(super) enum Way {
 /// What an ascent leaves for its descent.
 #[derive(Debug)]
 pub(crate) enum Climb {
-    TensorOps(Box<Pending<<TensorOps as StepBackend>::Kept>>),
+    TensorOps(Box<Pending<<TensorOps as StepBackend>::AscentState>>),
     #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as StepBackend>::Kept>>),
+    Fused(Box<Pending<<Fused as StepBackend>::AscentState>>),
 }
 
 /// What a lean ascent leaves for its descent.
 #[derive(Debug)]
 pub(crate) enum LeanClimb {
-    TensorOps(Box<Pending<<TensorOps as StepBackend>::LeanKept>>),
+    TensorOps(Box<Pending<<TensorOps as StepBackend>::LeanAscentState>>),
     #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as StepBackend>::LeanKept>>),
+    Fused(Box<Pending<<Fused as StepBackend>::LeanAscentState>>),
 }
 
 #[cfg(feature = "fused-wsam")]
