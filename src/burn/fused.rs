@@ -99,7 +99,7 @@ pub(crate) struct AscentState {
 
 /// What a mix keeps for its sharpness step.
 #[derive(Debug)]
-pub(crate) struct Mixed {
+pub(crate) struct MixState {
     bridge: Bridge,
     ascent: Ascent,
     params: Vec<ResolvedParam>,

@@ -71,7 +71,7 @@ pub(crate) trait StepBackend: Sized {
     type AscentState;
     type LeanAscentState;
     /// From a mix to its sharpness step.
-    type Mixed;
+    type MixState;
 
     /// Element types it takes, in values and in words, and what it is called.
     const TYPES: (&'static [DType], &'static str, &'static str);
@@ -129,7 +129,7 @@ pub(crate) trait StepBackend: Sized {
         context: StepContext<'_>,
         ascent_state: Self::AscentState,
         grads_perturbed: Vec<TensorOf<Self>>,
-    ) -> Result<TensorOutput<Self, Self::Mixed>, WsamError>;
+    ) -> Result<TensorOutput<Self, Self::MixState>, WsamError>;
 
     /// The clipped gradients alone, for a step without a second pass.
     fn clip(
@@ -144,7 +144,7 @@ pub(crate) trait StepBackend: Sized {
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        mixed: Self::Mixed,
+        mixed: Self::MixState,
         weights: Option<Vec<TensorOf<Self>>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError>;
 

@@ -50,7 +50,7 @@ pub(crate) struct AscentState {
 
 /// What a mix keeps: each pair of clipped gradients, with `lr_factor sharpness`.
 #[derive(Debug)]
-pub(crate) struct Mixed {
+pub(crate) struct MixState {
     grads: Vec<(Tensor<1>, Tensor<1>, f64)>,
     norms: TensorNorms,
 }
@@ -102,7 +102,7 @@ impl StepBackend for TensorOps {
     type Form = Flat;
     type AscentState = AscentState;
     type LeanAscentState = LeanAscentState;
-    type Mixed = Mixed;
+    type MixState = MixState;
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
         (&[DType::F32, DType::F64, DType::F16, DType::BF16], "f16, bf16, f32 and f64", "tensor-op");
@@ -267,7 +267,7 @@ impl StepBackend for TensorOps {
         context: StepContext<'_>,
         ascent_state: AscentState,
         grads_perturbed: Vec<Tensor<1>>,
-    ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
+    ) -> Result<TensorOutput<Self, MixState>, WsamError> {
         let AscentState { slots, mut norms } = ascent_state;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
@@ -286,7 +286,7 @@ impl StepBackend for TensorOps {
                 (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
             })
             .unzip();
-        Ok(PhaseOutput { built: tensors, rest: Mixed { grads, norms }, released: Vec::new() })
+        Ok(PhaseOutput { built: tensors, rest: MixState { grads, norms }, released: Vec::new() })
     }
 
     fn clip(
@@ -305,7 +305,7 @@ impl StepBackend for TensorOps {
         &mut self,
         _context: StepContext<'_>,
         rates: &[f64],
-        mixed: Mixed,
+        mixed: MixState,
         weights: Option<Vec<Tensor<1>>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         let tensors =

@@ -2,7 +2,7 @@
 
 use super::rows::ResolvedParams;
 use super::steps::{columns, identities, outputs_of, scaled_by};
-use super::{AscentState, Decides, Fused, Mixed};
+use super::{AscentState, Decides, Fused, MixState};
 use crate::burn::bridge::{DeviceTensor, Memory};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
@@ -17,7 +17,7 @@ impl Fused {
         context: StepContext<'_>,
         ascent_state: AscentState,
         grads_perturbed: Vec<DeviceTensor>,
-    ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
+    ) -> Result<TensorOutput<Self, MixState>, WsamError> {
         let hyper = context.hyper;
         let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
         let (_, specs, shapes) = columns(&params);
@@ -56,7 +56,7 @@ impl Fused {
                 made
             }
         };
-        let rest = Mixed { bridge, ascent, params, grads_perturbed, mix };
+        let rest = MixState { bridge, ascent, params, grads_perturbed, mix };
         // The old weights: the base optimizer's step replaces them.
         Ok(PhaseOutput { built, rest, released: weights })
     }
@@ -98,11 +98,11 @@ impl Fused {
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        mixed: Mixed,
+        mixed: MixState,
         weights: Option<Vec<DeviceTensor>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         let StepContext { hyper, track_norms, .. } = context;
-        let Mixed { bridge, ascent, params, grads_perturbed, mix } = mixed;
+        let MixState { bridge, ascent, params, grads_perturbed, mix } = mixed;
         let mut stats = ascent.stats();
         stats.submissions += 1;
         if let Some(mix) = &mix {

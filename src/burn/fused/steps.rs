@@ -1,7 +1,7 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
 use super::rows::{ResolvedParam, ResolvedParams};
-use super::{AscentState, Decides, Fused, LeanAscentState, Mixed, OutcomeReadback, State};
+use super::{AscentState, Decides, Fused, LeanAscentState, MixState, OutcomeReadback, State};
 use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::burn::error::WsamError;
 use crate::burn::forms::Form;
@@ -23,7 +23,7 @@ impl StepBackend for Fused {
     type Form = OnDevice;
     type AscentState = AscentState;
     type LeanAscentState = LeanAscentState;
-    type Mixed = Mixed;
+    type MixState = MixState;
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
         (&[DType::F32, DType::F16, DType::BF16], "f32, f16 and bf16", "fused");
@@ -295,7 +295,7 @@ impl StepBackend for Fused {
         context: StepContext<'_>,
         ascent_state: AscentState,
         grads_perturbed: Vec<DeviceTensor>,
-    ) -> Result<TensorOutput<Self, Mixed>, WsamError> {
+    ) -> Result<TensorOutput<Self, MixState>, WsamError> {
         self.mix_external(context, ascent_state, grads_perturbed)
     }
 
@@ -311,7 +311,7 @@ impl StepBackend for Fused {
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        mixed: Mixed,
+        mixed: MixState,
         weights: Option<Vec<DeviceTensor>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         self.sharpen_external(context, rates, mixed, weights)
