@@ -109,7 +109,7 @@ pub(crate) trait StepBackend: Sized {
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
 
     /// Takes the parameters at `places`, which ascend, out of a step between its halves.
-    fn hold(ascent_state: &mut Self::AscentState, places: &[usize]);
+    fn exclude(ascent_state: &mut Self::AscentState, places: &[usize]);
 
     /// The gradient of the first pass, as that pass returned it.
     fn first_gradient(ascent_state: &Self::AscentState, place: usize) -> Option<TensorOf<Self>>;
@@ -257,7 +257,7 @@ pub(super) fn second_phase<R: StepBackend, M: Module>(
                 return Err(WsamError::NoGradients { gradients });
             }
             if !missing.is_empty() {
-                R::hold(&mut ascent_state, &missing);
+                R::exclude(&mut ascent_state, &missing);
             }
             Ok((
                 params.without(&missing),

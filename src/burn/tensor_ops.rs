@@ -227,7 +227,7 @@ impl StepBackend for TensorOps {
         Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
-    fn hold(ascent_state: &mut AscentState, places: &[usize]) {
+    fn exclude(ascent_state: &mut AscentState, places: &[usize]) {
         ascent_state.slots = without(std::mem::take(&mut ascent_state.slots), places);
     }
 

@@ -232,7 +232,7 @@ impl StepBackend for Fused {
         Ok(PhaseOutput { built, rest, released: perturbed })
     }
 
-    fn hold(ascent_state: &mut AscentState, places: &[usize]) {
+    fn exclude(ascent_state: &mut AscentState, places: &[usize]) {
         ascent_state.params = without(std::mem::take(&mut ascent_state.params), places);
         ascent_state.weights = without(std::mem::take(&mut ascent_state.weights), places);
         ascent_state.ascent.leave_out(places.len());
