@@ -14,7 +14,7 @@ pub(crate) use direct::{Bridge, DeviceTensor, PendingMemory, identity};
 pub(crate) use fusion::{Bridge, DeviceTensor, PendingMemory, identity};
 
 use super::error::WsamError;
-use super::forms::Form;
+use super::forms::TensorLayout;
 use crate::engine::{Format, Slice};
 use burn::backend::StreamId;
 use burn::backend::ops::FloatTensorOps;
@@ -31,7 +31,7 @@ type CubeClient = burn::cubecl::client::Client;
 #[derive(Debug)]
 pub(crate) struct OnDevice;
 
-impl Form for OnDevice {
+impl TensorLayout for OnDevice {
     type Tensor = DeviceTensor;
 
     fn hold<const D: usize>(tensor: Tensor<D>) -> Result<DeviceTensor, WsamError> {

@@ -1,6 +1,6 @@
 //! Modules with other values in them.
 
-use super::forms::{Form, of_type};
+use super::forms::{TensorLayout, of_type};
 use super::params::Values;
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Int, Shape, Tensor};
@@ -8,15 +8,15 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 
 /// Puts new values into the parameters that take part in a step; the rest of the module is untouched.
-pub(crate) fn assign<F: Form, M: Module>(module: M, values: Values<F::Tensor>) -> M {
+pub(crate) fn assign<F: TensorLayout, M: Module>(module: M, values: Values<F::Tensor>) -> M {
     module.map(&mut Assign::<F> { values })
 }
 
-struct Assign<F: Form> {
+struct Assign<F: TensorLayout> {
     values: Values<F::Tensor>,
 }
 
-impl<F: Form> ModuleMapper for Assign<F> {
+impl<F: TensorLayout> ModuleMapper for Assign<F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         match self.values.take(param.id) {
             Some(value) => replace(param, |shape| F::give(value, shape)),
@@ -31,7 +31,7 @@ impl<F: Form> ModuleMapper for Assign<F> {
 /// advance the model's. Parameters that are tied to a stepped one, which means that they are the same leaf of
 /// the graph, stay tied to it. Everything else is the module's own: values, modes, gradient requirements.
 /// `whole` is the module's [`Collected::whole`](super::slots::Collected::whole).
-pub(crate) fn perturbed_copy<F: Form, M: Module>(
+pub(crate) fn perturbed_copy<F: TensorLayout, M: Module>(
     module: &M,
     values: Values<F::Tensor>,
     whole: bool,
@@ -48,14 +48,14 @@ pub(crate) fn perturbed_copy<F: Form, M: Module>(
 }
 
 /// The parameters of the copy, in module order: those of the module, but perturbed.
-struct Perturbed<F: Form> {
+struct Perturbed<F: TensorLayout> {
     values: Values<F::Tensor>,
     /// Of stepped parameters: the module's leaf and the copy's, both `Tensor<D>`.
     leaves: HashMap<ParamId, Box<dyn Any>>,
     params: VecDeque<Box<dyn Any>>,
 }
 
-impl<F: Form> ModuleVisitor for Perturbed<F> {
+impl<F: TensorLayout> ModuleVisitor for Perturbed<F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(value) = self.values.take(param.id) {
             let perturbed = replace(param.clone(), |shape| F::give(value, shape));

@@ -31,7 +31,7 @@ impl External {
         params: &StepParams,
         mixed: Vec<TensorOf<R>>,
     ) -> M {
-        let grads = gradients::<R::Form, M>(&model, params.values(mixed));
+        let grads = gradients::<R::Layout, M>(&model, params.values(mixed));
         if params.before.is_empty() {
             return self.0.step(rates.burn(), model, grads);
         }
@@ -84,13 +84,13 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     backend.release(released);
     let stepped = match context.hyper.coupling {
         Coupling::Coupled => Ok(None),
-        Coupling::Decoupled => weights::<R::Form, M>(&model, &params).map(Some),
+        Coupling::Decoupled => weights::<R::Layout, M>(&model, &params).map(Some),
     };
     let sharpened = stepped.and_then(|weights| backend.sharpen(context, &each, rest, weights));
     match sharpened {
         // Without a sharpness step there are no tensors, and the model stays as it is.
         Ok(PhaseOutput { built, rest, released }) => {
-            let model = assign::<R::Form, M>(model, params.values(built));
+            let model = assign::<R::Layout, M>(model, params.values(built));
             backend.release(released);
             Ok((model, rest))
         }

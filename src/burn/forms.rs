@@ -5,7 +5,7 @@ use super::halves::rounds_to;
 use burn::tensor::{DType, FloatDType, Shape, Tensor};
 
 /// How a route holds tensors, whatever their rank.
-pub(crate) trait Form {
+pub(crate) trait TensorLayout {
     /// A tensor off the autodiff graph.
     type Tensor: Clone + Send + 'static;
 
@@ -45,7 +45,7 @@ pub(crate) fn of_type<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor
 #[derive(Debug)]
 pub(crate) struct Flat;
 
-impl Form for Flat {
+impl TensorLayout for Flat {
     type Tensor = Tensor<1>;
 
     fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>, WsamError> {

@@ -12,7 +12,7 @@ mod steps;
 use super::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice};
 use super::device::Shared;
 use super::error::WsamError;
-use super::forms::Form;
+use super::forms::TensorLayout;
 use super::pending::{Finite, LeanStep, PendingOutcomes, Submitted};
 use super::report::Norms;
 use super::runner::{StepBackend, StepContext};

@@ -3,7 +3,7 @@
 
 use super::copies::{assign, perturbed_copy};
 use super::error::WsamError;
-use super::forms::{Form, computed_in};
+use super::forms::{TensorLayout, computed_in};
 use super::groups::{check_groups, group_of};
 use super::missing::MissingGradientPolicy;
 use super::params::StepParams;
@@ -49,7 +49,7 @@ impl StepContext<'_> {
     }
 }
 
-pub(super) type TensorOf<R> = <<R as StepBackend>::Form as Form>::Tensor;
+pub(super) type TensorOf<R> = <<R as StepBackend>::Layout as TensorLayout>::Tensor;
 
 /// What was built of a half's tensors, and what is left for the caller.
 pub(crate) struct PhaseOutput<R: StepBackend, T, K> {
@@ -66,7 +66,7 @@ pub(crate) type TensorOutput<R, K> = PhaseOutput<R, Vec<TensorOf<R>>, K>;
 /// called once, maybe before they hold anything, while a route waits for Burn; on an error what it
 /// built is dropped.
 pub(crate) trait StepBackend: Sized {
-    type Form: Form;
+    type Layout: TensorLayout;
     /// From an ascent to its descent.
     type AscentState;
     type LeanAscentState;
@@ -213,8 +213,8 @@ pub(super) fn slots<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     model: &M,
     grads: GradientsParams,
-) -> Result<Collected<R::Form>, WsamError> {
-    let mut collected = collect::<R::Form, M>(model, grads, context.device)?;
+) -> Result<Collected<R::Layout>, WsamError> {
+    let mut collected = collect::<R::Layout, M>(model, grads, context.device)?;
     let (types, expected, route) = R::TYPES;
     for slot in &mut collected.slots {
         slot.group = group_of(context.groups, slot.id, &slot.path);
@@ -246,7 +246,7 @@ pub(super) fn second_phase<R: StepBackend, M: Module>(
 ) -> Result<SecondPhase<R>, WsamError> {
     let Pending { params, mut ascent_state } = pending;
     let gradients = grads.len();
-    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &params)?;
+    let collected = collect_perturbed::<R::Layout, M>(perturbed, grads, context.device, &params)?;
     match context.missing_gradient {
         MissingGradientPolicy::Refuse => {
             Ok((params.clone(), ascent_state, collected.all(&params)?))
@@ -301,7 +301,7 @@ pub(crate) fn ascend<R: StepBackend, M: Module>(
 ) -> Result<(M, Pending<R::AscentState>), WsamError> {
     let collected = slots(backend, context, model, grads)?;
     let (params, whole) = (collected.params(), collected.whole);
-    let build = |tensors| perturbed_copy::<R::Form, M>(model, params.values(tensors), whole);
+    let build = |tensors| perturbed_copy::<R::Layout, M>(model, params.values(tensors), whole);
     let output = backend.ascend(context, collected.slots, build)?;
     Ok((output.built, Pending { params, ascent_state: output.rest }))
 }
@@ -346,7 +346,7 @@ fn stepped_copy<R: StepBackend, M: Module>(
     params: &StepParams,
     tensors: Vec<TensorOf<R>>,
 ) -> M {
-    assign::<R::Form, M>(model.clone(), params.values(tensors))
+    assign::<R::Layout, M>(model.clone(), params.values(tensors))
 }
 
 /// The perturbed copy, the model at the perturbed weights with its own running statistics, and
@@ -366,7 +366,7 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     let (params, whole, slots) = (collected.params(), collected.whole, collected.slots);
     let build = |tensors: Vec<TensorOf<R>>| {
         let perturbed = params.values(tensors.clone());
-        let perturbed = perturbed_copy::<R::Form, M>(&model, perturbed, whole);
+        let perturbed = perturbed_copy::<R::Layout, M>(&model, perturbed, whole);
         (perturbed, stepped_copy::<R, M>(&model, &params, tensors))
     };
     let rates = rates.of(&params.names);
@@ -384,7 +384,7 @@ pub(crate) fn lean_descend<R: StepBackend, M: Module>(
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
     let Pending { params, ascent_state } = pending;
-    let collected = collect_perturbed::<R::Form, M>(perturbed, grads, context.device, &params);
+    let collected = collect_perturbed::<R::Layout, M>(perturbed, grads, context.device, &params);
     let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
     let grads = collected.and_then(|collected| collected.all(&params));
     let descended =

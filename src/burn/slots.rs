@@ -1,7 +1,7 @@
 //! From a module and its gradients to a flat list of parameters.
 
 use super::error::WsamError;
-use super::forms::{Form, of_type};
+use super::forms::{TensorLayout, of_type};
 use super::params::{StepParams, Values};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
@@ -23,7 +23,7 @@ pub(crate) struct Slot<T> {
 }
 
 /// The parameters of a module that take part in a step.
-pub(crate) struct Collected<F: Form> {
+pub(crate) struct Collected<F: TensorLayout> {
     pub(crate) slots: Vec<Slot<F::Tensor>>,
     /// [`StepParams::before`].
     before: HashMap<ParamId, usize>,
@@ -35,7 +35,7 @@ pub(crate) struct Collected<F: Form> {
     pub(crate) whole: bool,
 }
 
-impl<F: Form> Collected<F> {
+impl<F: TensorLayout> Collected<F> {
     /// The parameters that the slots are for.
     pub(crate) fn params(&self) -> StepParams {
         let names = self.slots.iter().map(|slot| (slot.id, slot.path.clone())).collect();
@@ -48,7 +48,7 @@ impl<F: Form> Collected<F> {
 /// As in Burn's own optimizers, a parameter without a gradient takes no part. Nor does one without elements.
 /// Of several parameters with one id the first that requires a gradient takes it, or else the first: a frozen
 /// copy of a network has the ids of the network that is trained.
-pub(crate) fn collect<F: Form, M: Module>(
+pub(crate) fn collect<F: TensorLayout, M: Module>(
     module: &M,
     mut grads: GradientsParams,
     device: &Device,
@@ -70,14 +70,14 @@ pub(crate) fn collect<F: Form, M: Module>(
 }
 
 /// Second gradients of the parameters of a step, and where they differ from the first ones.
-pub(crate) struct CollectedPerturbed<F: Form> {
+pub(crate) struct CollectedPerturbed<F: TensorLayout> {
     /// In the order of the step's parameters; `None` where a parameter has none.
     pub(crate) grads: Vec<Option<F::Tensor>>,
     /// Path of a parameter that has a gradient in the second pass alone.
     pub(crate) unexpected: Option<String>,
 }
 
-impl<F: Form> CollectedPerturbed<F> {
+impl<F: TensorLayout> CollectedPerturbed<F> {
     /// Places of the step's parameters that have no second gradient.
     pub(crate) fn missing(&self) -> Vec<usize> {
         let grads = self.grads.iter().enumerate();
@@ -100,7 +100,7 @@ impl<F: Form> CollectedPerturbed<F> {
 
 /// Takes the second gradients of the same parameters. The perturbed module goes before anything is
 /// allocated: `w + e_w` has done its work.
-pub(crate) fn collect_perturbed<F: Form, M: Module>(
+pub(crate) fn collect_perturbed<F: TensorLayout, M: Module>(
     module: M,
     mut grads: GradientsParams,
     device: &Device,
@@ -177,7 +177,7 @@ impl Visitor<'_> {
     }
 
     /// The slot of a parameter and its gradient.
-    fn slot<F: Form, const D: usize>(
+    fn slot<F: TensorLayout, const D: usize>(
         &mut self,
         param: &Param<Tensor<D>>,
         grad: Tensor<D>,
@@ -218,7 +218,7 @@ trait Take {
     ) -> Result<(), WsamError>;
 }
 
-impl<F: Form> Take for Collected<F> {
+impl<F: TensorLayout> Take for Collected<F> {
     fn take<const D: usize>(
         &mut self,
         visitor: &mut Visitor<'_>,
@@ -251,9 +251,9 @@ impl<F: Form> Take for Collected<F> {
 }
 
 /// Gradients alone.
-struct Grads<F: Form>(HashMap<ParamId, (F::Tensor, String)>);
+struct Grads<F: TensorLayout>(HashMap<ParamId, (F::Tensor, String)>);
 
-impl<F: Form> Take for Grads<F> {
+impl<F: TensorLayout> Take for Grads<F> {
     fn take<const D: usize>(
         &mut self,
         visitor: &mut Visitor<'_>,
@@ -302,15 +302,15 @@ impl<T: Take> ModuleVisitor for Walk<'_, T> {
 }
 
 /// Gradients of a step's parameters, for a Burn optimizer.
-pub(crate) fn gradients<F: Form, M: Module>(
+pub(crate) fn gradients<F: TensorLayout, M: Module>(
     module: &M,
     values: Values<F::Tensor>,
 ) -> GradientsParams {
-    struct Register<F: Form> {
+    struct Register<F: TensorLayout> {
         values: Values<F::Tensor>,
         grads: GradientsParams,
     }
-    impl<F: Form> ModuleVisitor for Register<F> {
+    impl<F: TensorLayout> ModuleVisitor for Register<F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(value) = self.values.take(param.id) {
                 let grad = F::give::<D>(value, param.lazy_shape());
@@ -324,16 +324,16 @@ pub(crate) fn gradients<F: Form, M: Module>(
 }
 
 /// Weights of a step's parameters, in their order.
-pub(crate) fn weights<F: Form, M: Module>(
+pub(crate) fn weights<F: TensorLayout, M: Module>(
     module: &M,
     params: &StepParams,
 ) -> Result<Vec<F::Tensor>, WsamError> {
-    struct Find<F: Form> {
+    struct Find<F: TensorLayout> {
         wanted: Values<()>,
         found: HashMap<ParamId, F::Tensor>,
         error: Option<WsamError>,
     }
-    impl<F: Form> ModuleVisitor for Find<F> {
+    impl<F: TensorLayout> ModuleVisitor for Find<F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if self.error.is_some() || self.wanted.take(param.id).is_none() {
                 return;

@@ -99,7 +99,7 @@ impl TensorOps {
 }
 
 impl StepBackend for TensorOps {
-    type Form = Flat;
+    type Layout = Flat;
     type AscentState = AscentState;
     type LeanAscentState = LeanAscentState;
     type MixState = MixState;

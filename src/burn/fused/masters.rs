@@ -3,7 +3,7 @@
 use super::Fused;
 use crate::burn::bridge::{DeviceTensor, Memory, OnDevice};
 use crate::burn::error::WsamError;
-use crate::burn::forms::{Form, of_type, reconciled};
+use crate::burn::forms::{TensorLayout, of_type, reconciled};
 use crate::burn::runner::StepContext;
 use crate::burn::slots::Slot;
 use burn::backend::ops::FloatTensorOps;

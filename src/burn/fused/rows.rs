@@ -6,7 +6,7 @@ use crate::burn::bridge::{
     AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, PendingMemory, identity,
 };
 use crate::burn::error::WsamError;
-use crate::burn::forms::Form;
+use crate::burn::forms::TensorLayout;
 use crate::burn::runner::StepContext;
 use crate::burn::slots::Slot;
 use crate::engine::Slice;

@@ -4,7 +4,7 @@ use super::rows::{ResolvedParam, ResolvedParams};
 use super::{AscentState, Decides, Fused, LeanAscentState, MixState, OutcomeReadback, State};
 use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::burn::error::WsamError;
-use crate::burn::forms::Form;
+use crate::burn::forms::TensorLayout;
 use crate::burn::params::without;
 use crate::burn::pending::{LeanStep, ResolvedOutcome};
 use crate::burn::record::Loaded;
@@ -20,7 +20,7 @@ use burn::module::ParamId;
 use burn::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
 
 impl StepBackend for Fused {
-    type Form = OnDevice;
+    type Layout = OnDevice;
     type AscentState = AscentState;
     type LeanAscentState = LeanAscentState;
     type MixState = MixState;
