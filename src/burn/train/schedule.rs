@@ -33,38 +33,38 @@ pub struct Moment {
 /// that resumes lets it take those that were taken before, so a scheduler must do the same each time,
 /// as all of Burn's do.
 #[derive(Clone)]
-pub struct Schedule(Form);
+pub struct Schedule(Source);
 
 #[derive(Clone)]
-enum Form {
-    Of(Arc<dyn Fn(Moment) -> f64 + Send + Sync>),
-    By(ModuleLrScheduler),
+enum Source {
+    Function(Arc<dyn Fn(Moment) -> f64 + Send + Sync>),
+    Scheduler(ModuleLrScheduler),
 }
 
 impl Schedule {
     /// The value of a function. It sees where the training is and should depend on nothing else, or a
     /// resumed training takes another way.
     pub fn of(value: impl Fn(Moment) -> f64 + Send + Sync + 'static) -> Self {
-        Self(Form::Of(Arc::new(value)))
+        Self(Source::Function(Arc::new(value)))
     }
 
     /// A scheduler of your own. What the `init` of Burn's configurations gives comes in by `into`.
     pub fn by(scheduler: impl LrScheduler + 'static) -> Self {
-        Self(Form::By(ModuleLrScheduler::new(scheduler)))
+        Self(Source::Scheduler(ModuleLrScheduler::new(scheduler)))
     }
 
     /// The value for the next step.
     pub(super) fn next(&mut self, at: Moment) -> f64 {
         match &mut self.0 {
-            Form::Of(value) => value(at),
-            Form::By(scheduler) => scheduler.step().base(),
+            Source::Function(value) => value(at),
+            Source::Scheduler(scheduler) => scheduler.step().base(),
         }
     }
 
     /// The schedule as it is after some steps.
     pub(super) fn after(&self, steps: u64) -> Self {
         let mut schedule = self.clone();
-        if let Form::By(scheduler) = &mut schedule.0 {
+        if let Source::Scheduler(scheduler) = &mut schedule.0 {
             (0..steps).for_each(|_| drop(scheduler.step()));
         }
         schedule
@@ -73,15 +73,15 @@ impl Schedule {
 
 impl From<ModuleLrScheduler> for Schedule {
     fn from(scheduler: ModuleLrScheduler) -> Self {
-        Self(Form::By(scheduler))
+        Self(Source::Scheduler(scheduler))
     }
 }
 
 impl fmt::Debug for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Form::Of(_) => "Schedule::of(..)",
-            Form::By(_) => "Schedule::by(..)",
+            Source::Function(_) => "Schedule::of(..)",
+            Source::Scheduler(_) => "Schedule::by(..)",
         })
     }
 }
