@@ -34,13 +34,13 @@ pub(crate) struct OnDevice;
 impl TensorLayout for OnDevice {
     type Tensor = DeviceTensor;
 
-    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<DeviceTensor, WsamError> {
+    fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<DeviceTensor, WsamError> {
         tensor
             .try_into_primitive::<Wgpu>()
             .map_err(|error| WsamError::Backend { reason: format!("{error:?}") })
     }
 
-    fn give<const D: usize>(tensor: DeviceTensor, _shape: Shape) -> Tensor<D> {
+    fn into_tensor<const D: usize>(tensor: DeviceTensor, _shape: Shape) -> Tensor<D> {
         Tensor::from_primitive::<Wgpu>(tensor)
     }
 }

@@ -19,7 +19,7 @@ struct Assign<F: TensorLayout> {
 impl<F: TensorLayout> ModuleMapper for Assign<F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         match self.values.take(param.id) {
-            Some(value) => replace(param, |shape| F::give(value, shape)),
+            Some(value) => replace(param, |shape| F::into_tensor(value, shape)),
             None => param,
         }
     }
@@ -58,7 +58,7 @@ struct Perturbed<F: TensorLayout> {
 impl<F: TensorLayout> ModuleVisitor for Perturbed<F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(value) = self.values.take(param.id) {
-            let perturbed = replace(param.clone(), |shape| F::give(value, shape));
+            let perturbed = replace(param.clone(), |shape| F::into_tensor(value, shape));
             self.leaves.insert(param.id, Box::new((param.val(), perturbed.val())));
             self.params.push_back(Box::new(perturbed));
             return;

@@ -9,11 +9,11 @@ pub(crate) trait TensorLayout {
     /// A tensor off the autodiff graph.
     type Tensor: Clone + Send + 'static;
 
-    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Self::Tensor, WsamError>;
+    fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<Self::Tensor, WsamError>;
 
     /// `shape` is that of the tensor whose place it takes. The result is of the type that was
     /// [computed in](computed_in).
-    fn give<const D: usize>(tensor: Self::Tensor, shape: Shape) -> Tensor<D>;
+    fn into_tensor<const D: usize>(tensor: Self::Tensor, shape: Shape) -> Tensor<D>;
 }
 
 /// What a step over tensors of this type computes with, and keeps its state in: half precision is for
@@ -48,14 +48,14 @@ pub(crate) struct Flat;
 impl TensorLayout for Flat {
     type Tensor = Tensor<1>;
 
-    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>, WsamError> {
+    fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>, WsamError> {
         let len = tensor.shape().num_elements();
         let flat = tensor.reshape([len]);
         let dtype = computed_in(flat.dtype());
         Ok(of_type(flat, dtype))
     }
 
-    fn give<const D: usize>(tensor: Tensor<1>, shape: Shape) -> Tensor<D> {
+    fn into_tensor<const D: usize>(tensor: Tensor<1>, shape: Shape) -> Tensor<D> {
         tensor.reshape(shape)
     }
 }

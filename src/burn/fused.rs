@@ -303,7 +303,7 @@ impl Fused {
             return Ok(None);
         };
         let words = size_of::<layout::Norms>() / size_of::<f32>();
-        let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
+        let bridge = Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], device))?);
         let arenas = vec![vec![AllocSpec::single(words as u64)]];
         let shape = Shape::from([words]);
         let (made, resolving) =
@@ -316,7 +316,7 @@ impl Fused {
         let bytes = size_of::<layout::Norms>() as u64;
         encoder.copy_buffer_to_buffer(&readback.norms, 0, &slice.buffer, slice.offset, bytes);
         self.submit(encoder);
-        let norms: Tensor<1> = OnDevice::give(made, shape);
+        let norms: Tensor<1> = OnDevice::into_tensor(made, shape);
         let is_bad = |offset: usize| {
             let word = offset / size_of::<f32>();
             norms.clone().narrow(0, word, 1).not_equal_elem(0.0)
@@ -350,7 +350,8 @@ impl Fused {
         let memory: Vec<_> = state.memory.iter().chain(&state.master).cloned().collect();
         let shapes = vec![shape.clone(); memory.len()];
         let tensors = state.bridge.tensors(&memory, &shapes);
-        let data = tensors.into_iter().map(|tensor| read(OnDevice::give(tensor, shape.clone())));
+        let data =
+            tensors.into_iter().map(|tensor| read(OnDevice::into_tensor(tensor, shape.clone())));
         let data = data.collect::<Result<Vec<_>, _>>()?;
         let tensors = state_names(base).zip(data).collect();
         Ok(Some(OptimizerState { step, tensors }))

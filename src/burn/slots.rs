@@ -197,8 +197,8 @@ impl Visitor<'_> {
             group: 0,
             len: weight.shape().num_elements(),
             dtype: weight.dtype(),
-            weight: F::hold(weight)?,
-            grad: F::hold(grad)?,
+            weight: F::from_tensor(weight)?,
+            grad: F::from_tensor(grad)?,
         })
     }
 
@@ -243,7 +243,7 @@ impl<F: TensorLayout> Take for Collected<F> {
         if (len, dtype) == (slot.len, slot.dtype) {
             self.before.insert(param.id, *before);
             slot.path.clone_from(&visitor.path.text);
-            slot.weight = F::hold(weight)?;
+            slot.weight = F::from_tensor(weight)?;
         }
         self.replaceable.remove(&param.id);
         Ok(())
@@ -260,7 +260,7 @@ impl<F: TensorLayout> Take for Grads<F> {
         param: &Param<Tensor<D>>,
     ) -> Result<(), WsamError> {
         if let Some(grad) = visitor.grad(param)? {
-            self.0.insert(param.id, (F::hold(grad)?, visitor.path.text.clone()));
+            self.0.insert(param.id, (F::from_tensor(grad)?, visitor.path.text.clone()));
         }
         Ok(())
     }
@@ -313,7 +313,7 @@ pub(crate) fn gradients<F: TensorLayout, M: Module>(
     impl<F: TensorLayout> ModuleVisitor for Register<F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(value) = self.values.take(param.id) {
-                let grad = F::give::<D>(value, param.lazy_shape());
+                let grad = F::into_tensor::<D>(value, param.lazy_shape());
                 self.grads.register(param.id, of_type(grad, param.val().dtype()));
             }
         }
@@ -338,7 +338,7 @@ pub(crate) fn weights<F: TensorLayout, M: Module>(
             if self.error.is_some() || self.wanted.take(param.id).is_none() {
                 return;
             }
-            match F::hold(param.val().without_autodiff()) {
+            match F::from_tensor(param.val().without_autodiff()) {
                 Ok(tensor) => drop(self.found.insert(param.id, tensor)),
                 Err(error) => self.error = Some(error),
             }

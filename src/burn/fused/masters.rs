@@ -48,7 +48,7 @@ impl Fused {
             None => None,
         };
         let weight = of_type(flat(slot.weight.clone()), DType::F32);
-        tensors.push(OnDevice::hold(reconciled(weight, slot.dtype, known))?);
+        tensors.push(OnDevice::from_tensor(reconciled(weight, slot.dtype, known))?);
         Ok(Master::Resolving)
     }
 }

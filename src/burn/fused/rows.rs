@@ -125,7 +125,7 @@ impl Fused {
         let bridge = match slots.first() {
             Some(first) => Bridge::new(&first.weight),
             // A step over nothing: every parameter with a gradient is empty.
-            None => Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], context.device))?),
+            None => Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], context.device))?),
         };
         self.check_sizes(context, &bridge, &slots)?;
         let mut tensors = Vec::with_capacity(slots.len());

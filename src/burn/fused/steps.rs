@@ -348,7 +348,7 @@ impl StepBackend for Fused {
         ids: &[ParamId],
         loaded: Vec<Loaded>,
     ) -> Result<(), WsamError> {
-        let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
+        let bridge = Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], device))?);
         let kinds = loaded.first().map_or(0, |state| state.tensors.len());
         let spec = |state: &Loaded| AllocSpec::single(state.len);
         let mut arenas = vec![loaded.iter().map(spec).collect(); kinds];
