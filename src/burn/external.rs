@@ -7,7 +7,7 @@ use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
 use super::runner::{
-    Pending, PhaseOutput, StepBackend, StepContext, TensorOf, second_phase, slots,
+    Pending, PhaseOutput, StepBackend, StepContext, TensorOf, entries, second_phase,
 };
 use super::slots::{gradients, weights};
 use crate::method::{Coupling, Outcome};
@@ -107,10 +107,10 @@ pub(crate) fn base_step<R: StepBackend, M: Module>(
     model: M,
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
-    let clipped = slots(backend, context, &model, grads).and_then(|collected| {
+    let clipped = entries(backend, context, &model, grads).and_then(|collected| {
         let params = collected.params();
         rates.of(&params.names)?;
-        Ok((params, backend.clip(context, collected.slots)?))
+        Ok((params, backend.clip(context, collected.entries)?))
     });
     let decided = clipped.and_then(|clipped| Ok((clipped, backend.latest_outcome()?)));
     match decided {

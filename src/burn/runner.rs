@@ -11,7 +11,7 @@ use super::pending::ResolvedOutcome;
 use super::rates::Rates;
 use super::record::Loaded;
 use super::report::Norms;
-use super::slots::{Collected, Slot, collect, collect_perturbed};
+use super::slots::{Collected, ParamEntry, collect, collect_perturbed};
 use crate::method::{Hyperparameters, InGroup};
 use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::GradientsParams;
@@ -38,14 +38,14 @@ pub(crate) struct StepContext<'a> {
 
 impl StepContext<'_> {
     /// Whether a slot has master weights.
-    pub(crate) fn has_master<T>(&self, slot: &Slot<T>) -> bool {
-        self.master_weights && computed_in(slot.dtype) != slot.dtype
+    pub(crate) fn has_master<T>(&self, entry: &ParamEntry<T>) -> bool {
+        self.master_weights && computed_in(entry.dtype) != entry.dtype
     }
 
     /// The method as a slot's group sees it.
-    pub(crate) fn in_group<T>(&self, slot: &Slot<T>) -> InGroup {
+    pub(crate) fn in_group<T>(&self, entry: &ParamEntry<T>) -> InGroup {
         // Slots have no other groups than those there are.
-        self.hyper.in_group(slot.group).unwrap_or_else(|| self.hyper.in_no_group())
+        self.hyper.in_group(entry.group).unwrap_or_else(|| self.hyper.in_no_group())
     }
 }
 
@@ -79,7 +79,7 @@ pub(crate) trait StepBackend: Sized {
     fn ascend<T>(
         &mut self,
         context: StepContext<'_>,
-        slots: Vec<Slot<TensorOf<Self>>>,
+        entries: Vec<ParamEntry<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Self::AscentState>, WsamError>;
 
@@ -96,7 +96,7 @@ pub(crate) trait StepBackend: Sized {
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<TensorOf<Self>>>,
+        entries: Vec<ParamEntry<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Self::LeanAscentState>, WsamError>;
 
@@ -119,7 +119,7 @@ pub(crate) trait StepBackend: Sized {
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<TensorOf<Self>>>,
+        entries: Vec<ParamEntry<TensorOf<Self>>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, ()>, WsamError>;
 
@@ -135,7 +135,7 @@ pub(crate) trait StepBackend: Sized {
     fn clip(
         &mut self,
         context: StepContext<'_>,
-        slots: Vec<Slot<TensorOf<Self>>>,
+        entries: Vec<ParamEntry<TensorOf<Self>>>,
     ) -> Result<Vec<TensorOf<Self>>, WsamError>;
 
     /// The sharpness step, from the weights that such an optimizer left; in the coupled form there is
@@ -208,7 +208,7 @@ pub(crate) struct Pending<K> {
     pub(super) ascent_state: K,
 }
 
-pub(super) fn slots<R: StepBackend, M: Module>(
+pub(super) fn entries<R: StepBackend, M: Module>(
     backend: &R,
     context: StepContext<'_>,
     model: &M,
@@ -216,21 +216,21 @@ pub(super) fn slots<R: StepBackend, M: Module>(
 ) -> Result<Collected<R::Layout>, WsamError> {
     let mut collected = collect::<R::Layout, M>(model, grads, context.device)?;
     let (types, expected, route) = R::TYPES;
-    for slot in &mut collected.slots {
-        slot.group = group_of(context.groups, slot.id, &slot.path);
-        let param = || slot.path.clone();
-        if !types.contains(&slot.dtype) {
-            let found = slot.dtype;
+    for entry in &mut collected.entries {
+        entry.group = group_of(context.groups, entry.id, &entry.path);
+        let param = || entry.path.clone();
+        if !types.contains(&entry.dtype) {
+            let found = entry.dtype;
             return Err(WsamError::DType { param: param(), found, expected, route });
         }
-        match backend.state_len(slot.id) {
-            Some(state) if state != slot.len => {
-                return Err(WsamError::State { param: param(), found: slot.len, state });
+        match backend.state_len(entry.id) {
+            Some(state) if state != entry.len => {
+                return Err(WsamError::State { param: param(), found: entry.len, state });
             }
             _ => {}
         }
     }
-    check_groups(context.groups, model, collected.slots.iter().map(|slot| slot.group))?;
+    check_groups(context.groups, model, collected.entries.iter().map(|entry| entry.group))?;
     Ok(collected)
 }
 
@@ -282,12 +282,12 @@ pub(crate) fn base_step<R: StepBackend, M: Module>(
     model: M,
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
-    let collected = slots(backend, context, &model, grads);
+    let collected = entries(backend, context, &model, grads);
     let stepped = collected.and_then(|collected| {
         let params = collected.params();
         let rates = rates.of(&params.names)?;
         let build = |tensors| stepped_copy::<R, M>(&model, &params, tensors);
-        backend.base_step(context, &rates, collected.slots, build)
+        backend.base_step(context, &rates, collected.entries, build)
     });
     finish(backend, model, stepped).map(|(model, ())| model)
 }
@@ -299,10 +299,10 @@ pub(crate) fn ascend<R: StepBackend, M: Module>(
     model: &M,
     grads: GradientsParams,
 ) -> Result<(M, Pending<R::AscentState>), WsamError> {
-    let collected = slots(backend, context, model, grads)?;
+    let collected = entries(backend, context, model, grads)?;
     let (params, whole) = (collected.params(), collected.whole);
     let build = |tensors| perturbed_copy::<R::Layout, M>(model, params.values(tensors), whole);
-    let output = backend.ascend(context, collected.slots, build)?;
+    let output = backend.ascend(context, collected.entries, build)?;
     Ok((output.built, Pending { params, ascent_state: output.rest }))
 }
 
@@ -359,18 +359,18 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     model: M,
     grads: GradientsParams,
 ) -> Result<((M, M), Pending<R::LeanAscentState>), (M, WsamError)> {
-    let collected = match slots(backend, context, &model, grads) {
+    let collected = match entries(backend, context, &model, grads) {
         Ok(collected) => collected,
         Err(error) => return Err((model, error)),
     };
-    let (params, whole, slots) = (collected.params(), collected.whole, collected.slots);
+    let (params, whole, entries) = (collected.params(), collected.whole, collected.entries);
     let build = |tensors: Vec<TensorOf<R>>| {
         let perturbed = params.values(tensors.clone());
         let perturbed = perturbed_copy::<R::Layout, M>(&model, perturbed, whole);
         (perturbed, stepped_copy::<R, M>(&model, &params, tensors))
     };
     let rates = rates.of(&params.names);
-    let output = rates.and_then(|rates| backend.lean_ascend(context, &rates, slots, build));
+    let output = rates.and_then(|rates| backend.lean_ascend(context, &rates, entries, build));
     let (modules, ascent_state) = finish(backend, model, output)?;
     Ok((modules, Pending { params, ascent_state }))
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 /// A parameter that takes part in a step.
 #[derive(Debug)]
-pub(crate) struct Slot<T> {
+pub(crate) struct ParamEntry<T> {
     pub(crate) id: ParamId,
     pub(crate) path: String,
     /// 0 for none, else counted from 1.
@@ -24,7 +24,7 @@ pub(crate) struct Slot<T> {
 
 /// The parameters of a module that take part in a step.
 pub(crate) struct Collected<F: TensorLayout> {
-    pub(crate) slots: Vec<Slot<F::Tensor>>,
+    pub(crate) entries: Vec<ParamEntry<F::Tensor>>,
     /// [`StepParams::before`].
     before: HashMap<ParamId, usize>,
     /// Slots whose parameter does not require a gradient, and how many parameters of their id there were: one
@@ -38,7 +38,7 @@ pub(crate) struct Collected<F: TensorLayout> {
 impl<F: TensorLayout> Collected<F> {
     /// The parameters that the slots are for.
     pub(crate) fn params(&self) -> StepParams {
-        let names = self.slots.iter().map(|slot| (slot.id, slot.path.clone())).collect();
+        let names = self.entries.iter().map(|entry| (entry.id, entry.path.clone())).collect();
         StepParams { names, before: self.before.clone() }
     }
 }
@@ -55,7 +55,7 @@ pub(crate) fn collect<F: TensorLayout, M: Module>(
 ) -> Result<Collected<F>, WsamError> {
     let gradients = grads.len();
     let nothing = Collected {
-        slots: Vec::new(),
+        entries: Vec::new(),
         before: HashMap::new(),
         replaceable: HashMap::new(),
         whole: true,
@@ -63,7 +63,7 @@ pub(crate) fn collect<F: TensorLayout, M: Module>(
     let found: Collected<F> = walk(module, &mut grads, device, nothing)?;
     // A gradient that was taken and made no slot is that of a parameter without elements: a step over nothing.
     let taken = gradients - grads.len();
-    if found.slots.is_empty() && taken == 0 {
+    if found.entries.is_empty() && taken == 0 {
         return Err(WsamError::NoGradients { gradients });
     }
     Ok(found)
@@ -177,11 +177,11 @@ impl Visitor<'_> {
     }
 
     /// The slot of a parameter and its gradient.
-    fn slot<F: TensorLayout, const D: usize>(
+    fn entry<F: TensorLayout, const D: usize>(
         &mut self,
         param: &Param<Tensor<D>>,
         grad: Tensor<D>,
-    ) -> Result<Slot<F::Tensor>, WsamError> {
+    ) -> Result<ParamEntry<F::Tensor>, WsamError> {
         let weight = self.weight(param)?;
         if weight.dtype() != grad.dtype() {
             return Err(WsamError::DType {
@@ -191,7 +191,7 @@ impl Visitor<'_> {
                 route: "optimizer's",
             });
         }
-        Ok(Slot {
+        Ok(ParamEntry {
             id: param.id,
             path: self.path.text.clone(),
             group: 0,
@@ -226,9 +226,9 @@ impl<F: TensorLayout> Take for Collected<F> {
     ) -> Result<(), WsamError> {
         if let Some(grad) = visitor.grad(param)? {
             if !param.is_require_grad() {
-                self.replaceable.insert(param.id, (self.slots.len(), 1));
+                self.replaceable.insert(param.id, (self.entries.len(), 1));
             }
-            self.slots.push(visitor.slot::<F, D>(param, grad)?);
+            self.entries.push(visitor.entry::<F, D>(param, grad)?);
             return Ok(());
         }
         self.whole = false;
@@ -237,13 +237,13 @@ impl<F: TensorLayout> Take for Collected<F> {
             *before += 1;
             return Ok(());
         }
-        let slot = &mut self.slots[*place];
+        let entry = &mut self.entries[*place];
         let weight = visitor.weight(param)?;
         let (len, dtype) = (weight.shape().num_elements(), weight.dtype());
-        if (len, dtype) == (slot.len, slot.dtype) {
+        if (len, dtype) == (entry.len, entry.dtype) {
             self.before.insert(param.id, *before);
-            slot.path.clone_from(&visitor.path.text);
-            slot.weight = F::from_tensor(weight)?;
+            entry.path.clone_from(&visitor.path.text);
+            entry.weight = F::from_tensor(weight)?;
         }
         self.replaceable.remove(&param.id);
         Ok(())

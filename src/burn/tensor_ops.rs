@@ -13,7 +13,7 @@ use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
 use super::record::Loaded;
 use super::report::Norms;
 use super::runner::{PhaseOutput, StepBackend, StepContext, TensorOutput};
-use super::slots::Slot;
+use super::slots::ParamEntry;
 use super::state::{OptimizerState, read, state_names};
 use crate::method::{Base, Blend, InGroup, NonFinite};
 use base::base_step;
@@ -44,7 +44,7 @@ struct State {
 /// What an ascent keeps for its descent.
 #[derive(Debug)]
 pub(crate) struct AscentState {
-    slots: Vec<Slot<Tensor<1>>>,
+    entries: Vec<ParamEntry<Tensor<1>>>,
     norms: TensorNorms,
 }
 
@@ -110,14 +110,14 @@ impl StepBackend for TensorOps {
     fn ascend<T>(
         &mut self,
         context: StepContext<'_>,
-        slots: Vec<Slot<Tensor<1>>>,
+        entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
-        let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
-        let (tensors, norms) = climb(context, &slots, false);
+        let entries = self.with_masters(context, unscaled(entries, context.inv_scale));
+        let (tensors, norms) = climb(context, &entries, false);
         Ok(PhaseOutput {
             built: build(tensors),
-            rest: AscentState { slots, norms },
+            rest: AscentState { entries, norms },
             released: Vec::new(),
         })
     }
@@ -131,27 +131,27 @@ impl StepBackend for TensorOps {
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let hyper = context.hyper;
-        let AscentState { slots, mut norms } = ascent_state;
+        let AscentState { entries, mut norms } = ascent_state;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let skipped = norms.finite.skipped(norms.policy);
         let falls_back = norms.finite.falls_back(norms.policy);
-        self.track(slots.iter().map(|slot| slot.id).collect(), &norms);
+        self.track(entries.iter().map(|entry| entry.id).collect(), &norms);
         let scale_g = scale_of_g(hyper, &norms);
         let scale_perturbed = clip_factor(hyper.clip, &norms.perturbed);
-        let tensors = slots
+        let tensors = entries
             .into_iter()
             .zip(rates)
             .zip(grads_perturbed)
-            .map(|((slot, lr), g_perturbed)| {
-                let InGroup { base, blend, lr_factor, .. } = context.in_group(&slot);
-                let has_master = context.has_master(&slot);
+            .map(|((entry, lr), g_perturbed)| {
+                let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
+                let has_master = context.has_master(&entry);
                 let lr = lr * lr_factor;
-                let g = scaled(slot.grad, &scale_g);
+                let g = scaled(entry.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
                 let g_perturbed = unless(&falls_back, g_perturbed, g.clone());
                 let h = mix(&blend, &g, &g_perturbed);
-                let (old, id) = (slot.weight.clone(), slot.id);
-                let mut w = self.stepped(&base, lr, id, slot.weight, h, &skipped);
+                let (old, id) = (entry.weight.clone(), entry.id);
+                let mut w = self.stepped(&base, lr, id, entry.weight, h, &skipped);
                 if blend.sharpness != 0.0 {
                     w = w - (g_perturbed - g) * (lr * blend.sharpness);
                 }
@@ -166,29 +166,29 @@ impl StepBackend for TensorOps {
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<Tensor<1>>>,
+        entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
         let hyper = context.hyper;
-        let slots = unscaled(slots, context.inv_scale);
-        let (tensors, norms) = climb(context, &slots, true);
+        let entries = unscaled(entries, context.inv_scale);
+        let (tensors, norms) = climb(context, &entries, true);
         let skipped = norms.finite.skipped(norms.policy);
         let step = LeanStep::default();
         if norms.policy.looks() {
-            let ids = slots.iter().map(|slot| slot.id).collect();
+            let ids = entries.iter().map(|entry| entry.id).collect();
             self.pending.push_lean(norms.submitted(ids), &step);
         }
         let scale_g = scale_of_g(hyper, &norms);
-        let (stepped, factors) = slots
+        let (stepped, factors) = entries
             .into_iter()
             .zip(rates)
-            .map(|(slot, lr)| {
-                let InGroup { base, blend, lr_factor, .. } = context.in_group(&slot);
+            .map(|(entry, lr)| {
+                let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
                 let lr = lr * lr_factor;
                 let factor = lr * blend.sharpness;
-                let g = scaled(slot.grad, &scale_g);
-                let old = slot.weight.clone();
-                let stepped = self.stepped(&base, lr, slot.id, slot.weight, g.clone(), &skipped);
+                let g = scaled(entry.grad, &scale_g);
+                let old = entry.weight.clone();
+                let stepped = self.stepped(&base, lr, entry.id, entry.weight, g.clone(), &skipped);
                 (unless(&skipped, stepped + g * factor, old), factor)
             })
             .unzip();
@@ -228,34 +228,37 @@ impl StepBackend for TensorOps {
     }
 
     fn exclude(ascent_state: &mut AscentState, places: &[usize]) {
-        ascent_state.slots = without(std::mem::take(&mut ascent_state.slots), places);
+        ascent_state.entries = without(std::mem::take(&mut ascent_state.entries), places);
     }
 
     fn first_gradient(ascent_state: &AscentState, place: usize) -> Option<Tensor<1>> {
-        ascent_state.slots.get(place).map(|slot| ascent_state.norms.scaled_again(slot.grad.clone()))
+        ascent_state
+            .entries
+            .get(place)
+            .map(|entry| ascent_state.norms.scaled_again(entry.grad.clone()))
     }
 
     fn base_step<T>(
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<Tensor<1>>>,
+        entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
-        let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
-        let norms = look_at_gradient(context, &slots);
+        let entries = self.with_masters(context, unscaled(entries, context.inv_scale));
+        let norms = look_at_gradient(context, &entries);
         let skipped = norms.finite.skipped(norms.policy);
-        self.track(slots.iter().map(|slot| slot.id).collect(), &norms);
+        self.track(entries.iter().map(|entry| entry.id).collect(), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
-        let tensors = slots
+        let tensors = entries
             .into_iter()
             .zip(rates)
-            .map(|(slot, lr)| {
-                let InGroup { base, lr_factor, .. } = context.in_group(&slot);
-                let has_master = context.has_master(&slot);
-                let g = scaled(slot.grad, &scale_g);
-                let (old, id) = (slot.weight.clone(), slot.id);
-                let w = self.stepped(&base, lr * lr_factor, id, slot.weight, g, &skipped);
+            .map(|(entry, lr)| {
+                let InGroup { base, lr_factor, .. } = context.in_group(&entry);
+                let has_master = context.has_master(&entry);
+                let g = scaled(entry.grad, &scale_g);
+                let (old, id) = (entry.weight.clone(), entry.id);
+                let w = self.stepped(&base, lr * lr_factor, id, entry.weight, g, &skipped);
                 self.noted(id, has_master, unless(&skipped, w, old))
             })
             .collect();
@@ -268,19 +271,19 @@ impl StepBackend for TensorOps {
         ascent_state: AscentState,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<TensorOutput<Self, MixState>, WsamError> {
-        let AscentState { slots, mut norms } = ascent_state;
+        let AscentState { entries, mut norms } = ascent_state;
         let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
         // Around it no step is counted here.
         self.track(Vec::new(), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
-        let (tensors, grads) = slots
+        let (tensors, grads) = entries
             .into_iter()
             .zip(grads_perturbed)
-            .map(|(slot, g_perturbed)| {
-                let InGroup { blend, lr_factor, .. } = context.in_group(&slot);
-                let g = scaled(slot.grad, &scale_g);
+            .map(|(entry, g_perturbed)| {
+                let InGroup { blend, lr_factor, .. } = context.in_group(&entry);
+                let g = scaled(entry.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
                 let g_perturbed = unless(&falls_back, g_perturbed, g.clone());
                 (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
@@ -292,13 +295,13 @@ impl StepBackend for TensorOps {
     fn clip(
         &mut self,
         context: StepContext<'_>,
-        slots: Vec<Slot<Tensor<1>>>,
+        entries: Vec<ParamEntry<Tensor<1>>>,
     ) -> Result<Vec<Tensor<1>>, WsamError> {
-        let slots = unscaled(slots, context.inv_scale);
-        let norms = look_at_gradient(context, &slots);
+        let entries = unscaled(entries, context.inv_scale);
+        let norms = look_at_gradient(context, &entries);
         self.track(Vec::new(), &norms);
         let scale = scale_of_g(context.hyper, &norms);
-        Ok(slots.into_iter().map(|slot| scaled(slot.grad, &scale)).collect())
+        Ok(entries.into_iter().map(|entry| scaled(entry.grad, &scale)).collect())
     }
 
     fn sharpen(
@@ -385,15 +388,15 @@ impl TensorOps {
     fn with_masters(
         &self,
         context: StepContext<'_>,
-        mut slots: Vec<Slot<Tensor<1>>>,
-    ) -> Vec<Slot<Tensor<1>>> {
-        for slot in &mut slots {
-            if context.has_master(slot) {
-                let master = self.masters.get(&slot.id).cloned();
-                slot.weight = reconciled(slot.weight.clone(), slot.dtype, master);
+        mut entries: Vec<ParamEntry<Tensor<1>>>,
+    ) -> Vec<ParamEntry<Tensor<1>>> {
+        for entry in &mut entries {
+            if context.has_master(entry) {
+                let master = self.masters.get(&entry.id).cloned();
+                entry.weight = reconciled(entry.weight.clone(), entry.dtype, master);
             }
         }
-        slots
+        entries
     }
 
     /// The stepped weights, which are master weights if it has them.

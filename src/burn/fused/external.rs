@@ -7,7 +7,7 @@ use crate::burn::bridge::{DeviceTensor, Memory};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
 use crate::burn::runner::{PhaseOutput, StepContext, TensorOutput};
-use crate::burn::slots::Slot;
+use crate::burn::slots::ParamEntry;
 use crate::engine::{BaseTensor, DescentTensor, MixTensor, StepStats};
 use crate::method::Coupling;
 
@@ -64,14 +64,14 @@ impl Fused {
     pub(super) fn clip_external(
         &mut self,
         context: StepContext<'_>,
-        slots: Vec<Slot<DeviceTensor>>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
     ) -> Result<Vec<DeviceTensor>, WsamError> {
         let StepContext { hyper, inv_scale, .. } = context;
         if !hyper.clips_gradient() && !hyper.non_finite.looks() && inv_scale == 1.0 {
-            return Ok(slots.into_iter().map(|slot| slot.grad).collect());
+            return Ok(entries.into_iter().map(|entry| entry.grad).collect());
         }
-        let (specs, shapes) = outputs_of(slots.iter());
-        let resolving_params = self.resolve(context, slots, vec![specs], &shapes)?;
+        let (specs, shapes) = outputs_of(entries.iter());
+        let resolving_params = self.resolve(context, entries, vec![specs], &shapes)?;
         let ResolvedParams { params, arenas, outputs, .. } = resolving_params.finish()?;
         let clipped: Vec<Memory> = arenas.into_iter().flatten().collect();
         let tensors: Vec<_> = params

@@ -5,7 +5,7 @@ use crate::burn::bridge::{DeviceTensor, Memory, OnDevice};
 use crate::burn::error::WsamError;
 use crate::burn::forms::{TensorLayout, of_type, reconciled};
 use crate::burn::runner::StepContext;
-use crate::burn::slots::Slot;
+use crate::burn::slots::ParamEntry;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::Wgpu;
 use burn::tensor::{DType, Shape, Tensor};
@@ -26,19 +26,19 @@ impl Fused {
     pub(super) fn master(
         &self,
         context: StepContext<'_>,
-        slot: &Slot<DeviceTensor>,
+        entry: &ParamEntry<DeviceTensor>,
         is_placed: bool,
         tensors: &mut Vec<DeviceTensor>,
     ) -> Result<Master, WsamError> {
-        if !context.has_master(slot) {
+        if !context.has_master(entry) {
             return Ok(Master::None);
         }
-        let shape = Shape::from([slot.len]);
+        let shape = Shape::from([entry.len]);
         let flat = |tensor: DeviceTensor| {
             let tensor = Wgpu::float_reshape(tensor, shape.clone());
             Tensor::<1>::from_primitive::<Wgpu>(tensor)
         };
-        let state = self.states.get(&slot.id).filter(|state| state.step > 0);
+        let state = self.states.get(&entry.id).filter(|state| state.step > 0);
         let known = state.and_then(|state| Some((state.master.clone()?, &state.bridge)));
         let known = match known {
             Some((memory, _)) if is_placed => return Ok(Master::Placed(memory)),
@@ -47,8 +47,8 @@ impl Fused {
             }
             None => None,
         };
-        let weight = of_type(flat(slot.weight.clone()), DType::F32);
-        tensors.push(OnDevice::from_tensor(reconciled(weight, slot.dtype, known))?);
+        let weight = of_type(flat(entry.weight.clone()), DType::F32);
+        tensors.push(OnDevice::from_tensor(reconciled(weight, entry.dtype, known))?);
         Ok(Master::Resolving)
     }
 }

@@ -8,7 +8,7 @@ use crate::burn::bridge::{
 use crate::burn::error::WsamError;
 use crate::burn::forms::TensorLayout;
 use crate::burn::runner::StepContext;
-use crate::burn::slots::Slot;
+use crate::burn::slots::ParamEntry;
 use crate::engine::Slice;
 use burn::backend::TensorMetadata;
 use burn::module::ParamId;
@@ -118,32 +118,32 @@ impl Fused {
     pub(super) fn resolve(
         &self,
         context: StepContext<'_>,
-        slots: Vec<Slot<DeviceTensor>>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
         arenas: Vec<Vec<AllocSpec>>,
         outputs: &[Shape],
     ) -> Result<PendingResolve, WsamError> {
-        let bridge = match slots.first() {
+        let bridge = match entries.first() {
             Some(first) => Bridge::new(&first.weight),
             // A step over nothing: every parameter with a gradient is empty.
             None => Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], context.device))?),
         };
-        self.check_sizes(context, &bridge, &slots)?;
-        let mut tensors = Vec::with_capacity(slots.len());
-        let mut weights = Vec::with_capacity(slots.len());
-        let mut pending = Vec::with_capacity(slots.len());
-        for slot in slots {
-            let perturbed = context.in_group(&slot).perturbed;
-            let identity = identity(&slot.weight);
-            let placed = self.weights.get(&slot.id).filter(|w| Some(w.tensor) == identity);
+        self.check_sizes(context, &bridge, &entries)?;
+        let mut tensors = Vec::with_capacity(entries.len());
+        let mut weights = Vec::with_capacity(entries.len());
+        let mut pending = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let perturbed = context.in_group(&entry).perturbed;
+            let identity = identity(&entry.weight);
+            let placed = self.weights.get(&entry.id).filter(|w| Some(w.tensor) == identity);
             let placed = placed.map(|weight| weight.memory.clone());
-            let shape = slot.weight.shape();
+            let shape = entry.weight.shape();
             if placed.is_none() {
-                tensors.push(slot.weight.clone());
+                tensors.push(entry.weight.clone());
             }
-            let master = self.master(context, &slot, placed.is_some(), &mut tensors)?;
-            weights.push(slot.weight);
-            tensors.push(slot.grad);
-            let Slot { id, group, len, .. } = slot;
+            let master = self.master(context, &entry, placed.is_some(), &mut tensors)?;
+            weights.push(entry.weight);
+            tensors.push(entry.grad);
+            let ParamEntry { id, group, len, .. } = entry;
             pending.push(PendingParam {
                 id,
                 group,
@@ -164,17 +164,17 @@ impl Fused {
         &self,
         context: StepContext<'_>,
         bridge: &Bridge,
-        slots: &[Slot<DeviceTensor>],
+        entries: &[ParamEntry<DeviceTensor>],
     ) -> Result<(), WsamError> {
         let limit = bridge.largest_allocation();
         let has_states = !context.hyper.base.state_names().is_empty();
-        for slot in slots {
-            let single = has_states || context.has_master(slot);
-            let own = AllocSpec::new(slot.len as u64, slot.dtype);
-            let spec = if single { AllocSpec::single(slot.len as u64) } else { own };
+        for entry in entries {
+            let single = has_states || context.has_master(entry);
+            let own = AllocSpec::new(entry.len as u64, entry.dtype);
+            let spec = if single { AllocSpec::single(entry.len as u64) } else { own };
             let bytes = spec.allocated();
             if bytes > limit {
-                let (param, dtype) = (slot.path.clone(), slot.dtype);
+                let (param, dtype) = (entry.path.clone(), entry.dtype);
                 return Err(WsamError::TooLarge { param, dtype, bytes, limit });
             }
         }

@@ -10,7 +10,7 @@ use crate::burn::pending::{LeanStep, ResolvedOutcome};
 use crate::burn::record::Loaded;
 use crate::burn::report::Norms;
 use crate::burn::runner::{PhaseOutput, StepBackend, StepContext, TensorOutput};
-use crate::burn::slots::Slot;
+use crate::burn::slots::ParamEntry;
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
     LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
@@ -31,12 +31,12 @@ impl StepBackend for Fused {
     fn ascend<T>(
         &mut self,
         context: StepContext<'_>,
-        slots: Vec<Slot<DeviceTensor>>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
-        let (specs, shapes) = partners_of(context, &slots);
+        let (specs, shapes) = partners_of(context, &entries);
         let rounding = Self::rounding(context);
-        let resolving_params = self.resolve(context, slots, vec![specs], &shapes)?;
+        let resolving_params = self.resolve(context, entries, vec![specs], &shapes)?;
         let built = build(resolving_params.perturbed());
         let ResolvedParams { bridge, params, mut arenas, weights, outputs } =
             resolving_params.finish()?;
@@ -116,17 +116,17 @@ impl StepBackend for Fused {
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<DeviceTensor>>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
         let StepContext { hyper, track_norms, inv_scale, .. } = context;
         let (inv_scale, rounding) = (InvScale::Host(inv_scale), Self::rounding(context));
         let options = GradientOptions { track_norms, inv_scale, rounding };
-        let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let (specs, shapes) = partners_of(context, &slots);
-        let mut arenas = vec![specs, slots.iter().map(spec).collect()];
+        let parameters = || entries.iter().map(|entry| (entry.id, entry.len as u64));
+        let (specs, shapes) = partners_of(context, &entries);
+        let mut arenas = vec![specs, entries.iter().map(spec).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
-        let resolving_params = self.resolve(context, slots, arenas, &shapes)?;
+        let resolving_params = self.resolve(context, entries, arenas, &shapes)?;
         let perturbed = resolving_params.perturbed();
         // The module gets them twice: in the copy for the second pass, and in place of the weights.
         let built = build(perturbed.clone());
@@ -248,15 +248,15 @@ impl StepBackend for Fused {
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<DeviceTensor>>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
         let hyper = context.hyper;
-        let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let (specs, shapes) = outputs_of(slots.iter());
+        let parameters = || entries.iter().map(|entry| (entry.id, entry.len as u64));
+        let (specs, shapes) = outputs_of(entries.iter());
         let mut arenas = vec![specs];
         arenas.extend(self.new_states(&hyper.base, parameters()));
-        let mut resolving_params = self.resolve(context, slots, arenas, &shapes)?;
+        let mut resolving_params = self.resolve(context, entries, arenas, &shapes)?;
         let made_are = identities(&resolving_params.outputs);
         let built = build(std::mem::take(&mut resolving_params.outputs));
         let ResolvedParams { bridge, params, mut arenas, weights, .. } =
@@ -302,9 +302,9 @@ impl StepBackend for Fused {
     fn clip(
         &mut self,
         context: StepContext<'_>,
-        slots: Vec<Slot<DeviceTensor>>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
     ) -> Result<Vec<DeviceTensor>, WsamError> {
-        self.clip_external(context, slots)
+        self.clip_external(context, entries)
     }
 
     fn sharpen(
@@ -402,8 +402,8 @@ pub(super) fn scaled_by(inv_scale: f64) -> GradientOptions<'static> {
     GradientOptions { inv_scale: InvScale::Host(inv_scale), ..Default::default() }
 }
 
-fn spec(slot: &Slot<DeviceTensor>) -> AllocSpec {
-    AllocSpec::new(slot.len as u64, slot.dtype)
+fn spec(entry: &ParamEntry<DeviceTensor>) -> AllocSpec {
+    AllocSpec::new(entry.len as u64, entry.dtype)
 }
 
 pub(super) fn columns(params: &[ResolvedParam]) -> (Vec<ParamId>, Vec<AllocSpec>, Vec<Shape>) {
@@ -415,16 +415,16 @@ pub(super) fn columns(params: &[ResolvedParam]) -> (Vec<ParamId>, Vec<AllocSpec>
 /// Rooms and shapes of the perturbed weights, which get memory of their own.
 fn partners_of(
     context: StepContext<'_>,
-    slots: &[Slot<DeviceTensor>],
+    entries: &[ParamEntry<DeviceTensor>],
 ) -> (Vec<AllocSpec>, Vec<Shape>) {
-    outputs_of(slots.iter().filter(|slot| context.in_group(slot).perturbed))
+    outputs_of(entries.iter().filter(|entry| context.in_group(entry).perturbed))
 }
 
 /// Rooms and shapes of what takes the place of the weights.
 pub(super) fn outputs_of<'a>(
-    slots: impl Iterator<Item = &'a Slot<DeviceTensor>>,
+    entries: impl Iterator<Item = &'a ParamEntry<DeviceTensor>>,
 ) -> (Vec<AllocSpec>, Vec<Shape>) {
-    slots.map(|slot| (spec(slot), slot.weight.shape())).unzip()
+    entries.map(|entry| (spec(entry), entry.weight.shape())).unzip()
 }
 
 pub(super) fn identities(tensors: &[DeviceTensor]) -> Vec<Option<u64>> {

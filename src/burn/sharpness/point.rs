@@ -57,9 +57,9 @@ impl Point {
         let (value, grads) = backward(&copy, loss)?;
         let collected = collect::<Flat, M>(&copy, grads, &self.device)?;
         self.params = collected.params();
-        let slots = collected.slots;
-        self.weights = slots.iter().map(|slot| slot.weight.clone()).collect();
-        Ok((value, slots.into_iter().map(|slot| slot.grad).collect()))
+        let entries = collected.entries;
+        self.weights = entries.iter().map(|entry| entry.weight.clone()).collect();
+        Ok((value, entries.into_iter().map(|entry| entry.grad).collect()))
     }
 
     /// The gradient at `weights + by * direction`.

@@ -4,7 +4,7 @@ use super::finite::{Facts, look, look_at_norms, unless};
 use crate::burn::error::WsamError;
 use crate::burn::pending::{Finite, Submitted};
 use crate::burn::runner::StepContext;
-use crate::burn::slots::Slot;
+use crate::burn::slots::ParamEntry;
 use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Outcome};
 use burn::module::ParamId;
 use burn::tensor::{DType, Tensor};
@@ -40,11 +40,14 @@ impl TensorNorms {
 }
 
 /// Gradients as they are without a loss scale.
-pub(super) fn unscaled(mut slots: Vec<Slot<Tensor<1>>>, inv_scale: f64) -> Vec<Slot<Tensor<1>>> {
-    for slot in &mut slots {
-        slot.grad = times(slot.grad.clone(), inv_scale);
+pub(super) fn unscaled(
+    mut entries: Vec<ParamEntry<Tensor<1>>>,
+    inv_scale: f64,
+) -> Vec<ParamEntry<Tensor<1>>> {
+    for entry in &mut entries {
+        entry.grad = times(entry.grad.clone(), inv_scale);
     }
-    slots
+    entries
 }
 
 fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
@@ -54,19 +57,19 @@ fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
 /// `w + e_w` for every slot, and `||g||` where the step or the caller wants it.
 pub(super) fn climb(
     context: StepContext<'_>,
-    slots: &[Slot<Tensor<1>>],
+    entries: &[ParamEntry<Tensor<1>>],
     lean: bool,
 ) -> (Vec<Tensor<1>>, TensorNorms) {
     let StepContext { hyper, track_norms, inv_scale, .. } = context;
     let policy = hyper.non_finite;
-    let groups: Vec<InGroup> = slots.iter().map(|slot| context.in_group(slot)).collect();
+    let groups: Vec<InGroup> = entries.iter().map(|entry| context.in_group(entry)).collect();
     let divisors: Vec<_> = (0..hyper.scopes())
         .map(|scope| {
             let is_inside = |group: &InGroup| group.perturbed && group.scope == scope;
-            let inside = slots.iter().zip(&groups).filter(|(_, group)| is_inside(group)).map(
-                |(slot, group)| match group.adaptive {
-                    true => slot.weight.clone() * slot.grad.clone(),
-                    false => slot.grad.clone(),
+            let inside = entries.iter().zip(&groups).filter(|(_, group)| is_inside(group)).map(
+                |(entry, group)| match group.adaptive {
+                    true => entry.weight.clone() * entry.grad.clone(),
+                    false => entry.grad.clone(),
                 },
             );
             // A scope without parameters has nothing to divide.
@@ -76,25 +79,25 @@ pub(super) fn climb(
     let gradient = match &divisors[0] {
         Some(norm) if hyper.perturbs_by_gradient_norm() => Some(norm.clone()),
         _ if hyper.clips_gradient() || track_norms => {
-            Some(global_norm(slots.iter().map(|slot| slot.grad.clone())))
+            Some(global_norm(entries.iter().map(|entry| entry.grad.clone())))
         }
         _ => None,
     };
-    let fact = look(policy, slots.iter().map(|slot| slot.grad.clone()));
+    let fact = look(policy, entries.iter().map(|entry| entry.grad.clone()));
     let fact = look_at_norms(fact, divisors.iter().flatten().chain(&gradient));
     let finite = Facts { gradient: fact, perturbed: None };
     let skipped = finite.skipped(policy);
     let divisors: Vec<_> =
         divisors.into_iter().map(|norm| norm.map(|norm| norm + hyper.epsilon)).collect();
-    let perturbed = slots.iter().zip(&groups).map(|(slot, group)| {
+    let perturbed = entries.iter().zip(&groups).map(|(entry, group)| {
         let divisor = divisors[group.scope].as_ref().filter(|_| group.perturbed);
-        let Some(divisor) = divisor else { return slot.weight.clone() };
+        let Some(divisor) = divisor else { return entry.weight.clone() };
         // Divided first: g / ||g|| is at most 1, while rho / ||g|| may leave the range.
-        let mut e = slot.grad.clone() / divisor.clone() * group.rho;
+        let mut e = entry.grad.clone() / divisor.clone() * group.rho;
         if group.adaptive {
-            e = e * slot.weight.clone() * slot.weight.clone();
+            e = e * entry.weight.clone() * entry.weight.clone();
         }
-        unless(&skipped, slot.weight.clone() + e, slot.weight.clone())
+        unless(&skipped, entry.weight.clone() + e, entry.weight.clone())
     });
     (
         perturbed.collect(),
@@ -119,8 +122,11 @@ pub(super) fn look_at_perturbed(
 }
 
 /// `||g||` of a step without a second pass, where it clips, and whether `g` is finite.
-pub(super) fn look_at_gradient(context: StepContext<'_>, slots: &[Slot<Tensor<1>>]) -> TensorNorms {
-    let grads = || slots.iter().map(|slot| slot.grad.clone());
+pub(super) fn look_at_gradient(
+    context: StepContext<'_>,
+    entries: &[ParamEntry<Tensor<1>>],
+) -> TensorNorms {
+    let grads = || entries.iter().map(|entry| entry.grad.clone());
     let policy = context.hyper.non_finite;
     let gradient = context.hyper.clips_gradient().then(|| global_norm(grads()));
     let fact = look_at_norms(look(policy, grads()), gradient.iter());
