@@ -32,7 +32,7 @@ use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
 use burn::tensor::Device;
 use std::sync::atomic::{AtomicU64, Ordering};
-use way::{Way, choose};
+use way::{RouteBackend, choose};
 
 /// WSAM around a base optimizer, for any Burn module. Made by
 /// [`WsamConfig::init`](crate::WsamConfig::init).
@@ -87,7 +87,7 @@ pub struct Wsam {
     pub(super) unscaled: Vec<Outcome>,
     device: Device,
     route: Route,
-    way: Way,
+    backend: RouteBackend,
     identity: u64,
 }
 
@@ -121,7 +121,7 @@ impl Wsam {
             return Err(WsamError::LeanCoupled);
         }
         let device = device.clone().without_autodiff();
-        let (way, route) = choose(policy, &device)?;
+        let (backend, route) = choose(policy, &device)?;
         if options.stochastic_rounding.is_some() && !route.is_fused() {
             return Err(WsamError::StochasticRounding { route: route.to_string() });
         }
@@ -139,7 +139,7 @@ impl Wsam {
             unscaled: Vec::new(),
             device,
             route,
-            way,
+            backend,
             identity,
         })
     }
@@ -157,9 +157,9 @@ impl Wsam {
     /// What the last whole step cost; `None` before the first one and in tensor operations.
     #[cfg(feature = "fused-wsam")]
     pub fn last_step(&self) -> Option<crate::engine::StepStats> {
-        match &self.way {
-            Way::TensorOps(_) => None,
-            Way::Fused(fused) => fused.last_step(),
+        match &self.backend {
+            RouteBackend::TensorOps(_) => None,
+            RouteBackend::Fused(fused) => fused.last_step(),
         }
     }
 
@@ -170,10 +170,10 @@ impl Wsam {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn state(&self, id: ParamId) -> Result<Option<OptimizerState>, WsamError> {
-        match &self.way {
-            Way::TensorOps(ops) => ops.state(&self.hyper.base, id),
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.state(&self.hyper.base, id),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.state(&self.hyper.base, id),
+            RouteBackend::Fused(fused) => fused.state(&self.hyper.base, id),
         }
     }
 
@@ -184,10 +184,10 @@ impl Wsam {
     /// step moves the weights into an arena again. In tensor operations the model is returned as it
     /// is.
     pub fn detach<M: Module>(&mut self, model: M) -> M {
-        match &mut self.way {
-            Way::TensorOps(_) => model,
+        match &mut self.backend {
+            RouteBackend::TensorOps(_) => model,
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => {
+            RouteBackend::Fused(fused) => {
                 fused.forget_places();
                 super::copies::detach(model)
             }
@@ -216,12 +216,12 @@ impl Wsam {
             return Err(Rejected::new(model, error));
         }
         let scale = self.loss_scale();
-        let (way, _, context) = self.parts(scale);
-        let ascended = match way {
-            Way::TensorOps(ops) => runner::ascend(ops, context, &model, grads)
+        let (backend, _, context) = self.parts(scale);
+        let ascended = match backend {
+            RouteBackend::TensorOps(ops) => runner::ascend(ops, context, &model, grads)
                 .map(|(perturbed, pending)| (perturbed, Climb::TensorOps(Box::new(pending)))),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => runner::ascend(fused, context, &model, grads)
+            RouteBackend::Fused(fused) => runner::ascend(fused, context, &model, grads)
                 .map(|(perturbed, pending)| (perturbed, Climb::Fused(Box::new(pending)))),
         };
         match ascended {
@@ -279,16 +279,20 @@ impl Wsam {
         if let Err(error) = self.resolve_outcomes() {
             return Err(Rejected::new(model, error));
         }
-        let (way, external, context) = self.parts(scale);
-        let stepped = match (way, external) {
-            (Way::TensorOps(ops), None) => runner::base_step(ops, context, &rates, model, grads),
-            (Way::TensorOps(ops), Some(base)) => {
+        let (backend, external, context) = self.parts(scale);
+        let stepped = match (backend, external) {
+            (RouteBackend::TensorOps(ops), None) => {
+                runner::base_step(ops, context, &rates, model, grads)
+            }
+            (RouteBackend::TensorOps(ops), Some(base)) => {
                 external::base_step(ops, base, context, &rates, model, grads)
             }
             #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), None) => runner::base_step(fused, context, &rates, model, grads),
+            (RouteBackend::Fused(fused), None) => {
+                runner::base_step(fused, context, &rates, model, grads)
+            }
             #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), Some(base)) => {
+            (RouteBackend::Fused(fused), Some(base)) => {
                 external::base_step(fused, base, context, &rates, model, grads)
             }
         };
@@ -315,10 +319,10 @@ impl Wsam {
     /// Whether [`state`](Self::state) has one, without a wait.
     #[cfg(feature = "train")]
     pub(super) fn has_state(&self, id: ParamId) -> bool {
-        match &self.way {
-            Way::TensorOps(ops) => ops.has_state(id),
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.has_state(id),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.has_state(id),
+            RouteBackend::Fused(fused) => fused.has_state(id),
         }
     }
 
@@ -328,16 +332,19 @@ impl Wsam {
         loaded: Vec<Loaded>,
     ) -> Result<(), WsamError> {
         self.resolve_outcomes()?;
-        match &mut self.way {
-            Way::TensorOps(ops) => ops.replace_states(&self.device, ids, loaded),
+        match &mut self.backend {
+            RouteBackend::TensorOps(ops) => ops.replace_states(&self.device, ids, loaded),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.replace_states(&self.device, ids, loaded),
+            RouteBackend::Fused(fused) => fused.replace_states(&self.device, ids, loaded),
         }
     }
 
     /// What a half of a step works with; its gradients are those of a loss times `loss_scale`.
-    fn parts(&mut self, loss_scale: f64) -> (&mut Way, Option<&mut External>, StepContext<'_>) {
-        let Self { hyper, groups, external, options, device, way, steps, .. } = self;
+    fn parts(
+        &mut self,
+        loss_scale: f64,
+    ) -> (&mut RouteBackend, Option<&mut External>, StepContext<'_>) {
+        let Self { hyper, groups, external, options, device, backend, steps, .. } = self;
         let Options { track_norms, stochastic_rounding, master_weights, missing_gradient, .. } =
             *options;
         let context = StepContext {
@@ -350,7 +357,7 @@ impl Wsam {
             inv_scale: loss_scale.recip(),
             device,
         };
-        (way, external.as_mut(), context)
+        (backend, external.as_mut(), context)
     }
 
     /// Counts a step that was submitted, and lets the loss scale learn from the ones before it.
@@ -399,15 +406,15 @@ impl Wsam {
         if let Err(error) = self.resolve_outcomes() {
             return Err(Rejected::new(anchor, error));
         }
-        let (way, external, context) = self.parts(loss_scale);
+        let (backend, external, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
-        let descended = match (way, climb) {
-            (Way::TensorOps(ops), Climb::TensorOps(pending)) => match external {
+        let descended = match (backend, climb) {
+            (RouteBackend::TensorOps(ops), Climb::TensorOps(pending)) => match external {
                 None => runner::descend(ops, context, rates, models, *pending, grads),
                 Some(base) => external::descend(ops, base, context, rates, models, *pending, grads),
             },
             #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), Climb::Fused(pending)) => match external {
+            (RouteBackend::Fused(fused), Climb::Fused(pending)) => match external {
                 None => runner::descend(fused, context, rates, models, *pending, grads),
                 Some(base) => {
                     external::descend(fused, base, context, rates, models, *pending, grads)

@@ -1,6 +1,6 @@
 //! States of parameters that are no longer trained.
 
-use super::{Way, Wsam};
+use super::{RouteBackend, Wsam};
 use crate::burn::error::WsamError;
 use crate::burn::record::without_ids;
 use crate::burn::runner::StepBackend;
@@ -50,10 +50,10 @@ impl Wsam {
         if let Some(record) = external {
             self.load_external(record);
         }
-        match &mut self.way {
-            Way::TensorOps(ops) => ops.forget(gone),
+        match &mut self.backend {
+            RouteBackend::TensorOps(ops) => ops.forget(gone),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.forget(gone),
+            RouteBackend::Fused(fused) => fused.forget(gone),
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The step in lean mode, in two calls.
 
-use super::{LeanClimb, Way, Wsam, rejected};
+use super::{LeanClimb, RouteBackend, Wsam, rejected};
 use crate::burn::ascended::LeanAscended;
 use crate::burn::config::LEAN_BASE_STEP;
 use crate::burn::error::{Rejected, WsamError};
@@ -61,12 +61,12 @@ impl Wsam {
             return Err(Rejected::new(model, error));
         }
         let loss_scale = self.loss_scale();
-        let (way, _, context) = self.parts(loss_scale);
-        let ascended = match way {
-            Way::TensorOps(ops) => runner::lean_ascend(ops, context, rates, model, grads)
+        let (backend, _, context) = self.parts(loss_scale);
+        let ascended = match backend {
+            RouteBackend::TensorOps(ops) => runner::lean_ascend(ops, context, rates, model, grads)
                 .map(|(models, pending)| (models, LeanClimb::TensorOps(Box::new(pending)))),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => runner::lean_ascend(fused, context, rates, model, grads)
+            RouteBackend::Fused(fused) => runner::lean_ascend(fused, context, rates, model, grads)
                 .map(|(models, pending)| (models, LeanClimb::Fused(Box::new(pending)))),
         };
         let ((perturbed, anchor), climb) = ascended.map_err(rejected)?;
@@ -100,14 +100,14 @@ impl Wsam {
         if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
-        let (way, _, context) = self.parts(loss_scale);
+        let (backend, _, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
-        let descended = match (way, climb) {
-            (Way::TensorOps(ops), LeanClimb::TensorOps(pending)) => {
+        let descended = match (backend, climb) {
+            (RouteBackend::TensorOps(ops), LeanClimb::TensorOps(pending)) => {
                 runner::lean_descend(ops, context, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), LeanClimb::Fused(pending)) => {
+            (RouteBackend::Fused(fused), LeanClimb::Fused(pending)) => {
                 runner::lean_descend(fused, context, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]

@@ -1,6 +1,6 @@
 //! Skipped steps and the loss scale: what the host learns from steps after they ran.
 
-use super::{Way, Wsam};
+use super::{RouteBackend, Wsam};
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::loss_scale::LossScale;
 use crate::burn::pending::{Finite, ResolvedOutcome};
@@ -17,10 +17,10 @@ impl Wsam {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn skipped_steps(&self) -> Result<u64, WsamError> {
-        let pending = match &self.way {
-            Way::TensorOps(ops) => ops.overcount(None)?,
+        let pending = match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.overcount(None)?,
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.overcount(None)?,
+            RouteBackend::Fused(fused) => fused.overcount(None)?,
         };
         Ok(self.skipped + pending)
     }
@@ -52,10 +52,10 @@ impl Wsam {
         if statistics.is_empty() {
             return Ok(model);
         }
-        let skipped = match &self.way {
-            Way::TensorOps(ops) => ops.skipped_flag(&self.device),
+        let skipped = match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.skipped_flag(&self.device),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.skipped_flag(&self.device),
+            RouteBackend::Fused(fused) => fused.skipped_flag(&self.device),
         };
         match skipped {
             Ok(Some(skipped)) => Ok(statistics.restore_if(model, &skipped)),
@@ -84,29 +84,29 @@ impl Wsam {
     }
 
     fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
-        match &self.way {
-            Way::TensorOps(ops) => ops.latest_outcome(),
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.latest_outcome(),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.latest_outcome(),
+            RouteBackend::Fused(fused) => fused.latest_outcome(),
         }
     }
 
     /// The outcomes of the steps that are pending and decided, in their order. Waits for them.
     pub(in crate::burn) fn pending_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
-        match &self.way {
-            Way::TensorOps(ops) => ops.decided_outcomes(),
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.decided_outcomes(),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.decided_outcomes(),
+            RouteBackend::Fused(fused) => fused.decided_outcomes(),
         }
     }
 
     /// Reads the outcomes of pending steps: afterwards all step counts are right. The loss scale learns from
     /// them when a step ends, because losses are multiplied by it before a step begins.
     pub(in crate::burn) fn resolve_outcomes(&mut self) -> Result<(), WsamError> {
-        let resolved = match &mut self.way {
-            Way::TensorOps(ops) => ops.resolve_outcomes()?,
+        let resolved = match &mut self.backend {
+            RouteBackend::TensorOps(ops) => ops.resolve_outcomes()?,
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.resolve_outcomes()?,
+            RouteBackend::Fused(fused) => fused.resolve_outcomes()?,
         };
         for resolved in resolved {
             self.steps = self.steps.saturating_sub(resolved.overcount());

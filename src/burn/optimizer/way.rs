@@ -11,7 +11,7 @@ use burn::tensor::Device;
 
 /// The route's state and work.
 #[derive(Debug)]
-pub(super) enum Way {
+pub(super) enum RouteBackend {
     TensorOps(TensorOps),
     #[cfg(feature = "fused-wsam")]
     Fused(Fused),
@@ -34,13 +34,16 @@ pub(crate) enum LeanClimb {
 }
 
 #[cfg(feature = "fused-wsam")]
-pub(super) fn choose(policy: RoutePolicy, device: &Device) -> Result<(Way, Route), WsamError> {
+pub(super) fn choose(
+    policy: RoutePolicy,
+    device: &Device,
+) -> Result<(RouteBackend, Route), WsamError> {
     let reason = match policy {
         RoutePolicy::TensorOps => TensorOpsReason::Requested,
         RoutePolicy::Auto | RoutePolicy::Fused => match crate::burn::device::shared(device) {
             Ok(shared) => {
                 let route = shared.route();
-                return Ok((Way::Fused(Fused::new(&shared)?), route));
+                return Ok((RouteBackend::Fused(Fused::new(&shared)?), route));
             }
             Err(reason) => reason,
         },
@@ -49,7 +52,10 @@ pub(super) fn choose(policy: RoutePolicy, device: &Device) -> Result<(Way, Route
 }
 
 #[cfg(not(feature = "fused-wsam"))]
-pub(super) fn choose(policy: RoutePolicy, _device: &Device) -> Result<(Way, Route), WsamError> {
+pub(super) fn choose(
+    policy: RoutePolicy,
+    _device: &Device,
+) -> Result<(RouteBackend, Route), WsamError> {
     let reason = match policy {
         RoutePolicy::TensorOps => TensorOpsReason::Requested,
         RoutePolicy::Auto | RoutePolicy::Fused => TensorOpsReason::FeatureOff,
@@ -57,9 +63,12 @@ pub(super) fn choose(policy: RoutePolicy, _device: &Device) -> Result<(Way, Rout
     fall_back(policy, reason)
 }
 
-fn fall_back(policy: RoutePolicy, reason: TensorOpsReason) -> Result<(Way, Route), WsamError> {
+fn fall_back(
+    policy: RoutePolicy,
+    reason: TensorOpsReason,
+) -> Result<(RouteBackend, Route), WsamError> {
     if policy == RoutePolicy::Fused {
         return Err(WsamError::NotFused { reason: reason.to_string() });
     }
-    Ok((Way::TensorOps(TensorOps::default()), Route::TensorOps(reason)))
+    Ok((RouteBackend::TensorOps(TensorOps::default()), Route::TensorOps(reason)))
 }
