@@ -1,6 +1,6 @@
 //! The model between the two halves of a step.
 
-use super::optimizer::{Climb, LeanClimb};
+use super::optimizer::{AscentHandle, LeanAscentHandle};
 use burn::module::Module;
 use std::convert::Infallible;
 use std::ops::Deref;
@@ -47,7 +47,7 @@ use std::ops::Deref;
 pub struct Ascended<M> {
     pub(crate) perturbed: M,
     pub(crate) anchor: M,
-    pub(crate) climb: Climb,
+    pub(crate) ascent_state: AscentHandle,
     pub(crate) optimizer: u64,
     pub(crate) loss_scale: f64,
 }
@@ -69,7 +69,7 @@ pub struct LeanAscended<M> {
     pub(crate) perturbed: M,
     /// At the perturbed weights too, with the running statistics of the first pass.
     pub(crate) anchor: M,
-    pub(crate) climb: LeanClimb,
+    pub(crate) ascent_state: LeanAscentHandle,
     pub(crate) optimizer: u64,
     pub(crate) loss_scale: f64,
 }

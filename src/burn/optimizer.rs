@@ -11,7 +11,7 @@ pub use passes::Perturbation;
 pub(super) use passes::check_loss;
 #[cfg(feature = "train")]
 pub(super) use passes::{check_loss_shape, copied};
-pub(crate) use way::{Climb, LeanClimb};
+pub(crate) use way::{AscentHandle, LeanAscentHandle};
 
 use super::ascended::Ascended;
 use super::config::RoutePolicy;
@@ -218,16 +218,25 @@ impl Wsam {
         let scale = self.loss_scale();
         let (backend, _, context) = self.parts(scale);
         let ascended = match backend {
-            RouteBackend::TensorOps(ops) => runner::ascend(ops, context, &model, grads)
-                .map(|(perturbed, pending)| (perturbed, Climb::TensorOps(Box::new(pending)))),
+            RouteBackend::TensorOps(ops) => {
+                runner::ascend(ops, context, &model, grads).map(|(perturbed, pending)| {
+                    (perturbed, AscentHandle::TensorOps(Box::new(pending)))
+                })
+            }
             #[cfg(feature = "fused-wsam")]
             RouteBackend::Fused(fused) => runner::ascend(fused, context, &model, grads)
-                .map(|(perturbed, pending)| (perturbed, Climb::Fused(Box::new(pending)))),
+                .map(|(perturbed, pending)| (perturbed, AscentHandle::Fused(Box::new(pending)))),
         };
         match ascended {
-            Ok((perturbed, climb)) => {
+            Ok((perturbed, ascent_state)) => {
                 let optimizer = self.identity;
-                Ok(Ascended { perturbed, anchor: model, climb, optimizer, loss_scale: scale })
+                Ok(Ascended {
+                    perturbed,
+                    anchor: model,
+                    ascent_state,
+                    optimizer,
+                    loss_scale: scale,
+                })
             }
             Err(error) => Err(Rejected::new(model, error)),
         }
@@ -399,7 +408,7 @@ impl Wsam {
         ascended: Ascended<M>,
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
-        let Ascended { perturbed, anchor, climb, optimizer, loss_scale } = ascended;
+        let Ascended { perturbed, anchor, ascent_state, optimizer, loss_scale } = ascended;
         if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
@@ -408,13 +417,13 @@ impl Wsam {
         }
         let (backend, external, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
-        let descended = match (backend, climb) {
-            (RouteBackend::TensorOps(ops), Climb::TensorOps(pending)) => match external {
+        let descended = match (backend, ascent_state) {
+            (RouteBackend::TensorOps(ops), AscentHandle::TensorOps(pending)) => match external {
                 None => runner::descend(ops, context, rates, models, *pending, grads),
                 Some(base) => external::descend(ops, base, context, rates, models, *pending, grads),
             },
             #[cfg(feature = "fused-wsam")]
-            (RouteBackend::Fused(fused), Climb::Fused(pending)) => match external {
+            (RouteBackend::Fused(fused), AscentHandle::Fused(pending)) => match external {
                 None => runner::descend(fused, context, rates, models, *pending, grads),
                 Some(base) => {
                     external::descend(fused, base, context, rates, models, *pending, grads)

@@ -1,6 +1,6 @@
 //! The step in lean mode, in two calls.
 
-use super::{LeanClimb, RouteBackend, Wsam, rejected};
+use super::{LeanAscentHandle, RouteBackend, Wsam, rejected};
 use crate::burn::ascended::LeanAscended;
 use crate::burn::config::LEAN_BASE_STEP;
 use crate::burn::error::{Rejected, WsamError};
@@ -64,16 +64,16 @@ impl Wsam {
         let (backend, _, context) = self.parts(loss_scale);
         let ascended = match backend {
             RouteBackend::TensorOps(ops) => runner::lean_ascend(ops, context, rates, model, grads)
-                .map(|(models, pending)| (models, LeanClimb::TensorOps(Box::new(pending)))),
+                .map(|(models, pending)| (models, LeanAscentHandle::TensorOps(Box::new(pending)))),
             #[cfg(feature = "fused-wsam")]
             RouteBackend::Fused(fused) => runner::lean_ascend(fused, context, rates, model, grads)
-                .map(|(models, pending)| (models, LeanClimb::Fused(Box::new(pending)))),
+                .map(|(models, pending)| (models, LeanAscentHandle::Fused(Box::new(pending)))),
         };
-        let ((perturbed, anchor), climb) = ascended.map_err(rejected)?;
+        let ((perturbed, anchor), ascent_state) = ascended.map_err(rejected)?;
         // The base optimizer has stepped. The loss scale stays as it is until the second half.
         self.steps += 1;
         let optimizer = self.identity;
-        let ascended = LeanAscended { perturbed, anchor, climb, optimizer, loss_scale };
+        let ascended = LeanAscended { perturbed, anchor, ascent_state, optimizer, loss_scale };
         self.unless_refused(ascended, LeanAscended::abandon)
     }
 
@@ -96,18 +96,18 @@ impl Wsam {
         ascended: LeanAscended<M>,
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
-        let LeanAscended { perturbed, anchor, climb, optimizer, loss_scale } = ascended;
+        let LeanAscended { perturbed, anchor, ascent_state, optimizer, loss_scale } = ascended;
         if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
         let (backend, _, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
-        let descended = match (backend, climb) {
-            (RouteBackend::TensorOps(ops), LeanClimb::TensorOps(pending)) => {
+        let descended = match (backend, ascent_state) {
+            (RouteBackend::TensorOps(ops), LeanAscentHandle::TensorOps(pending)) => {
                 runner::lean_descend(ops, context, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]
-            (RouteBackend::Fused(fused), LeanClimb::Fused(pending)) => {
+            (RouteBackend::Fused(fused), LeanAscentHandle::Fused(pending)) => {
                 runner::lean_descend(fused, context, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]

@@ -19,7 +19,7 @@ pub(super) enum RouteBackend {
 
 /// What an ascent leaves for its descent.
 #[derive(Debug)]
-pub(crate) enum Climb {
+pub(crate) enum AscentHandle {
     TensorOps(Box<Pending<<TensorOps as StepBackend>::AscentState>>),
     #[cfg(feature = "fused-wsam")]
     Fused(Box<Pending<<Fused as StepBackend>::AscentState>>),
@@ -27,7 +27,7 @@ pub(crate) enum Climb {
 
 /// What a lean ascent leaves for its descent.
 #[derive(Debug)]
-pub(crate) enum LeanClimb {
+pub(crate) enum LeanAscentHandle {
     TensorOps(Box<Pending<<TensorOps as StepBackend>::LeanAscentState>>),
     #[cfg(feature = "fused-wsam")]
     Fused(Box<Pending<<Fused as StepBackend>::LeanAscentState>>),
