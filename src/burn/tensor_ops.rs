@@ -21,7 +21,7 @@ use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use finite::{Fact, Facts, unless, unless_state};
 use norms::{
-    climb, clip_factor, look_at_gradient, look_at_perturbed, scale_of_g, scaled, unscaled,
+    clip_factor, look_at_gradient, look_at_perturbed, perturb, scale_of_g, scaled, unscaled,
 };
 use std::collections::HashMap;
 
@@ -114,7 +114,7 @@ impl StepBackend for TensorOps {
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
         let entries = self.with_masters(context, unscaled(entries, context.inv_scale));
-        let (tensors, norms) = climb(context, &entries, false);
+        let (tensors, norms) = perturb(context, &entries, false);
         Ok(PhaseOutput {
             built: build(tensors),
             rest: AscentState { entries, norms },
@@ -171,7 +171,7 @@ impl StepBackend for TensorOps {
     ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
         let hyper = context.hyper;
         let entries = unscaled(entries, context.inv_scale);
-        let (tensors, norms) = climb(context, &entries, true);
+        let (tensors, norms) = perturb(context, &entries, true);
         let skipped = norms.finite.skipped(norms.policy);
         let step = LeanStep::default();
         if norms.policy.looks() {

@@ -55,7 +55,7 @@ fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
 }
 
 /// `w + e_w` for every slot, and `||g||` where the step or the caller wants it.
-pub(super) fn climb(
+pub(super) fn perturb(
     context: StepContext<'_>,
     entries: &[ParamEntry<Tensor<1>>],
     lean: bool,
