@@ -7,7 +7,7 @@ use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
 use super::runner::{
-    Pending, PhaseOutput, StepBackend, StepContext, TensorOf, entries, second_phase,
+    PendingStep, PhaseOutput, StepBackend, StepContext, TensorOf, entries, second_phase,
 };
 use super::slots::{gradients, weights};
 use crate::method::{Coupling, Outcome};
@@ -57,7 +57,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     rates: &Rates,
     (perturbed, anchor): (M, M),
-    pending: Pending<R::AscentState>,
+    pending: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
     let second = second_phase::<R, M>(context, perturbed, pending, grads);

@@ -203,7 +203,7 @@ pub(crate) trait StepBackend: Sized {
 
 /// An ascent's leavings, with the parameters that took part.
 #[derive(Debug)]
-pub(crate) struct Pending<K> {
+pub(crate) struct PendingStep<K> {
     pub(crate) params: StepParams,
     pub(super) ascent_state: K,
 }
@@ -241,10 +241,10 @@ type SecondPhase<R> = (StepParams, <R as StepBackend>::AscentState, Vec<TensorOf
 pub(super) fn second_phase<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     perturbed: M,
-    pending: Pending<R::AscentState>,
+    pending: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<SecondPhase<R>, WsamError> {
-    let Pending { params, mut ascent_state } = pending;
+    let PendingStep { params, mut ascent_state } = pending;
     let gradients = grads.len();
     let collected = collect_perturbed::<R::Layout, M>(perturbed, grads, context.device, &params)?;
     match context.missing_gradient {
@@ -298,12 +298,12 @@ pub(crate) fn ascend<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     model: &M,
     grads: GradientsParams,
-) -> Result<(M, Pending<R::AscentState>), WsamError> {
+) -> Result<(M, PendingStep<R::AscentState>), WsamError> {
     let collected = entries(backend, context, model, grads)?;
     let (params, whole) = (collected.params(), collected.whole);
     let build = |tensors| perturbed_copy::<R::Layout, M>(model, params.values(tensors), whole);
     let output = backend.ascend(context, collected.entries, build)?;
-    Ok((output.built, Pending { params, ascent_state: output.rest }))
+    Ok((output.built, PendingStep { params, ascent_state: output.rest }))
 }
 
 /// The stepped model, or `anchor` as it was.
@@ -312,7 +312,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     rates: &Rates,
     (perturbed, anchor): (M, M),
-    pending: Pending<R::AscentState>,
+    pending: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
     let second = second_phase::<R, M>(context, perturbed, pending, grads);
@@ -358,7 +358,7 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     rates: &Rates,
     model: M,
     grads: GradientsParams,
-) -> Result<((M, M), Pending<R::LeanAscentState>), (M, WsamError)> {
+) -> Result<((M, M), PendingStep<R::LeanAscentState>), (M, WsamError)> {
     let collected = match entries(backend, context, &model, grads) {
         Ok(collected) => collected,
         Err(error) => return Err((model, error)),
@@ -372,7 +372,7 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     let rates = rates.of(&params.names);
     let output = rates.and_then(|rates| backend.lean_ascend(context, &rates, entries, build));
     let (modules, ascent_state) = finish(backend, model, output)?;
-    Ok((modules, Pending { params, ascent_state }))
+    Ok((modules, PendingStep { params, ascent_state }))
 }
 
 /// The stepped model, or `anchor` as it was.
@@ -380,10 +380,10 @@ pub(crate) fn lean_descend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
     (perturbed, anchor): (M, M),
-    pending: Pending<R::LeanAscentState>,
+    pending: PendingStep<R::LeanAscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let Pending { params, ascent_state } = pending;
+    let PendingStep { params, ascent_state } = pending;
     let collected = collect_perturbed::<R::Layout, M>(perturbed, grads, context.device, &params);
     let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
     let grads = collected.and_then(|collected| collected.all(&params));

@@ -5,7 +5,7 @@ use crate::burn::error::WsamError;
 #[cfg(feature = "fused-wsam")]
 use crate::burn::fused::Fused;
 use crate::burn::route::{Route, TensorOpsReason};
-use crate::burn::runner::{Pending, StepBackend};
+use crate::burn::runner::{PendingStep, StepBackend};
 use crate::burn::tensor_ops::TensorOps;
 use burn::tensor::Device;
 
@@ -20,17 +20,17 @@ pub(super) enum RouteBackend {
 /// What an ascent leaves for its descent.
 #[derive(Debug)]
 pub(crate) enum AscentHandle {
-    TensorOps(Box<Pending<<TensorOps as StepBackend>::AscentState>>),
+    TensorOps(Box<PendingStep<<TensorOps as StepBackend>::AscentState>>),
     #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as StepBackend>::AscentState>>),
+    Fused(Box<PendingStep<<Fused as StepBackend>::AscentState>>),
 }
 
 /// What a lean ascent leaves for its descent.
 #[derive(Debug)]
 pub(crate) enum LeanAscentHandle {
-    TensorOps(Box<Pending<<TensorOps as StepBackend>::LeanAscentState>>),
+    TensorOps(Box<PendingStep<<TensorOps as StepBackend>::LeanAscentState>>),
     #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as StepBackend>::LeanAscentState>>),
+    Fused(Box<PendingStep<<Fused as StepBackend>::LeanAscentState>>),
 }
 
 #[cfg(feature = "fused-wsam")]
