@@ -19,7 +19,7 @@ use crate::method::{Base, Blend, InGroup, NonFinite};
 use base::base_step;
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use finite::{Fact, Facts, unless, unless_state};
+use finite::{DeviceBool, FiniteFlags, unless, unless_state};
 use norms::{
     clip_factor, look_at_gradient, look_at_perturbed, perturb, scale_of_g, scaled, unscaled,
 };
@@ -31,7 +31,7 @@ pub(crate) struct TensorOps {
     states: HashMap<ParamId, State>,
     /// Of parameters in half precision.
     masters: HashMap<ParamId, Tensor<1>>,
-    pending: PendingOutcomes<Facts>,
+    pending: PendingOutcomes<FiniteFlags>,
 }
 
 #[derive(Clone, Debug)]
@@ -320,28 +320,28 @@ impl StepBackend for TensorOps {
     }
 
     fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
-        self.pending.latest(Facts::read)
+        self.pending.latest(FiniteFlags::read)
     }
 
-    fn skipped_flag(&self, _device: &Device) -> Result<Option<Fact>, WsamError> {
+    fn skipped_flag(&self, _device: &Device) -> Result<Option<DeviceBool>, WsamError> {
         let latest = self.pending.latest_readback();
-        Ok(latest.and_then(|(facts, policy, lean)| match lean {
+        Ok(latest.and_then(|(flags, policy, lean)| match lean {
             // A lean step is skipped by its first gradient alone.
-            true => Facts { perturbed: None, ..facts.clone() }.skipped(policy),
-            false => facts.skipped(policy),
+            true => FiniteFlags { perturbed: None, ..flags.clone() }.skipped(policy),
+            false => flags.skipped(policy),
         }))
     }
 
     fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError> {
-        self.pending.overcount(id, Facts::read)
+        self.pending.overcount(id, FiniteFlags::read)
     }
 
     fn decided_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
-        self.pending.decided(Facts::read)
+        self.pending.decided(FiniteFlags::read)
     }
 
     fn take_outcomes(&mut self) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
-        self.pending.resolve(Facts::read)
+        self.pending.resolve(FiniteFlags::read)
     }
 
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64> {
@@ -415,7 +415,7 @@ impl TensorOps {
         id: ParamId,
         w: Tensor<1>,
         h: Tensor<1>,
-        skipped: &Option<Fact>,
+        skipped: &Option<DeviceBool>,
     ) -> Tensor<1> {
         // At step 0 it holds what a first step left behind that was skipped.
         let old = self.states.remove(&id).filter(|state| state.step > 0);

@@ -1,6 +1,6 @@
 //! What a step finds out about its gradients, and the climb.
 
-use super::finite::{Facts, look, look_at_norms, unless};
+use super::finite::{FiniteFlags, look, look_at_norms, unless};
 use crate::burn::error::WsamError;
 use crate::burn::pending::{Finite, Submitted};
 use crate::burn::runner::StepContext;
@@ -14,7 +14,7 @@ use burn::tensor::{DType, Tensor};
 pub(crate) struct TensorNorms {
     pub(crate) gradient: Option<Tensor<1>>,
     pub(crate) perturbed: Option<Tensor<1>>,
-    pub(super) finite: Facts,
+    pub(super) finite: FiniteFlags,
     pub(super) policy: NonFinite,
     pub(super) lean: bool,
     /// What gradients of the step are multiplied by.
@@ -23,7 +23,7 @@ pub(crate) struct TensorNorms {
 
 impl TensorNorms {
     /// The step as it waits for its outcome to be read.
-    pub(super) fn submitted(&self, ids: Vec<ParamId>) -> Submitted<Facts> {
+    pub(super) fn submitted(&self, ids: Vec<ParamId>) -> Submitted<FiniteFlags> {
         Submitted { ids, policy: self.policy, readback: self.finite.clone() }
     }
 
@@ -83,9 +83,9 @@ pub(super) fn perturb(
         }
         _ => None,
     };
-    let fact = look(policy, entries.iter().map(|entry| entry.grad.clone()));
-    let fact = look_at_norms(fact, divisors.iter().flatten().chain(&gradient));
-    let finite = Facts { gradient: fact, perturbed: None };
+    let flag = look(policy, entries.iter().map(|entry| entry.grad.clone()));
+    let flag = look_at_norms(flag, divisors.iter().flatten().chain(&gradient));
+    let finite = FiniteFlags { gradient: flag, perturbed: None };
     let skipped = finite.skipped(policy);
     let divisors: Vec<_> =
         divisors.into_iter().map(|norm| norm.map(|norm| norm + hyper.epsilon)).collect();
@@ -116,8 +116,8 @@ pub(super) fn look_at_perturbed(
     let grads_perturbed: Vec<_> = unscaled.collect();
     let wanted = context.hyper.clip.is_some() || context.track_norms;
     norms.perturbed = wanted.then(|| global_norm(grads_perturbed.iter().cloned()));
-    let fact = look(norms.policy, grads_perturbed.iter().cloned());
-    norms.finite.perturbed = look_at_norms(fact, norms.perturbed.iter());
+    let flag = look(norms.policy, grads_perturbed.iter().cloned());
+    norms.finite.perturbed = look_at_norms(flag, norms.perturbed.iter());
     grads_perturbed
 }
 
@@ -129,11 +129,11 @@ pub(super) fn look_at_gradient(
     let grads = || entries.iter().map(|entry| entry.grad.clone());
     let policy = context.hyper.non_finite;
     let gradient = context.hyper.clips_gradient().then(|| global_norm(grads()));
-    let fact = look_at_norms(look(policy, grads()), gradient.iter());
+    let flag = look_at_norms(look(policy, grads()), gradient.iter());
     TensorNorms {
         gradient,
         perturbed: None,
-        finite: Facts { gradient: fact, perturbed: None },
+        finite: FiniteFlags { gradient: flag, perturbed: None },
         policy,
         lean: false,
         inv_scale: context.inv_scale,
