@@ -21,7 +21,7 @@ use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use finite::{DeviceBool, FiniteFlags, unless, unless_state};
 use norms::{
-    clip_factor, look_at_gradient, look_at_perturbed, perturb, scale_of_g, scaled, unscaled,
+    check_gradient, clip_factor, perturb, scale_of_g, scaled, unscale_and_check, unscaled,
 };
 use std::collections::HashMap;
 
@@ -132,7 +132,7 @@ impl StepBackend for TensorOps {
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let hyper = context.hyper;
         let AscentState { entries, mut norms } = ascent_state;
-        let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
+        let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
         let skipped = norms.finite.skipped(norms.policy);
         let falls_back = norms.finite.falls_back(norms.policy);
         self.track(entries.iter().map(|entry| entry.id).collect(), &norms);
@@ -205,7 +205,7 @@ impl StepBackend for TensorOps {
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let LeanAscentState { stepped, factors, ran_on, mut norms, step } = ascent_state;
-        let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
+        let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
         // Under any policy: `g` was not finite and `ran_on` is w, or `g~` is not.
         let returns = norms.finite.skipped(NonFinite::Skip);
         self.pending.complete(&step, norms.finite.clone());
@@ -246,7 +246,7 @@ impl StepBackend for TensorOps {
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
         let entries = self.with_masters(context, unscaled(entries, context.inv_scale));
-        let norms = look_at_gradient(context, &entries);
+        let norms = check_gradient(context, &entries);
         let skipped = norms.finite.skipped(norms.policy);
         self.track(entries.iter().map(|entry| entry.id).collect(), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
@@ -272,7 +272,7 @@ impl StepBackend for TensorOps {
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<TensorOutput<Self, MixState>, WsamError> {
         let AscentState { entries, mut norms } = ascent_state;
-        let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
+        let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
         // Around it no step is counted here.
         self.track(Vec::new(), &norms);
@@ -298,7 +298,7 @@ impl StepBackend for TensorOps {
         entries: Vec<ParamEntry<Tensor<1>>>,
     ) -> Result<Vec<Tensor<1>>, WsamError> {
         let entries = unscaled(entries, context.inv_scale);
-        let norms = look_at_gradient(context, &entries);
+        let norms = check_gradient(context, &entries);
         self.track(Vec::new(), &norms);
         let scale = scale_of_g(context.hyper, &norms);
         Ok(entries.into_iter().map(|entry| scaled(entry.grad, &scale)).collect())

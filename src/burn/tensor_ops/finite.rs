@@ -47,7 +47,7 @@ impl FiniteFlags {
 }
 
 /// Whether all elements of all tensors are finite, if the policy wants to know.
-pub(crate) fn look(
+pub(crate) fn check_finite(
     policy: NonFinite,
     tensors: impl Iterator<Item = Tensor<1>>,
 ) -> Option<DeviceBool> {
@@ -58,7 +58,7 @@ pub(crate) fn look(
 
 /// `fact`, and that these norms are finite, if there is a fact. Finite elements may have a norm beyond their
 /// type.
-pub(super) fn look_at_norms<'a>(
+pub(super) fn check_norms<'a>(
     flag: Option<DeviceBool>,
     norms: impl Iterator<Item = &'a Tensor<1>>,
 ) -> Option<DeviceBool> {

@@ -1,6 +1,6 @@
 //! What a step finds out about its gradients, and the climb.
 
-use super::finite::{FiniteFlags, look, look_at_norms, unless};
+use super::finite::{FiniteFlags, check_finite, check_norms, unless};
 use crate::burn::error::WsamError;
 use crate::burn::pending::{Finite, Submitted};
 use crate::burn::runner::StepContext;
@@ -83,8 +83,8 @@ pub(super) fn perturb(
         }
         _ => None,
     };
-    let flag = look(policy, entries.iter().map(|entry| entry.grad.clone()));
-    let flag = look_at_norms(flag, divisors.iter().flatten().chain(&gradient));
+    let flag = check_finite(policy, entries.iter().map(|entry| entry.grad.clone()));
+    let flag = check_norms(flag, divisors.iter().flatten().chain(&gradient));
     let finite = FiniteFlags { gradient: flag, perturbed: None };
     let skipped = finite.skipped(policy);
     let divisors: Vec<_> =
@@ -107,7 +107,7 @@ pub(super) fn perturb(
 
 /// `g~` without a loss scale; and adds its norm, where the step or the caller wants it, and whether it is
 /// finite.
-pub(super) fn look_at_perturbed(
+pub(super) fn unscale_and_check(
     context: StepContext<'_>,
     grads_perturbed: Vec<Tensor<1>>,
     norms: &mut TensorNorms,
@@ -116,20 +116,20 @@ pub(super) fn look_at_perturbed(
     let grads_perturbed: Vec<_> = unscaled.collect();
     let wanted = context.hyper.clip.is_some() || context.track_norms;
     norms.perturbed = wanted.then(|| global_norm(grads_perturbed.iter().cloned()));
-    let flag = look(norms.policy, grads_perturbed.iter().cloned());
-    norms.finite.perturbed = look_at_norms(flag, norms.perturbed.iter());
+    let flag = check_finite(norms.policy, grads_perturbed.iter().cloned());
+    norms.finite.perturbed = check_norms(flag, norms.perturbed.iter());
     grads_perturbed
 }
 
 /// `||g||` of a step without a second pass, where it clips, and whether `g` is finite.
-pub(super) fn look_at_gradient(
+pub(super) fn check_gradient(
     context: StepContext<'_>,
     entries: &[ParamEntry<Tensor<1>>],
 ) -> TensorNorms {
     let grads = || entries.iter().map(|entry| entry.grad.clone());
     let policy = context.hyper.non_finite;
     let gradient = context.hyper.clips_gradient().then(|| global_norm(grads()));
-    let flag = look_at_norms(look(policy, grads()), gradient.iter());
+    let flag = check_norms(check_finite(policy, grads()), gradient.iter());
     TensorNorms {
         gradient,
         perturbed: None,
