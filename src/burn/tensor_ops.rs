@@ -19,7 +19,7 @@ use crate::method::{Base, Blend, InGroup, NonFinite};
 use base::base_step;
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use finite::{DeviceBool, FiniteFlags, unless, unless_state};
+use finite::{DeviceBool, FiniteFlags, keep_state_where, keep_where};
 use norms::{
     check_gradient, clip_factor, perturb, scale_of_g, scaled, unscale_and_check, unscaled,
 };
@@ -148,14 +148,14 @@ impl StepBackend for TensorOps {
                 let lr = lr * lr_factor;
                 let g = scaled(entry.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
-                let g_perturbed = unless(&falls_back, g_perturbed, g.clone());
+                let g_perturbed = keep_where(&falls_back, g_perturbed, g.clone());
                 let h = mix(&blend, &g, &g_perturbed);
                 let (old, id) = (entry.weight.clone(), entry.id);
                 let mut w = self.stepped(&base, lr, id, entry.weight, h, &skipped);
                 if blend.sharpness != 0.0 {
                     w = w - (g_perturbed - g) * (lr * blend.sharpness);
                 }
-                self.noted(id, has_master, unless(&skipped, w, old))
+                self.noted(id, has_master, keep_where(&skipped, w, old))
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
@@ -189,7 +189,7 @@ impl StepBackend for TensorOps {
                 let g = scaled(entry.grad, &scale_g);
                 let old = entry.weight.clone();
                 let stepped = self.stepped(&base, lr, entry.id, entry.weight, g.clone(), &skipped);
-                (unless(&skipped, stepped + g * factor, old), factor)
+                (keep_where(&skipped, stepped + g * factor, old), factor)
             })
             .unzip();
         let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
@@ -218,7 +218,7 @@ impl StepBackend for TensorOps {
             .map(|((stepped, factor), g_perturbed)| {
                 let w = stepped - scaled(g_perturbed, &scale_perturbed) * factor;
                 match ran_on.next() {
-                    Some(ran_on) => unless(&returns, w, ran_on),
+                    Some(ran_on) => keep_where(&returns, w, ran_on),
                     None => w,
                 }
             })
@@ -259,7 +259,7 @@ impl StepBackend for TensorOps {
                 let g = scaled(entry.grad, &scale_g);
                 let (old, id) = (entry.weight.clone(), entry.id);
                 let w = self.stepped(&base, lr * lr_factor, id, entry.weight, g, &skipped);
-                self.noted(id, has_master, unless(&skipped, w, old))
+                self.noted(id, has_master, keep_where(&skipped, w, old))
             })
             .collect();
         Ok(PhaseOutput { built: build(tensors), rest: (), released: Vec::new() })
@@ -285,7 +285,7 @@ impl StepBackend for TensorOps {
                 let InGroup { blend, lr_factor, .. } = context.in_group(&entry);
                 let g = scaled(entry.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
-                let g_perturbed = unless(&falls_back, g_perturbed, g.clone());
+                let g_perturbed = keep_where(&falls_back, g_perturbed, g.clone());
                 (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
             })
             .unzip();
@@ -421,7 +421,7 @@ impl TensorOps {
         let old = self.states.remove(&id).filter(|state| state.step > 0);
         let before = old.as_ref().map(|old| old.tensors.clone());
         let (w, state) = base_step(base, lr, w, h, old);
-        self.states.insert(id, unless_state(skipped, state, before));
+        self.states.insert(id, keep_state_where(skipped, state, before));
         w
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn check_norms<'a>(
 }
 
 /// `old` where `fact` is true, else `new`.
-pub(crate) fn unless(flag: &Option<DeviceBool>, new: Tensor<1>, old: Tensor<1>) -> Tensor<1> {
+pub(crate) fn keep_where(flag: &Option<DeviceBool>, new: Tensor<1>, old: Tensor<1>) -> Tensor<1> {
     match flag {
         Some(flag) => {
             let mask = flag.clone().expand(new.shape());
@@ -78,12 +78,12 @@ pub(crate) fn unless(flag: &Option<DeviceBool>, new: Tensor<1>, old: Tensor<1>) 
 }
 
 /// The state after a step, or before it. What a skipped first step makes is never read.
-pub(crate) fn unless_state(
+pub(crate) fn keep_state_where(
     flag: &Option<DeviceBool>,
     new: State,
     old: Option<Vec<Tensor<1>>>,
 ) -> State {
     let Some(old) = old.filter(|_| flag.is_some()) else { return new };
     let tensors = new.tensors.into_iter().zip(old);
-    State { tensors: tensors.map(|(new, old)| unless(flag, new, old)).collect(), ..new }
+    State { tensors: tensors.map(|(new, old)| keep_where(flag, new, old)).collect(), ..new }
 }

@@ -1,6 +1,6 @@
 //! What a step finds out about its gradients, and the climb.
 
-use super::finite::{FiniteFlags, check_finite, check_norms, unless};
+use super::finite::{FiniteFlags, check_finite, check_norms, keep_where};
 use crate::burn::error::WsamError;
 use crate::burn::pending::{Finite, Submitted};
 use crate::burn::runner::StepContext;
@@ -97,7 +97,7 @@ pub(super) fn perturb(
         if group.adaptive {
             e = e * entry.weight.clone() * entry.weight.clone();
         }
-        unless(&skipped, entry.weight.clone() + e, entry.weight.clone())
+        keep_where(&skipped, entry.weight.clone() + e, entry.weight.clone())
     });
     (
         perturbed.collect(),
