@@ -155,7 +155,7 @@ impl StepBackend for TensorOps {
                 if blend.sharpness != 0.0 {
                     w = w - (g_perturbed - g) * (lr * blend.sharpness);
                 }
-                self.noted(id, has_master, keep_where(&skipped, w, old))
+                self.store_master(id, has_master, keep_where(&skipped, w, old))
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
@@ -259,7 +259,7 @@ impl StepBackend for TensorOps {
                 let g = scaled(entry.grad, &scale_g);
                 let (old, id) = (entry.weight.clone(), entry.id);
                 let w = self.stepped(&base, lr * lr_factor, id, entry.weight, g, &skipped);
-                self.noted(id, has_master, keep_where(&skipped, w, old))
+                self.store_master(id, has_master, keep_where(&skipped, w, old))
             })
             .collect();
         Ok(PhaseOutput { built: build(tensors), rest: (), released: Vec::new() })
@@ -400,7 +400,7 @@ impl TensorOps {
     }
 
     /// The stepped weights, which are master weights if it has them.
-    fn noted(&mut self, id: ParamId, has_master: bool, w: Tensor<1>) -> Tensor<1> {
+    fn store_master(&mut self, id: ParamId, has_master: bool, w: Tensor<1>) -> Tensor<1> {
         if has_master {
             self.masters.insert(id, w.clone());
         }
