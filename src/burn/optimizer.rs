@@ -21,7 +21,7 @@ use super::loss_scale::LossScale;
 use super::masks::Masks;
 use super::missing::MissingGradientPolicy;
 use super::rates::Rates;
-use super::record::Loaded;
+use super::record::LoadedState;
 use super::report::Norms;
 use super::route::Route;
 use super::runner::{self, StepBackend, StepContext};
@@ -338,7 +338,7 @@ impl Wsam {
     pub(super) fn replace_states(
         &mut self,
         ids: &[ParamId],
-        loaded: Vec<Loaded>,
+        loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError> {
         self.resolve_outcomes()?;
         match &mut self.backend {

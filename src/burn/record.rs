@@ -26,7 +26,7 @@ use entries::{Contents, Parameter, check_known, contents, parameters};
 
 /// State of one parameter on its way from a record to a route.
 #[derive(Debug)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedState {
     pub(crate) id: ParamId,
     pub(crate) step: u64,
     /// Flat, of the type that the parameter's steps are computed in, in the order of

@@ -9,7 +9,7 @@ use super::missing::MissingGradientPolicy;
 use super::params::StepParams;
 use super::pending::ResolvedOutcome;
 use super::rates::Rates;
-use super::record::Loaded;
+use super::record::LoadedState;
 use super::report::Norms;
 use super::slots::{Collected, ParamEntry, collect, collect_perturbed};
 use crate::method::{Hyperparameters, InGroup};
@@ -189,7 +189,7 @@ pub(crate) trait StepBackend: Sized {
         &mut self,
         device: &Device,
         ids: &[ParamId],
-        loaded: Vec<Loaded>,
+        loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError>;
 
     /// Drops the states of parameters that are `gone`.

@@ -10,7 +10,7 @@ use super::error::WsamError;
 use super::forms::{Flat, reconciled};
 use super::params::without;
 use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
-use super::record::Loaded;
+use super::record::LoadedState;
 use super::report::Norms;
 use super::runner::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use super::slots::ParamEntry;
@@ -352,13 +352,13 @@ impl StepBackend for TensorOps {
         &mut self,
         device: &Device,
         ids: &[ParamId],
-        loaded: Vec<Loaded>,
+        loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError> {
         for id in ids {
             self.states.remove(id);
             self.masters.remove(id);
         }
-        for Loaded { id, step, tensors, master, .. } in loaded {
+        for LoadedState { id, step, tensors, master, .. } in loaded {
             let put = |data: TensorData| {
                 let dtype = data.dtype();
                 Tensor::from_data(data, (device, dtype))

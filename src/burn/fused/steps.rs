@@ -7,7 +7,7 @@ use crate::burn::error::WsamError;
 use crate::burn::forms::TensorLayout;
 use crate::burn::params::without;
 use crate::burn::pending::{LeanStep, ResolvedOutcome};
-use crate::burn::record::Loaded;
+use crate::burn::record::LoadedState;
 use crate::burn::report::Norms;
 use crate::burn::runner::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::burn::slots::ParamEntry;
@@ -346,11 +346,11 @@ impl StepBackend for Fused {
         &mut self,
         device: &Device,
         ids: &[ParamId],
-        loaded: Vec<Loaded>,
+        loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError> {
         let bridge = Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], device))?);
         let kinds = loaded.first().map_or(0, |state| state.tensors.len());
-        let spec = |state: &Loaded| AllocSpec::single(state.len);
+        let spec = |state: &LoadedState| AllocSpec::single(state.len);
         let mut arenas = vec![loaded.iter().map(spec).collect(); kinds];
         arenas.push(loaded.iter().filter(|state| state.master.is_some()).map(spec).collect());
         let (_, resolving) = bridge.resolve(Vec::new(), arenas, Vec::new(), &[]);
@@ -367,7 +367,7 @@ impl StepBackend for Fused {
             // What Burn has pending was submitted; these writes come before all later work.
             self.engine.queue().write_buffer(&slice.buffer, slice.offset, data.as_bytes());
         };
-        for Loaded { id, step, tensors, master, len } in loaded {
+        for LoadedState { id, step, tensors, master, len } in loaded {
             let memory: Vec<_> = arenas.iter_mut().filter_map(Iterator::next).collect();
             memory.iter().zip(tensors).for_each(|(memory, data)| write(memory, data));
             let master = master.and_then(|data| Some((masters.next()?, data)));

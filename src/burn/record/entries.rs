@@ -2,7 +2,7 @@
 
 #[cfg(feature = "train")]
 use super::Recorded;
-use super::{Loaded, MOST_STEPS, OWN, failed, fields, owned, step_field};
+use super::{LoadedState, MOST_STEPS, OWN, failed, fields, owned, step_field};
 use crate::burn::error::WsamError;
 use crate::burn::forms::computed_in;
 use crate::burn::run_state::RunState;
@@ -151,7 +151,7 @@ impl Entry {
         base: &Base,
         has_masters: bool,
         parameter: Parameter,
-    ) -> Result<Loaded, WsamError> {
+    ) -> Result<LoadedState, WsamError> {
         let Parameter { id, path: param, shape, dtype } = parameter;
         // A record of a run without them is as good: they begin with the weights.
         let has_master =
@@ -189,6 +189,6 @@ impl Entry {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let master = if has_master { tensors.pop() } else { None };
-        Ok(Loaded { id, step, tensors, master, len: len as u64 })
+        Ok(LoadedState { id, step, tensors, master, len: len as u64 })
     }
 }
