@@ -27,12 +27,12 @@ pub(super) enum StateHandle {
     /// The optimizer has the state.
     Live { shared: Arc<Shared>, shape: Shape },
     /// Out of a checkpoint, and not yet in the optimizer.
-    Loaded(Arc<Loaded>),
+    Loaded(Arc<CheckpointState>),
 }
 
 /// State of a parameter out of a checkpoint.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct CheckpointState {
     pub(super) id: u64,
     pub(super) state: Recorded,
     /// Steps of the training, if it was one under this strategy.
@@ -119,7 +119,11 @@ impl RecordState for StateHandle {
         let scalars = fields.filter_map(|field| Some((field, find(field)?))).collect();
         let steps = source.take_scalar(prefix, TRAINING_STEPS);
         let steps = steps.and_then(|steps| u64::try_from(steps).ok());
-        Some(Self::Loaded(Arc::new(Loaded { id, state: Recorded { tensors, scalars }, steps })))
+        Some(Self::Loaded(Arc::new(CheckpointState {
+            id,
+            state: Recorded { tensors, scalars },
+            steps,
+        })))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the handle, the strategy and the learner's optimizer share.
 
-use super::courier::{self, Loaded};
+use super::courier::{self, CheckpointState};
 use super::error::WsamTrainingError;
 use super::report::TrainingStep;
 use super::sharpness::Queue;
@@ -41,7 +41,7 @@ pub(super) enum Mode {
     #[default]
     Closed,
     /// Giving away the states that it carries, the weights stay.
-    Collecting { taken: usize, found: Vec<Arc<Loaded>> },
+    Collecting { taken: usize, found: Vec<Arc<CheckpointState>> },
     /// Bringing new weights.
     Delivering { taken: usize },
 }
