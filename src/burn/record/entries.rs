@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashSet};
 /// Refuses a record with a parameter that the model does not have.
 pub(super) fn check_known(
     parameters: &[Parameter],
-    entries: &BTreeMap<u64, Entry>,
+    entries: &BTreeMap<u64, RecordEntry>,
 ) -> Result<(), WsamError> {
     let known: HashSet<u64> = parameters.iter().map(|parameter| parameter.id.val()).collect();
     match entries.iter().find(|(id, _)| !known.contains(*id)) {
@@ -68,14 +68,14 @@ pub(super) fn parameters<M: Module>(model: &M) -> Vec<Parameter> {
 
 /// What a record says of one parameter.
 #[derive(Default)]
-pub(super) struct Entry {
+pub(super) struct RecordEntry {
     path: Option<String>,
     pub(super) tensors: BTreeMap<String, TensorData>,
     scalars: BTreeMap<String, Scalar>,
 }
 
 #[cfg(feature = "train")]
-impl From<Recorded> for Entry {
+impl From<Recorded> for RecordEntry {
     fn from(Recorded { tensors, scalars }: Recorded) -> Self {
         let tensors = tensors.into_iter().map(|(field, data)| (field.to_owned(), data)).collect();
         let scalars = scalars.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
@@ -87,13 +87,13 @@ impl From<Recorded> for Entry {
 #[derive(Default)]
 pub(super) struct Contents {
     /// By parameter id.
-    pub(super) entries: BTreeMap<u64, Entry>,
+    pub(super) entries: BTreeMap<u64, RecordEntry>,
     /// Of the optimizer as a whole, if the record has it.
     pub(super) run: Option<RunState>,
 }
 
 pub(super) fn contents(reader: Reader) -> Result<Contents, WsamError> {
-    let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
+    let mut entries: BTreeMap<u64, RecordEntry> = BTreeMap::new();
     let mut own: BTreeMap<String, Scalar> = BTreeMap::new();
     let place = |name: &str| -> Result<(u64, String), WsamError> {
         let (id, field) = name.split_once('.').ok_or_else(|| failed(format!("odd name {name}")))?;
@@ -128,7 +128,9 @@ pub(super) fn contents(reader: Reader) -> Result<Contents, WsamError> {
 
 /// A learner's checkpoint repeats the values at each parameter; those of a parameter that was frozen since
 /// are older.
-fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Option<RunState>, WsamError> {
+fn newest<'a>(
+    entries: impl Iterator<Item = &'a RecordEntry>,
+) -> Result<Option<RunState>, WsamError> {
     let mut newest: Option<RunState> = None;
     for entry in entries {
         let run = RunState::from_scalars(|name| entry.scalars.get(name).copied())?;
@@ -139,7 +141,7 @@ fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Option<RunStat
     Ok(newest)
 }
 
-impl Entry {
+impl RecordEntry {
     /// Steps that the parameter has taken, if the record says so.
     pub(super) fn steps(&self, base: &Base) -> Option<u64> {
         self.scalars.get(step_field(base)).and_then(|scalar| u64::try_from(*scalar).ok())

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "train")]
 use super::Recorded;
-use super::entries::Entry;
+use super::entries::RecordEntry;
 use super::{check_known, contents, failed, parameters};
 use crate::burn::error::WsamError;
 use crate::burn::optimizer::Wsam;
@@ -41,7 +41,7 @@ pub(in crate::burn) fn without_ids(
 }
 
 /// Refuses states in half precision: Burn 0.22.1 loads them as `f32`, and panics when they meet a gradient.
-fn check_precision(entries: &BTreeMap<u64, Entry>) -> Result<(), WsamError> {
+fn check_precision(entries: &BTreeMap<u64, RecordEntry>) -> Result<(), WsamError> {
     let half = |data: &&TensorData| matches!(data.dtype(), DType::F16 | DType::BF16);
     let found =
         entries.iter().find_map(|(id, entry)| Some((id, entry.tensors.values().find(half)?)));
