@@ -374,7 +374,7 @@ impl WsamConfig {
             stochastic_rounding: self.stochastic_rounding,
             master_weights: self.master_weights,
             missing_gradient: self.missing_gradient,
-            refuses: self.non_finite == NonFinitePolicy::Refuse,
+            error_on_skip: self.non_finite == NonFinitePolicy::Refuse,
             loss_scale: self.loss_scale.clone().map(LossScale::new),
         };
         let groups = self.groups.iter().map(|group| group.params.clone()).collect();

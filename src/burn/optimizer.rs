@@ -101,7 +101,7 @@ pub(crate) struct Options {
     pub(super) master_weights: bool,
     pub(super) missing_gradient: MissingGradientPolicy,
     /// Skipped steps are errors.
-    pub(super) refuses: bool,
+    pub(super) error_on_skip: bool,
     pub(super) loss_scale: Option<LossScale>,
 }
 
@@ -307,7 +307,7 @@ impl Wsam {
         };
         let model = stepped.map_err(rejected)?;
         self.count_step();
-        self.unless_refused(model, |model| model)
+        self.error_if_skipped(model, |model| model)
     }
 
     #[cfg(feature = "train")]
@@ -435,7 +435,7 @@ impl Wsam {
         };
         let descended = descended.map_err(rejected)?;
         self.count_step();
-        self.unless_refused(descended, |(model, _)| model)
+        self.error_if_skipped(descended, |(model, _)| model)
     }
 }
 

@@ -74,7 +74,7 @@ impl Wsam {
         self.steps += 1;
         let optimizer = self.identity;
         let ascended = LeanAscended { perturbed, anchor, ascent_state, optimizer, loss_scale };
-        self.unless_refused(ascended, LeanAscended::abandon)
+        self.error_if_skipped(ascended, LeanAscended::abandon)
     }
 
     /// The second half of a step in lean mode, at the learning rate of the first.
@@ -115,6 +115,6 @@ impl Wsam {
         };
         let descended = descended.map_err(rejected)?;
         self.update_loss_scale();
-        self.unless_refused(descended, |(model, _)| model)
+        self.error_if_skipped(descended, |(model, _)| model)
     }
 }

@@ -65,12 +65,12 @@ impl Wsam {
     }
 
     /// What was stepped, or an error if the step was skipped and the policy makes that an error.
-    pub(super) fn unless_refused<M, T>(
+    pub(super) fn error_if_skipped<M, T>(
         &self,
         stepped: T,
         model: impl FnOnce(T) -> M,
     ) -> Result<T, Rejected<M>> {
-        if !self.options.refuses {
+        if !self.options.error_on_skip {
             return Ok(stepped);
         }
         match self.latest_outcome() {
