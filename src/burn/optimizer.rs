@@ -84,7 +84,7 @@ pub struct Wsam {
     /// Steps skipped, of those whose outcome was read.
     pub(super) skipped: u64,
     /// Outcomes that the loss scale has not taken in yet.
-    pub(super) unscaled: Vec<Outcome>,
+    pub(super) unapplied: Vec<Outcome>,
     device: Device,
     route: Route,
     backend: RouteBackend,
@@ -136,7 +136,7 @@ impl Wsam {
             options,
             steps: 0,
             skipped: 0,
-            unscaled: Vec::new(),
+            unapplied: Vec::new(),
             device,
             route,
             backend,

@@ -105,7 +105,7 @@ impl Wsam {
         let skipped: u64 = pending.iter().map(ResolvedOutcome::overcount).sum();
         let loss_scale = self.options.loss_scale.as_ref().map(|loss_scale| {
             let pending = pending.iter().map(|resolved| resolved.outcome);
-            let outcomes = self.unscaled.iter().copied().chain(pending);
+            let outcomes = self.unapplied.iter().copied().chain(pending);
             let pending = outcomes.map(|outcome| outcome == Outcome::Whole).collect();
             ScaleState { pending, ..loss_scale.state() }
         });
@@ -118,11 +118,11 @@ impl Wsam {
     pub(super) fn set_run_state(&mut self, state: RunState) {
         let RunState { steps, skipped, loss_scale } = state;
         (self.steps, self.skipped) = (steps, skipped);
-        self.unscaled.clear();
+        self.unapplied.clear();
         if let (Some(own), Some(state)) = (&mut self.options.loss_scale, loss_scale) {
             own.resume(state.scale, state.good_steps);
             let outcome = |whole| if whole { Outcome::Whole } else { Outcome::Skipped };
-            self.unscaled = state.pending.into_iter().map(outcome).collect();
+            self.unapplied = state.pending.into_iter().map(outcome).collect();
         }
     }
 }

@@ -112,7 +112,7 @@ impl Wsam {
             self.steps = self.steps.saturating_sub(resolved.overcount());
             self.skipped += resolved.overcount();
             if self.options.loss_scale.is_some() {
-                self.unscaled.push(resolved.outcome);
+                self.unapplied.push(resolved.outcome);
             }
         }
         Ok(())
@@ -121,6 +121,6 @@ impl Wsam {
     /// Lets the loss scale learn from the outcomes that were read.
     pub(super) fn update_loss_scale(&mut self) {
         let Some(scale) = &mut self.options.loss_scale else { return };
-        self.unscaled.drain(..).for_each(|outcome| scale.update(outcome));
+        self.unapplied.drain(..).for_each(|outcome| scale.update(outcome));
     }
 }
