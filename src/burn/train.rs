@@ -147,13 +147,13 @@ type LossOf<M> = dyn Fn(&<M as TrainStep>::Output) -> Tensor<1>;
 #[derive(Clone)]
 pub struct WsamTraining {
     shared: Arc<Shared>,
-    plan: Plan,
+    options: StepOptions,
     route: Route,
 }
 
 /// What is told of a training before it begins.
 #[derive(Clone)]
-struct Plan {
+struct StepOptions {
     perturbation: Perturbation,
     rho: Option<Schedule>,
     gamma: Option<Schedule>,
@@ -164,26 +164,27 @@ impl WsamTraining {
     /// A training with this optimizer, on its device.
     pub fn new(wsam: Wsam) -> Self {
         let route = wsam.route().clone();
-        let plan = Plan { perturbation: Perturbation::Whole, rho: None, gamma: None, active: None };
-        Self { shared: Arc::new(Shared::new(wsam)), plan, route }
+        let options =
+            StepOptions { perturbation: Perturbation::Whole, rho: None, gamma: None, active: None };
+        Self { shared: Arc::new(Shared::new(wsam)), options, route }
     }
 
     /// Where the weights are perturbed if gradients are accumulated; by default once, along the whole
     /// gradient.
     pub fn with_perturbation(mut self, perturbation: Perturbation) -> Self {
-        self.plan.perturbation = perturbation;
+        self.options.perturbation = perturbation;
         self
     }
 
     /// The radius of the perturbation for each step. A value outside its domain ends the training.
     pub fn with_rho(mut self, rho: impl Into<Schedule>) -> Self {
-        self.plan.rho = Some(rho.into());
+        self.options.rho = Some(rho.into());
         self
     }
 
     /// The weight of the sharpness for each step. A value outside its domain ends the training.
     pub fn with_gamma(mut self, gamma: impl Into<Schedule>) -> Self {
-        self.plan.gamma = Some(gamma.into());
+        self.options.gamma = Some(gamma.into());
         self
     }
 
@@ -203,7 +204,7 @@ impl WsamTraining {
     ///
     /// The answer should depend on nothing but its argument, or a resumed training takes another way.
     pub fn with_active(mut self, active: impl Fn(Moment) -> bool + Send + Sync + 'static) -> Self {
-        self.plan.active = Some(Arc::new(active));
+        self.options.active = Some(Arc::new(active));
         self
     }
 

@@ -5,7 +5,7 @@ use super::gradients::{frozen_in_front, trainable, weights};
 use super::report::TrainingStep;
 use super::schedule::{Moment, Schedule};
 use super::shared::{Mode, Shared};
-use super::{LossOf, Plan};
+use super::{LossOf, StepOptions};
 use crate::burn::error::WsamError;
 use crate::burn::masks::Masks;
 use crate::burn::optimizer::{Perturbation, check_loss_shape, copied};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub(super) struct Run<'a, M: LearnerModel> {
     pub(super) shared: &'a Shared,
-    plan: &'a Plan,
+    options: &'a StepOptions,
     loss: Option<&'a LossOf<M>>,
     pub(super) learner: Learner<M>,
     rho: Option<Schedule>,
@@ -59,13 +59,13 @@ where
     /// Takes over what the learner carries out of a checkpoint.
     pub(super) fn begin(
         shared: &'a Shared,
-        plan: &'a Plan,
+        options: &'a StepOptions,
         loss: Option<&'a LossOf<M>>,
         learner: Learner<M>,
         is_resumed: bool,
     ) -> Result<Self, (M, WsamTrainingError)> {
-        let (rho, gamma) = (plan.rho.clone(), plan.gamma.clone());
-        let mut run = Self { shared, plan, loss, learner, rho, gamma, steps: 0 };
+        let (rho, gamma) = (options.rho.clone(), options.gamma.clone());
+        let mut run = Self { shared, options, loss, learner, rho, gamma, steps: 0 };
         if is_resumed && let Err(error) = run.own_model() {
             return Err((run.learner.model(), error));
         }
@@ -122,7 +122,7 @@ where
             }
         }
         let after = |schedule: &Option<Schedule>| schedule.as_ref().map(|s| s.after(self.steps));
-        (self.rho, self.gamma) = (after(&self.plan.rho), after(&self.plan.gamma));
+        (self.rho, self.gamma) = (after(&self.options.rho), after(&self.options.gamma));
         Ok(())
     }
 
@@ -142,8 +142,8 @@ where
         }
         Ok(Window {
             at,
-            perturbed: self.plan.active.as_ref().is_none_or(|active| active(at)),
-            each: accumulation > 1 && self.plan.perturbation == Perturbation::EachMicroBatch,
+            perturbed: self.options.active.as_ref().is_none_or(|active| active(at)),
+            each: accumulation > 1 && self.options.perturbation == Perturbation::EachMicroBatch,
             first: Sum::default(),
             second: Sum::default(),
             masks: wsam.masks()?,

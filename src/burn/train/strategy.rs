@@ -50,7 +50,7 @@ where
         shared.begin(&interrupter);
         let is_resumed = starting_epoch > 1;
         let run =
-            Run::begin(shared, &self.training.plan, self.loss.as_deref(), learner, is_resumed);
+            Run::begin(shared, &self.training.options, self.loss.as_deref(), learner, is_resumed);
         let mut run = match run {
             Ok(run) => run,
             Err((model, error)) => {
