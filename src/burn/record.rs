@@ -58,7 +58,7 @@ pub(super) const STEP_FIELDS: [&str; 2] = ["step", "momentum.time"];
 /// Burn's key of a parameter's rank.
 const RANK: &str = "__rank";
 /// What names of values that belong to no parameter begin with.
-const OWN: &str = "wsam.";
+const RUN_PREFIX: &str = "wsam.";
 
 impl Wsam {
     /// The state of `model`'s parameters as a record of Burn's. Waits for the device.
@@ -204,13 +204,13 @@ impl Wsam {
             .filter(|loaded| loaded.as_ref().map_or(true, |state| state.len > 0))
             .collect::<Result<Vec<_>, _>>()?;
         self.replace_states(&ids, loaded)?;
-        self.go_on(run, most);
+        self.resume_run_state(run, most);
         Ok(())
     }
 
     /// Takes what belongs to no parameter, once pending outcomes were resolved. Without it the count of steps is
     /// at least that of each parameter.
-    fn go_on(&mut self, run: Option<RunState>, most: Option<u64>) {
+    fn resume_run_state(&mut self, run: Option<RunState>, most: Option<u64>) {
         match run {
             Some(run) => self.set_run_state(run),
             None => self.steps = self.steps.max(most.unwrap_or(0)),

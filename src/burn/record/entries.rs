@@ -2,7 +2,7 @@
 
 #[cfg(feature = "train")]
 use super::Recorded;
-use super::{LoadedState, MOST_STEPS, OWN, failed, fields, owned, step_field};
+use super::{LoadedState, MOST_STEPS, RUN_PREFIX, failed, fields, owned, step_field};
 use crate::burn::error::WsamError;
 use crate::burn::forms::computed_in;
 use crate::burn::run_state::RunState;
@@ -100,7 +100,7 @@ pub(super) fn contents(reader: Reader) -> Result<Contents, WsamError> {
         Ok((id.parse().map_err(|_| failed(format!("odd name {name}")))?, field.to_owned()))
     };
     for (name, scalar) in reader.scalars() {
-        if name.starts_with(OWN) {
+        if name.starts_with(RUN_PREFIX) {
             own.insert(name.clone(), *scalar);
             continue;
         }

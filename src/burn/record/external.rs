@@ -85,7 +85,7 @@ impl Wsam {
         self.resolve_outcomes()?;
         self.load_external(record);
         // How a Burn optimizer names a count of steps is its own affair.
-        self.go_on(contents.run, None);
+        self.resume_run_state(contents.run, None);
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl Wsam {
         let lacks = || failed("it is not of a training with WSAM around a Burn optimizer");
         let (_, data) = found.ok_or_else(lacks)?;
         self.read_external(model, Bytes::from_bytes_vec(data.as_bytes().to_vec()))?;
-        self.go_on(run, None);
+        self.resume_run_state(run, None);
         Ok(())
     }
 }
