@@ -55,7 +55,7 @@ impl RunningStatistics {
             return Self { values: Vec::new() };
         }
         bring_up_to_date(model);
-        let mut take = Values { is_statistic: is_statistic.into(), values: Vec::new() };
+        let mut take = TakeStatistics { is_statistic: is_statistic.into(), values: Vec::new() };
         model.visit(&mut take);
         Self { values: take.values }
     }
@@ -127,12 +127,12 @@ impl ModuleVisitor for Compare {
     }
 }
 
-struct Values {
+struct TakeStatistics {
     is_statistic: VecDeque<bool>,
     values: Vec<Option<Box<dyn Any + Send>>>,
 }
 
-impl ModuleVisitor for Values {
+impl ModuleVisitor for TakeStatistics {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let is_statistic = self.is_statistic.pop_front().unwrap_or(false);
         self.values.push(is_statistic.then(|| Box::new(param.val()) as Box<dyn Any + Send>));
