@@ -1,19 +1,19 @@
 //! Modules with other values in them.
 
 use super::forms::{TensorLayout, of_type};
-use super::params::Values;
+use super::params::ParamValues;
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Int, Shape, Tensor};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 
 /// Puts new values into the parameters that take part in a step; the rest of the module is untouched.
-pub(crate) fn assign<F: TensorLayout, M: Module>(module: M, values: Values<F::Tensor>) -> M {
+pub(crate) fn assign<F: TensorLayout, M: Module>(module: M, values: ParamValues<F::Tensor>) -> M {
     module.map(&mut Assign::<F> { values })
 }
 
 struct Assign<F: TensorLayout> {
-    values: Values<F::Tensor>,
+    values: ParamValues<F::Tensor>,
 }
 
 impl<F: TensorLayout> ModuleMapper for Assign<F> {
@@ -33,7 +33,7 @@ impl<F: TensorLayout> ModuleMapper for Assign<F> {
 /// `whole` is the module's [`Collected::whole`](super::slots::Collected::whole).
 pub(crate) fn perturbed_copy<F: TensorLayout, M: Module>(
     module: &M,
-    values: Values<F::Tensor>,
+    values: ParamValues<F::Tensor>,
     whole: bool,
 ) -> M {
     if whole {
@@ -49,7 +49,7 @@ pub(crate) fn perturbed_copy<F: TensorLayout, M: Module>(
 
 /// The parameters of the copy, in module order: those of the module, but perturbed.
 struct Perturbed<F: TensorLayout> {
-    values: Values<F::Tensor>,
+    values: ParamValues<F::Tensor>,
     /// Of stepped parameters: the module's leaf and the copy's, both `Tensor<D>`.
     leaves: HashMap<ParamId, Box<dyn Any>>,
     params: VecDeque<Box<dyn Any>>,

@@ -18,9 +18,9 @@ pub(crate) struct StepParams {
 
 impl StepParams {
     /// One value for each parameter, in their order.
-    pub(crate) fn values<T>(&self, values: Vec<T>) -> Values<T> {
+    pub(crate) fn values<T>(&self, values: Vec<T>) -> ParamValues<T> {
         let values = self.names.iter().map(|(id, _)| *id).zip(values).collect();
-        Values { values, before: self.before.clone() }
+        ParamValues { values, before: self.before.clone() }
     }
 
     /// The same parameters but those at `places`, which ascend.
@@ -38,12 +38,12 @@ pub(crate) fn without<T>(items: Vec<T>, places: &[usize]) -> Vec<T> {
 }
 
 /// Values for the parameters of a step, on their way into a walk over the module.
-pub(crate) struct Values<T> {
+pub(crate) struct ParamValues<T> {
     values: HashMap<ParamId, T>,
     before: HashMap<ParamId, usize>,
 }
 
-impl<T> Values<T> {
+impl<T> ParamValues<T> {
     /// The value for the next parameter with this id, if it is the one that takes part. To be called for each
     /// parameter of the module, in module order.
     pub(crate) fn take(&mut self, id: ParamId) -> Option<T> {

@@ -2,7 +2,7 @@
 
 use super::error::WsamError;
 use super::forms::{TensorLayout, of_type};
-use super::params::{StepParams, Values};
+use super::params::{ParamValues, StepParams};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
@@ -304,10 +304,10 @@ impl<T: Take> ModuleVisitor for Walk<'_, T> {
 /// Gradients of a step's parameters, for a Burn optimizer.
 pub(crate) fn gradients<F: TensorLayout, M: Module>(
     module: &M,
-    values: Values<F::Tensor>,
+    values: ParamValues<F::Tensor>,
 ) -> GradientsParams {
     struct Register<F: TensorLayout> {
-        values: Values<F::Tensor>,
+        values: ParamValues<F::Tensor>,
         grads: GradientsParams,
     }
     impl<F: TensorLayout> ModuleVisitor for Register<F> {
@@ -329,7 +329,7 @@ pub(crate) fn weights<F: TensorLayout, M: Module>(
     params: &StepParams,
 ) -> Result<Vec<F::Tensor>, WsamError> {
     struct Find<F: TensorLayout> {
-        wanted: Values<()>,
+        wanted: ParamValues<()>,
         found: HashMap<ParamId, F::Tensor>,
         error: Option<WsamError>,
     }
