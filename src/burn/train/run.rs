@@ -66,7 +66,7 @@ where
     ) -> Result<Self, (M, WsamTrainingError)> {
         let (rho, gamma) = (options.rho.clone(), options.gamma.clone());
         let mut run = Self { shared, options, loss, learner, rho, gamma, steps: 0 };
-        if is_resumed && let Err(error) = run.own_model() {
+        if is_resumed && let Err(error) = run.read_model() {
             return Err((run.learner.model(), error));
         }
         let model = run.learner.model();
@@ -79,7 +79,7 @@ where
 
     /// Reads the model that came out of a checkpoint. On the CPU Burn leaves frozen parameters in the file,
     /// which the training may delete, until somebody looks at them.
-    fn own_model(&mut self) -> Result<(), WsamTrainingError> {
+    fn read_model(&mut self) -> Result<(), WsamTrainingError> {
         let failed = |error: RecordError| WsamError::Record { reason: error.to_string() };
         let bytes = self.learner.model().into_record().into_bytes().map_err(failed)?;
         self.learner.load_model(ModuleRecord::from_bytes(bytes).map_err(failed)?);
@@ -251,7 +251,7 @@ where
             (model, report(loss, perturbed_loss, norms))
         };
         self.deliver(model)?;
-        self.note(window.at, window.perturbed, rates.base(), report, iteration);
+        self.record_step(window.at, window.perturbed, rates.base(), report, iteration);
         Ok(())
     }
 
@@ -300,7 +300,7 @@ where
         std::mem::take(&mut self.shared.training().mode)
     }
 
-    fn note(
+    fn record_step(
         &mut self,
         at: Moment,
         perturbed: bool,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Steps that may wait for the metric's thread. It lags by a few; a metric that was made and not
 /// registered must not collect for ever.
-const WAITING: usize = 1 << 12;
+const MAX_QUEUED: usize = 1 << 12;
 
 /// Sharpness of steps, on its way to the metric.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Queue {
         if !self.wanted {
             return;
         }
-        if self.values.len() == WAITING {
+        if self.values.len() == MAX_QUEUED {
             self.values.pop_front();
         }
         self.values.push_back((iteration, sharpness));
