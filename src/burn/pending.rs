@@ -37,7 +37,7 @@ struct PendingOutcome<R> {
     ids: Vec<ParamId>,
     policy: NonFinite,
     /// Of a lean step, while its second half is missing.
-    half_of: Option<Weak<()>>,
+    lean_step: Option<Weak<()>>,
     lean: bool,
     readback: R,
     finite: Mutex<Option<Finite>>,
@@ -61,7 +61,7 @@ impl<R> PendingOutcome<R> {
     /// Whether the outcome is the last word on the step: not if its second half may still come, unless the
     /// first one skipped the step.
     fn is_decided(&self, outcome: Outcome) -> bool {
-        let is_open = self.half_of.as_ref().is_some_and(|step| step.strong_count() > 0);
+        let is_open = self.lean_step.as_ref().is_some_and(|step| step.strong_count() > 0);
         !is_open || outcome == Outcome::Skipped
     }
 }
@@ -99,10 +99,10 @@ impl<R> PendingOutcomes<R> {
         self.push_entry(step, Some(Arc::downgrade(lean)));
     }
 
-    fn push_entry(&mut self, step: Submitted<R>, half_of: Option<Weak<()>>) {
+    fn push_entry(&mut self, step: Submitted<R>, lean_step: Option<Weak<()>>) {
         let Submitted { ids, policy, readback } = step;
-        let (lean, finite) = (half_of.is_some(), Mutex::new(None));
-        self.queue.push(PendingOutcome { ids, policy, half_of, lean, readback, finite });
+        let (lean, finite) = (lean_step.is_some(), Mutex::new(None));
+        self.queue.push(PendingOutcome { ids, policy, lean_step, lean, readback, finite });
         self.latest = Some(self.queue.len() - 1);
     }
 
@@ -111,13 +111,13 @@ impl<R> PendingOutcomes<R> {
     pub(crate) fn complete(&mut self, lean: &LeanStep, readback: R) {
         let own = |entry: &PendingOutcome<R>| {
             entry
-                .half_of
+                .lean_step
                 .as_ref()
                 .is_some_and(|step| std::ptr::eq(step.as_ptr(), &raw const **lean))
         };
         self.latest = self.queue.iter().position(own);
         if let Some(entry) = self.latest.and_then(|place| self.queue.get_mut(place)) {
-            entry.half_of = None;
+            entry.lean_step = None;
             entry.readback = readback;
             entry.finite = Mutex::new(None);
         }
