@@ -7,7 +7,7 @@ use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
 use super::runner::{
-    PendingStep, PhaseOutput, StepBackend, StepContext, TensorOf, entries, second_phase,
+    PendingStep, PhaseOutput, StepBackend, StepContext, TensorOf, collect_entries, second_phase,
 };
 use super::slots::{gradients, weights};
 use crate::method::{Coupling, Outcome};
@@ -107,7 +107,7 @@ pub(crate) fn base_step<R: StepBackend, M: Module>(
     model: M,
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
-    let clipped = entries(backend, context, &model, grads).and_then(|collected| {
+    let clipped = collect_entries(backend, context, &model, grads).and_then(|collected| {
         let params = collected.params();
         rates.of(&params.names)?;
         Ok((params, backend.clip(context, collected.entries)?))

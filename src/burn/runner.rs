@@ -208,7 +208,7 @@ pub(crate) struct PendingStep<K> {
     pub(super) ascent_state: K,
 }
 
-pub(super) fn entries<R: StepBackend, M: Module>(
+pub(super) fn collect_entries<R: StepBackend, M: Module>(
     backend: &R,
     context: StepContext<'_>,
     model: &M,
@@ -282,7 +282,7 @@ pub(crate) fn base_step<R: StepBackend, M: Module>(
     model: M,
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
-    let collected = entries(backend, context, &model, grads);
+    let collected = collect_entries(backend, context, &model, grads);
     let stepped = collected.and_then(|collected| {
         let params = collected.params();
         let rates = rates.of(&params.names)?;
@@ -299,7 +299,7 @@ pub(crate) fn ascend<R: StepBackend, M: Module>(
     model: &M,
     grads: GradientsParams,
 ) -> Result<(M, PendingStep<R::AscentState>), WsamError> {
-    let collected = entries(backend, context, model, grads)?;
+    let collected = collect_entries(backend, context, model, grads)?;
     let (params, whole) = (collected.params(), collected.whole);
     let build = |tensors| perturbed_copy::<R::Layout, M>(model, params.values(tensors), whole);
     let output = backend.ascend(context, collected.entries, build)?;
@@ -359,7 +359,7 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     model: M,
     grads: GradientsParams,
 ) -> Result<((M, M), PendingStep<R::LeanAscentState>), (M, WsamError)> {
-    let collected = match entries(backend, context, &model, grads) {
+    let collected = match collect_entries(backend, context, &model, grads) {
         Ok(collected) => collected,
         Err(error) => return Err((model, error)),
     };
