@@ -6,10 +6,10 @@ use super::error::WsamError;
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::runner::{
+use super::slots::{gradients, weights};
+use super::step_backend::{
     PendingStep, PhaseOutput, StepBackend, StepContext, TensorOf, collect_entries, second_phase,
 };
-use super::slots::{gradients, weights};
 use crate::method::{Coupling, Outcome};
 use burn::module::{Module, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer};

@@ -19,12 +19,12 @@ mod record;
 mod report;
 mod route;
 mod run_state;
-mod runner;
 pub mod sharpness;
 mod slots;
 mod split_mix;
 mod state;
 mod statistics;
+mod step_backend;
 mod sums;
 mod tensor_ops;
 

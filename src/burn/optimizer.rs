@@ -24,8 +24,8 @@ use super::rates::Rates;
 use super::record::LoadedState;
 use super::report::Norms;
 use super::route::Route;
-use super::runner::{self, StepBackend, StepContext};
 use super::state::OptimizerState;
+use super::step_backend::{self, StepBackend, StepContext};
 use crate::method::{Coupling, Hyperparameters, Outcome};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup, ParamId};
@@ -219,12 +219,12 @@ impl Wsam {
         let (backend, _, context) = self.parts(scale);
         let ascended = match backend {
             RouteBackend::TensorOps(ops) => {
-                runner::ascend(ops, context, &model, grads).map(|(perturbed, pending)| {
+                step_backend::ascend(ops, context, &model, grads).map(|(perturbed, pending)| {
                     (perturbed, AscentHandle::TensorOps(Box::new(pending)))
                 })
             }
             #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => runner::ascend(fused, context, &model, grads)
+            RouteBackend::Fused(fused) => step_backend::ascend(fused, context, &model, grads)
                 .map(|(perturbed, pending)| (perturbed, AscentHandle::Fused(Box::new(pending)))),
         };
         match ascended {
@@ -291,14 +291,14 @@ impl Wsam {
         let (backend, external, context) = self.parts(scale);
         let stepped = match (backend, external) {
             (RouteBackend::TensorOps(ops), None) => {
-                runner::base_step(ops, context, &rates, model, grads)
+                step_backend::base_step(ops, context, &rates, model, grads)
             }
             (RouteBackend::TensorOps(ops), Some(base)) => {
                 external::base_step(ops, base, context, &rates, model, grads)
             }
             #[cfg(feature = "fused-wsam")]
             (RouteBackend::Fused(fused), None) => {
-                runner::base_step(fused, context, &rates, model, grads)
+                step_backend::base_step(fused, context, &rates, model, grads)
             }
             #[cfg(feature = "fused-wsam")]
             (RouteBackend::Fused(fused), Some(base)) => {
@@ -419,12 +419,12 @@ impl Wsam {
         let models = (perturbed, anchor);
         let descended = match (backend, ascent_state) {
             (RouteBackend::TensorOps(ops), AscentHandle::TensorOps(pending)) => match external {
-                None => runner::descend(ops, context, rates, models, *pending, grads),
+                None => step_backend::descend(ops, context, rates, models, *pending, grads),
                 Some(base) => external::descend(ops, base, context, rates, models, *pending, grads),
             },
             #[cfg(feature = "fused-wsam")]
             (RouteBackend::Fused(fused), AscentHandle::Fused(pending)) => match external {
-                None => runner::descend(fused, context, rates, models, *pending, grads),
+                None => step_backend::descend(fused, context, rates, models, *pending, grads),
                 Some(base) => {
                     external::descend(fused, base, context, rates, models, *pending, grads)
                 }

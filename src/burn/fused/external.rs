@@ -6,8 +6,8 @@ use super::{AscentState, Decides, Fused, MixState};
 use crate::burn::bridge::{DeviceTensor, Memory};
 use crate::burn::error::WsamError;
 use crate::burn::report::Norms;
-use crate::burn::runner::{PhaseOutput, StepContext, TensorOutput};
 use crate::burn::slots::ParamEntry;
+use crate::burn::step_backend::{PhaseOutput, StepContext, TensorOutput};
 use crate::engine::{BaseTensor, DescentTensor, MixTensor, StepStats};
 use crate::method::Coupling;
 

@@ -7,8 +7,8 @@ use crate::burn::bridge::{
 };
 use crate::burn::error::WsamError;
 use crate::burn::forms::TensorLayout;
-use crate::burn::runner::StepContext;
 use crate::burn::slots::ParamEntry;
+use crate::burn::step_backend::StepContext;
 use crate::engine::Slice;
 use burn::backend::TensorMetadata;
 use burn::module::ParamId;

@@ -9,8 +9,8 @@ use crate::burn::params::without;
 use crate::burn::pending::{LeanStep, ResolvedOutcome};
 use crate::burn::record::LoadedState;
 use crate::burn::report::Norms;
-use crate::burn::runner::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::burn::slots::ParamEntry;
+use crate::burn::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
     LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,

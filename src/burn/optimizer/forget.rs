@@ -3,7 +3,7 @@
 use super::{RouteBackend, Wsam};
 use crate::burn::error::WsamError;
 use crate::burn::record::without_ids;
-use crate::burn::runner::StepBackend;
+use crate::burn::step_backend::StepBackend;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::HashSet;

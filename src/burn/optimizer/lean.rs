@@ -6,7 +6,7 @@ use crate::burn::config::LEAN_BASE_STEP;
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::rates::Rates;
 use crate::burn::report::Norms;
-use crate::burn::runner;
+use crate::burn::step_backend;
 use crate::method::{Coupling, NonFinite};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
@@ -63,11 +63,15 @@ impl Wsam {
         let loss_scale = self.loss_scale();
         let (backend, _, context) = self.parts(loss_scale);
         let ascended = match backend {
-            RouteBackend::TensorOps(ops) => runner::lean_ascend(ops, context, rates, model, grads)
-                .map(|(models, pending)| (models, LeanAscentHandle::TensorOps(Box::new(pending)))),
+            RouteBackend::TensorOps(ops) => step_backend::lean_ascend(
+                ops, context, rates, model, grads,
+            )
+            .map(|(models, pending)| (models, LeanAscentHandle::TensorOps(Box::new(pending)))),
             #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => runner::lean_ascend(fused, context, rates, model, grads)
-                .map(|(models, pending)| (models, LeanAscentHandle::Fused(Box::new(pending)))),
+            RouteBackend::Fused(fused) => {
+                step_backend::lean_ascend(fused, context, rates, model, grads)
+                    .map(|(models, pending)| (models, LeanAscentHandle::Fused(Box::new(pending))))
+            }
         };
         let ((perturbed, anchor), ascent_state) = ascended.map_err(rejected)?;
         // The base optimizer has stepped. The loss scale stays as it is until the second half.
@@ -104,11 +108,11 @@ impl Wsam {
         let models = (perturbed, anchor);
         let descended = match (backend, ascent_state) {
             (RouteBackend::TensorOps(ops), LeanAscentHandle::TensorOps(pending)) => {
-                runner::lean_descend(ops, context, models, *pending, grads)
+                step_backend::lean_descend(ops, context, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]
             (RouteBackend::Fused(fused), LeanAscentHandle::Fused(pending)) => {
-                runner::lean_descend(fused, context, models, *pending, grads)
+                step_backend::lean_descend(fused, context, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),

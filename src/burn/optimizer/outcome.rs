@@ -4,8 +4,8 @@ use super::{RouteBackend, Wsam};
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::loss_scale::LossScale;
 use crate::burn::pending::{Finite, ResolvedOutcome};
-use crate::burn::runner::StepBackend;
 use crate::burn::statistics::RunningStatistics;
+use crate::burn::step_backend::StepBackend;
 use crate::method::Outcome;
 use burn::module::Module;
 

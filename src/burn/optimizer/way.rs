@@ -5,7 +5,7 @@ use crate::burn::error::WsamError;
 #[cfg(feature = "fused-wsam")]
 use crate::burn::fused::Fused;
 use crate::burn::route::{Route, TensorOpsReason};
-use crate::burn::runner::{PendingStep, StepBackend};
+use crate::burn::step_backend::{PendingStep, StepBackend};
 use crate::burn::tensor_ops::TensorOps;
 use burn::tensor::Device;
 

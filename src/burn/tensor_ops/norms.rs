@@ -3,8 +3,8 @@
 use super::finite::{FiniteFlags, check_finite, check_norms, keep_where};
 use crate::burn::error::WsamError;
 use crate::burn::pending::{Finite, Submitted};
-use crate::burn::runner::StepContext;
 use crate::burn::slots::ParamEntry;
+use crate::burn::step_backend::StepContext;
 use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Outcome};
 use burn::module::ParamId;
 use burn::tensor::{DType, Tensor};
