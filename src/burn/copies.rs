@@ -30,7 +30,7 @@ impl<F: TensorLayout> ModuleMapper for Assign<F> {
 /// The copy has running statistics of its own (Burn shares them between clones), so the second pass does not
 /// advance the model's. Parameters that are tied to a stepped one, which means that they are the same leaf of
 /// the graph, stay tied to it. Everything else is the module's own: values, modes, gradient requirements.
-/// `whole` is the module's [`Collected::whole`](super::slots::Collected::whole).
+/// `whole` is the module's [`Collected::whole`](super::param_entries::Collected::whole).
 pub(crate) fn perturbed_copy<F: TensorLayout, M: Module>(
     module: &M,
     values: ParamValues<F::Tensor>,

@@ -3,10 +3,10 @@
 
 use super::copies::{assign, with_ids};
 use super::error::WsamError;
+use super::param_entries::{gradients, weights};
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::slots::{gradients, weights};
 use super::step_backend::{
     PendingStep, PhaseOutput, StepBackend, StepContext, TensorOf, collect_entries, second_phase,
 };

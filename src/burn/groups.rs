@@ -1,7 +1,7 @@
 //! Parameter groups: Burn's matchers with what the method does for them.
 
 use super::error::WsamError;
-use super::slots::Path;
+use super::param_entries::Path;
 use crate::method::{Group, NormScope};
 use burn::config::Config;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};

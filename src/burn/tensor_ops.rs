@@ -8,11 +8,11 @@ pub(crate) use norms::TensorNorms;
 
 use super::error::WsamError;
 use super::forms::{Flat, reconciled};
+use super::param_entries::ParamEntry;
 use super::params::without;
 use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
 use super::record::LoadedState;
 use super::report::Norms;
-use super::slots::ParamEntry;
 use super::state::{OptimizerState, read, state_names};
 use super::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::method::{Base, Blend, InGroup, NonFinite};

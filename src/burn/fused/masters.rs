@@ -4,7 +4,7 @@ use super::Fused;
 use crate::burn::bridge::{DeviceTensor, Memory, OnDevice};
 use crate::burn::error::WsamError;
 use crate::burn::forms::{TensorLayout, of_type, reconciled};
-use crate::burn::slots::ParamEntry;
+use crate::burn::param_entries::ParamEntry;
 use crate::burn::step_backend::StepContext;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::Wgpu;

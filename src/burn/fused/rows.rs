@@ -7,7 +7,7 @@ use crate::burn::bridge::{
 };
 use crate::burn::error::WsamError;
 use crate::burn::forms::TensorLayout;
-use crate::burn::slots::ParamEntry;
+use crate::burn::param_entries::ParamEntry;
 use crate::burn::step_backend::StepContext;
 use crate::engine::Slice;
 use burn::backend::TensorMetadata;

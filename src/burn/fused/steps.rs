@@ -5,11 +5,11 @@ use super::{AscentState, Decides, Fused, LeanAscentState, MixState, OutcomeReadb
 use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::burn::error::WsamError;
 use crate::burn::forms::TensorLayout;
+use crate::burn::param_entries::ParamEntry;
 use crate::burn::params::without;
 use crate::burn::pending::{LeanStep, ResolvedOutcome};
 use crate::burn::record::LoadedState;
 use crate::burn::report::Norms;
-use crate::burn::slots::ParamEntry;
 use crate::burn::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,

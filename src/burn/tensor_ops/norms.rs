@@ -2,8 +2,8 @@
 
 use super::finite::{FiniteFlags, check_finite, check_norms, keep_where};
 use crate::burn::error::WsamError;
+use crate::burn::param_entries::ParamEntry;
 use crate::burn::pending::{Finite, Submitted};
-use crate::burn::slots::ParamEntry;
 use crate::burn::step_backend::StepContext;
 use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Outcome};
 use burn::module::ParamId;

@@ -1,6 +1,6 @@
 //! Weights on their way to the learner.
 
-use crate::burn::slots::Path;
+use crate::burn::param_entries::Path;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
