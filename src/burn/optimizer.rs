@@ -1,17 +1,17 @@
 //! The optimizer: one step in two halves, or in one call.
 
+mod backend;
 mod forget;
 mod lean;
 mod outcome;
 mod passes;
 mod settings;
-mod way;
 
+pub(crate) use backend::{AscentHandle, LeanAscentHandle};
 pub use passes::Perturbation;
 pub(super) use passes::check_loss;
 #[cfg(feature = "train")]
 pub(super) use passes::{check_loss_shape, copied};
-pub(crate) use way::{AscentHandle, LeanAscentHandle};
 
 use super::ascended::Ascended;
 use super::config::RoutePolicy;
@@ -27,12 +27,12 @@ use super::route::Route;
 use super::state::OptimizerState;
 use super::step_backend::{self, StepBackend, StepContext};
 use crate::method::{Coupling, Hyperparameters, Outcome};
+use backend::{RouteBackend, choose};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
 use burn::tensor::Device;
 use std::sync::atomic::{AtomicU64, Ordering};
-use way::{RouteBackend, choose};
 
 /// WSAM around a base optimizer, for any Burn module. Made by
 /// [`WsamConfig::init`](crate::WsamConfig::init).
