@@ -109,9 +109,9 @@
 //!   more than there are steps: before the first one, with the model's own weights.
 //! - A step that is refused ends the training: see [`WsamTrainingError`].
 
-mod courier;
 mod error;
 mod gradients;
+mod pass_through;
 mod report;
 mod run;
 mod schedule;
@@ -131,7 +131,7 @@ use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Tensor};
 use burn::train::{Learner, LearnerModel, TrainStep, TrainingStrategy};
-use courier::PassThroughOptimizer;
+use pass_through::PassThroughOptimizer;
 use shared::Shared;
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What the handle, the strategy and the learner's optimizer share.
 
-use super::courier::{self, CheckpointState};
 use super::error::WsamTrainingError;
+use super::pass_through::{self, CheckpointState};
 use super::report::TrainingStep;
 use super::sharpness::Queue;
 use crate::burn::error::WsamError;
@@ -93,7 +93,7 @@ impl Shared {
     /// A parameter's state, read for a record.
     pub(super) fn recorded(&self, prefix: &str, shape: &Shape) -> Option<Recorded> {
         let read = || -> Result<Option<Recorded>, WsamError> {
-            let Some(id) = courier::id(prefix) else { return Ok(None) };
+            let Some(id) = pass_through::id(prefix) else { return Ok(None) };
             let owns_record = self.training().record_owner == Some(id);
             let wsam = self.wsam();
             let recorded = match wsam.burn_optimizer() {
