@@ -6,7 +6,7 @@
 
 mod external;
 mod masters;
-mod rows;
+mod resolve;
 mod steps;
 
 use super::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice};
@@ -22,7 +22,7 @@ use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
 use burn::module::ParamId;
 use burn::tensor::{Bool, Device, Shape, Tensor};
-use rows::ResolvedParam;
+use resolve::ResolvedParam;
 use std::collections::HashMap;
 use std::mem::offset_of;
 use std::sync::Arc;

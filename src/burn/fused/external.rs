@@ -1,6 +1,6 @@
 //! The halves of a step around a base optimizer of Burn's.
 
-use super::rows::ResolvedParams;
+use super::resolve::ResolvedParams;
 use super::steps::{columns, identities, outputs_of, scaled_by};
 use super::{AscentState, Decides, Fused, MixState};
 use crate::burn::bridge::{DeviceTensor, Memory};

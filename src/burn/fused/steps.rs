@@ -1,6 +1,6 @@
 //! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
 
-use super::rows::{ResolvedParam, ResolvedParams};
+use super::resolve::{ResolvedParam, ResolvedParams};
 use super::{AscentState, Decides, Fused, LeanAscentState, MixState, OutcomeReadback, State};
 use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::burn::error::WsamError;
