@@ -1,7 +1,7 @@
-//! Between Burn's tensors and ranges of wgpu buffers.
+//! Maps Burn's tensors to ranges of wgpu buffers.
 //!
-//! Burn's wgpu backend is one of two, by Burn's feature `fusion`: with it tensors are promises that a
-//! server keeps, without it they are memory. Each has its [`Bridge`].
+//! With Burn's feature `fusion` a tensor is a lazy handle that a server evaluates; without it a tensor holds
+//! its buffer. Each case has its own [`Bridge`].
 
 #[cfg(not(feature = "fusion"))]
 mod direct;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 type CubeClient = burn::cubecl::client::Client;
 
-/// Tensors as [`DeviceTensor`]s, which cost Burn nothing to take and give.
+/// Tensors as [`DeviceTensor`]s, which convert to and from Burn tensors without a copy.
 #[derive(Debug)]
 pub(crate) struct OnDevice;
 
@@ -45,7 +45,7 @@ impl TensorLayout for OnDevice {
     }
 }
 
-/// Memory of one tensor: Burn's handle to it, and where it lies. The pin keeps Burn from moving it.
+/// Memory of one tensor: Burn's handle and the buffer range. The pin keeps Burn from reusing the memory.
 #[derive(Clone)]
 pub(crate) struct Memory {
     pub(crate) handle: Handle,
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Memory {
     }
 }
 
-/// Tensors start on multiples of this, which suits every adapter and Burn's own kernels.
+/// Alignment of tensors in bytes, which satisfies every adapter and Burn's own kernels.
 const ALIGNMENT: u64 = 256;
 
 impl std::fmt::Debug for Bridge {
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Bridge {
     }
 }
 
-/// Room for a tensor.
+/// Length and format of a tensor to allocate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AllocSpec {
     /// Elements.
@@ -79,7 +79,7 @@ pub(crate) struct AllocSpec {
 }
 
 impl AllocSpec {
-    /// For a tensor of `len` elements of Burn's type.
+    /// Spec of a tensor of `len` elements of Burn's `dtype`.
     pub(crate) fn new(len: u64, dtype: DType) -> Self {
         let format = match dtype {
             DType::F16 => Format::F16,
@@ -97,12 +97,12 @@ impl AllocSpec {
         self.len * self.format.bytes()
     }
 
-    /// Bytes that it takes in an arena.
+    /// Bytes in an arena, with alignment.
     pub(crate) fn allocated(self) -> u64 {
         self.bytes().next_multiple_of(ALIGNMENT)
     }
 
-    /// What Burn calls the elements.
+    /// Burn's element type.
     fn dtype(self) -> DType {
         match self.format {
             Format::F32 => DType::F32,
@@ -122,13 +122,13 @@ impl Memory {
     }
 }
 
-/// What [`Bridge::resolve`] found and made.
+/// Result of [`Bridge::resolve`]: memory of the tensors, and new arenas.
 pub(crate) struct ResolvedMemory {
     pub(crate) tensors: Vec<Memory>,
     pub(crate) arenas: Vec<Vec<Memory>>,
 }
 
-/// Finds and makes it where Burn's server runs, so that its calls are plain ones.
+/// Runs on the thread of Burn's server, so that each server call is a plain function call.
 fn resolve(
     cube: &CubeClient,
     here: StreamId,
@@ -136,18 +136,18 @@ fn resolve(
     specs: &[AllocSpec],
     arenas: &[Vec<AllocSpec>],
 ) -> Result<ResolvedMemory, WsamError> {
-    cube.exclusive(|| resolve_there(cube, here, tensors, specs, arenas))
+    cube.exclusive(|| resolve_on_server(cube, here, tensors, specs, arenas))
         .map_err(|error| WsamError::Backend { reason: error.to_string() })?
 }
 
-fn resolve_there(
+fn resolve_on_server(
     cube: &CubeClient,
     here: StreamId,
     tensors: Vec<Handle>,
     specs: &[AllocSpec],
     arenas: &[Vec<AllocSpec>],
 ) -> Result<ResolvedMemory, WsamError> {
-    // Before anything is allocated: what was given up is free once the work on it is submitted.
+    // Flush before allocating: Burn reuses released memory once the work on it is submitted.
     let mut streams = vec![here];
     for handle in &tensors {
         if !streams.contains(&handle.stream) {
@@ -166,7 +166,7 @@ fn resolve_there(
     })
 }
 
-/// The buffer behind a handle.
+/// Looks up the buffer of a handle.
 fn locate(cube: &CubeClient, handle: Handle, spec: AllocSpec) -> Result<Memory, WsamError> {
     let resource = cube
         .get_resource::<WgpuServer<AutoCompiler>>(handle.clone())
@@ -174,23 +174,23 @@ fn locate(cube: &CubeClient, handle: Handle, spec: AllocSpec) -> Result<Memory, 
     let WgpuResource { buffer, offset, size, .. } = resource.resource().clone();
     let AllocSpec { len, format } = spec;
     if size < spec.bytes() {
-        let reason = format!("a buffer of {size} bytes was handed out for {len} of {format:?}");
+        let reason =
+            format!("Burn returned a buffer of {size} bytes for {len} elements of {format:?}");
         return Err(WsamError::Backend { reason });
     }
     let slice = Slice { buffer, offset, len, format };
     Ok(Memory { handle, slice, pin: Arc::new(resource) })
 }
 
-/// The most bytes that Burn allocates in one piece: no more than the adapter's largest binding.
+/// The largest single allocation of Burn in bytes, at most the adapter's largest binding.
 fn largest_allocation(cube: &CubeClient) -> u64 {
     cube.properties().memory.max_page_size
 }
 
-/// Memory for tensors of these sizes, in as few pieces as the adapter's largest binding allows.
+/// Allocates memory for these tensors, in as few pieces as the adapter's largest binding allows.
 ///
-/// It is Burn's own memory, so a piece is given out again only when no tensor and no work that Burn
-/// has pending refers to it. In a training loop that makes two arenas for weights take turns, unless
-/// a clone of the model holds on to one.
+/// Burn owns the memory and reuses a piece only when no tensor and no pending work refers to it. A training
+/// loop therefore alternates between two arenas for weights, unless a clone of the model keeps one alive.
 fn arena(cube: &CubeClient, specs: &[AllocSpec]) -> Result<Vec<Memory>, WsamError> {
     let largest = largest_allocation(cube);
     let mut pieces: Vec<(u64, Vec<(u64, AllocSpec)>)> = Vec::new();
@@ -220,12 +220,12 @@ fn arena(cube: &CubeClient, specs: &[AllocSpec]) -> Result<Vec<Memory>, WsamErro
     Ok(memory)
 }
 
-/// The tensor's memory, laid out afresh if it is not contiguous.
+/// Returns the tensor's memory, copied if it is not contiguous.
 fn contiguous(cube: CubeTensor) -> Handle {
     if cube.is_contiguous() {
         return cube.handle;
     }
-    // Undoes a transposition, for one; element by element it would survive.
+    // The reshape copies a transposed tensor; an elementwise kernel would keep its strides.
     let len = cube.meta.num_elements();
     let flat = CubeBackend::float_reshape(cube, Shape::from([len]));
     if flat.is_contiguous() {

@@ -1,5 +1,5 @@
-//! Steps around a base optimizer of Burn's: what it steps on comes from the route, and the sharpness
-//! step follows it. Where gradients may not be finite, the host waits to know before it lets it step.
+//! Steps around a Burn optimizer as the base. The route computes the gradient for it and takes the sharpness
+//! step afterwards. If gradients are checked, the host waits for the outcome before the optimizer steps.
 
 use super::copies::{assign, with_ids};
 use super::error::WsamError;
@@ -35,8 +35,8 @@ impl External {
         if params.before.is_empty() {
             return self.0.step(rates.burn(), model, grads);
         }
-        // Burn's optimizers step the first parameter of an id. For this step the ones in front of those that
-        // take part have other ids.
+        // Burn's optimizers step the first parameter with an id. Parameters in front of the one that takes part
+        // get a different id for this step.
         let mut ids = Vec::new();
         let model = with_ids(model, |id| {
             ids.push(id);
@@ -49,8 +49,8 @@ impl External {
     }
 }
 
-/// The stepped model, or `anchor` as it was; if the sharpness step fails, the model as the base
-/// optimizer left it.
+/// Returns the stepped model, or `anchor` unchanged on an error. If the sharpness step fails, returns the model
+/// after the base optimizer's step.
 pub(crate) fn descend<R: StepBackend, M: Module>(
     backend: &mut R,
     external: &mut External,
@@ -62,7 +62,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
 ) -> Result<(M, Norms), (M, WsamError)> {
     let second = second_phase::<R, M>(context, perturbed, pending, grads);
     let mixed = second.and_then(|(params, ascent_state, grads)| {
-        // Before anything is stepped.
+        // Check the rates before anything is stepped.
         let rates = rates.of(&params.names)?;
         Ok((params, rates, backend.mix(context, ascent_state, grads)?))
     });
@@ -70,7 +70,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
         Ok(mixed) => mixed,
         Err(error) => return Err((anchor, error)),
     };
-    // It steps on the host's word, so the host must know.
+    // The Burn optimizer runs unconditionally, so the host needs the outcome first.
     let model = match backend.latest_outcome() {
         Ok(Some(resolved)) if resolved.outcome == Outcome::Skipped => {
             return match backend.sharpen(context, &each, rest, None) {
@@ -88,7 +88,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     };
     let sharpened = stepped.and_then(|weights| backend.sharpen(context, &each, rest, weights));
     match sharpened {
-        // Without a sharpness step there are no tensors, and the model stays as it is.
+        // In the coupled form there is no sharpness step and `built` is empty, so the model does not change.
         Ok(PhaseOutput { built, rest, released }) => {
             let model = assign::<R::Layout, M>(model, params.values(built));
             backend.release(released);
@@ -98,7 +98,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     }
 }
 
-/// The model stepped by the base optimizer alone, or as it was.
+/// Returns the model stepped by the base optimizer alone, or the unchanged model on an error.
 pub(crate) fn base_step<R: StepBackend, M: Module>(
     backend: &mut R,
     external: &mut External,

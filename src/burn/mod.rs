@@ -1,4 +1,4 @@
-//! The Burn integration: a module's parameters in, a module's parameters out.
+//! The Burn integration: takes the parameters out of a module, and returns the module with stepped ones.
 
 mod ascended;
 mod config;

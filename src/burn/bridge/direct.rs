@@ -1,4 +1,4 @@
-//! Without Burn's fusion: a tensor is its memory.
+//! The bridge without Burn's fusion, where a tensor holds its memory.
 
 use super::{AllocSpec, CubeClient, Memory, ResolvedMemory, contiguous, resolve};
 use crate::burn::error::WsamError;
@@ -6,15 +6,15 @@ use burn::backend::StreamId;
 use burn::backend::wgpu::CubeTensor;
 use burn::tensor::Shape;
 
-/// A tensor of Burn's on a wgpu device, of any rank, off the autodiff graph.
+/// A Burn tensor on a wgpu device, of any rank, without autodiff.
 pub(crate) type DeviceTensor = CubeTensor;
 
-/// Nothing that can be read tells one tensor's value from another's: its memory is looked up anew.
+/// Always `None`: no readable property identifies a tensor's value, so each step looks its memory up again.
 pub(crate) fn identity(_tensor: &DeviceTensor) -> Option<u64> {
     None
 }
 
-/// The way to one device's server.
+/// Connection to one device's server.
 #[derive(Clone)]
 pub(crate) struct Bridge {
     cube: CubeClient,
@@ -27,10 +27,10 @@ impl Bridge {
         Self { cube: tensor.client.clone(), device: tensor.device.clone() }
     }
 
-    /// Finds the memory behind `tensors`, and makes an arena of uninitialised memory for each list in
-    /// `arenas`; gives back tensors of these `shapes` over the first of them.
+    /// Looks up the memory of `tensors` and allocates an uninitialised arena for each list in `arenas`. Returns
+    /// tensors of these `shapes` over the first arena.
     ///
-    /// Makes Burn submit what it has pending, and gives up `released` before anything is allocated.
+    /// Drops `released` and makes Burn submit its pending work before it allocates.
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
@@ -58,22 +58,22 @@ impl Bridge {
         memory.iter().zip(shapes).map(tensor).collect()
     }
 
-    /// The most bytes that a tensor may have.
+    /// The largest size of a tensor in bytes.
     pub(crate) fn largest_allocation(&self) -> u64 {
         super::largest_allocation(&self.cube)
     }
 
-    /// Gives tensors up.
+    /// Drops tensors.
     pub(crate) fn release(&self, tensors: Vec<DeviceTensor>) {
         drop(tensors);
     }
 }
 
-/// Found, or not.
+/// Result of [`Bridge::resolve`], which is complete at once without fusion.
 pub(crate) struct PendingMemory(Result<ResolvedMemory, WsamError>);
 
 impl PendingMemory {
-    /// What was found and made.
+    /// Returns the result.
     pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
         self.0
     }

@@ -1,4 +1,4 @@
-//! The way through Burn's fusion server.
+//! The bridge through Burn's fusion server.
 
 use super::{AllocSpec, CubeClient, Memory, ResolvedMemory, contiguous, resolve};
 use crate::burn::error::WsamError;
@@ -16,15 +16,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 type Runtime = <CubeBackend as FusionBackend>::FusionRuntime;
 type FusionHandles = HandleContainer<FusionHandle<Runtime>>;
 
-/// A tensor of Burn's on a wgpu device, of any rank, off the autodiff graph.
+/// A Burn tensor on a wgpu device, of any rank, without autodiff.
 pub(crate) type DeviceTensor = FusionTensor<Runtime>;
 
-/// What tells a tensor's value from every other: fusion never uses an id again.
+/// Id of the tensor's value. Fusion never reuses an id.
 pub(crate) fn identity(tensor: &DeviceTensor) -> Option<u64> {
     Some(tensor.id.value())
 }
 
-/// The way to one device's servers.
+/// Connection to one device's servers.
 #[derive(Clone)]
 pub(crate) struct Bridge {
     fusion: GlobalFusionClient<Runtime>,
@@ -41,13 +41,13 @@ impl Bridge {
         Self { fusion, cube, device }
     }
 
-    /// Begins to find the memory behind `tensors`, and to make an arena of uninitialised memory for
-    /// each list in `arenas`; gives back tensors of these `shapes` over the first of them, which
-    /// nobody may read before [`PendingMemory::finish`] and a kernel that writes them.
+    /// Starts to look up the memory of `tensors` and to allocate an uninitialised arena for each list in
+    /// `arenas`. Returns tensors of these `shapes` over the first arena, which must not be read before
+    /// [`PendingMemory::finish`] has returned and a kernel has written them.
     ///
-    /// Makes Burn compute whatever the tensors wait for and submit what it has pending, and gives up
-    /// `released` along the way: in one call to its fusion server, which makes one to the device's.
-    /// The caller goes on meanwhile: each call costs far more than what it does here.
+    /// One call to the fusion server, which makes one call to the device's server: it computes what the tensors
+    /// depend on, submits pending work, and drops `released`. A server call costs far more than the work in it,
+    /// so the caller continues in the meantime.
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
@@ -83,7 +83,7 @@ impl Bridge {
                 bridge.register(handles, output, memory.handle.clone());
             }
             *sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
-            // Then the outputs are known as failed, and not only missing.
+            // An error marks the outputs as failed; without it they would only be missing.
             failed.map_or(Ok(()), |reason| Err(ExecutionError::generic(reason)))
         });
         let made = self.fusion.register(here, ir, take);
@@ -108,7 +108,7 @@ impl Bridge {
         let ir = OperationIr::Custom(CustomOpIr::new("wsam", &[], &outputs));
         let handles: Vec<_> = memory.iter().map(|memory| memory.handle.clone()).collect();
         let bridge = self.clone();
-        // Taken by the one execution there is: an operation that is kept must not keep the memory.
+        // The operation runs once and takes the handles out, so that a cached operation does not keep the memory.
         let once = Mutex::new(Some((outputs, handles)));
         let register = OperationFn(move |registry: &mut FusionHandles| {
             let taken = once.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -121,13 +121,13 @@ impl Bridge {
         self.fusion.register(StreamId::current(), ir, register)
     }
 
-    /// The most bytes that a tensor may have.
+    /// The largest size of a tensor in bytes.
     pub(crate) fn largest_allocation(&self) -> u64 {
         super::largest_allocation(&self.cube)
     }
 
-    /// Gives tensors up in one call to Burn's fusion server, where dropping each would take a call
-    /// for each. Tensors that others refer to, and those of other threads, are dropped as usual.
+    /// Drops tensors in one call to Burn's fusion server instead of one call a tensor. Tensors with other
+    /// references, and those of other threads, are dropped as usual.
     pub(crate) fn release(&self, tensors: Vec<DeviceTensor>) {
         let here = StreamId::current();
         let inputs: Vec<TensorIr> = tensors
@@ -144,18 +144,20 @@ impl Bridge {
     }
 }
 
-/// On its way from Burn's servers.
+/// Result of [`Bridge::resolve`] that Burn's servers have not returned yet.
 pub(crate) struct PendingMemory {
     fusion: GlobalFusionClient<Runtime>,
     found: Arc<Mutex<Option<Result<ResolvedMemory, WsamError>>>>,
 }
 
 impl PendingMemory {
-    /// What was found and made. Waits for the servers.
+    /// Waits for the servers, and returns the result.
     pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
         let failed = |reason: String| WsamError::Backend { reason };
         self.fusion.try_sync(|| ()).map_err(|error| failed(format!("{error:?}")))?;
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
-        found.ok_or_else(|| failed("Burn did not run what finds tensors".to_owned()))?
+        found.ok_or_else(|| {
+            failed("Burn did not run the operation that looks up tensors".to_owned())
+        })?
     }
 }
