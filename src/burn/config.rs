@@ -384,7 +384,8 @@ impl WsamConfig {
 pub(crate) const LEAN_BASE_STEP: WsamError = WsamError::Conflict {
     option: "lean mode",
     other: "non_finite = BaseStep",
-    reason: "a lean step frees the weights before g~ is known, so it cannot take the base step instead; use Skip or Refuse",
+    reason: "a lean step frees the weights before g~ is known, so it cannot take the base step instead; \
+             use Skip or Refuse",
 };
 
 /// A [`WsamConfig`] around a Burn optimizer.

@@ -1,8 +1,8 @@
-//! The step through the engine: which buffers go where.
+//! The fused route: runs steps through the engine, on the buffers of Burn's tensors.
 //!
-//! Burn's tensors are never written. The ascent writes `w + e_w` and the descent the new weights
-//! into arenas of their own, so `w` is its own anchor: restoring it is exact and free, and a clone
-//! of the model that the user keeps never changes. State lives in arenas only this optimizer has.
+//! The engine never writes to existing Burn tensors. The ascent writes `w + e_w`, and the descent the new
+//! weights, into new arenas. `w` stays unchanged, so restoring it needs no copy, and a clone of the model that
+//! the user keeps never changes. State is stored in arenas that only this optimizer uses.
 
 mod external;
 mod masters;
@@ -27,51 +27,51 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-/// Steps after which the place of a weight that took part in none of them is forgotten. It costs a
-/// look-up if it comes back.
+/// Number of steps without a weight after which its stored memory location is dropped. If the weight takes part
+/// again, the next step looks the location up.
 const REMEMBERED_STEPS: u64 = 16;
 
 /// The fused route of one optimizer.
 #[derive(Debug)]
 pub(crate) struct Fused {
-    /// A fork: its plans, and the buffers they keep alive, go with the optimizer.
+    /// A fork of the device's engine, so that its plans and their buffers are dropped with the optimizer.
     engine: Arc<Engine>,
-    /// Where the weights of the last step are.
+    /// Memory of the weights after each parameter's last step.
     weights: HashMap<ParamId, Weight>,
-    /// Steps taken, of whatever model.
+    /// Steps taken, over all models.
     steps: u64,
     states: HashMap<ParamId, State>,
     last_step: Option<StepStats>,
     pending: PendingOutcomes<OutcomeReadback>,
 }
 
-/// A copy of a step's norms, and the submission that makes it.
+/// A host-readable copy of a step's norms, and the submission that writes it.
 #[derive(Debug)]
 struct OutcomeReadback {
     copy: wgpu::Buffer,
-    /// The norms themselves.
+    /// The norms buffer of the step.
     norms: wgpu::Buffer,
     submission: wgpu::SubmissionIndex,
 }
 
-/// Which part of a step a submission decides.
+/// The part of a step whose outcome a submission decides.
 #[derive(Clone, Copy)]
 enum Decides<'a> {
-    /// All of it, counted by these parameters.
+    /// The whole step, counted by these parameters.
     Step(&'a [ParamId]),
     /// The first half of a lean step.
     LeanFirst(&'a [ParamId], &'a LeanStep),
-    /// The rest of it.
+    /// The second half of a lean step.
     LeanRest(&'a LeanStep),
 }
 
 #[derive(Debug)]
 struct Weight {
-    /// The [`identity`] of the tensor that the last step made: a parameter with another one has
-    /// another value.
+    /// [`identity`] of the tensor that the last step made. If a parameter's tensor has a different identity, its
+    /// value was changed outside the optimizer.
     tensor: u64,
     memory: Memory,
-    /// When that was, by [`Fused::steps`].
+    /// Value of [`Fused::steps`] at that step.
     placed: u64,
 }
 
@@ -81,34 +81,34 @@ struct State {
     len: u64,
     /// In the order of [`Base::state_names`].
     memory: Vec<Memory>,
-    /// Of a parameter in half precision: those that the weights of the last step are a copy of.
+    /// Master weights of a parameter in half precision, whose rounded copy the last step wrote to the weights.
     master: Option<Memory>,
     bridge: Bridge,
 }
 
-/// What an ascent keeps for its descent.
+/// State between an ascent and its descent.
 #[derive(Debug)]
 pub(crate) struct AscentState {
     bridge: Bridge,
     ascent: Ascent,
     params: Vec<ResolvedParam>,
     weights: Vec<DeviceTensor>,
-    /// Where they are not the weights themselves.
+    /// Perturbed weights, of perturbed parameters only.
     perturbed: Vec<DeviceTensor>,
 }
 
-/// What a mix keeps for its sharpness step.
+/// State between a mix and its sharpness step.
 #[derive(Debug)]
 pub(crate) struct MixState {
     bridge: Bridge,
     ascent: Ascent,
     params: Vec<ResolvedParam>,
     grads_perturbed: Vec<Memory>,
-    /// None where the base optimizer steps on `g` as it is.
+    /// `None` if the base optimizer steps on an unmodified `g`.
     mix: Option<Mix>,
 }
 
-/// What a lean ascent keeps: neither weights nor gradients.
+/// State between a lean ascent and its descent. It holds neither weights nor gradients.
 #[derive(Debug)]
 pub(crate) struct LeanAscentState {
     bridge: Bridge,
@@ -116,10 +116,10 @@ pub(crate) struct LeanAscentState {
     ids: Vec<ParamId>,
     groups: Vec<usize>,
     shapes: Vec<Shape>,
-    /// The base optimizer's step, taken, and the term in `g`.
+    /// Weights after the base optimizer's step and the `g` term of the sharpness step.
     stepped: Vec<Memory>,
     perturbed: Vec<DeviceTensor>,
-    /// Where those are.
+    /// Memory of the weights that the second pass runs on.
     ran_on: Vec<Memory>,
     step: LeanStep,
 }
@@ -171,7 +171,7 @@ impl Fused {
         self.last_step
     }
 
-    /// Forgets where the weights are, so that their memory is the model's alone.
+    /// Drops the stored locations of the weights, so that only the model refers to their memory.
     pub(crate) fn forget_places(&mut self) {
         self.weights.clear();
         self.engine.forget_plans();
@@ -196,7 +196,7 @@ impl Fused {
         }))
     }
 
-    /// How a step rounds `w + e_w` to half precision.
+    /// Rounding of `w + e_w` to half precision.
     fn rounding(context: StepContext<'_>) -> Rounding {
         match context.rounding_seed {
             Some(seed) => Rounding::Stochastic { seed },
@@ -204,9 +204,9 @@ impl Fused {
         }
     }
 
-    /// Rooms for the state that parameters need for their first step, by state.
+    /// Specs of the state of parameters that have no state yet, one list for each state.
     ///
-    /// All first states, then all second ones: neighbours in a dispatch, neighbours in memory.
+    /// Each list becomes an arena, so that the tensors that one binding of a dispatch covers are adjacent in memory.
     fn new_states(
         &self,
         base: &Base,
@@ -217,7 +217,7 @@ impl Fused {
         vec![new; base.state_names().len()]
     }
 
-    /// Step counts and states. A first step ignores what is in its fresh memory.
+    /// Step counts and states. A first step does not read its uninitialised memory.
     fn stepping(&self, ids: &[ParamId], fresh: Vec<Vec<Memory>>) -> Vec<(u64, Vec<Memory>)> {
         let mut fresh: Vec<_> = fresh.into_iter().map(Vec::into_iter).collect();
         let stepping = ids.iter().map(|id| match self.states.get(id) {
@@ -243,7 +243,7 @@ impl Fused {
         }
     }
 
-    /// Notes where the weights are that the step made, by their [`identity`].
+    /// Stores the locations of the weights that the step made, with their [`identity`].
     fn place(&mut self, ids: &[ParamId], tensors: &[Option<u64>], memory: Vec<Memory>) {
         self.steps += 1;
         let placed = self.steps;
@@ -252,7 +252,7 @@ impl Fused {
                 self.weights.insert(*id, Weight { tensor, memory, placed });
             }
         }
-        // One weight holds a whole arena: those of a model that is gone must not hold it for ever.
+        // One weight keeps a whole arena alive, so drop the weights of models that are no longer trained.
         self.weights.retain(|_, weight| placed - weight.placed < REMEMBERED_STEPS);
     }
 
@@ -272,7 +272,7 @@ impl Fused {
         self.engine.queue().submit([encoder.finish()])
     }
 
-    /// Submits the half that decides a step, and notes where its outcome will be found.
+    /// Submits work that decides a step's outcome, and queues the outcome to be read later.
     fn submit_and_track(
         &mut self,
         mut encoder: wgpu::CommandEncoder,
@@ -297,7 +297,7 @@ impl Fused {
         Ok(())
     }
 
-    /// Whether the step that was submitted last is skipped, as a tensor of Burn's: copied on the device.
+    /// Whether the last submitted step is skipped, as a Burn tensor. Copied on the device.
     fn skipped_on_device(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError> {
         let Some((readback, policy, lean)) = self.pending.latest_readback() else {
             return Ok(None);
@@ -310,7 +310,9 @@ impl Fused {
             bridge.resolve(Vec::new(), arenas, Vec::new(), std::slice::from_ref(&shape));
         let arena = resolving.finish()?.arenas.into_iter().flatten().next();
         let (Some(Memory { slice, .. }), Some(made)) = (arena, made.into_iter().next()) else {
-            return Err(WsamError::Backend { reason: "there is no memory for a flag".to_owned() });
+            return Err(WsamError::Backend {
+                reason: "Burn allocated no memory for the skip flag".to_owned(),
+            });
         };
         let mut encoder = self.encoder();
         let bytes = size_of::<layout::Norms>() as u64;
@@ -322,7 +324,7 @@ impl Fused {
             norms.clone().narrow(0, word, 1).not_equal_elem(0.0)
         };
         let bad_gradient = is_bad(offset_of!(layout::Norms, bad_gradient));
-        // A lean step is skipped by its first gradient alone; BaseStep takes a step on `g`.
+        // Only `g` decides whether a lean step, or a step under BaseStep, is skipped.
         let by_first = lean || policy == NonFinite::BaseStep;
         Ok(Some(match by_first {
             true => bad_gradient,

@@ -1,4 +1,4 @@
-//! The halves of a step around a base optimizer of Burn's.
+//! Steps around a Burn optimizer on the fused route.
 
 use super::resolve::ResolvedParams;
 use super::steps::{columns, identities, outputs_of, scaled_by};
@@ -21,12 +21,13 @@ impl Fused {
         let hyper = context.hyper;
         let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
         let (_, specs, shapes) = columns(&params);
-        // In the decoupled form an unclipped `g` is what it steps on, if nothing is to be found out.
-        let as_it_is = hyper.coupling == Coupling::Decoupled
+        // In the decoupled form the base optimizer steps on `g`. If `g` is neither clipped, checked nor unscaled, no
+        // kernel is needed.
+        let is_unmodified = hyper.coupling == Coupling::Decoupled
             && !hyper.clips_gradient()
             && !hyper.non_finite.looks()
             && context.inv_scale == 1.0;
-        let arenas = if as_it_is { Vec::new() } else { vec![specs] };
+        let arenas = if is_unmodified { Vec::new() } else { vec![specs] };
         let (made, resolving) = bridge.resolve(grads_perturbed, arenas, perturbed, &shapes);
         let resolved = resolving.finish()?;
         let (grads_perturbed, arenas) = (resolved.tensors, resolved.arenas);
@@ -57,7 +58,7 @@ impl Fused {
             }
         };
         let rest = MixState { bridge, ascent, params, grads_perturbed, mix };
-        // The old weights: the base optimizer's step replaces them.
+        // The base optimizer's step replaces the old weights.
         Ok(PhaseOutput { built, rest, released: weights })
     }
 

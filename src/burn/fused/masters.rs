@@ -10,19 +10,20 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::Wgpu;
 use burn::tensor::{DType, Shape, Tensor};
 
-/// A parameter's, on the way into a step.
+/// Master weights of a parameter at the start of a step.
 pub(super) enum Master {
-    /// It has none.
+    /// The parameter has no master weights.
     None,
-    /// Where the last step left them.
+    /// Memory that the last step wrote.
     Placed(Memory),
-    /// Among the tensors to be resolved, behind the weight.
+    /// Pushed to the tensors to be resolved, after the weight.
     Resolving,
 }
 
 impl Fused {
-    /// Those of the last step if it left the weight, too; else they are compared with the weight, by Burn, and
-    /// are the weight where they are not what it was rounded from. `tensors` are to be resolved.
+    /// Returns the master weights of the last step if the weight is unchanged since. Otherwise Burn compares them
+    /// with the weight, and takes the weight where it is not the rounded master weight; the result is pushed to
+    /// `tensors`, which are resolved later.
     pub(super) fn master(
         &self,
         context: StepContext<'_>,

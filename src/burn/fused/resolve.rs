@@ -1,4 +1,4 @@
-//! From a step's parameters to their memory, in two parts: what is asked of Burn, and what it found.
+//! Looks up the memory of a step's parameters, in two parts: the request to Burn, and its result.
 
 use super::Fused;
 use super::masters::Master;
@@ -14,22 +14,22 @@ use burn::backend::TensorMetadata;
 use burn::module::ParamId;
 use burn::tensor::{Shape, Tensor};
 
-/// A parameter on its way through a step.
+/// A parameter of a step, with its memory.
 #[derive(Debug)]
 pub(super) struct ResolvedParam {
     pub(super) id: ParamId,
     pub(super) group: usize,
-    /// Whether the ascent moves it.
+    /// Whether the ascent perturbs it.
     pub(super) perturbed: bool,
     pub(super) shape: Shape,
     pub(super) len: u64,
     pub(super) weight: Memory,
-    /// In `f32`, if there are any.
+    /// Master weights in `f32`, if the parameter has them.
     pub(super) master: Option<Memory>,
     pub(super) grad: Memory,
 }
 
-/// A row before its memory is found.
+/// A parameter whose memory is not resolved yet.
 struct PendingParam {
     id: ParamId,
     group: usize,
@@ -40,7 +40,7 @@ struct PendingParam {
     master: Master,
 }
 
-/// What [`Fused::resolve`] has begun.
+/// Pending result of [`Fused::resolve`].
 pub(super) struct PendingResolve {
     bridge: Bridge,
     pending: Vec<PendingParam>,
@@ -50,7 +50,7 @@ pub(super) struct PendingResolve {
     resolving: PendingMemory,
 }
 
-/// What it found and made.
+/// Result of [`Fused::resolve`].
 pub(super) struct ResolvedParams {
     pub(super) bridge: Bridge,
     pub(super) params: Vec<ResolvedParam>,
@@ -60,8 +60,7 @@ pub(super) struct ResolvedParams {
 }
 
 impl PendingResolve {
-    /// The perturbed weights, which the outputs are, and the weights themselves where they are not
-    /// perturbed.
+    /// Weights for the second pass: the outputs, and the weights of parameters that are not perturbed.
     pub(super) fn perturbed(&self) -> Vec<DeviceTensor> {
         let mut outputs = self.outputs.iter();
         let take = |(pending, weight): (&PendingParam, &DeviceTensor)| match pending.perturbed {
@@ -77,7 +76,7 @@ impl PendingResolve {
         let resolved = resolving.finish()?;
         let (mut resolved, arenas) = (resolved.tensors.into_iter(), resolved.arenas);
         let mut next = || {
-            let reason = "a tensor was not resolved".to_owned();
+            let reason = "Burn returned too few tensors".to_owned();
             resolved.next().ok_or(WsamError::Backend { reason })
         };
         let params = pending
@@ -106,15 +105,15 @@ impl PendingResolve {
 }
 
 impl ResolvedParam {
-    /// Where a step goes from.
+    /// Memory that a step reads the weights from.
     pub(super) fn origin(&self) -> Slice {
         self.master.as_ref().unwrap_or(&self.weight).slice.clone()
     }
 }
 
 impl Fused {
-    /// Begins to find weights and gradients and to make the arenas that are asked for, with tensors of
-    /// the shapes of `outputs` over the first. Weights that the last step placed are where it placed them.
+    /// Starts to look up weights and gradients and to allocate `arenas`, with tensors of the shapes `outputs` over
+    /// the first arena. Weights that the last step wrote are not looked up again.
     pub(super) fn resolve(
         &self,
         context: StepContext<'_>,
@@ -124,7 +123,7 @@ impl Fused {
     ) -> Result<PendingResolve, WsamError> {
         let bridge = match entries.first() {
             Some(first) => Bridge::new(&first.weight),
-            // A step over nothing: every parameter with a gradient is empty.
+            // Every parameter with a gradient is empty, so the step has no parameters.
             None => Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], context.device))?),
         };
         self.check_sizes(context, &bridge, &entries)?;
@@ -158,8 +157,8 @@ impl Fused {
         Ok(PendingResolve { bridge, pending, weights, outputs, resolving })
     }
 
-    /// Refuses a parameter whose state or master weights, which are in `f32`, are more than Burn can allocate
-    /// in one piece: a weight in half precision may be half of that.
+    /// Returns an error for a parameter whose state or master weights are larger than one allocation of Burn.
+    /// They are in `f32`, so they may be too large where the weight in half precision is not.
     fn check_sizes(
         &self,
         context: StepContext<'_>,

@@ -1,4 +1,4 @@
-//! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
+//! The halves of ordinary and lean steps. Each records its kernels into one submission.
 
 use super::resolve::{ResolvedParam, ResolvedParams};
 use super::{AscentState, Decides, Fused, LeanAscentState, MixState, OutcomeReadback, State};
@@ -104,7 +104,7 @@ impl StepBackend for Fused {
         let (policy, norms) = (hyper.non_finite, ascent.norms());
         self.submit_and_track(encoder, policy, norms, Decides::Step(&ids))?;
 
-        // Nothing can fail any more: the step is taken.
+        // The step is submitted and the rest cannot fail, so update the state.
         self.advance(&bridge, &params, stepping);
         self.place(&ids, &made_are, updated);
         self.count(ascent.stats(), stats);
@@ -128,7 +128,7 @@ impl StepBackend for Fused {
         arenas.extend(self.new_states(&hyper.base, parameters()));
         let resolving_params = self.resolve(context, entries, arenas, &shapes)?;
         let perturbed = resolving_params.perturbed();
-        // The module gets them twice: in the copy for the second pass, and in place of the weights.
+        // The perturbed weights go into the copy for the second pass, and into the model itself.
         let built = build(perturbed.clone());
         let ResolvedParams { bridge, params, mut arenas, weights, .. } =
             resolving_params.finish()?;
@@ -157,7 +157,7 @@ impl StepBackend for Fused {
         self.submit_and_track(encoder, policy, norms, Decides::LeanFirst(&ids, &step))?;
 
         self.advance(&bridge, &params, stepping);
-        // The weights are the model's alone now, and go with it.
+        // Drop our handles to the old weights, so that they are freed with the model.
         ids.iter().for_each(|id| drop(self.weights.remove(id)));
         let mut partners = partners.into_iter();
         let ran_on: Vec<Memory> = params
@@ -167,7 +167,7 @@ impl StepBackend for Fused {
                 false => param.weight.clone(),
             })
             .collect();
-        // What is not perturbed serves the second pass.
+        // The second pass still uses the weights that are not perturbed.
         let gone = params.iter().zip(weights).filter(|(param, _)| param.perturbed);
         let released = gone.map(|(_, weight)| weight).collect();
         let groups = params.iter().map(|param| param.group).collect();
@@ -278,7 +278,7 @@ impl StepBackend for Fused {
             })
             .collect();
         let mut encoder = self.encoder();
-        // Nobody is told the norm.
+        // `base_step` returns no report, so the norm is not tracked.
         let options = scaled_by(context.inv_scale);
         let base = self.engine.base_step(&mut encoder, hyper, rates, options, &tensors)?;
         let (policy, norms) = (hyper.non_finite, base.norms());
@@ -358,13 +358,13 @@ impl StepBackend for Fused {
         let mut masters = arenas.pop().unwrap_or_default().into_iter();
         for id in ids {
             self.states.remove(id);
-            // Which master weights it is a copy of, if of any, is to be seen.
+            // Dropping the location makes the next step compare the weight with the loaded master weights.
             self.weights.remove(id);
         }
         let mut arenas: Vec<_> = arenas.into_iter().map(Vec::into_iter).collect();
         let write = |Memory { slice, .. }: &Memory, data: TensorData| {
             let data = data.convert_dtype(DType::F32);
-            // What Burn has pending was submitted; these writes come before all later work.
+            // Burn's pending work is submitted already, and later work runs after these writes.
             self.engine.queue().write_buffer(&slice.buffer, slice.offset, data.as_bytes());
         };
         for LoadedState { id, step, tensors, master, len } in loaded {
@@ -397,7 +397,7 @@ impl StepBackend for Fused {
     }
 }
 
-/// For a half over gradients of a scaled loss.
+/// Options for gradients of a loss that was multiplied by `1 / inv_scale`.
 pub(super) fn scaled_by(inv_scale: f64) -> GradientOptions<'static> {
     GradientOptions { inv_scale: InvScale::Host(inv_scale), ..Default::default() }
 }
@@ -412,7 +412,7 @@ pub(super) fn columns(params: &[ResolvedParam]) -> (Vec<ParamId>, Vec<AllocSpec>
     (ids, params.iter().map(|param| param.weight.alloc_spec()).collect(), shapes)
 }
 
-/// Rooms and shapes of the perturbed weights, which get memory of their own.
+/// Specs and shapes of the perturbed weights.
 fn partners_of(
     context: StepContext<'_>,
     entries: &[ParamEntry<DeviceTensor>],
@@ -420,7 +420,7 @@ fn partners_of(
     outputs_of(entries.iter().filter(|entry| context.in_group(entry).perturbed))
 }
 
-/// Rooms and shapes of what takes the place of the weights.
+/// Specs and shapes of the tensors that replace the weights.
 pub(super) fn outputs_of<'a>(
     entries: impl Iterator<Item = &'a ParamEntry<DeviceTensor>>,
 ) -> (Vec<AllocSpec>, Vec<Shape>) {
@@ -431,7 +431,7 @@ pub(super) fn identities(tensors: &[DeviceTensor]) -> Vec<Option<u64>> {
     tensors.iter().map(identity).collect()
 }
 
-/// A slice for each row that is perturbed.
+/// Slices of the perturbed weights, `None` for parameters that are not perturbed.
 fn partner_slices(params: &[ResolvedParam], partners: &[Memory]) -> Vec<Option<Slice>> {
     let mut partners = partners.iter();
     let mut next = || partners.next().map(|partner| partner.slice.clone());
