@@ -22,7 +22,7 @@ pub struct LossScaleConfig {
     pub interval: usize,
 }
 
-/// Scales beyond would leave the range of `f32` with their inverse.
+/// Largest scale. The inverse of a larger one is out of the range of `f32`.
 const LARGEST: f64 = (1_u128 << 120) as f64;
 
 impl LossScaleConfig {

@@ -73,17 +73,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Wsam {
     hyper: Hyperparameters,
-    /// Which parameters the hyperparameters' groups are for.
+    /// Matchers of the hyperparameters' groups.
     groups: Vec<ParamGroup>,
-    /// The base optimizer, if it is one of Burn's.
+    /// The base optimizer, if it is a Burn optimizer.
     external: Option<External>,
     pub(super) options: Options,
-    /// Steps taken, by whatever model. A step is counted when it is submitted; [`Wsam::resolve_outcomes`]
-    /// takes a skipped one back. The random numbers of a step (masks, stochastic rounding) follow from it.
+    /// Steps taken, over all models. A step is counted when it is submitted, and [`Wsam::resolve_outcomes`]
+    /// subtracts skipped ones. It seeds the random numbers of a step (masks, stochastic rounding).
     pub(super) steps: u64,
-    /// Steps skipped, of those whose outcome was read.
+    /// Skipped steps, among those whose outcome was read.
     pub(super) skipped: u64,
-    /// Outcomes that the loss scale has not taken in yet.
+    /// Outcomes that were read but not yet applied to the loss scale.
     pub(super) unapplied: Vec<Outcome>,
     device: Device,
     route: Route,
@@ -91,7 +91,7 @@ pub struct Wsam {
     identity: u64,
 }
 
-/// What a configuration says beside the method.
+/// Options of a configuration other than the method's hyperparameters.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(super) track_norms: bool,
@@ -100,12 +100,12 @@ pub(crate) struct Options {
     pub(super) stochastic_rounding: Option<u64>,
     pub(super) master_weights: bool,
     pub(super) missing_gradient: MissingGradientPolicy,
-    /// Skipped steps are errors.
+    /// Whether a skipped step is an error.
     pub(super) error_on_skip: bool,
     pub(super) loss_scale: Option<LossScale>,
 }
 
-/// Counts optimizers, so that an ascent finds its own again.
+/// Id of the next optimizer. An ascent stores it, so that another optimizer's descent can reject the ascent.
 static IDENTITIES: AtomicU64 = AtomicU64::new(0);
 
 impl Wsam {
@@ -144,12 +144,12 @@ impl Wsam {
         })
     }
 
-    /// Which way the steps run, and why.
+    /// The route steps take, with the reason it was chosen.
     pub fn route(&self) -> &Route {
         &self.route
     }
 
-    /// The method's hyperparameters. Around a Burn optimizer `base` is plain SGD, and says nothing of it.
+    /// The method's hyperparameters. Around a Burn optimizer `base` is a placeholder, plain SGD.
     pub fn hyperparameters(&self) -> &Hyperparameters {
         &self.hyper
     }
@@ -177,12 +177,11 @@ impl Wsam {
         }
     }
 
-    /// Gives the model back in memory of its own, with the same values.
+    /// Copies the model's parameters to separate memory, with the same values.
     ///
-    /// The fused route keeps the weights of a model side by side in one arena, which lives as long as
-    /// any of them does: call this before keeping a small part of a large model for long. The next
-    /// step moves the weights into an arena again. In tensor operations the model is returned as it
-    /// is.
+    /// The fused route stores the weights of a model in one arena, which is freed when the last of them is
+    /// dropped: call this before keeping a small part of a large model for long. The next step moves the weights
+    /// into an arena again. In tensor operations this returns the model unchanged.
     pub fn detach<M: Module>(&mut self, model: M) -> M {
         match &mut self.backend {
             RouteBackend::TensorOps(_) => model,
@@ -194,22 +193,22 @@ impl Wsam {
         }
     }
 
-    /// The first half of a step: climbs to `w + e_w`.
+    /// The first half of a step: perturbs the weights to `w + e_w`.
     ///
     /// `grads` is the gradient at `model`. The result dereferences to the perturbed model, for the
     /// second pass; then call [`descend`](Self::descend).
     ///
     /// # Errors
     ///
-    /// [`Rejected`] with the model unharmed: gradients of another model, another device, an element
-    /// type the route does not take.
+    /// [`Rejected`] with the unchanged model: gradients of another model, another device, an element type that
+    /// the route does not support.
     #[doc(alias = "first_step")]
     pub fn ascend<M: Module>(
         &mut self,
         model: M,
         grads: GradientsParams,
     ) -> Result<Ascended<M>, Rejected<M>> {
-        // The step's random numbers follow from the count of steps.
+        // Stochastic rounding is seeded with the step count, so pending outcomes must be resolved first.
         if self.options.stochastic_rounding.is_some()
             && let Err(error) = self.resolve_outcomes()
         {
@@ -251,7 +250,7 @@ impl Wsam {
     ///
     /// [`Rejected`] with the model as it was before the ascent, and the optimizer's state as it
     /// was: a learning rate that is not finite, a parameter whose second gradient is missing, an
-    /// ascent of another optimizer.
+    /// ascent made by another optimizer.
     #[doc(alias = "second_step")]
     pub fn descend<M: Module>(
         &mut self,
@@ -265,14 +264,14 @@ impl Wsam {
         }
     }
 
-    /// One step of the base optimizer alone, for the part of a training that goes without WSAM: one
-    /// gradient, no perturbation, and the state that WSAM's steps carry on. It is WSAM's step at
-    /// `gamma = 0`, without its second pass.
+    /// One step of the base optimizer alone, for the part of a training without WSAM: one gradient, no
+    /// perturbation, and the same state as WSAM's steps. It equals WSAM's step at `gamma = 0`, without the second
+    /// pass.
     ///
     /// # Errors
     ///
-    /// [`Rejected`] with the model unharmed, as [`ascend`](Self::ascend), and for a learning rate that
-    /// is not finite.
+    /// [`Rejected`] with the unchanged model, as [`ascend`](Self::ascend), and for a learning rate that is not
+    /// finite.
     pub fn base_step<M: Module>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
@@ -283,7 +282,7 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        // The loss behind `grads` was multiplied by the scale as it is now.
+        // The loss of `grads` was multiplied by the current scale, which resolving outcomes may not change.
         let scale = self.loss_scale();
         if let Err(error) = self.resolve_outcomes() {
             return Err(Rejected::new(model, error));
@@ -325,7 +324,7 @@ impl Wsam {
         &self.device
     }
 
-    /// Whether [`state`](Self::state) has one, without a wait.
+    /// Whether [`state`](Self::state) returns a state. Does not wait for the device.
     #[cfg(feature = "train")]
     pub(super) fn has_state(&self, id: ParamId) -> bool {
         match &self.backend {
@@ -348,7 +347,7 @@ impl Wsam {
         }
     }
 
-    /// What a half of a step works with; its gradients are those of a loss times `loss_scale`.
+    /// Borrows what one half of a step needs. Its gradients are those of the loss times `loss_scale`.
     fn parts(
         &mut self,
         loss_scale: f64,
@@ -369,7 +368,7 @@ impl Wsam {
         (backend, external.as_mut(), context)
     }
 
-    /// Counts a step that was submitted, and lets the loss scale learn from the ones before it.
+    /// Counts a submitted step, and applies the outcomes of earlier steps to the loss scale.
     fn count_step(&mut self) {
         self.steps += 1;
         self.update_loss_scale();
@@ -380,8 +379,7 @@ impl Wsam {
         self.options.master_weights
     }
 
-    /// The random numbers of the next step. With a mask seed this waits for the steps that are pending, as
-    /// seeding the device does anyway.
+    /// Seeds of the next step. With a mask seed this waits for pending steps, as seeding the device does anyway.
     pub(super) fn masks(&mut self) -> Result<Masks, WsamError> {
         let seed = self.options.mask_seed;
         if seed.is_some() {
@@ -390,12 +388,12 @@ impl Wsam {
         Ok(Masks::new(&self.device, seed, self.steps))
     }
 
-    /// The Burn optimizer, if that is the base.
+    /// The Burn optimizer, if it is the base.
     pub(super) fn burn_optimizer(&self) -> Option<&ModuleOptimizer> {
         self.external.as_ref().map(|External(optimizer)| optimizer)
     }
 
-    /// Gives a Burn optimizer its state.
+    /// Loads a Burn optimizer's state.
     pub(super) fn load_external(&mut self, record: OptimizerRecord) {
         if let Some(External(optimizer)) = &mut self.external {
             *optimizer = optimizer.clone().load_record(record);
@@ -429,7 +427,7 @@ impl Wsam {
                     external::descend(fused, base, context, rates, models, *pending, grads)
                 }
             },
-            // An optimizer's route never changes, and the ascent is this optimizer's own.
+            // Unreachable: an optimizer's route never changes, and this optimizer made the ascent.
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),
         };

@@ -1,4 +1,4 @@
-//! The two ways a step can run, and the choice between them.
+//! The backends of the two routes, and the choice between them.
 
 use crate::burn::config::RoutePolicy;
 use crate::burn::error::WsamError;
@@ -9,7 +9,7 @@ use crate::burn::step_backend::{PendingStep, StepBackend};
 use crate::burn::tensor_ops::TensorOps;
 use burn::tensor::Device;
 
-/// The route's state and work.
+/// The backend of the chosen route, with its state.
 #[derive(Debug)]
 pub(super) enum RouteBackend {
     TensorOps(TensorOps),
@@ -17,7 +17,7 @@ pub(super) enum RouteBackend {
     Fused(Fused),
 }
 
-/// What an ascent leaves for its descent.
+/// State between an ascent and its descent, by route.
 #[derive(Debug)]
 pub(crate) enum AscentHandle {
     TensorOps(Box<PendingStep<<TensorOps as StepBackend>::AscentState>>),
@@ -25,7 +25,7 @@ pub(crate) enum AscentHandle {
     Fused(Box<PendingStep<<Fused as StepBackend>::AscentState>>),
 }
 
-/// What a lean ascent leaves for its descent.
+/// State between a lean ascent and its descent, by route.
 #[derive(Debug)]
 pub(crate) enum LeanAscentHandle {
     TensorOps(Box<PendingStep<<TensorOps as StepBackend>::LeanAscentState>>),

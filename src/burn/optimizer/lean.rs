@@ -13,17 +13,17 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 
 impl Wsam {
-    /// The first half of a step in lean mode: climbs to `w + e_w`, and takes the base optimizer's
-    /// step already.
+    /// The first half of a step in lean mode: perturbs the weights to `w + e_w`, and takes the base optimizer's
+    /// step.
     ///
-    /// The decoupled form's base step needs `g` alone, so `g` need not live through the second pass:
-    /// 4 bytes a parameter beside the base optimizer's peak, where an ordinary step has 8 and the
-    /// authors' code 12. The price: `w` and the state's old values are gone before `g~` is known, so
-    /// that a second half that fails cannot take the first one back.
+    /// The decoupled form's base step needs only `g`, so `g` is freed before the second pass. Peak memory is 4
+    /// bytes a parameter above the base optimizer's, compared with 8 for an ordinary step and 12 for the authors'
+    /// code. In return `w` and the old state are overwritten before `g~` is known, so a failed second half cannot
+    /// undo the first one.
     ///
     /// # Errors
     ///
-    /// [`Rejected`] with the model unharmed: as [`ascend`](Self::ascend), a learning rate that is not
+    /// [`Rejected`] with the unchanged model: as [`ascend`](Self::ascend), a learning rate that is not
     /// finite, the coupled form, master weights, a Burn optimizer as the base,
     /// [`NonFinitePolicy::BaseStep`](crate::NonFinitePolicy::BaseStep).
     pub fn lean_ascend<M: Module>(
@@ -86,7 +86,7 @@ impl Wsam {
     /// # Errors
     ///
     /// [`Rejected`] with the model [abandoned](LeanAscended::abandon), at `w + e_w`: a parameter whose
-    /// second gradient is missing, an ascent of another optimizer.
+    /// second gradient is missing, an ascent made by another optimizer.
     pub fn lean_descend<M: Module>(
         &mut self,
         ascended: LeanAscended<M>,

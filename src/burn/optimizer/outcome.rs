@@ -1,4 +1,4 @@
-//! Skipped steps and the loss scale: what the host learns from steps after they ran.
+//! Outcomes of steps, read by the host after they ran: skipped steps and the loss scale.
 
 use super::{RouteBackend, Wsam};
 use crate::burn::error::{Rejected, WsamError};
@@ -10,8 +10,7 @@ use crate::method::Outcome;
 use burn::module::Module;
 
 impl Wsam {
-    /// Steps that were skipped because their gradients were not finite. Waits for the steps that are
-    /// pending.
+    /// Number of steps skipped because their gradients were not finite. Waits for pending steps.
     ///
     /// # Errors
     ///
@@ -27,17 +26,17 @@ impl Wsam {
 
     /// The factor for the losses of the next step, for callers of [`ascend`](Self::ascend) and
     /// [`descend`](Self::descend): 1 without a configured [`loss_scale`](crate::WsamConfig::loss_scale).
-    /// Ask before each first pass; both passes take the same factor, which
-    /// [`Ascended::loss_scale`](crate::Ascended::loss_scale) still holds in the second. It changes only when
-    /// a step ends (in `descend`, `lean_descend` or `base_step`), and what it learns from one step shows in
-    /// the second step after it. Where steps of several models interleave, take a model's first pass and
-    /// its ascent without the end of another model's step in between.
+    /// Call it before each first pass. Both passes use the same factor;
+    /// [`Ascended::loss_scale`](crate::Ascended::loss_scale) returns it for the second pass. It changes only when
+    /// a step ends (in `descend`, `lean_descend` or `base_step`), and the outcome of one step affects the second
+    /// step after it. If steps of several models interleave, no step of another model may end between a model's
+    /// first pass and its ascent.
     pub fn loss_scale(&self) -> f64 {
         self.options.loss_scale.as_ref().map_or(1.0, LossScale::scale)
     }
 
-    /// Puts running statistics back if the last step, which must be `model`'s, was skipped. The device
-    /// decides, and nothing waits for it. For callers of [`ascend`](Self::ascend) and
+    /// Restores running statistics if the last step, which must be `model`'s, was skipped. The device
+    /// decides, and the host does not wait. For callers of [`ascend`](Self::ascend) and
     /// [`descend`](Self::descend), or of [`base_step`](Self::base_step): see [`RunningStatistics`]. Where the
     /// last step returned an error, [`RunningStatistics::restore`] does it.
     ///
@@ -64,7 +63,7 @@ impl Wsam {
         }
     }
 
-    /// What was stepped, or an error if the step was skipped and the policy makes that an error.
+    /// Returns `stepped`, or an error if the step was skipped and the policy is `Refuse`.
     pub(super) fn error_if_skipped<M, T>(
         &self,
         stepped: T,
@@ -91,7 +90,7 @@ impl Wsam {
         }
     }
 
-    /// The outcomes of the steps that are pending and decided, in their order. Waits for them.
+    /// Outcomes of the pending steps that are decided, in step order. Waits for them.
     pub(in crate::burn) fn pending_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
         match &self.backend {
             RouteBackend::TensorOps(ops) => ops.decided_outcomes(),
@@ -100,8 +99,8 @@ impl Wsam {
         }
     }
 
-    /// Reads the outcomes of pending steps: afterwards all step counts are right. The loss scale learns from
-    /// them when a step ends, because losses are multiplied by it before a step begins.
+    /// Reads the outcomes of pending steps and corrects all step counts. The outcomes are applied to the loss scale
+    /// later, when a step ends, because the losses of the current step are already multiplied by it.
     pub(in crate::burn) fn resolve_outcomes(&mut self) -> Result<(), WsamError> {
         let resolved = match &mut self.backend {
             RouteBackend::TensorOps(ops) => ops.resolve_outcomes()?,
@@ -118,7 +117,7 @@ impl Wsam {
         Ok(())
     }
 
-    /// Lets the loss scale learn from the outcomes that were read.
+    /// Applies the outcomes that were read to the loss scale.
     pub(super) fn update_loss_scale(&mut self) {
         let Some(scale) = &mut self.options.loss_scale else { return };
         self.unapplied.drain(..).for_each(|outcome| scale.update(outcome));
