@@ -282,7 +282,7 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        // The loss of `grads` was multiplied by the current scale, which resolving outcomes may not change.
+        // The loss of `grads` was multiplied by the current scale, so read it before an outcome changes it.
         let scale = self.loss_scale();
         if let Err(error) = self.resolve_outcomes() {
             return Err(Rejected::new(model, error));
