@@ -1,4 +1,4 @@
-//! From a module and its gradients to a flat list of parameters.
+//! Collects the parameters of a step, with their gradients, from a module.
 
 use super::error::WsamError;
 use super::forms::{TensorLayout, of_type};
@@ -13,9 +13,9 @@ use std::collections::HashMap;
 pub(crate) struct ParamEntry<T> {
     pub(crate) id: ParamId,
     pub(crate) path: String,
-    /// 0 for none, else counted from 1.
+    /// 0 for no group, otherwise the index of the group plus 1.
     pub(crate) group: usize,
-    /// Elements.
+    /// Number of elements.
     pub(crate) len: usize,
     pub(crate) dtype: DType,
     pub(crate) weight: T,
@@ -27,27 +27,27 @@ pub(crate) struct Collected<F: TensorLayout> {
     pub(crate) entries: Vec<ParamEntry<F::Tensor>>,
     /// [`StepParams::before`].
     before: HashMap<ParamId, usize>,
-    /// Slots whose parameter does not require a gradient, and how many parameters of their id there were: one
-    /// that requires a gradient takes their place.
+    /// Entries whose parameter does not require a gradient: index of the entry, and number of parameters with its id
+    /// so far. A later parameter with the same id that requires a gradient replaces the entry.
     replaceable: HashMap<ParamId, (usize, usize)>,
-    /// Every float tensor of the module takes part: there are no frozen ones, no tied ones, and no
+    /// Whether every float tensor of the module takes part: no parameter is frozen or tied, and there are no
     /// running statistics.
     pub(crate) whole: bool,
 }
 
 impl<F: TensorLayout> Collected<F> {
-    /// The parameters that the slots are for.
+    /// The parameters of the entries.
     pub(crate) fn params(&self) -> StepParams {
         let names = self.entries.iter().map(|entry| (entry.id, entry.path.clone())).collect();
         StepParams { names, before: self.before.clone() }
     }
 }
 
-/// Takes every parameter that has a gradient, in module order, with its gradient.
+/// Collects every parameter that has a gradient, in module order, with its gradient.
 ///
-/// As in Burn's own optimizers, a parameter without a gradient takes no part. Nor does one without elements.
-/// Of several parameters with one id the first that requires a gradient takes it, or else the first: a frozen
-/// copy of a network has the ids of the network that is trained.
+/// As in Burn's optimizers, parameters without a gradient are ignored, and so are empty ones. Of several parameters
+/// with the same id, the first that requires a gradient takes part, or the first one if none does: a frozen copy of
+/// a network has the same ids as the trained network.
 pub(crate) fn collect<F: TensorLayout, M: Module>(
     module: &M,
     mut grads: GradientsParams,
@@ -61,7 +61,7 @@ pub(crate) fn collect<F: TensorLayout, M: Module>(
         whole: true,
     };
     let found: Collected<F> = walk(module, &mut grads, device, nothing)?;
-    // A gradient that was taken and made no slot is that of a parameter without elements: a step over nothing.
+    // Gradients that were taken without making an entry belong to empty parameters, so this is not an error.
     let taken = gradients - grads.len();
     if found.entries.is_empty() && taken == 0 {
         return Err(WsamError::NoGradients { gradients });
@@ -69,22 +69,22 @@ pub(crate) fn collect<F: TensorLayout, M: Module>(
     Ok(found)
 }
 
-/// Second gradients of the parameters of a step, and where they differ from the first ones.
+/// Second gradients of the parameters of a step, and parameters without a first gradient.
 pub(crate) struct CollectedPerturbed<F: TensorLayout> {
     /// In the order of the step's parameters; `None` where a parameter has none.
     pub(crate) grads: Vec<Option<F::Tensor>>,
-    /// Path of a parameter that has a gradient in the second pass alone.
+    /// Path of a parameter that has a gradient only in the second pass.
     pub(crate) unexpected: Option<String>,
 }
 
 impl<F: TensorLayout> CollectedPerturbed<F> {
-    /// Places of the step's parameters that have no second gradient.
+    /// Indices of the step's parameters that have no second gradient.
     pub(crate) fn missing(&self) -> Vec<usize> {
         let grads = self.grads.iter().enumerate();
         grads.filter(|(_, grad)| grad.is_none()).map(|(place, _)| place).collect()
     }
 
-    /// All second gradients, or an error if the two passes do not have the same ones.
+    /// Returns all second gradients, or an error if the passes have gradients of different parameters.
     pub(crate) fn all(self, params: &StepParams) -> Result<Vec<F::Tensor>, WsamError> {
         let with_paths = self.grads.into_iter().zip(&params.names);
         let grads = with_paths.map(|(grad, (_, path))| {
@@ -98,8 +98,8 @@ impl<F: TensorLayout> CollectedPerturbed<F> {
     }
 }
 
-/// Takes the second gradients of the same parameters. The perturbed module goes before anything is
-/// allocated: `w + e_w` has done its work.
+/// Collects the second gradients of the same parameters. Drops the perturbed module before anything is
+/// allocated, so that the memory of `w + e_w` can be reused.
 pub(crate) fn collect_perturbed<F: TensorLayout, M: Module>(
     module: M,
     mut grads: GradientsParams,
@@ -113,7 +113,7 @@ pub(crate) fn collect_perturbed<F: TensorLayout, M: Module>(
     Ok(CollectedPerturbed { grads, unexpected })
 }
 
-/// Where a visitor is in the module.
+/// Path of the module that a visitor is in.
 #[derive(Default)]
 pub(crate) struct Path {
     text: String,
@@ -147,16 +147,16 @@ struct Visitor<'a> {
 }
 
 impl Visitor<'_> {
-    /// The parameter's gradient, off the graph and checked against it.
+    /// Takes the parameter's gradient, without autodiff, and checks its shape and device.
     fn grad<const D: usize>(
         &mut self,
         param: &Param<Tensor<D>>,
     ) -> Result<Option<Tensor<D>>, WsamError> {
-        // Asked before the value is, which a lazy parameter would have to compute.
+        // Look for the gradient before reading the value, which would initialise a lazy parameter.
         let Some(grad) = self.grads.remove::<D>(param.id) else { return Ok(None) };
         let grad = grad.without_autodiff();
         let (shape, weight) = (grad.shape(), param.lazy_shape());
-        // Nothing to step; and Burn's fused kernels must not see empty tensors among others.
+        // Skip empty parameters, which Burn's fused kernels cannot process together with others.
         if weight.num_elements() == 0 && shape.num_elements() == 0 {
             return Ok(None);
         }
@@ -176,7 +176,7 @@ impl Visitor<'_> {
         Err(WsamError::Device { param: self.path.text.clone(), found, expected })
     }
 
-    /// The slot of a parameter and its gradient.
+    /// Makes the entry of a parameter and its gradient.
     fn entry<F: TensorLayout, const D: usize>(
         &mut self,
         param: &Param<Tensor<D>>,
@@ -209,7 +209,7 @@ impl Visitor<'_> {
     }
 }
 
-/// What is taken of each float parameter of a module.
+/// Collects from each float parameter of a module.
 trait Take {
     fn take<const D: usize>(
         &mut self,
@@ -250,7 +250,7 @@ impl<F: TensorLayout> Take for Collected<F> {
     }
 }
 
-/// Gradients alone.
+/// Collects gradients and paths only.
 struct Grads<F: TensorLayout>(HashMap<ParamId, (F::Tensor, String)>);
 
 impl<F: TensorLayout> Take for Grads<F> {
@@ -266,7 +266,7 @@ impl<F: TensorLayout> Take for Grads<F> {
     }
 }
 
-/// Walks through a module until something is wrong.
+/// Visits a module until the first error.
 struct Walk<'a, T> {
     visitor: Visitor<'a>,
     taken: T,
@@ -350,7 +350,9 @@ pub(crate) fn weights<F: TensorLayout, M: Module>(
     if let Some(error) = find.error {
         return Err(error);
     }
-    let lost = |path: &String| WsamError::Backend { reason: format!("{path} is gone") };
+    let lost = |path: &String| WsamError::Backend {
+        reason: format!("{path} is missing in the model that the Burn optimizer returned"),
+    };
     let take = |(id, path): &(ParamId, String)| find.found.remove(id).ok_or_else(|| lost(path));
     params.names.iter().map(take).collect()
 }

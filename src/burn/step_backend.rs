@@ -1,5 +1,5 @@
-//! What a route must be able to do. Tensor operations and the engine each do it in their own way;
-//! the way from the module to a list of parameters and back is the same for both.
+//! The trait of the two routes, tensor operations and engine, and the code they share: it collects a module's
+//! parameters, runs a backend on them, and assigns the results.
 
 use super::copies::{assign, perturbed_copy};
 use super::error::WsamError;
@@ -17,11 +17,11 @@ use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, DType, Device, Tensor};
 
-/// What both halves of every step need to know.
+/// Settings that both halves of a step use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepContext<'a> {
     pub(crate) hyper: &'a Hyperparameters,
-    /// Which parameters the hyperparameters' groups are for.
+    /// Matchers of the hyperparameters' groups.
     pub(crate) groups: &'a [ParamGroup],
     pub(crate) track_norms: bool,
     /// Seed of this step for stochastic rounding, which requires the fused route.
@@ -29,51 +29,55 @@ pub(crate) struct StepContext<'a> {
     pub(crate) rounding_seed: Option<u64>,
     /// Whether parameters in half precision have master weights.
     pub(crate) master_weights: bool,
-    /// What to do with parameters that have a gradient in one pass alone.
+    /// What to do with parameters that have a gradient in only one pass.
     pub(crate) missing_gradient: MissingGradientPolicy,
-    /// What gradients are multiplied by, from a step's first half on.
+    /// Factor on all gradients of the step: the inverse of the loss scale of its first half.
     pub(crate) inv_scale: f64,
     pub(crate) device: &'a Device,
 }
 
 impl StepContext<'_> {
-    /// Whether a slot has master weights.
+    /// Whether a parameter has master weights.
     pub(crate) fn has_master<T>(&self, entry: &ParamEntry<T>) -> bool {
         self.master_weights && computed_in(entry.dtype) != entry.dtype
     }
 
-    /// The method as a slot's group sees it.
+    /// The method with the settings of the parameter's group.
     pub(crate) fn in_group<T>(&self, entry: &ParamEntry<T>) -> InGroup {
-        // Slots have no other groups than those there are.
+        // The group always exists, because `group_of` has set it.
         self.hyper.in_group(entry.group).unwrap_or_else(|| self.hyper.in_no_group())
     }
 }
 
 pub(super) type TensorOf<R> = <<R as StepBackend>::Layout as TensorLayout>::Tensor;
 
-/// What was built of a half's tensors, and what is left for the caller.
+/// Output of one half of a step.
 pub(crate) struct PhaseOutput<R: StepBackend, T, K> {
+    /// Result of `build` for the new tensors.
     pub(crate) built: T,
+    /// State for the next half, or the norms.
     pub(crate) rest: K,
-    /// Given up once the old module is gone.
+    /// Tensors to release after the old module was dropped.
     pub(crate) released: Vec<TensorOf<R>>,
 }
 
-/// A half whose tensors are handed on as they are.
+/// Output of a half that returns its tensors without a `build`.
 pub(crate) type TensorOutput<R, K> = PhaseOutput<R, Vec<TensorOf<R>>, K>;
 
-/// Halves take a `build`, which makes a module of the half's tensors in the order of the slots. It is
-/// called once, maybe before they hold anything, while a route waits for Burn; on an error what it
-/// built is dropped.
+/// Backend of a route.
+///
+/// Each half of a step takes a closure `build`, which makes a module from the new tensors, in the order of the
+/// entries. It is called once, and may run before the tensors are written, while the route waits for Burn. On an
+/// error the built module is dropped.
 pub(crate) trait StepBackend: Sized {
     type Layout: TensorLayout;
-    /// From an ascent to its descent.
+    /// State between an ascent and its descent.
     type AscentState;
     type LeanAscentState;
-    /// From a mix to its sharpness step.
+    /// State between a mix and its sharpness step.
     type MixState;
 
-    /// Element types it takes, in values and in words, and what it is called.
+    /// Supported element types, their names for errors, and the name of the route.
     const TYPES: (&'static [DType], &'static str, &'static str);
 
     fn ascend<T>(
@@ -108,10 +112,10 @@ pub(crate) trait StepBackend: Sized {
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
 
-    /// Takes the parameters at `places`, which ascend, out of a step between its halves.
+    /// Removes the parameters at `places`, which must be sorted, from a step between its halves.
     fn exclude(ascent_state: &mut Self::AscentState, places: &[usize]);
 
-    /// The gradient of the first pass, as that pass returned it.
+    /// The gradient of the first pass, with its loss scale.
     fn first_gradient(ascent_state: &Self::AscentState, place: usize) -> Option<TensorOf<Self>>;
 
     /// The base optimizer's step alone.
@@ -123,7 +127,7 @@ pub(crate) trait StepBackend: Sized {
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, ()>, WsamError>;
 
-    /// What a base optimizer elsewhere steps on: `a g + b g~`, clipped.
+    /// Computes the gradient for a Burn optimizer as the base: `a g + b g~`, clipped.
     fn mix(
         &mut self,
         context: StepContext<'_>,
@@ -131,15 +135,15 @@ pub(crate) trait StepBackend: Sized {
         grads_perturbed: Vec<TensorOf<Self>>,
     ) -> Result<TensorOutput<Self, Self::MixState>, WsamError>;
 
-    /// The clipped gradients alone, for a step without a second pass.
+    /// Computes the clipped gradients for a Burn optimizer's step without a second pass.
     fn clip(
         &mut self,
         context: StepContext<'_>,
         entries: Vec<ParamEntry<TensorOf<Self>>>,
     ) -> Result<Vec<TensorOf<Self>>, WsamError>;
 
-    /// The sharpness step, from the weights that such an optimizer left; in the coupled form there is
-    /// none, and no weights.
+    /// Takes the sharpness step from the weights after the Burn optimizer's step. In the coupled form `weights` is
+    /// `None` and there is no sharpness step.
     fn sharpen(
         &mut self,
         context: StepContext<'_>,
@@ -148,30 +152,27 @@ pub(crate) trait StepBackend: Sized {
         weights: Option<Vec<TensorOf<Self>>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError>;
 
-    /// The outcome of the step that was submitted last; `None` where nothing is checked. Waits for that step,
-    /// and for nothing after it.
+    /// Outcome of the last submitted step; `None` if gradients are not checked. Waits for that step only.
     fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError>;
 
-    /// One truth value on the device: whether the step that was submitted last is skipped. `None` where
-    /// nothing is checked.
+    /// Whether the last submitted step is skipped, as a boolean on the device. `None` if gradients are not checked.
     fn skipped_flag(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError>;
 
-    /// By how much the steps of `id`, or of all parameters together, are counted too high. Waits for the
-    /// steps that are pending.
+    /// Number of skipped steps that the step count of `id` still includes; for `None`, that of the optimizer. Waits
+    /// for pending steps.
     fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError>;
 
-    /// The outcomes that are decided, in the order of the steps. Waits for them.
+    /// Final outcomes in step order. Waits for them.
     fn decided_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError>;
 
-    /// Takes the outcomes that are decided, in the order of the steps, with the parameters that counted them.
+    /// Removes the final outcomes, in step order, with the parameters whose step counts include them.
     #[allow(clippy::type_complexity)]
     fn take_outcomes(&mut self) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError>;
 
-    /// A parameter's count of steps, if it has a state.
+    /// A parameter's step count, if it has a state.
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64>;
 
-    /// Resolves pending outcomes: the step counts are right afterwards. To be called before a step count is
-    /// needed.
+    /// Resolves pending outcomes and corrects the step counts. Call it before a step count is needed.
     fn resolve_outcomes(&mut self) -> Result<Vec<ResolvedOutcome>, WsamError> {
         let outcomes = self.take_outcomes()?;
         for (resolved, ids) in &outcomes {
@@ -184,7 +185,7 @@ pub(crate) trait StepBackend: Sized {
         Ok(outcomes.into_iter().map(|(resolved, _)| resolved).collect())
     }
 
-    /// Forgets the states of `ids` and takes those that were loaded. On an error nothing changed.
+    /// Replaces the states of `ids` by `loaded`. On an error nothing has changed.
     fn replace_states(
         &mut self,
         device: &Device,
@@ -195,13 +196,13 @@ pub(crate) trait StepBackend: Sized {
     /// Drops the states of parameters that are `gone`.
     fn forget(&mut self, gone: &dyn Fn(ParamId) -> bool);
 
-    /// Elements of a parameter's state, if it has any.
+    /// Number of elements of a parameter's state, if it has one.
     fn state_len(&self, id: ParamId) -> Option<usize>;
 
     fn release(&self, tensors: Vec<TensorOf<Self>>);
 }
 
-/// An ascent's leavings, with the parameters that took part.
+/// State of a step between its halves, with its parameters.
 #[derive(Debug)]
 pub(crate) struct PendingStep<K> {
     pub(crate) params: StepParams,
@@ -234,10 +235,10 @@ pub(super) fn collect_entries<R: StepBackend, M: Module>(
     Ok(collected)
 }
 
-/// What the second half of a step works on.
+/// Input of the second half of a step.
 type SecondPhase<R> = (StepParams, <R as StepBackend>::AscentState, Vec<TensorOf<R>>);
 
-/// Takes the second gradients, and applies the policy for parameters that have a gradient in one pass alone.
+/// Collects the second gradients, and applies the policy for parameters that have a gradient in only one pass.
 pub(super) fn second_phase<R: StepBackend, M: Module>(
     context: StepContext<'_>,
     perturbed: M,
@@ -274,7 +275,7 @@ pub(super) fn second_phase<R: StepBackend, M: Module>(
     }
 }
 
-/// The model stepped by the base optimizer alone, or as it was.
+/// Returns the model stepped by the base optimizer alone, or the unchanged model on an error.
 pub(crate) fn base_step<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
@@ -292,7 +293,7 @@ pub(crate) fn base_step<R: StepBackend, M: Module>(
     finish(backend, model, stepped).map(|(model, ())| model)
 }
 
-/// The perturbed copy of `model`, and what its descent needs.
+/// Returns the perturbed copy of `model`, and the state for its descent.
 pub(crate) fn ascend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
@@ -306,7 +307,7 @@ pub(crate) fn ascend<R: StepBackend, M: Module>(
     Ok((output.built, PendingStep { params, ascent_state: output.rest }))
 }
 
-/// The stepped model, or `anchor` as it was.
+/// Returns the stepped model, or the unchanged `anchor` on an error.
 pub(crate) fn descend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
@@ -324,7 +325,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     finish(backend, anchor, descended)
 }
 
-/// What was built of a half that was taken, or the module before it.
+/// Releases the old module and its tensors, and returns the output; on an error, returns the old module.
 fn finish<R: StepBackend, M: Module, T, K>(
     backend: &R,
     before: M,
@@ -340,7 +341,7 @@ fn finish<R: StepBackend, M: Module, T, K>(
     }
 }
 
-/// The module with the new weights. It shares all else with `model`, which is to go.
+/// Returns the module with the new weights. It shares everything else with `model`, which the caller drops.
 fn stepped_copy<R: StepBackend, M: Module>(
     model: &M,
     params: &StepParams,
@@ -349,8 +350,8 @@ fn stepped_copy<R: StepBackend, M: Module>(
     assign::<R::Layout, M>(model.clone(), params.values(tensors))
 }
 
-/// The perturbed copy, the model at the perturbed weights with its own running statistics, and
-/// what the descent needs. On an error the model is as it was.
+/// Returns the perturbed copy, the model at the perturbed weights with its own running statistics, and the state
+/// for the descent. On an error returns the unchanged model.
 #[allow(clippy::type_complexity)]
 pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     backend: &mut R,
@@ -375,7 +376,7 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     Ok((modules, PendingStep { params, ascent_state }))
 }
 
-/// The stepped model, or `anchor` as it was.
+/// Returns the stepped model, or the unchanged `anchor` on an error.
 pub(crate) fn lean_descend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,

@@ -1,4 +1,4 @@
-//! The step in plain Burn tensor operations, for every backend. Knows nothing of the engine.
+//! Steps in Burn tensor operations, for every backend. Does not use the engine.
 
 mod base;
 mod finite;
@@ -29,7 +29,7 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(crate) struct TensorOps {
     states: HashMap<ParamId, State>,
-    /// Of parameters in half precision.
+    /// Master weights of parameters in half precision.
     masters: HashMap<ParamId, Tensor<1>>,
     pending: PendingOutcomes<FiniteFlags>,
 }
@@ -41,27 +41,28 @@ struct State {
     tensors: Vec<Tensor<1>>,
 }
 
-/// What an ascent keeps for its descent.
+/// State between an ascent and its descent.
 #[derive(Debug)]
 pub(crate) struct AscentState {
     entries: Vec<ParamEntry<Tensor<1>>>,
     norms: TensorNorms,
 }
 
-/// What a mix keeps: each pair of clipped gradients, with `lr_factor sharpness`.
+/// State between a mix and its sharpness step: each pair of clipped gradients, with `lr_factor * sharpness`.
 #[derive(Debug)]
 pub(crate) struct MixState {
     grads: Vec<(Tensor<1>, Tensor<1>, f64)>,
     norms: TensorNorms,
 }
 
-/// What a lean ascent keeps: the base optimizer's step, taken, and the term in `g`.
+/// State between a lean ascent and its descent: weights after the base optimizer's step and the `g` term of the
+/// sharpness step.
 #[derive(Debug)]
 pub(crate) struct LeanAscentState {
     stepped: Vec<Tensor<1>>,
-    /// `lr sharpness`, for each.
+    /// `lr * sharpness` of each parameter.
     factors: Vec<f64>,
-    /// What the second pass runs on.
+    /// Weights that the second pass runs on.
     ran_on: Vec<Tensor<1>>,
     norms: TensorNorms,
     step: LeanStep,
@@ -90,7 +91,7 @@ impl TensorOps {
         Ok(Some(OptimizerState { step, tensors }))
     }
 
-    /// Notes what decides a step.
+    /// Queues the outcome of a step, if gradients are checked.
     fn track(&mut self, ids: Vec<ParamId>, norms: &TensorNorms) {
         if norms.policy.looks() {
             self.pending.push(norms.submitted(ids));
@@ -206,7 +207,7 @@ impl StepBackend for TensorOps {
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let LeanAscentState { stepped, factors, ran_on, mut norms, step } = ascent_state;
         let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
-        // Under any policy: `g` was not finite and `ran_on` is w, or `g~` is not.
+        // Return to `ran_on` under any policy: if `g` is not finite it is `w`; if `g~` is not finite it is `w + e_w`.
         let returns = norms.finite.skipped(NonFinite::Skip);
         self.pending.complete(&step, norms.finite.clone());
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
@@ -274,7 +275,7 @@ impl StepBackend for TensorOps {
         let AscentState { entries, mut norms } = ascent_state;
         let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
-        // Around it no step is counted here.
+        // The Burn optimizer counts its parameters' steps itself.
         self.track(Vec::new(), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
@@ -326,7 +327,7 @@ impl StepBackend for TensorOps {
     fn skipped_flag(&self, _device: &Device) -> Result<Option<DeviceBool>, WsamError> {
         let latest = self.pending.latest_readback();
         Ok(latest.and_then(|(flags, policy, lean)| match lean {
-            // A lean step is skipped by its first gradient alone.
+            // Only `g` decides whether a lean step is skipped.
             true => FiniteFlags { perturbed: None, ..flags.clone() }.skipped(policy),
             false => flags.skipped(policy),
         }))
@@ -384,7 +385,7 @@ impl StepBackend for TensorOps {
 }
 
 impl TensorOps {
-    /// Steps go from master weights, where there are any.
+    /// Replaces weights by master weights, for parameters that have them.
     fn with_masters(
         &self,
         context: StepContext<'_>,
@@ -399,7 +400,7 @@ impl TensorOps {
         entries
     }
 
-    /// The stepped weights, which are master weights if it has them.
+    /// Stores the stepped weights as master weights, if the parameter has them, and returns the weights.
     fn store_master(&mut self, id: ParamId, has_master: bool, w: Tensor<1>) -> Tensor<1> {
         if has_master {
             self.masters.insert(id, w.clone());
@@ -407,7 +408,7 @@ impl TensorOps {
         w
     }
 
-    /// The base optimizer's step of one parameter; its state advances, unless the step is skipped.
+    /// Takes the base optimizer's step of one parameter. Its state advances unless the step is skipped.
     fn stepped(
         &mut self,
         base: &Base,
@@ -417,7 +418,7 @@ impl TensorOps {
         h: Tensor<1>,
         skipped: &Option<DeviceBool>,
     ) -> Tensor<1> {
-        // At step 0 it holds what a first step left behind that was skipped.
+        // A state at step 0 was written by a skipped first step, so it is discarded.
         let old = self.states.remove(&id).filter(|state| state.step > 0);
         let before = old.as_ref().map(|old| old.tensors.clone());
         let (w, state) = base_step(base, lr, w, h, old);
@@ -426,7 +427,7 @@ impl TensorOps {
     }
 }
 
-/// `a g + b g~` in the form of [`Blend::by_difference`], without the terms whose weight is zero.
+/// Computes `a g + b g~` as [`Blend::by_difference`], without terms whose weight is zero.
 fn mix(blend: &Blend, g: &Tensor<1>, g_perturbed: &Tensor<1>) -> Tensor<1> {
     if let Some(of_g) = blend.by_difference() {
         let sharpness = (g_perturbed.clone() - g.clone()) * blend.b;

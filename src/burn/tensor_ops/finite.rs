@@ -1,4 +1,4 @@
-//! Whether gradients are finite, decided on the device.
+//! Checks on the device whether gradients are finite.
 
 use super::State;
 use crate::burn::error::WsamError;
@@ -7,10 +7,10 @@ use crate::burn::state::read;
 use crate::method::NonFinite;
 use burn::tensor::{Bool, Tensor};
 
-/// One truth value on the device.
+/// One boolean on the device.
 pub(crate) type DeviceBool = Tensor<1, Bool>;
 
-/// Whether gradients are finite, as far as they were looked at.
+/// Whether gradients are finite; `None` for gradients that were not checked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FiniteFlags {
     pub(crate) gradient: Option<DeviceBool>,
@@ -18,7 +18,7 @@ pub(crate) struct FiniteFlags {
 }
 
 impl FiniteFlags {
-    /// Reads them. Waits for the device.
+    /// Reads the flags. Waits for the device.
     pub(crate) fn read(&self) -> Result<Finite, WsamError> {
         let one = |flag: &Option<DeviceBool>| -> Result<bool, WsamError> {
             Ok(match flag {
@@ -29,7 +29,7 @@ impl FiniteFlags {
         Ok(Finite { gradient: one(&self.gradient)?, perturbed: one(&self.perturbed)? })
     }
 
-    /// Whether a step is skipped; `None` where nothing is checked.
+    /// Whether a step is skipped; `None` if gradients are not checked.
     pub(crate) fn skipped(&self, policy: NonFinite) -> Option<DeviceBool> {
         let perturbed = self.perturbed.clone().filter(|_| policy != NonFinite::BaseStep);
         let fine = match (self.gradient.clone(), perturbed) {
@@ -39,14 +39,14 @@ impl FiniteFlags {
         fine.map(Tensor::bool_not)
     }
 
-    /// Whether `g` stands in for `g~`, where that is possible.
+    /// Whether the step uses `g` in place of `g~`; `None` if the policy is not `BaseStep`.
     pub(crate) fn falls_back(&self, policy: NonFinite) -> Option<DeviceBool> {
         let perturbed = self.perturbed.clone().filter(|_| policy == NonFinite::BaseStep);
         perturbed.map(Tensor::bool_not)
     }
 }
 
-/// Whether all elements of all tensors are finite, if the policy wants to know.
+/// Whether all elements of all tensors are finite; `None` if the policy does not check gradients.
 pub(crate) fn check_finite(
     policy: NonFinite,
     tensors: impl Iterator<Item = Tensor<1>>,
@@ -56,8 +56,7 @@ pub(crate) fn check_finite(
     policy.looks().then(|| filled.map(all).reduce(Tensor::bool_and)).flatten()
 }
 
-/// `fact`, and that these norms are finite, if there is a fact. Finite elements may have a norm beyond their
-/// type.
+/// Combines `flag`, if any, with whether these norms are finite. The norm of finite elements may overflow.
 pub(super) fn check_norms<'a>(
     flag: Option<DeviceBool>,
     norms: impl Iterator<Item = &'a Tensor<1>>,
@@ -66,7 +65,7 @@ pub(super) fn check_norms<'a>(
     flag.map(|flag| finite.fold(flag, Tensor::bool_and))
 }
 
-/// `old` where `fact` is true, else `new`.
+/// Returns `old` where `flag` is true, otherwise `new`.
 pub(crate) fn keep_where(flag: &Option<DeviceBool>, new: Tensor<1>, old: Tensor<1>) -> Tensor<1> {
     match flag {
         Some(flag) => {
@@ -77,7 +76,8 @@ pub(crate) fn keep_where(flag: &Option<DeviceBool>, new: Tensor<1>, old: Tensor<
     }
 }
 
-/// The state after a step, or before it. What a skipped first step makes is never read.
+/// Returns the tensors of `old` where `flag` is true, otherwise `new`. The state of a skipped first step is never
+/// read, so it needs no `old`.
 pub(crate) fn keep_state_where(
     flag: &Option<DeviceBool>,
     new: State,

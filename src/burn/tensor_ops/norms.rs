@@ -1,4 +1,4 @@
-//! What a step finds out about its gradients, and the climb.
+//! Norms and checks of gradients, and the perturbation.
 
 use super::finite::{FiniteFlags, check_finite, check_norms, keep_where};
 use crate::burn::error::WsamError;
@@ -9,7 +9,7 @@ use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Out
 use burn::module::ParamId;
 use burn::tensor::{DType, Tensor};
 
-/// Global norms as one-element tensors, read only if somebody asks.
+/// Global norms as one-element tensors, read only on request.
 #[derive(Clone, Debug)]
 pub(crate) struct TensorNorms {
     pub(crate) gradient: Option<Tensor<1>>,
@@ -17,17 +17,17 @@ pub(crate) struct TensorNorms {
     pub(super) finite: FiniteFlags,
     pub(super) policy: NonFinite,
     pub(super) lean: bool,
-    /// What gradients of the step are multiplied by.
+    /// Factor on all gradients of the step.
     inv_scale: f64,
 }
 
 impl TensorNorms {
-    /// The step as it waits for its outcome to be read.
+    /// The step with its unread outcome.
     pub(super) fn submitted(&self, ids: Vec<ParamId>) -> Submitted<FiniteFlags> {
         Submitted { ids, policy: self.policy, readback: self.finite.clone() }
     }
 
-    /// A gradient as it was before its loss scale was divided out.
+    /// Multiplies a gradient by the loss scale again.
     pub(super) fn scaled_again(&self, grad: Tensor<1>) -> Tensor<1> {
         times(grad, self.inv_scale.recip())
     }
@@ -39,7 +39,7 @@ impl TensorNorms {
     }
 }
 
-/// Gradients as they are without a loss scale.
+/// Divides the gradients by the loss scale.
 pub(super) fn unscaled(
     mut entries: Vec<ParamEntry<Tensor<1>>>,
     inv_scale: f64,
@@ -54,7 +54,7 @@ fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
     if factor == 1.0 { tensor } else { tensor * factor }
 }
 
-/// `w + e_w` for every slot, and `||g||` where the step or the caller wants it.
+/// Returns `w + e_w` of every entry, and `||g||` if the step or the caller needs it.
 pub(super) fn perturb(
     context: StepContext<'_>,
     entries: &[ParamEntry<Tensor<1>>],
@@ -72,7 +72,7 @@ pub(super) fn perturb(
                     false => entry.grad.clone(),
                 },
             );
-            // A scope without parameters has nothing to divide.
+            // A scope without parameters needs no norm.
             groups.iter().any(is_inside).then(|| global_norm(inside))
         })
         .collect();
@@ -92,7 +92,7 @@ pub(super) fn perturb(
     let perturbed = entries.iter().zip(&groups).map(|(entry, group)| {
         let divisor = divisors[group.scope].as_ref().filter(|_| group.perturbed);
         let Some(divisor) = divisor else { return entry.weight.clone() };
-        // Divided first: g / ||g|| is at most 1, while rho / ||g|| may leave the range.
+        // Divide first: |g| / ||g|| is at most 1, while rho / ||g|| may overflow.
         let mut e = entry.grad.clone() / divisor.clone() * group.rho;
         if group.adaptive {
             e = e * entry.weight.clone() * entry.weight.clone();
@@ -105,8 +105,8 @@ pub(super) fn perturb(
     )
 }
 
-/// `g~` without a loss scale; and adds its norm, where the step or the caller wants it, and whether it is
-/// finite.
+/// Divides `g~` by the loss scale. Adds its norm, if the step or the caller needs it, and whether it is finite to
+/// `norms`.
 pub(super) fn unscale_and_check(
     context: StepContext<'_>,
     grads_perturbed: Vec<Tensor<1>>,
@@ -121,7 +121,7 @@ pub(super) fn unscale_and_check(
     grads_perturbed
 }
 
-/// `||g||` of a step without a second pass, where it clips, and whether `g` is finite.
+/// Returns `||g||` of a step without a second pass, if it clips, and whether `g` is finite.
 pub(super) fn check_gradient(
     context: StepContext<'_>,
     entries: &[ParamEntry<Tensor<1>>],
@@ -156,9 +156,9 @@ pub(super) fn scaled(tensor: Tensor<1>, factor: &Option<Tensor<1>>) -> Tensor<1>
     }
 }
 
-/// The L2 norm over all tensors, scaled by the largest magnitude so that no square leaves the
-/// range: right for gradients of 1e-30 and of 1e+30. A NaN anywhere gives NaN, else an infinity gives
-/// infinity, and so does a norm beyond the tensors' type.
+/// The L2 norm over all tensors, scaled by the largest magnitude so that no square overflows or underflows, for
+/// gradients from 1e-30 to 1e+30. A NaN gives NaN; otherwise an infinity, or a norm beyond the tensors' type, gives
+/// infinity.
 fn global_norm(tensors: impl Iterator<Item = Tensor<1>> + Clone) -> Tensor<1> {
     let filled = tensors.filter(|tensor| tensor.dims()[0] > 0);
     let largest: Vec<_> = filled.clone().map(|tensor| tensor.abs().max()).collect();
@@ -166,7 +166,8 @@ fn global_norm(tensors: impl Iterator<Item = Tensor<1>> + Clone) -> Tensor<1> {
         return Tensor::zeros([1], &Default::default());
     };
     let largest = Tensor::cat(largest, 0).max();
-    // A zero gradient is 0 / tiny, not 0 / 0; and an infinite one infinity / large, not a NaN.
+    // Clamp the scale, so that a zero gradient gives 0 / tiny instead of 0 / 0, and an infinite one infinity / large
+    // instead of a NaN.
     let most = if largest.dtype() == DType::F64 { f64::MAX } else { f64::from(f32::MAX) };
     let scale = largest.clone().clamp(f64::from(f32::MIN_POSITIVE), most);
     let sum = filled.fold(Tensor::zeros([1], &device), |sum, tensor| {
