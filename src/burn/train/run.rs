@@ -1,4 +1,4 @@
-//! A training under way: one optimizer step over one batch or over accumulated ones.
+//! A running training, which takes optimizer steps over one batch or over accumulated ones.
 
 use super::error::WsamTrainingError;
 use super::gradients::{frozen_in_front, trainable, weights};
@@ -35,14 +35,14 @@ pub(super) struct Run<'a, M: LearnerModel> {
 pub(super) struct Window<M: TrainStep> {
     at: Moment,
     perturbed: bool,
-    /// Of every step, or only of the whole.
+    /// Whether each micro-batch is perturbed along its own gradient.
     each: bool,
     first: Sum<M>,
     second: Sum<M>,
     masks: Masks,
-    /// As they were before the first pass.
+    /// Statistics before the first pass.
     statistics: RunningStatistics,
-    /// For the second pass.
+    /// Inputs for the second pass.
     items: Vec<M::Input>,
 }
 
@@ -56,7 +56,7 @@ impl<'a, M: LearnerModel> Run<'a, M>
 where
     <M as TrainStep>::Input: Clone,
 {
-    /// Takes over what the learner carries out of a checkpoint.
+    /// Starts a training, with the state that the learner has from a checkpoint.
     pub(super) fn begin(
         shared: &'a Shared,
         options: &'a StepOptions,
@@ -72,13 +72,13 @@ where
         let model = run.learner.model();
         match run.take_over(&model) {
             Ok(()) => Ok(run),
-            // A foreign optimizer may have stepped the learner's model.
+            // Return the model from before: another optimizer may have stepped the learner's model.
             Err(error) => Err((model, error)),
         }
     }
 
-    /// Reads the model that came out of a checkpoint. On the CPU Burn leaves frozen parameters in the file,
-    /// which the training may delete, until somebody looks at them.
+    /// Reads all of a model from a checkpoint. On the CPU Burn reads frozen parameters lazily from the file, which
+    /// the training may delete first.
     fn read_model(&mut self) -> Result<(), WsamTrainingError> {
         let failed = |error: RecordError| WsamError::Record { reason: error.to_string() };
         let bytes = self.learner.model().into_record().into_bytes().map_err(failed)?;
@@ -86,8 +86,8 @@ where
         Ok(())
     }
 
-    /// Hands the learner's optimizer the weights that it has, whereupon it gives up the states that
-    /// it carries.
+    /// Passes the model's current weights through the learner's optimizer, which collects the states from a
+    /// checkpoint, and loads these states.
     fn take_over(&mut self, model: &M) -> Result<(), WsamTrainingError> {
         if self.shared.wsam().scales_losses() {
             return Err(WsamError::LossScale.into());
@@ -126,7 +126,7 @@ where
         Ok(())
     }
 
-    /// Opens the window of the next step, and sets what is scheduled for it.
+    /// Opens the window of the next step, and sets the scheduled values.
     pub(super) fn open(
         &mut self,
         epoch: usize,
@@ -184,12 +184,12 @@ where
         window.first.add(&model, copied(&model, &grads), loss);
         let ascended = self.shared.wsam().ascend(model, grads)?;
         self.second(&ascended, window)?;
-        // Of this micro-batch; the learner has the model.
+        // The learner still has the model, so the restored one is dropped.
         drop(ascended.restore());
         Ok(output)
     }
 
-    /// The loss in what a pass returned, if the training was told where it is.
+    /// The loss in the output of a pass, if the strategy knows it.
     fn loss_of(
         &self,
         output: &<M as TrainStep>::Output,
@@ -199,12 +199,12 @@ where
         Ok(loss)
     }
 
-    /// Puts running statistics back after an error. The learner's model shares them with its clones.
+    /// Restores running statistics after an error. The learner's model shares them with its clones.
     fn restore_statistics(&self, window: &Window<M>) {
         drop(window.statistics.restore(self.learner.model()));
     }
 
-    /// The second pass, over all batches that wait for it.
+    /// The second pass, over all queued batches.
     fn second(&self, perturbed: &M, window: &mut Window<M>) -> Result<(), WsamTrainingError> {
         for item in window.items.drain(..) {
             window.masks.before(perturbed, window.second.len)?;
@@ -215,7 +215,7 @@ where
         Ok(())
     }
 
-    /// The step, over what is in the window.
+    /// Takes the step over the batches in the window.
     pub(super) fn step(
         &mut self,
         mut window: Window<M>,
@@ -263,7 +263,7 @@ where
         window: &mut Window<M>,
     ) -> Result<(M, Option<StepReport>), WsamTrainingError> {
         let ascended = self.shared.wsam().lean_ascend_at(rates, self.learner.model(), grads)?;
-        // The learner lets the weights go, or lean mode would save nothing.
+        // Replace the learner's weights now; while it keeps the old ones, lean mode saves no memory.
         self.deliver(ascended.anchor.clone())?;
         self.second(&ascended, window)?;
         let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
@@ -271,13 +271,13 @@ where
         Ok((model, report(loss, perturbed_loss, norms)))
     }
 
-    /// Puts the weights of `model` into the learner's.
+    /// Assigns the weights of `model` to the learner's model.
     fn deliver(&mut self, model: M) -> Result<(), WsamTrainingError> {
         let new = {
             let wsam = self.shared.wsam();
             match wsam.burn_optimizer() {
                 None => weights(&model, |id| wsam.has_state(id)),
-                // Which ones it has a state for is its own affair.
+                // A Burn optimizer does not expose which parameters have a state, so pass all trainable ones.
                 Some(_) => {
                     let trainable = trainable(&model);
                     weights(&model, |id| trainable.contains(&id))
@@ -293,7 +293,7 @@ where
         }
     }
 
-    /// Through the learner's optimizer; the mode as it is afterwards.
+    /// Passes weights through the learner's optimizer, and returns the mode with its results.
     fn hand_over(&mut self, weights: GradientsParams, mode: Mode) -> Mode {
         self.shared.training().mode = mode;
         self.learner.optimizer_step(weights);

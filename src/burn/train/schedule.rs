@@ -1,21 +1,21 @@
-//! Values that change in the course of a training.
+//! Values that change during a training.
 
 use burn::lr_scheduler::LrScheduler;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use std::fmt;
 use std::sync::Arc;
 
-/// A place in a training: that of the step that is about to be taken.
+/// Position in a training of the step that is about to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// The epoch, from 1 as Burn counts them.
     pub epoch: usize,
-    /// Optimizer steps taken before, in all epochs. A resumed training counts on; one that was begun with
-    /// an optimizer of Burn's own counts from 0.
+    /// Optimizer steps taken before, in all epochs. A resumed training continues the count; one that was begun
+    /// with a Burn optimizer counts from 0.
     pub step: u64,
 }
 
-/// A value for each optimizer step: a scheduler of Burn's, or a function.
+/// A value for each optimizer step: a Burn scheduler or a function.
 ///
 /// ```
 /// use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
@@ -29,9 +29,8 @@ pub struct Moment {
 /// # }
 /// ```
 ///
-/// A scheduler takes one step with each step of the optimizer, whether WSAM is on or off. A training
-/// that resumes lets it take those that were taken before, so a scheduler must do the same each time,
-/// as all of Burn's do.
+/// A scheduler takes one step with each step of the optimizer, whether WSAM is active or not. A resumed training
+/// repeats the earlier steps of the scheduler, so a scheduler must be deterministic, as all of Burn's are.
 #[derive(Clone)]
 pub struct Schedule(Source);
 
@@ -42,13 +41,13 @@ enum Source {
 }
 
 impl Schedule {
-    /// The value of a function. It sees where the training is and should depend on nothing else, or a
-    /// resumed training takes another way.
+    /// Schedule from a function of the position in the training. The value should depend only on the argument,
+    /// otherwise a resumed training may differ.
     pub fn of(value: impl Fn(Moment) -> f64 + Send + Sync + 'static) -> Self {
         Self(Source::Function(Arc::new(value)))
     }
 
-    /// A scheduler of your own. What the `init` of Burn's configurations gives comes in by `into`.
+    /// Schedule from a custom scheduler. Schedulers from the `init` of Burn's configurations convert with `into`.
     pub fn by(scheduler: impl LrScheduler + 'static) -> Self {
         Self(Source::Scheduler(ModuleLrScheduler::new(scheduler)))
     }
@@ -61,7 +60,7 @@ impl Schedule {
         }
     }
 
-    /// The schedule as it is after some steps.
+    /// The schedule after `steps` steps.
     pub(super) fn after(&self, steps: u64) -> Self {
         let mut schedule = self.clone();
         if let Source::Scheduler(scheduler) = &mut schedule.0 {

@@ -1,4 +1,4 @@
-//! What the handle, the strategy and the learner's optimizer share.
+//! State shared by the handle, the strategy and the learner's optimizer.
 
 use super::error::WsamTrainingError;
 use super::pass_through::{self, CheckpointState};
@@ -13,19 +13,19 @@ use burn::train::train::WorkerFailure;
 use burn::train::{Interrupter, TrainingError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Two locks: the desk may be asked while a step is taken.
+/// Two locks, so that the training state can be read while a step holds the optimizer.
 pub(super) struct Shared {
     wsam: Mutex<Wsam>,
     training: Mutex<TrainingState>,
 }
 
-/// Where weights are handed over, and what is known of the training.
+/// State of the training, and the mode of the learner's optimizer.
 #[derive(Default)]
 pub(super) struct TrainingState {
     pub(super) mode: Mode,
-    /// Optimizer steps of the training; `None` before one.
+    /// Optimizer steps of the training; `None` before it begins.
     pub(super) steps: Option<u64>,
-    /// The parameter that the state of a Burn optimizer is recorded with.
+    /// Parameter whose state in a checkpoint holds the record of a Burn optimizer.
     pub(super) record_owner: Option<ParamId>,
     pub(super) last: Option<Arc<TrainingStep>>,
     pub(super) sharpness: Queue,
@@ -34,15 +34,15 @@ pub(super) struct TrainingState {
     interrupter: Option<Interrupter>,
 }
 
-/// What the learner's optimizer is there for at the moment.
+/// Current mode of the learner's optimizer.
 #[derive(Debug, Default)]
 pub(super) enum Mode {
-    /// Nothing: somebody else calls it.
+    /// No call is expected: a call comes from another strategy.
     #[default]
     Closed,
-    /// Giving away the states that it carries, the weights stay.
+    /// Collects states from a checkpoint. The weights do not change.
     Collecting { taken: usize, found: Vec<Arc<CheckpointState>> },
-    /// Bringing new weights.
+    /// Assigns new weights.
     Delivering { taken: usize },
 }
 
@@ -63,7 +63,7 @@ impl Shared {
         self.training().steps
     }
 
-    /// Makes ready for a training.
+    /// Resets the state for a new training.
     pub(super) fn begin(&self, interrupter: &Interrupter) {
         let mut training = self.training();
         let sharpness = training.sharpness.emptied();
@@ -83,7 +83,7 @@ impl Shared {
             training.interrupter.clone()
         };
         match interrupter {
-            // Burn has no case for optimizers; this one stands for a step that went wrong.
+            // Burn has no error variant for optimizers; this is the closest one.
             Some(interrupter) => interrupter
                 .fail(TrainingError::Workers(vec![WorkerFailure { device_id: 0, message }])),
             None => log::error!("{message}"),
@@ -105,7 +105,7 @@ impl Shared {
             recorded.scalars.extend(wsam.run_state()?.scalars()?);
             Ok(Some(recorded))
         };
-        // There is nobody to return an error to.
+        // The caller cannot return an error, so end the training.
         read().unwrap_or_else(|error| {
             self.fail(error.into());
             None

@@ -1,6 +1,6 @@
-//! The training loop: that of Burn's single-device strategy, with WSAM's steps in it.
+//! The training loop of Burn's single-device strategy, with WSAM's steps.
 //!
-//! Burn's own loop is not open to other steps, so this one raises the same events in the same order.
+//! Burn's loop does not support custom steps, so this loop raises the same events in the same order.
 
 use super::gradients::has_quantised;
 use super::run::Run;
@@ -41,7 +41,7 @@ where
         let shared = &*self.training.shared;
         let device = self.training.device_for(&learner.model());
         let (train, valid) = (train.to_device(&device), valid.to_device(&device.clone().inner()));
-        // Burn's `fork` turns quantised parameters into single precision. Where the model is, it stays.
+        // Burn's `fork` converts quantised parameters to `f32`, so skip it if the model is on the device already.
         let model = learner.model();
         if !has_quantised(&model) || model.devices() != [device.clone()] {
             learner.fork(&device);
@@ -123,8 +123,8 @@ where
             };
             iteration += 1;
             let progress = items.progress();
-            // What is left in the window at the end of an epoch is a step too; if the loader does
-            // not know that it ends, it is lost, as in Burn's loop.
+            // Batches left in the window at the end of an epoch are a step too. If the loader does not report its
+            // end, they are dropped, as in Burn's loop.
             let one = || {
                 let mut open = match window.take() {
                     Some(open) => open,
