@@ -193,8 +193,8 @@ pub(crate) trait StepBackend: Sized {
         loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError>;
 
-    /// Drops the states of parameters that are `gone`.
-    fn forget(&mut self, gone: &dyn Fn(ParamId) -> bool);
+    /// Drops the states of parameters that are `is_dropped`.
+    fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool);
 
     /// Number of elements of a parameter's state, if it has one.
     fn state_len(&self, id: ParamId) -> Option<usize>;

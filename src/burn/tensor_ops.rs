@@ -371,9 +371,9 @@ impl StepBackend for TensorOps {
         Ok(())
     }
 
-    fn forget(&mut self, gone: &dyn Fn(ParamId) -> bool) {
-        self.states.retain(|id, _| !gone(*id));
-        self.masters.retain(|id, _| !gone(*id));
+    fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {
+        self.states.retain(|id, _| !is_dropped(*id));
+        self.masters.retain(|id, _| !is_dropped(*id));
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {

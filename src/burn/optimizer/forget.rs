@@ -41,9 +41,9 @@ impl Wsam {
         self.drop_states(&|id| ids.contains(&id))
     }
 
-    fn drop_states(&mut self, gone: &dyn Fn(ParamId) -> bool) -> Result<(), WsamError> {
+    fn drop_states(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) -> Result<(), WsamError> {
         let external = match self.burn_optimizer() {
-            Some(optimizer) => Some(without_ids(optimizer, gone)?),
+            Some(optimizer) => Some(without_ids(optimizer, is_dropped)?),
             None => None,
         };
         self.resolve_outcomes()?;
@@ -51,9 +51,9 @@ impl Wsam {
             self.load_external(record);
         }
         match &mut self.backend {
-            RouteBackend::TensorOps(ops) => ops.forget(gone),
+            RouteBackend::TensorOps(ops) => ops.forget(is_dropped),
             #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => fused.forget(gone),
+            RouteBackend::Fused(fused) => fused.forget(is_dropped),
         }
         Ok(())
     }

@@ -18,15 +18,15 @@ use std::collections::BTreeMap;
 #[cfg(feature = "train")]
 pub(in crate::burn) const OPTIMIZER: &str = "wsam.optimizer";
 
-/// Returns a Burn optimizer's states without those of parameters that are `gone`.
+/// Returns a Burn optimizer's states without those of parameters that are `is_dropped`.
 pub(in crate::burn) fn without_ids(
     optimizer: &ModuleOptimizer,
-    gone: &dyn Fn(ParamId) -> bool,
+    is_dropped: &dyn Fn(ParamId) -> bool,
 ) -> Result<OptimizerRecord, WsamError> {
     let reader = Reader::from_bytes(optimizer.into_bytes().map_err(failed)?).map_err(failed)?;
     let stays = |name: &str| {
         let id = name.split_once('.').map_or(name, |(id, _)| id);
-        !id.parse().is_ok_and(|id: u64| gone(id.into()))
+        !id.parse().is_ok_and(|id: u64| is_dropped(id.into()))
     };
     let (scalars, paths) = (reader.scalars().clone(), reader.metadata().clone());
     let tensors = reader.into_tensors().map_err(failed)?.into_iter();
