@@ -168,8 +168,8 @@ impl StepBackend for Fused {
             })
             .collect();
         // The second pass still uses the weights that are not perturbed.
-        let gone = params.iter().zip(weights).filter(|(param, _)| param.perturbed);
-        let released = gone.map(|(_, weight)| weight).collect();
+        let perturbed_weights = params.iter().zip(weights).filter(|(param, _)| param.perturbed);
+        let released = perturbed_weights.map(|(_, weight)| weight).collect();
         let groups = params.iter().map(|param| param.group).collect();
         let rest = LeanAscentState {
             bridge,
@@ -381,9 +381,9 @@ impl StepBackend for Fused {
         Ok(())
     }
 
-    fn forget(&mut self, gone: &dyn Fn(ParamId) -> bool) {
-        self.states.retain(|id, _| !gone(*id));
-        self.weights.retain(|id, _| !gone(*id));
+    fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {
+        self.states.retain(|id, _| !is_dropped(*id));
+        self.weights.retain(|id, _| !is_dropped(*id));
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {

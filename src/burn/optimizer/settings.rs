@@ -32,9 +32,9 @@ impl Wsam {
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::EmptyGroup`] for a
     /// group that does not exist. On an error nothing has changed.
-    pub fn set_group(&mut self, group: usize, departs: Group) -> Result<(), WsamError> {
+    pub fn set_group(&mut self, group: usize, settings: Group) -> Result<(), WsamError> {
         let mut hyper = self.hyper.clone();
-        *hyper.groups.get_mut(group).ok_or(WsamError::EmptyGroup { group })? = departs;
+        *hyper.groups.get_mut(group).ok_or(WsamError::EmptyGroup { group })? = settings;
         self.set(hyper)
     }
 
