@@ -56,7 +56,7 @@ struct OutcomeReadback {
 
 /// The part of a step whose outcome a submission decides.
 #[derive(Clone, Copy)]
-enum Decides<'a> {
+enum OutcomeScope<'a> {
     /// The whole step, counted by these parameters.
     Step(&'a [ParamId]),
     /// The first half of a lean step.
@@ -278,7 +278,7 @@ impl Fused {
         mut encoder: wgpu::CommandEncoder,
         policy: NonFinite,
         norms: &wgpu::Buffer,
-        decides: Decides<'_>,
+        scope: OutcomeScope<'_>,
     ) -> Result<(), WsamError> {
         if !policy.looks() {
             self.submit(encoder);
@@ -289,10 +289,12 @@ impl Fused {
             OutcomeReadback { copy, norms: norms.clone(), submission: self.submit(encoder) };
         let submitted =
             |ids: &[ParamId], readback| Submitted { ids: ids.to_vec(), policy, readback };
-        match decides {
-            Decides::Step(ids) => self.pending.push(submitted(ids, readback)),
-            Decides::LeanFirst(ids, step) => self.pending.push_lean(submitted(ids, readback), step),
-            Decides::LeanRest(step) => self.pending.complete(step, readback),
+        match scope {
+            OutcomeScope::Step(ids) => self.pending.push(submitted(ids, readback)),
+            OutcomeScope::LeanFirst(ids, step) => {
+                self.pending.push_lean(submitted(ids, readback), step)
+            }
+            OutcomeScope::LeanRest(step) => self.pending.complete(step, readback),
         }
         Ok(())
     }

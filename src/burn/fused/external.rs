@@ -2,7 +2,7 @@
 
 use super::resolve::ResolvedParams;
 use super::steps::{columns, identities, outputs_of, scaled_by};
-use super::{AscentState, Decides, Fused, MixState};
+use super::{AscentState, Fused, MixState, OutcomeScope};
 use crate::burn::bridge::{DeviceTensor, Memory};
 use crate::burn::error::WsamError;
 use crate::burn::param_entries::ParamEntry;
@@ -53,7 +53,7 @@ impl Fused {
                 mix = Some(self.engine.mix(&mut encoder, hyper, &ascent, &tensors)?);
                 // The Burn optimizer counts its parameters' steps itself.
                 let (policy, norms) = (hyper.non_finite, ascent.norms());
-                self.submit_and_track(encoder, policy, norms, Decides::Step(&[]))?;
+                self.submit_and_track(encoder, policy, norms, OutcomeScope::Step(&[]))?;
                 made
             }
         };
@@ -90,7 +90,7 @@ impl Fused {
         let mut encoder = self.encoder();
         let clip = self.engine.clip(&mut encoder, hyper, scaled_by(inv_scale), &tensors)?;
         let (policy, norms) = (hyper.non_finite, clip.norms());
-        self.submit_and_track(encoder, policy, norms, Decides::Step(&[]))?;
+        self.submit_and_track(encoder, policy, norms, OutcomeScope::Step(&[]))?;
         self.last_step = Some(StepStats { submissions: 1, ..clip.stats() });
         Ok(outputs)
     }
