@@ -37,7 +37,7 @@ pub(crate) struct Fused {
     /// A fork of the device's engine, so that its plans and their buffers are dropped with the optimizer.
     engine: Arc<Engine>,
     /// Memory of the weights after each parameter's last step.
-    weights: HashMap<ParamId, Weight>,
+    weights: HashMap<ParamId, PlacedWeight>,
     /// Steps taken, over all models.
     steps: u64,
     states: HashMap<ParamId, State>,
@@ -66,7 +66,7 @@ enum OutcomeScope<'a> {
 }
 
 #[derive(Debug)]
-struct Weight {
+struct PlacedWeight {
     /// [`identity`] of the tensor that the last step made. If a parameter's tensor has a different identity, its
     /// value was changed outside the optimizer.
     tensor: u64,
@@ -249,7 +249,7 @@ impl Fused {
         let placed = self.steps;
         for ((id, tensor), memory) in ids.iter().zip(tensors).zip(memory) {
             if let Some(tensor) = *tensor {
-                self.weights.insert(*id, Weight { tensor, memory, placed });
+                self.weights.insert(*id, PlacedWeight { tensor, memory, placed });
             }
         }
         // One weight keeps a whole arena alive, so drop the weights of models that are no longer trained.
