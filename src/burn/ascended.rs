@@ -60,7 +60,7 @@ pub struct Ascended<M> {
 /// ```compile_fail
 /// # use burn::nn::Linear;
 /// fn restored(ascended: burn_wsam::LeanAscended<Linear>) -> Linear {
-///     ascended.restore() // the weights are gone
+///     ascended.restore() // the weights are freed
 /// }
 /// ```
 #[must_use = "the step is half done; pass this to Wsam::lean_descend"]
@@ -99,7 +99,7 @@ impl<M: Module> LeanAscended<M> {
         match never {}
     }
 
-    /// Not available: the weights are gone. Use [`abandon`](Self::abandon).
+    /// Not available: the weights are freed. Use [`abandon`](Self::abandon).
     #[doc(hidden)]
     pub fn restore(&self, never: Infallible) -> M {
         match never {}
