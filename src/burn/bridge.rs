@@ -225,7 +225,7 @@ fn contiguous(cube: CubeTensor) -> Handle {
     if cube.is_contiguous() {
         return cube.handle;
     }
-    // The reshape copies a transposed tensor; an elementwise kernel would keep its strides.
+    // The reshape copies a transposed tensor, where an elementwise kernel would keep its strides.
     let len = cube.meta.num_elements();
     let flat = CubeBackend::float_reshape(cube, Shape::from([len]));
     if flat.is_contiguous() {

@@ -275,10 +275,11 @@ impl WsamConfig {
     /// # Errors
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] and
-    /// [`WsamError::LeanMasters`] for lean mode with the coupled form or master weights, [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without
-    /// an optimizer, [`WsamError::Conflict`] for two options that contradict each other or of which one disables the other,
-    /// [`WsamError::NotFused`] if the policy demands the fused route and the
-    /// device does not allow it, [`WsamError::StochasticRounding`] for stochastic rounding in tensor operations.
+    /// [`WsamError::LeanMasters`] for lean mode with the coupled form or master weights,
+    /// [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without an optimizer, [`WsamError::Conflict`] for
+    /// two options that contradict each other or of which one disables the other, [`WsamError::NotFused`] if
+    /// the policy requires the fused route and the device does not allow it, [`WsamError::StochasticRounding`]
+    /// for stochastic rounding in tensor operations.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
         self.init_around(None, device)
     }
@@ -346,18 +347,18 @@ impl WsamConfig {
             return Err(WsamError::BurnOptimizer { base, handed_in });
         }
         if is_burn {
-            let own = |what| Err(WsamError::NotWithBurnOptimizer { what });
+            let unsupported = |what| Err(WsamError::NotWithBurnOptimizer { what });
             if self.lean {
-                return own("lean mode");
+                return unsupported("lean mode");
             }
             if self.master_weights {
-                return own("master weights");
+                return unsupported("master weights");
             }
             if hyper.groups.iter().any(|group| group.lr_factor != 1.0) {
-                return own("the learning-rate factor of a group");
+                return unsupported("the learning-rate factor of a group");
             }
             if hyper.groups.iter().any(|group| group.weight_decay.is_some()) {
-                return own("the weight decay of a group");
+                return unsupported("the weight decay of a group");
             }
         }
         if self.lean && self.master_weights {
@@ -401,8 +402,8 @@ impl BurnWsamConfig {
     /// # Errors
     ///
     /// As there; and [`WsamError::BurnOptimizer`] for a configuration with another base,
-    /// [`WsamError::NotWithBurnOptimizer`] for lean mode, master weights, and groups with a learning-rate factor or
-    /// weight decay, which belong in the Burn optimizer's own configuration.
+    /// [`WsamError::NotWithBurnOptimizer`] for lean mode, master weights, and groups with a learning-rate
+    /// factor or weight decay, which belong in the Burn optimizer's own configuration.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
         self.config.init_around(Some(self.optimizer.clone()), device)
     }

@@ -50,13 +50,13 @@ pub enum WsamError {
         option: &'static str,
         /// The other one.
         other: &'static str,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: &'static str,
     },
-    /// The policy demands the fused route, and the device does not allow it.
+    /// The policy requires the fused route, and the device does not allow it.
     #[error("the fused route is not possible: {reason}")]
     NotFused {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
     /// No GPU adapter was found, or not the requested one.
@@ -211,7 +211,7 @@ pub enum WsamError {
     /// A record could not be written or read, or is invalid.
     #[error("the record cannot be used: {reason}")]
     Record {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// A record holds the state of a parameter that the model does not have.
@@ -265,7 +265,7 @@ pub enum WsamError {
 pub struct Rejected<M> {
     /// The model before the step. Boxed to keep `Result` small.
     pub model: Box<M>,
-    /// Why the step was refused.
+    /// Why the step failed.
     #[source]
     pub error: WsamError,
 }

@@ -206,7 +206,8 @@ impl Fused {
 
     /// Specs of the state of parameters that have no state yet, one list for each state.
     ///
-    /// Each list becomes an arena, so that the tensors that one binding of a dispatch covers are adjacent in memory.
+    /// Each list becomes an arena, so that the tensors that one binding of a dispatch covers are adjacent in
+    /// memory.
     fn new_states(
         &self,
         base: &Base,
@@ -235,11 +236,11 @@ impl Fused {
     ) {
         for (param, (step, memory)) in params.iter().zip(stepped) {
             let (len, master) = (param.len, param.master.clone());
-            let known = self.states.entry(param.id).and_modify(|state| {
+            let state = self.states.entry(param.id).and_modify(|state| {
                 state.step = step;
                 state.master.clone_from(&master);
             });
-            known.or_insert_with(|| State { step, len, memory, master, bridge: bridge.clone() });
+            state.or_insert_with(|| State { step, len, memory, master, bridge: bridge.clone() });
         }
     }
 

@@ -27,8 +27,8 @@ pub(crate) struct Collected<F: TensorLayout> {
     pub(crate) entries: Vec<ParamEntry<F::Tensor>>,
     /// [`StepParams::before`].
     before: HashMap<ParamId, usize>,
-    /// Entries whose parameter does not require a gradient: index of the entry, and number of parameters with its id
-    /// so far. A later parameter with the same id that requires a gradient replaces the entry.
+    /// Entries whose parameter does not require a gradient: index of the entry, and number of parameters with
+    /// its id so far. A later parameter with the same id that requires a gradient replaces the entry.
     replaceable: HashMap<ParamId, (usize, usize)>,
     /// Whether every float tensor of the module takes part: no parameter is frozen or tied, and there are no
     /// running statistics.
@@ -45,28 +45,28 @@ impl<F: TensorLayout> Collected<F> {
 
 /// Collects every parameter that has a gradient, in module order, with its gradient.
 ///
-/// As in Burn's optimizers, parameters without a gradient are ignored, and so are empty ones. Of several parameters
-/// with the same id, the first that requires a gradient takes part, or the first one if none does: a frozen copy of
-/// a network has the same ids as the trained network.
+/// As in Burn's optimizers, parameters without a gradient are ignored, and so are empty ones. Of several
+/// parameters with the same id, the first that requires a gradient takes part, or the first one if none does: a
+/// frozen copy of a network has the same ids as the trained network.
 pub(crate) fn collect<F: TensorLayout, M: Module>(
     module: &M,
     mut grads: GradientsParams,
     device: &Device,
 ) -> Result<Collected<F>, WsamError> {
     let gradients = grads.len();
-    let nothing = Collected {
+    let empty = Collected {
         entries: Vec::new(),
         before: HashMap::new(),
         replaceable: HashMap::new(),
         whole: true,
     };
-    let found: Collected<F> = walk(module, &mut grads, device, nothing)?;
+    let collected: Collected<F> = walk(module, &mut grads, device, empty)?;
     // Gradients that were taken without making an entry belong to empty parameters, so this is not an error.
     let taken = gradients - grads.len();
-    if found.entries.is_empty() && taken == 0 {
+    if collected.entries.is_empty() && taken == 0 {
         return Err(WsamError::NoGradients { gradients });
     }
-    Ok(found)
+    Ok(collected)
 }
 
 /// Second gradients of the parameters of a step, and parameters without a first gradient.

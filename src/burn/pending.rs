@@ -1,5 +1,5 @@
-//! Outcomes that the host has not read yet. The device decides whether a step is taken; the host reads the outcome
-//! when it needs the step count.
+//! Outcomes that the host has not read yet. The device decides whether a step is taken; the host reads the
+//! outcome when it needs the step count.
 
 use super::error::WsamError;
 use crate::method::{NonFinite, Outcome};
@@ -106,16 +106,16 @@ impl<R> PendingOutcomes<R> {
         self.latest = Some(self.queue.len() - 1);
     }
 
-    /// Completes a lean step with the readback of its second half. Does nothing if the step was resolved as skipped
-    /// between the halves, because `g` was not finite.
+    /// Completes a lean step with the readback of its second half. Does nothing if the step was resolved as
+    /// skipped between the halves, because `g` was not finite.
     pub(crate) fn complete(&mut self, lean: &LeanStep, readback: R) {
-        let own = |entry: &PendingOutcome<R>| {
+        let is_same_step = |entry: &PendingOutcome<R>| {
             entry
                 .lean_step
                 .as_ref()
                 .is_some_and(|step| std::ptr::eq(step.as_ptr(), &raw const **lean))
         };
-        self.latest = self.queue.iter().position(own);
+        self.latest = self.queue.iter().position(is_same_step);
         if let Some(entry) = self.latest.and_then(|place| self.queue.get_mut(place)) {
             entry.lean_step = None;
             entry.readback = readback;

@@ -207,8 +207,8 @@ impl Wsam {
         Ok(())
     }
 
-    /// Loads the run state. Call it after pending outcomes were resolved. Without a run state in the record, the step
-    /// count is raised to `most`, the largest count of a parameter.
+    /// Loads the run state. Call it after pending outcomes were resolved. Without a run state in the record,
+    /// the step count is raised to `most`, the largest count of a parameter.
     fn resume_run_state(&mut self, run: Option<RunState>, most: Option<u64>) {
         match run {
             Some(run) => self.set_run_state(run),

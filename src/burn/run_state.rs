@@ -6,9 +6,9 @@ use super::pending::ResolvedOutcome;
 use crate::method::Outcome;
 use burn_pack::Scalar;
 
-/// Names of all values in a record. Parameter ids are numbers, so the prefix `wsam` distinguishes these names from
-/// those of parameters, and Burn's optimizers ignore them. In a learner's checkpoint a parameter's id precedes
-/// them.
+/// Names of all values in a record. Parameter ids are numbers, so the prefix `wsam` distinguishes these names
+/// from those of parameters, and Burn's optimizers ignore them. In a learner's checkpoint a parameter's id
+/// precedes them.
 #[cfg(feature = "train")]
 pub(super) const FIELDS: [&str; 5] = [STEPS, SKIPPED, SCALE, GOOD_STEPS, PENDING];
 
@@ -63,8 +63,8 @@ impl RunState {
         Ok(scalars)
     }
 
-    /// Reads the state from a record; `None` if the record does not have it, as those of version 0.1 and of Burn's
-    /// optimizers.
+    /// Reads the state from a record; `None` if the record does not have it, as those of version 0.1 and of
+    /// Burn's optimizers.
     pub(super) fn from_scalars(
         find: impl Fn(&str) -> Option<Scalar>,
     ) -> Result<Option<Self>, WsamError> {

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 /// A copy of a model's running statistics, for example those of batch normalisation.
 ///
-/// A forward pass in training mode changes a model's running statistics, even if its step is skipped later. [`Wsam::step`](crate::Wsam::step) and [`Wsam::step_accumulated`](crate::Wsam::step_accumulated)
+/// A forward pass in training mode changes a model's running statistics, even if its step is skipped later.
+/// [`Wsam::step`](crate::Wsam::step) and [`Wsam::step_accumulated`](crate::Wsam::step_accumulated)
 /// restore them if a step is skipped or fails. Callers of [`Wsam::ascend`](crate::Wsam::ascend) and
 /// [`Wsam::descend`](crate::Wsam::descend) take them before the first pass, and pass them to
 /// [`Wsam::keep_statistics`](crate::Wsam::keep_statistics) after the second half:
@@ -109,8 +110,8 @@ impl ModuleVisitor for Candidates {
 }
 
 /// Distinguishes running statistics from frozen parameters. Clones of a parameter share one value, so a frozen
-/// parameter and its clone have the same address. Burn makes a new parameter for running statistics in each visit,
-/// so their addresses differ.
+/// parameter and its clone have the same address. Burn makes a new parameter for running statistics in each
+/// visit, so their addresses differ.
 struct Compare {
     candidates: VecDeque<Option<Box<dyn Any>>>,
     is_statistic: Vec<bool>,

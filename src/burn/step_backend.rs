@@ -142,8 +142,8 @@ pub(crate) trait StepBackend: Sized {
         entries: Vec<ParamEntry<TensorOf<Self>>>,
     ) -> Result<Vec<TensorOf<Self>>, WsamError>;
 
-    /// Takes the sharpness step from the weights after the Burn optimizer's step. In the coupled form `weights` is
-    /// `None` and there is no sharpness step.
+    /// Takes the sharpness step from the weights after the Burn optimizer's step. In the coupled form `weights`
+    /// is `None` and there is no sharpness step.
     fn sharpen(
         &mut self,
         context: StepContext<'_>,
@@ -155,11 +155,12 @@ pub(crate) trait StepBackend: Sized {
     /// Outcome of the last submitted step; `None` if gradients are not checked. Waits for that step only.
     fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError>;
 
-    /// Whether the last submitted step is skipped, as a boolean on the device. `None` if gradients are not checked.
+    /// Whether the last submitted step is skipped, as a boolean on the device. `None` if gradients are not
+    /// checked.
     fn skipped_flag(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError>;
 
-    /// Number of skipped steps that the step count of `id` still includes; for `None`, that of the optimizer. Waits
-    /// for pending steps.
+    /// Number of skipped steps that the step count of `id` still includes; for `None`, that of the optimizer.
+    /// Waits for pending steps.
     fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError>;
 
     /// Final outcomes in step order. Waits for them.

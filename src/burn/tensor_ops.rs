@@ -207,7 +207,7 @@ impl StepBackend for TensorOps {
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let LeanAscentState { stepped, factors, ran_on, mut norms, step } = ascent_state;
         let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
-        // Return to `ran_on` under any policy: if `g` is not finite it is `w`; if `g~` is not finite it is `w + e_w`.
+        // Return to `ran_on` under any policy. It is `w` if `g` is not finite, and `w + e_w` if only `g~` is not.
         let returns = norms.finite.skipped(NonFinite::Skip);
         self.pending.complete(&step, norms.finite.clone());
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);

@@ -187,8 +187,8 @@ impl WsamTraining {
         self
     }
 
-    /// Sets for each step whether WSAM is active. In other steps the base optimizer steps alone, with one pass and
-    /// the same state. For example, WSAM for the last part of a training:
+    /// Sets for each step whether WSAM is active. In other steps the base optimizer steps alone, with one pass
+    /// and the same state. For example, WSAM for the last part of a training:
     ///
     /// ```
     /// # use burn_wsam::{SgdBaseConfig, WsamConfig, train::WsamTraining};
@@ -231,9 +231,9 @@ impl WsamTraining {
         TrainingStrategy::Custom(Arc::new(Strategy { training: self.clone(), loss: None }))
     }
 
-    /// [`strategy`](Self::strategy) with a function that returns the loss in the output of the model's `TrainStep`,
-    /// which the sharpness needs: `|output| output.loss.clone()` for Burn's own outputs. The host does not wait for
-    /// the value.
+    /// [`strategy`](Self::strategy) with a function that returns the loss in the output of the model's
+    /// `TrainStep`, which the sharpness needs: `|output| output.loss.clone()` for Burn's own outputs. The host
+    /// does not wait for the value.
     pub fn strategy_with_loss<M: LearnerModel>(
         &self,
         loss: impl Fn(&<M as TrainStep>::Output) -> Tensor<1> + 'static,

@@ -67,8 +67,8 @@ impl Bridge {
             .map(|(shape, spec)| self.uninit(shape, spec.dtype()))
             .collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &outputs));
-        let found = Arc::new(Mutex::new(None));
-        let (sink, bridge) = (found.clone(), self.clone());
+        let result = Arc::new(Mutex::new(None));
+        let (sink, bridge) = (result.clone(), self.clone());
         let take = OperationFn(move |handles: &mut FusionHandles| {
             let (tensors, released) = inputs.split_at(specs.len());
             let take = |ir| contiguous(handles.get_float_tensor::<CubeBackend>(ir));
@@ -88,7 +88,7 @@ impl Bridge {
         });
         let made = self.fusion.register(here, ir, take);
         self.fusion.flush_queue();
-        (made, PendingMemory { fusion: self.fusion.clone(), found })
+        (made, PendingMemory { fusion: self.fusion.clone(), result })
     }
 
     fn uninit(&self, shape: &Shape, dtype: DType) -> TensorIr {
@@ -147,7 +147,7 @@ impl Bridge {
 /// Result of [`Bridge::resolve`] that Burn's servers have not returned yet.
 pub(crate) struct PendingMemory {
     fusion: GlobalFusionClient<Runtime>,
-    found: Arc<Mutex<Option<Result<ResolvedMemory, WsamError>>>>,
+    result: Arc<Mutex<Option<Result<ResolvedMemory, WsamError>>>>,
 }
 
 impl PendingMemory {
@@ -155,8 +155,8 @@ impl PendingMemory {
     pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
         let failed = |reason: String| WsamError::Backend { reason };
         self.fusion.try_sync(|| ()).map_err(|error| failed(format!("{error:?}")))?;
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
-        found.ok_or_else(|| {
+        let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        result.ok_or_else(|| {
             failed("Burn did not run the operation that looks up tensors".to_owned())
         })?
     }

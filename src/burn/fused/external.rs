@@ -21,8 +21,8 @@ impl Fused {
         let hyper = context.hyper;
         let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
         let (_, specs, shapes) = columns(&params);
-        // In the decoupled form the base optimizer steps on `g`. If `g` is neither clipped, checked nor unscaled, no
-        // kernel is needed.
+        // In the decoupled form the base optimizer steps on `g`. If `g` is neither clipped, checked nor
+        // unscaled, no kernel is needed.
         let is_unmodified = hyper.coupling == Coupling::Decoupled
             && !hyper.clips_gradient()
             && !hyper.non_finite.looks()

@@ -40,8 +40,8 @@ impl Fused {
             Tensor::<1>::from_primitive::<Wgpu>(tensor)
         };
         let state = self.states.get(&entry.id).filter(|state| state.step > 0);
-        let known = state.and_then(|state| Some((state.master.clone()?, &state.bridge)));
-        let known = match known {
+        let stored = state.and_then(|state| Some((state.master.clone()?, &state.bridge)));
+        let master = match stored {
             Some((memory, _)) if is_placed => return Ok(Master::Placed(memory)),
             Some((memory, bridge)) => {
                 bridge.tensors(&[memory], std::slice::from_ref(&shape)).pop().map(flat)
@@ -49,7 +49,7 @@ impl Fused {
             None => None,
         };
         let weight = of_type(flat(entry.weight.clone()), DType::F32);
-        tensors.push(OnDevice::from_tensor(reconciled(weight, entry.dtype, known))?);
+        tensors.push(OnDevice::from_tensor(reconciled(weight, entry.dtype, master))?);
         Ok(Master::Resolving)
     }
 }

@@ -112,8 +112,8 @@ impl ResolvedParam {
 }
 
 impl Fused {
-    /// Starts to look up weights and gradients and to allocate `arenas`, with tensors of the shapes `outputs` over
-    /// the first arena. Weights that the last step wrote are not looked up again.
+    /// Starts to look up weights and gradients and to allocate `arenas`, with tensors of the shapes `outputs`
+    /// over the first arena. Weights that the last step wrote are not looked up again.
     pub(super) fn resolve(
         &self,
         context: StepContext<'_>,

@@ -99,8 +99,8 @@ impl Wsam {
         }
     }
 
-    /// Reads the outcomes of pending steps and corrects all step counts. The outcomes are applied to the loss scale
-    /// later, when a step ends, because the losses of the current step are already multiplied by it.
+    /// Reads the outcomes of pending steps and corrects all step counts. The outcomes are applied to the loss
+    /// scale later, when a step ends, because the losses of the current step are already multiplied by it.
     pub(in crate::burn) fn resolve_outcomes(&mut self) -> Result<(), WsamError> {
         let resolved = match &mut self.backend {
             RouteBackend::TensorOps(ops) => ops.resolve_outcomes()?,

@@ -15,8 +15,8 @@ impl Wsam {
         self.set(Hyperparameters { rho, ..self.hyper.clone() })
     }
 
-    /// Sets the weight of the sharpness, for a schedule. Call it between steps: an ordinary descent uses the value
-    /// at the time of the descent, a lean one the value at its ascent.
+    /// Sets the weight of the sharpness, for a schedule. Call it between steps: an ordinary descent uses the
+    /// value at the time of the descent, a lean one the value at its ascent.
     ///
     /// # Errors
     ///

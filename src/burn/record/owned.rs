@@ -22,8 +22,8 @@ pub(super) fn file(path: &Path) -> Result<Bytes, WsamError> {
     Ok(Bytes::from_bytes_vec(bytes))
 }
 
-/// Copies the data to its own memory. Burn reads data from a file lazily, and data from a record in memory keep the
-/// whole record alive.
+/// Copies the data to its own memory. Burn reads data from a file lazily, and data from a record in memory keep
+/// the whole record alive.
 pub(in crate::burn) fn owned(data: TensorData) -> Result<TensorData, WsamError> {
     let (bytes, shape, dtype) = data.into_parts();
     let copy = bytes.read(Default::default());

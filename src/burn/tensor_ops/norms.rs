@@ -157,8 +157,8 @@ pub(super) fn scaled(tensor: Tensor<1>, factor: &Option<Tensor<1>>) -> Tensor<1>
 }
 
 /// The L2 norm over all tensors, scaled by the largest magnitude so that no square overflows or underflows, for
-/// gradients from 1e-30 to 1e+30. A NaN gives NaN; otherwise an infinity, or a norm beyond the tensors' type, gives
-/// infinity.
+/// gradients from 1e-30 to 1e+30. A NaN gives NaN; otherwise an infinity, or a norm beyond the tensors' type,
+/// gives infinity.
 fn global_norm(tensors: impl Iterator<Item = Tensor<1>> + Clone) -> Tensor<1> {
     let filled = tensors.filter(|tensor| tensor.dims()[0] > 0);
     let largest: Vec<_> = filled.clone().map(|tensor| tensor.abs().max()).collect();
@@ -166,8 +166,8 @@ fn global_norm(tensors: impl Iterator<Item = Tensor<1>> + Clone) -> Tensor<1> {
         return Tensor::zeros([1], &Default::default());
     };
     let largest = Tensor::cat(largest, 0).max();
-    // Clamp the scale, so that a zero gradient gives 0 / tiny instead of 0 / 0, and an infinite one infinity / large
-    // instead of a NaN.
+    // Clamp the scale, so that a zero gradient gives 0 / tiny instead of 0 / 0, and an infinite one infinity /
+    // large instead of a NaN.
     let most = if largest.dtype() == DType::F64 { f64::MAX } else { f64::from(f32::MAX) };
     let scale = largest.clone().clamp(f64::from(f32::MIN_POSITIVE), most);
     let sum = filled.fold(Tensor::zeros([1], &device), |sum, tensor| {

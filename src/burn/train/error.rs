@@ -2,9 +2,10 @@
 
 use crate::burn::error::{Rejected, WsamError};
 
-/// Error of this crate that ended a [`SupervisedTraining`](burn::train::SupervisedTraining) with WSAM. The training
-/// stops as it does for Burn's own errors: [`LearningResult::error`](burn::train::LearningResult::error) holds the
-/// message, and [`WsamTraining::error`](super::WsamTraining::error) the value.
+/// Error of this crate that ended a [`SupervisedTraining`](burn::train::SupervisedTraining) with WSAM. The
+/// training stops as it does for Burn's own errors:
+/// [`LearningResult::error`](burn::train::LearningResult::error) holds the message, and
+/// [`WsamTraining::error`](super::WsamTraining::error) the value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WsamTrainingError {

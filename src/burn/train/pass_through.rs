@@ -1,10 +1,10 @@
 //! The learner's optimizer, which assigns new weights to the learner's model and writes the state to its
 //! checkpoints.
 //!
-//! A `Learner` gives no write access to its model or its optimizer, and Burn's `Optimizer` gets one parameter at a
-//! time, where WSAM needs all of them. So the strategy takes the steps, and passes the new weights to the learner in
-//! place of gradients; this optimizer returns them as the stepped weights. Its state of each parameter is a handle,
-//! from which a record reads the state in [`Wsam`](crate::Wsam).
+//! A `Learner` gives no write access to its model or its optimizer, and Burn's `Optimizer` gets one parameter
+//! at a time, where WSAM needs all of them. So the strategy takes the steps, and passes the new weights to the
+//! learner in place of gradients; this optimizer returns them as the stepped weights. Its state of each
+//! parameter is a handle, from which a record reads the state in [`Wsam`](crate::Wsam).
 
 use super::shared::{Mode, Shared};
 use crate::burn::record::{OPTIMIZER, Recorded, STEP_FIELDS, TENSOR_FIELDS, owned};
@@ -102,9 +102,9 @@ impl RecordState for StateHandle {
 
     fn state_unflatten(prefix: &str, source: &mut StateSource, _device: &Device) -> Option<Self> {
         let id = prefix.parse().ok()?;
-        // Burn reads the checkpoint's file lazily, and the training may delete the file first, so copy the data now.
-        // `None` would drop the state silently. If the data cannot be read, an empty tensor makes the load fail when
-        // the training begins.
+        // Burn reads the checkpoint's file lazily, and the training may delete the file first, so copy the data
+        // now. `None` would drop the state silently. If the data cannot be read, an empty tensor makes the load
+        // fail when the training begins.
         let take = |field| {
             let data = source.take_tensor(prefix, field)?;
             Some((field, owned(data).unwrap_or_else(|_| TensorData::new(Vec::<f32>::new(), [0]))))

@@ -77,8 +77,8 @@ where
         }
     }
 
-    /// Reads all of a model from a checkpoint. On the CPU Burn reads frozen parameters lazily from the file, which
-    /// the training may delete first.
+    /// Reads all of a model from a checkpoint. On the CPU Burn reads frozen parameters lazily from the file,
+    /// which the training may delete first.
     fn read_model(&mut self) -> Result<(), WsamTrainingError> {
         let failed = |error: RecordError| WsamError::Record { reason: error.to_string() };
         let bytes = self.learner.model().into_record().into_bytes().map_err(failed)?;

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-/// Most steps that are queued for the metric's thread, which lags by a few. The limit bounds the memory of a metric
-/// that was made but not registered.
+/// Most steps that are queued for the metric's thread, which lags by a few. The limit bounds the memory of a
+/// metric that was made but not registered.
 const MAX_QUEUED: usize = 1 << 12;
 
 /// Queue of sharpness values for the metric.
@@ -43,8 +43,8 @@ impl Queue {
         self.values.push_back((iteration, sharpness));
     }
 
-    /// Takes the value of this iteration, and drops earlier ones. Iterations come in order, and start at 1 in each
-    /// epoch.
+    /// Takes the value of this iteration, and drops earlier ones. Iterations come in order, and start at 1 in
+    /// each epoch.
     fn take(&mut self, iteration: usize) -> Option<Tensor<1>> {
         let at = self.values.iter().position(|(found, _)| *found == iteration)?;
         self.values.drain(..=at).next_back().map(|(_, value)| value)
@@ -55,7 +55,8 @@ impl Queue {
 /// [`WsamTraining::sharpness`](super::WsamTraining::sharpness):
 /// `.metric_train_numeric(wsam.sharpness())`.
 ///
-/// Iterations without a step of WSAM (the base optimizer alone, a micro-batch that is not the last) have no value.
+/// Iterations without a step of WSAM (the base optimizer alone, a micro-batch that is not the last) have no
+/// value.
 #[derive(Clone)]
 pub struct SharpnessMetric {
     shared: Arc<Shared>,

@@ -125,7 +125,7 @@ where
             let progress = items.progress();
             // Batches left in the window at the end of an epoch are a step too. If the loader does not report its
             // end, they are dropped, as in Burn's loop.
-            let one = || {
+            let pass = || {
                 let mut open = match window.take() {
                     Some(open) => open,
                     None => run.open(epoch, accumulation)?,
@@ -138,7 +138,7 @@ where
                 }
                 Ok(output)
             };
-            let output = match one() {
+            let output = match pass() {
                 Ok(output) => output,
                 Err(error) => {
                     run.shared.fail(error);
