@@ -99,7 +99,7 @@ pub enum WsamError {
     },
     /// No parameter of the model has a gradient. Most likely the gradients are of another model.
     #[error(
-        "no parameter of the model has a gradient among the {gradients} passed: pass the gradients of this model"
+        "none of the model's parameters has a gradient among the {gradients} passed: pass the gradients of this model"
     )]
     NoGradients {
         /// Number of gradients passed.

@@ -67,7 +67,7 @@ enum OutcomeScope<'a> {
 
 #[derive(Debug)]
 struct PlacedWeight {
-    /// [`identity`] of the tensor that the last step made. If a parameter's tensor has a different identity, its
+    /// `identity` of the tensor that the last step made. If a parameter's tensor has a different identity, its
     /// value was changed outside the optimizer.
     tensor: u64,
     memory: Memory,
@@ -244,7 +244,7 @@ impl Fused {
         }
     }
 
-    /// Stores the locations of the weights that the step made, with their [`identity`].
+    /// Stores the locations of the weights that the step made, with their `identity`.
     fn place(&mut self, ids: &[ParamId], tensors: &[Option<u64>], memory: Vec<Memory>) {
         self.steps += 1;
         let placed = self.steps;
