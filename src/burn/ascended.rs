@@ -1,6 +1,6 @@
 //! The model between the two halves of a step.
 
-use super::optimizer::{Climb, LeanClimb};
+use super::optimizer::{AscentHandle, LeanAscentHandle};
 use burn::module::Module;
 use std::convert::Infallible;
 use std::ops::Deref;
@@ -8,9 +8,8 @@ use std::ops::Deref;
 /// A model at its perturbed weights `w + e_w`, between [`Wsam::ascend`](crate::Wsam::ascend) and
 /// [`Wsam::descend`](crate::Wsam::descend).
 ///
-/// Dereferences to the perturbed model, for the second forward pass. Nothing else can be done with
-/// it by mistake: it is not a module, so it cannot be saved or stepped, and the methods that
-/// would copy the perturbed model out of it do not exist here.
+/// Dereferences to the perturbed model, for the second forward pass. It is not a module, so it cannot be
+/// saved or stepped, and it has no method that copies the perturbed model.
 ///
 /// ```compile_fail
 /// # use burn::{module::Module, nn::Linear, optim::GradientsParams};
@@ -43,11 +42,11 @@ use std::ops::Deref;
 ///     ascended.clone() // not available between the two halves
 /// }
 /// ```
-#[must_use = "the step is half done; hand this to Wsam::descend, or take the model back with restore"]
+#[must_use = "the step is half done; pass this to Wsam::descend, or get the model back with restore"]
 pub struct Ascended<M> {
     pub(crate) perturbed: M,
     pub(crate) anchor: M,
-    pub(crate) climb: Climb,
+    pub(crate) ascent_state: AscentHandle,
     pub(crate) optimizer: u64,
     pub(crate) loss_scale: f64,
 }
@@ -56,20 +55,20 @@ pub struct Ascended<M> {
 /// [`Wsam::lean_ascend`](crate::Wsam::lean_ascend) and
 /// [`Wsam::lean_descend`](crate::Wsam::lean_descend).
 ///
-/// The base optimizer has stepped already, and `w` is gone: there is no way back to it.
+/// The base optimizer has stepped already and `w` is freed, so `w` cannot be restored.
 ///
 /// ```compile_fail
 /// # use burn::nn::Linear;
 /// fn restored(ascended: burn_wsam::LeanAscended<Linear>) -> Linear {
-///     ascended.restore() // the weights are gone
+///     ascended.restore() // the weights are freed
 /// }
 /// ```
-#[must_use = "the step is half taken; hand this to Wsam::lean_descend"]
+#[must_use = "the step is half done; pass this to Wsam::lean_descend"]
 pub struct LeanAscended<M> {
     pub(crate) perturbed: M,
-    /// At the perturbed weights too, with the running statistics of the first pass.
+    /// Model at the perturbed weights too, with the running statistics of the first pass.
     pub(crate) anchor: M,
-    pub(crate) climb: LeanClimb,
+    pub(crate) ascent_state: LeanAscentHandle,
     pub(crate) optimizer: u64,
     pub(crate) loss_scale: f64,
 }
@@ -81,8 +80,8 @@ impl<M: Module> LeanAscended<M> {
         self.loss_scale
     }
 
-    /// Gives the step up. The model is at `w + e_w`, no further than `rho` from where it was; the
-    /// base optimizer's state has advanced by one step.
+    /// Abandons the step and returns the model at `w + e_w`, at most `rho` from `w`. The base optimizer's
+    /// state has advanced by one step.
     pub fn abandon(self) -> M {
         self.anchor
     }
@@ -100,7 +99,7 @@ impl<M: Module> LeanAscended<M> {
         match never {}
     }
 
-    /// Not available: the weights are gone. Use [`abandon`](Self::abandon).
+    /// Not available: the weights are freed. Use [`abandon`](Self::abandon).
     #[doc(hidden)]
     pub fn restore(&self, never: Infallible) -> M {
         match never {}
@@ -128,7 +127,7 @@ impl<M: Module> Ascended<M> {
         self.loss_scale
     }
 
-    /// Gives the model back as it was before the ascent, bit for bit.
+    /// Returns the model as it was before the ascent, bit for bit.
     pub fn restore(self) -> M {
         self.anchor
     }

@@ -1,7 +1,7 @@
-//! Between Burn's tensors and ranges of wgpu buffers.
+//! Maps Burn's tensors to ranges of wgpu buffers.
 //!
-//! Burn's wgpu backend is one of two, by Burn's feature `fusion`: with it tensors are promises that a
-//! server keeps, without it they are memory. Each has its [`Bridge`].
+//! With Burn's feature `fusion` a tensor is a lazy handle that a server evaluates; without it a tensor holds
+//! its buffer. Each case has its own [`Bridge`].
 
 #[cfg(not(feature = "fusion"))]
 mod direct;
@@ -9,12 +9,12 @@ mod direct;
 mod fusion;
 
 #[cfg(not(feature = "fusion"))]
-pub(crate) use direct::{Bridge, Resident, Resolving, identity};
+pub(crate) use direct::{Bridge, DeviceTensor, PendingMemory, identity};
 #[cfg(feature = "fusion")]
-pub(crate) use fusion::{Bridge, Resident, Resolving, identity};
+pub(crate) use fusion::{Bridge, DeviceTensor, PendingMemory, identity};
 
 use super::error::WsamError;
-use super::forms::Form;
+use super::forms::TensorLayout;
 use crate::engine::{Format, Slice};
 use burn::backend::StreamId;
 use burn::backend::ops::FloatTensorOps;
@@ -27,25 +27,25 @@ use std::sync::Arc;
 
 type CubeClient = burn::cubecl::client::Client;
 
-/// Tensors as [`Resident`]s, which cost Burn nothing to take and give.
+/// Tensors as [`DeviceTensor`]s, which convert to and from Burn tensors without a copy.
 #[derive(Debug)]
 pub(crate) struct OnDevice;
 
-impl Form for OnDevice {
-    type Tensor = Resident;
+impl TensorLayout for OnDevice {
+    type Tensor = DeviceTensor;
 
-    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Resident, WsamError> {
+    fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<DeviceTensor, WsamError> {
         tensor
             .try_into_primitive::<Wgpu>()
             .map_err(|error| WsamError::Backend { reason: format!("{error:?}") })
     }
 
-    fn give<const D: usize>(tensor: Resident, _shape: Shape) -> Tensor<D> {
+    fn into_tensor<const D: usize>(tensor: DeviceTensor, _shape: Shape) -> Tensor<D> {
         Tensor::from_primitive::<Wgpu>(tensor)
     }
 }
 
-/// Memory of one tensor: Burn's handle to it, and where it lies. The pin keeps Burn from moving it.
+/// Memory of one tensor: Burn's handle and the buffer range. The pin keeps Burn from reusing the memory.
 #[derive(Clone)]
 pub(crate) struct Memory {
     pub(crate) handle: Handle,
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Memory {
     }
 }
 
-/// Tensors start on multiples of this, which suits every adapter and Burn's own kernels.
+/// Alignment of tensors in bytes, which satisfies every adapter and Burn's own kernels.
 const ALIGNMENT: u64 = 256;
 
 impl std::fmt::Debug for Bridge {
@@ -70,16 +70,16 @@ impl std::fmt::Debug for Bridge {
     }
 }
 
-/// Room for a tensor.
+/// Length and format of a tensor to allocate.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
+pub(crate) struct AllocSpec {
     /// Elements.
     pub(crate) len: u64,
     pub(crate) format: Format,
 }
 
-impl Room {
-    /// For a tensor of `len` elements of Burn's type.
+impl AllocSpec {
+    /// Spec of a tensor of `len` elements of Burn's `dtype`.
     pub(crate) fn new(len: u64, dtype: DType) -> Self {
         let format = match dtype {
             DType::F16 => Format::F16,
@@ -97,12 +97,12 @@ impl Room {
         self.len * self.format.bytes()
     }
 
-    /// Bytes that it takes in an arena.
+    /// Bytes in an arena, with alignment.
     pub(crate) fn allocated(self) -> u64 {
         self.bytes().next_multiple_of(ALIGNMENT)
     }
 
-    /// What Burn calls the elements.
+    /// Burn's element type.
     fn dtype(self) -> DType {
         match self.format {
             Format::F32 => DType::F32,
@@ -113,41 +113,41 @@ impl Room {
 }
 
 impl Memory {
-    pub(crate) fn room(&self) -> Room {
-        Room { len: self.slice.len, format: self.slice.format }
+    pub(crate) fn alloc_spec(&self) -> AllocSpec {
+        AllocSpec { len: self.slice.len, format: self.slice.format }
     }
 
     fn dtype(&self) -> DType {
-        self.room().dtype()
+        self.alloc_spec().dtype()
     }
 }
 
-/// What [`Bridge::resolve`] found and made.
-pub(crate) struct Resolved {
+/// Result of [`Bridge::resolve`]: memory of the tensors, and new arenas.
+pub(crate) struct ResolvedMemory {
     pub(crate) tensors: Vec<Memory>,
     pub(crate) arenas: Vec<Vec<Memory>>,
 }
 
-/// Finds and makes it where Burn's server runs, so that its calls are plain ones.
+/// Runs on the thread of Burn's server, so that each server call is a plain function call.
 fn resolve(
     cube: &CubeClient,
     here: StreamId,
     tensors: Vec<Handle>,
-    rooms: &[Room],
-    arenas: &[Vec<Room>],
-) -> Result<Resolved, WsamError> {
-    cube.exclusive(|| resolve_there(cube, here, tensors, rooms, arenas))
+    specs: &[AllocSpec],
+    arenas: &[Vec<AllocSpec>],
+) -> Result<ResolvedMemory, WsamError> {
+    cube.exclusive(|| resolve_on_server(cube, here, tensors, specs, arenas))
         .map_err(|error| WsamError::Backend { reason: error.to_string() })?
 }
 
-fn resolve_there(
+fn resolve_on_server(
     cube: &CubeClient,
     here: StreamId,
     tensors: Vec<Handle>,
-    rooms: &[Room],
-    arenas: &[Vec<Room>],
-) -> Result<Resolved, WsamError> {
-    // Before anything is allocated: what was given up is free once the work on it is submitted.
+    specs: &[AllocSpec],
+    arenas: &[Vec<AllocSpec>],
+) -> Result<ResolvedMemory, WsamError> {
+    // Flush before allocating: Burn reuses released memory once the work on it is submitted.
     let mut streams = vec![here];
     for handle in &tensors {
         if !streams.contains(&handle.stream) {
@@ -159,57 +159,57 @@ fn resolve_there(
             .executes(|| cube.flush())
             .map_err(|error| WsamError::Backend { reason: error.to_string() })?;
     }
-    let tensors = tensors.into_iter().zip(rooms).map(|(handle, room)| locate(cube, handle, *room));
-    Ok(Resolved {
+    let tensors = tensors.into_iter().zip(specs).map(|(handle, spec)| locate(cube, handle, *spec));
+    Ok(ResolvedMemory {
         tensors: tensors.collect::<Result<_, _>>()?,
-        arenas: arenas.iter().map(|rooms| arena(cube, rooms)).collect::<Result<_, _>>()?,
+        arenas: arenas.iter().map(|specs| arena(cube, specs)).collect::<Result<_, _>>()?,
     })
 }
 
-/// The buffer behind a handle.
-fn locate(cube: &CubeClient, handle: Handle, room: Room) -> Result<Memory, WsamError> {
+/// Looks up the buffer of a handle.
+fn locate(cube: &CubeClient, handle: Handle, spec: AllocSpec) -> Result<Memory, WsamError> {
     let resource = cube
         .get_resource::<WgpuServer<AutoCompiler>>(handle.clone())
         .map_err(|error| WsamError::Backend { reason: error.to_string() })?;
     let WgpuResource { buffer, offset, size, .. } = resource.resource().clone();
-    let Room { len, format } = room;
-    if size < room.bytes() {
-        let reason = format!("a buffer of {size} bytes was handed out for {len} of {format:?}");
+    let AllocSpec { len, format } = spec;
+    if size < spec.bytes() {
+        let reason =
+            format!("Burn returned a buffer of {size} bytes for {len} elements of {format:?}");
         return Err(WsamError::Backend { reason });
     }
     let slice = Slice { buffer, offset, len, format };
     Ok(Memory { handle, slice, pin: Arc::new(resource) })
 }
 
-/// The most bytes that Burn allocates in one piece: no more than the adapter's largest binding.
+/// The largest single allocation of Burn in bytes, at most the adapter's largest binding.
 fn largest_allocation(cube: &CubeClient) -> u64 {
     cube.properties().memory.max_page_size
 }
 
-/// Memory for tensors of these sizes, in as few pieces as the adapter's largest binding allows.
+/// Allocates memory for these tensors, in as few pieces as the adapter's largest binding allows.
 ///
-/// It is Burn's own memory, so a piece is given out again only when no tensor and no work that Burn
-/// has pending refers to it. In a training loop that makes two arenas for weights take turns, unless
-/// a clone of the model holds on to one.
-fn arena(cube: &CubeClient, rooms: &[Room]) -> Result<Vec<Memory>, WsamError> {
+/// Burn owns the memory and reuses a piece only when no tensor and no pending work refers to it. A training
+/// loop therefore alternates between two arenas for weights, unless a clone of the model keeps one alive.
+fn arena(cube: &CubeClient, specs: &[AllocSpec]) -> Result<Vec<Memory>, WsamError> {
     let largest = largest_allocation(cube);
-    let mut pieces: Vec<(u64, Vec<(u64, Room)>)> = Vec::new();
-    for room in rooms {
-        let size = room.allocated();
+    let mut pieces: Vec<(u64, Vec<(u64, AllocSpec)>)> = Vec::new();
+    for spec in specs {
+        let size = spec.allocated();
         match pieces.last_mut() {
             Some((end, places)) if *end + size <= largest => {
-                places.push((*end, *room));
+                places.push((*end, *spec));
                 *end += size;
             }
-            _ => pieces.push((size, vec![(0, *room)])),
+            _ => pieces.push((size, vec![(0, *spec)])),
         }
     }
-    let mut memory = Vec::with_capacity(rooms.len());
+    let mut memory = Vec::with_capacity(specs.len());
     for (size, places) in pieces {
-        let piece = locate(cube, cube.empty(size as usize), Room::single(size / 4))?;
-        memory.extend(places.into_iter().map(|(start, room)| {
-            let after = size - start - room.bytes();
-            let (offset, Room { len, format }) = (piece.slice.offset + start, room);
+        let piece = locate(cube, cube.empty(size as usize), AllocSpec::single(size / 4))?;
+        memory.extend(places.into_iter().map(|(start, spec)| {
+            let after = size - start - spec.bytes();
+            let (offset, AllocSpec { len, format }) = (piece.slice.offset + start, spec);
             Memory {
                 handle: piece.handle.clone().offset_start(start).offset_end(after),
                 slice: Slice { offset, len, format, ..piece.slice.clone() },
@@ -220,12 +220,12 @@ fn arena(cube: &CubeClient, rooms: &[Room]) -> Result<Vec<Memory>, WsamError> {
     Ok(memory)
 }
 
-/// The tensor's memory, laid out afresh if it is not contiguous.
+/// Returns the tensor's memory, copied if it is not contiguous.
 fn contiguous(cube: CubeTensor) -> Handle {
     if cube.is_contiguous() {
         return cube.handle;
     }
-    // Undoes a transposition, for one; element by element it would survive.
+    // The reshape copies a transposed tensor, where an elementwise kernel would keep its strides.
     let len = cube.meta.num_elements();
     let flat = CubeBackend::float_reshape(cube, Shape::from([len]));
     if flat.is_contiguous() {

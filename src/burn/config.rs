@@ -73,7 +73,7 @@ pub enum BaseConfig {
     Adam(AdamBaseConfig),
     /// AdamW.
     AdamW(AdamWBaseConfig),
-    /// Any optimizer of Burn's, or the user's own: see [`WsamConfig::with_burn_optimizer`].
+    /// Any Burn optimizer, or the user's own: see [`WsamConfig::with_burn_optimizer`].
     Burn,
 }
 
@@ -122,17 +122,17 @@ impl BaseConfig {
                 weight_decay: config.weight_decay,
                 amsgrad: config.amsgrad,
             }),
-            // What the engine takes of a step around it: no state, no decay.
+            // Around a Burn optimizer the engine keeps no state and applies no weight decay.
             Self::Burn => Base::Sgd { momentum: None, weight_decay: 0.0 },
         }
     }
 }
 
-/// Which way the steps may run.
+/// The routes that steps may take.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
 pub enum RoutePolicy {
-    /// Fused where the device allows it, tensor operations elsewhere.
-    /// [`Wsam::route`](crate::Wsam::route) says which, and why.
+    /// Fused where the device allows it, tensor operations elsewhere. [`Wsam::route`](crate::Wsam::route)
+    /// returns the choice and its reason.
     Auto,
     /// Fused, or an error from [`WsamConfig::init`].
     Fused,
@@ -140,20 +140,18 @@ pub enum RoutePolicy {
     TensorOps,
 }
 
-/// What a step does if `g` or `g~` holds a NaN or an infinity, or has a norm beyond `f32`. More, and the
-/// rule of lean mode, at [`NonFinite`].
+/// What a step does if `g` or `g~` holds a NaN or an infinity, or has a norm beyond `f32`. [`NonFinite`]
+/// has the details, and the rule of lean mode.
 ///
-/// The device decides. The host finds out when the next step needs to know how many there were: it then
-/// waits for the last one, and for nothing after it; in tensor operations, and around a Burn optimizer,
-/// for all that the device has to do.
+/// The device decides. The host reads the outcome when the next step needs the step count: it then waits for the
+/// last step only. In tensor operations, and around a Burn optimizer, it waits for all queued work.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
 pub enum NonFinitePolicy {
     /// Skip the step: weights, state and running statistics stay as they were, bit for bit.
     Skip,
     /// Skip the step if `g` is not finite; take the base optimizer's step if only `g~` is not.
     BaseStep,
-    /// Skip the step, and hand the model back with [`WsamError::NonFinite`]: every step waits for the
-    /// device.
+    /// Skip the step, and return the model with [`WsamError::NonFinite`]. Every step waits for the device.
     Refuse,
     /// Take the step with whatever values result. Gradients are not checked, and the host does not wait.
     Propagate,
@@ -169,8 +167,8 @@ impl NonFinitePolicy {
     }
 }
 
-/// Configuration of [`Wsam`], with the authors' defaults; but for
-/// [`non_finite`](Self::non_finite), since theirs propagates.
+/// Configuration of [`Wsam`], with the defaults of the WSAM authors except
+/// [`non_finite`](Self::non_finite): their code propagates.
 ///
 /// ```
 /// use burn_wsam::{AdamWBaseConfig, WsamConfig};
@@ -193,13 +191,13 @@ pub struct WsamConfig {
     /// Weight of the sharpness, in `[0, 1)`: 0 is the base optimizer, coupled 1/2 is SAM.
     #[config(default = 0.9)]
     pub gamma: f64,
-    /// Guard of the division by the gradient norm, above 0.
+    /// Added to the gradient norm before the division, above 0.
     #[config(default = 1e-12)]
     pub epsilon: f64,
     /// Perturb in proportion to the squared weights (ASAM).
     #[config(default = false)]
     pub adaptive: bool,
-    /// Keep the sharpness out of the base optimizer: the paper's default.
+    /// Apply the sharpness term after the base optimizer (decoupled), the paper's default.
     #[config(default = true)]
     pub decouple: bool,
     /// Clip by global norm, if set. Burn's own `GradientClipping` works per tensor.
@@ -210,15 +208,15 @@ pub struct WsamConfig {
     /// What a step does if its gradients are not finite.
     #[config(default = "NonFinitePolicy::Skip")]
     pub non_finite: NonFinitePolicy,
-    /// Scale losses, for gradients too small for their format. [`Wsam::step`] does it by itself; in two
-    /// calls, multiply both losses by [`Wsam::loss_scale`].
+    /// Loss scaling, for gradients too small for their format. [`Wsam::step`] multiplies the losses; with the
+    /// two-call API, multiply both losses by [`Wsam::loss_scale`].
     pub loss_scale: Option<LossScaleConfig>,
     /// Compute both gradient norms every step, for [`StepReport`](crate::StepReport): up to 4
     /// bytes more a parameter.
     #[config(default = false)]
     pub track_norms: bool,
-    /// Let [`Wsam::step`] run in lean mode, which keeps no gradient through the second pass; its
-    /// price is told at [`Wsam::lean_ascend`]. For the decoupled form.
+    /// Run [`Wsam::step`] in lean mode, which keeps no gradient through the second pass. Requires the decoupled
+    /// form. [`Wsam::lean_ascend`] describes the trade-off.
     #[config(default = false)]
     pub lean: bool,
     /// Give both passes of a step the same random numbers, so that dropout draws the same masks: the
@@ -230,18 +228,18 @@ pub struct WsamConfig {
     /// less than half of a weight's last place. The seed; the numbers of each step follow from it and from the
     /// count of steps. Requires the fused route; parameters in `f32` are not affected.
     pub stochastic_rounding: Option<u64>,
-    /// Keep weights in `f32` for parameters in half precision, from which steps go and to which; the
-    /// parameters are their rounded copy. 4 bytes a parameter; part of records. Parameters that somebody else
-    /// has changed are taken as they are. Not for lean mode.
+    /// Keep `f32` master weights for parameters in half precision. Steps read and write the master weights, and
+    /// the parameters are their rounded copy. 4 bytes a parameter, saved in records. If a parameter was changed
+    /// outside a step, its new value replaces the master weights. Lean mode does not support master weights.
     #[config(default = false)]
     pub master_weights: bool,
-    /// What a step does with parameters that have a gradient in one pass alone.
+    /// What a step does with parameters that have a gradient in only one of its passes.
     #[config(default = "MissingGradientPolicy::Refuse")]
     pub missing_gradient: MissingGradientPolicy,
     /// Which route steps may take.
     #[config(default = "RoutePolicy::Auto")]
     pub route: RoutePolicy,
-    /// Groups of parameters that depart from this.
+    /// Parameter groups with settings of their own.
     #[config(default = "Vec::new()")]
     pub groups: Vec<GroupConfig>,
 }
@@ -266,7 +264,7 @@ impl WsamConfig {
     ///
     /// # Errors
     ///
-    /// The first one outside its domain, with its value.
+    /// Returns the first hyperparameter outside its domain, with its value.
     pub fn hyperparameters(&self) -> Result<Hyperparameters, InvalidHyperparameter> {
         let scope =
             if self.clip_perturbed_only { ClipScope::PerturbedOnly } else { ClipScope::Both };
@@ -287,22 +285,23 @@ impl WsamConfig {
 
     /// Makes the optimizer for models on `device`.
     ///
-    /// The route is decided here, once: see [`RoutePolicy`] and [`Wsam::route`].
+    /// This chooses the route, which never changes afterwards: see [`RoutePolicy`] and [`Wsam::route`].
     ///
     /// # Errors
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] and
-    /// [`WsamError::LeanMasters`] for lean mode with the coupled form or master weights, [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without
-    /// an optimizer, [`WsamError::Conflict`] for two options of which one leaves the other without effect,
-    /// [`WsamError::NotFused`] if the policy demands the fused route and the
-    /// device does not allow it, [`WsamError::StochasticRounding`] for that in tensor operations.
+    /// [`WsamError::LeanMasters`] for lean mode with the coupled form or master weights,
+    /// [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without an optimizer, [`WsamError::Conflict`] for
+    /// two options that contradict each other or of which one disables the other, [`WsamError::NotFused`] if
+    /// the policy requires the fused route and the device does not allow it, [`WsamError::StochasticRounding`]
+    /// for stochastic rounding in tensor operations.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
         self.init_around(None, device)
     }
 
-    /// Takes a Burn optimizer as the base, with its groups, clipping and state: Lion, Muon, LAMB, or
-    /// one's own. For a configuration made with [`BaseConfig::Burn`]. Norm, perturbation, blend and
-    /// sharpness step stay fused; the optimizer steps as it does.
+    /// Uses a Burn optimizer as the base, with its groups, clipping and state: Lion, Muon, LAMB, or a custom one.
+    /// Requires a configuration made with [`BaseConfig::Burn`]. Norm, perturbation, blend and sharpness step stay
+    /// fused; the Burn optimizer takes its own step.
     ///
     /// ```
     /// use burn::optim::LionConfig;
@@ -319,7 +318,7 @@ impl WsamConfig {
         BurnWsamConfig { config: self, optimizer: optimizer.into() }
     }
 
-    /// Refuses options that another option leaves without effect.
+    /// Returns an error for options that another option disables.
     fn check_conflicts(&self) -> Result<(), WsamError> {
         let conflict = |option, other, reason| Err(WsamError::Conflict { option, other, reason });
         let propagates = self.non_finite == NonFinitePolicy::Propagate;
@@ -327,7 +326,7 @@ impl WsamConfig {
             return conflict(
                 "a dynamic loss_scale",
                 "non_finite = Propagate",
-                "the scale follows from which gradients were finite, and Propagate does not check them; \
+                "a dynamic scale needs to know which gradients were finite, and Propagate does not check them; \
                  use LossScaleConfig::fixed or another policy",
             );
         }
@@ -338,14 +337,14 @@ impl WsamConfig {
             return conflict(
                 "lean mode",
                 "missing_gradient",
-                "a lean step has taken the base step when the second gradients are known; use Refuse",
+                "a lean step takes the base step before the second gradients are known; use Refuse",
             );
         }
         if self.clip_perturbed_only && self.max_norm.is_none() {
             return conflict(
                 "clip_perturbed_only",
                 "max_norm = None",
-                "without max_norm nothing is clipped; set max_norm too",
+                "clipping requires max_norm; set max_norm too",
             );
         }
         Ok(())
@@ -363,18 +362,18 @@ impl WsamConfig {
             return Err(WsamError::BurnOptimizer { base, handed_in });
         }
         if is_burn {
-            let own = |what| Err(WsamError::NotWithBurnOptimizer { what });
+            let unsupported = |what| Err(WsamError::NotWithBurnOptimizer { what });
             if self.lean {
-                return own("lean mode");
+                return unsupported("lean mode");
             }
             if self.master_weights {
-                return own("master weights");
+                return unsupported("master weights");
             }
             if hyper.groups.iter().any(|group| group.lr_factor != 1.0) {
-                return own("the learning-rate factor of a group");
+                return unsupported("the learning-rate factor of a group");
             }
             if hyper.groups.iter().any(|group| group.weight_decay.is_some()) {
-                return own("the weight decay of a group");
+                return unsupported("the weight decay of a group");
             }
         }
         if self.lean && self.master_weights {
@@ -389,7 +388,7 @@ impl WsamConfig {
             stochastic_rounding: self.stochastic_rounding,
             master_weights: self.master_weights,
             missing_gradient: self.missing_gradient,
-            refuses: self.non_finite == NonFinitePolicy::Refuse,
+            error_on_skip: self.non_finite == NonFinitePolicy::Refuse,
             loss_scale: self.loss_scale.clone().map(LossScale::new),
         };
         let groups = self.groups.iter().map(|group| group.params.clone()).collect();
@@ -397,11 +396,12 @@ impl WsamConfig {
     }
 }
 
-/// In lean mode the base step on `g` is taken before `g~` is known, and `w` is gone by then.
+/// A lean step takes the base step on `g` and frees `w` before `g~` is known.
 pub(crate) const LEAN_BASE_STEP: WsamError = WsamError::Conflict {
     option: "lean mode",
     other: "non_finite = BaseStep",
-    reason: "a lean step cannot return to the base step once g~ is known; use Skip or Refuse",
+    reason: "a lean step frees the weights before g~ is known, so it cannot take the base step instead; \
+             use Skip or Refuse",
 };
 
 /// A [`WsamConfig`] around a Burn optimizer.
@@ -417,8 +417,8 @@ impl BurnWsamConfig {
     /// # Errors
     ///
     /// As there; and [`WsamError::BurnOptimizer`] for a configuration with another base,
-    /// [`WsamError::NotWithBurnOptimizer`] for lean mode, master weights, and groups with a learning-rate factor or
-    /// weight decay, which are the optimizer's to have.
+    /// [`WsamError::NotWithBurnOptimizer`] for lean mode, master weights, and groups with a learning-rate
+    /// factor or weight decay, which belong in the Burn optimizer's own configuration.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
         self.config.init_around(Some(self.optimizer.clone()), device)
     }

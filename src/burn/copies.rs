@@ -1,25 +1,25 @@
-//! Modules with other values in them.
+//! Copies of modules with new parameter values.
 
-use super::forms::{Form, of_type};
-use super::params::Values;
+use super::forms::{TensorLayout, of_type};
+use super::params::ParamValues;
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Int, Shape, Tensor};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 
-/// Puts new values into the parameters that take part in a step; the rest of the module is untouched.
-pub(crate) fn assign<F: Form, M: Module>(module: M, values: Values<F::Tensor>) -> M {
+/// Assigns new values to the parameters of a step, and leaves the rest of the module unchanged.
+pub(crate) fn assign<F: TensorLayout, M: Module>(module: M, values: ParamValues<F::Tensor>) -> M {
     module.map(&mut Assign::<F> { values })
 }
 
-struct Assign<F: Form> {
-    values: Values<F::Tensor>,
+struct Assign<F: TensorLayout> {
+    values: ParamValues<F::Tensor>,
 }
 
-impl<F: Form> ModuleMapper for Assign<F> {
+impl<F: TensorLayout> ModuleMapper for Assign<F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         match self.values.take(param.id) {
-            Some(value) => replace(param, |shape| F::give(value, shape)),
+            Some(value) => replace(param, |shape| F::into_tensor(value, shape)),
             None => param,
         }
     }
@@ -27,38 +27,38 @@ impl<F: Form> ModuleMapper for Assign<F> {
 
 /// A copy of `module` with the perturbed weights, for the second pass.
 ///
-/// The copy has running statistics of its own (Burn shares them between clones), so the second pass does not
-/// advance the model's. Parameters that are tied to a stepped one, which means that they are the same leaf of
-/// the graph, stay tied to it. Everything else is the module's own: values, modes, gradient requirements.
-/// `whole` is the module's [`Collected::whole`](super::slots::Collected::whole).
-pub(crate) fn perturbed_copy<F: Form, M: Module>(
+/// The copy has its own running statistics (Burn shares them between clones), so the second pass does not
+/// advance the model's. Parameters tied to a stepped one (the same leaf of the autodiff graph) stay tied to it.
+/// Values, modes and gradient requirements of everything else are those of `module`.
+/// `whole` is the module's [`Collected::whole`](super::param_entries::Collected::whole).
+pub(crate) fn perturbed_copy<F: TensorLayout, M: Module>(
     module: &M,
-    values: Values<F::Tensor>,
+    values: ParamValues<F::Tensor>,
     whole: bool,
 ) -> M {
     if whole {
         return assign::<F, M>(module.clone(), values);
     }
     // `valid` is Burn's only way to copy running statistics. It and `train` also change modes and gradient
-    // requirements, so all else is taken from the module, whose statistics `valid` has brought up to date.
+    // requirements, so everything else is copied from `module`, whose statistics `valid` has updated.
     let copy = module.clone().valid().train();
     let mut perturbed = Perturbed::<F> { values, leaves: HashMap::new(), params: VecDeque::new() };
     module.visit(&mut perturbed);
     copy.map(&mut Replace(perturbed.params))
 }
 
-/// The parameters of the copy, in module order: those of the module, but perturbed.
-struct Perturbed<F: Form> {
-    values: Values<F::Tensor>,
-    /// Of stepped parameters: the module's leaf and the copy's, both `Tensor<D>`.
+/// Collects the parameters of the copy in module order, with perturbed values.
+struct Perturbed<F: TensorLayout> {
+    values: ParamValues<F::Tensor>,
+    /// For each stepped parameter: the leaf of the module and that of the copy, both `Tensor<D>`.
     leaves: HashMap<ParamId, Box<dyn Any>>,
     params: VecDeque<Box<dyn Any>>,
 }
 
-impl<F: Form> ModuleVisitor for Perturbed<F> {
+impl<F: TensorLayout> ModuleVisitor for Perturbed<F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(value) = self.values.take(param.id) {
-            let perturbed = replace(param.clone(), |shape| F::give(value, shape));
+            let perturbed = replace(param.clone(), |shape| F::into_tensor(value, shape));
             self.leaves.insert(param.id, Box::new((param.val(), perturbed.val())));
             self.params.push_back(Box::new(perturbed));
             return;
@@ -87,11 +87,11 @@ impl<F: Form> ModuleVisitor for Perturbed<F> {
     }
 }
 
-/// Puts the next parameter in the place of each.
+/// Replaces each parameter by the next one in the queue.
 struct Replace(VecDeque<Box<dyn Any>>);
 
 impl Replace {
-    /// The next parameter, or `own` if a module's own `map` does not follow its `visit`.
+    /// Returns the next parameter, or `own` if a module's `map` and `visit` have a different order.
     fn next<P: 'static>(&mut self, own: P) -> P {
         let next = self.0.pop_front().and_then(|param| param.downcast::<P>().ok());
         next.map_or(own, |param| *param)
@@ -119,8 +119,8 @@ impl ModuleMapper for Replace {
     }
 }
 
-/// Whether two tensors are one leaf of the autodiff graph: a gradient that is stored for one is found for the
-/// other. Equal ids or values do not make a tied parameter.
+/// Whether two tensors are the same leaf of the autodiff graph: a gradient stored for one is returned for the
+/// other. Tied parameters may not be recognised by equal ids or values.
 fn is_same_leaf<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
     if !(a.is_require_grad() && b.is_require_grad()) || a.device() != b.device() {
         return false;
@@ -130,7 +130,7 @@ fn is_same_leaf<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
     b.grad(&grads).is_some()
 }
 
-/// The module with other ids of its float parameters.
+/// Returns the module with new ids of its float parameters.
 pub(crate) fn with_ids<M: Module>(module: M, id: impl FnMut(ParamId) -> ParamId) -> M {
     struct Rename<I>(I);
     impl<I: FnMut(ParamId) -> ParamId> ModuleMapper for Rename<I> {
@@ -142,8 +142,8 @@ pub(crate) fn with_ids<M: Module>(module: M, id: impl FnMut(ParamId) -> ParamId)
     module.map(&mut Rename(id))
 }
 
-/// The module with every parameter copied to memory of its own. Quantised parameters take no part in steps, so
-/// theirs is their own already.
+/// Returns the module with each parameter copied to its own memory. Quantised parameters never enter an arena,
+/// so they are not copied.
 #[cfg(feature = "fused-wsam")]
 pub(crate) fn detach<M: Module>(module: M) -> M {
     struct Detach;
@@ -161,8 +161,7 @@ pub(crate) fn detach<M: Module>(module: M) -> M {
     module.map(&mut Detach)
 }
 
-/// The parameter with another value and all it had around the old one: shape, autodiff context,
-/// distribution.
+/// Returns the parameter with a new value. Shape, type, autodiff context and distribution stay the same.
 fn replace<const D: usize>(
     param: Param<Tensor<D>>,
     value: impl FnOnce(Shape) -> Tensor<D>,

@@ -1,6 +1,6 @@
-//! Devices that Burn and the kernels share.
+//! Devices shared by Burn and the kernels.
 //!
-//! Burn hands out its wgpu handles only when a device is made, so that is when they are kept.
+//! Burn returns its wgpu handles only when a device is made, so this module stores them then.
 
 use super::error::WsamError;
 use super::route::{Route, TensorOpsReason};
@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use burn::tensor::wgpu::WgpuOptions;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A device's engine and where it runs.
+/// A device's engine, with the adapter and the graphics API it runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) engine: Arc<Engine>,
@@ -25,17 +25,17 @@ impl Shared {
     }
 }
 
-/// Shared devices, by Burn's device without autodiff. A program has a handful.
+/// Shared devices, by Burn's device without autodiff. A list suffices for the few devices of a program.
 static SHARED: Mutex<Vec<(Device, Shared)>> = Mutex::new(Vec::new());
 
-/// The device [`device`] made. Held while it is made, so that two threads make one.
+/// The device that [`device`] made. The lock is held while it is made, so that two threads make one device.
 static DEFAULT: Mutex<Option<Device>> = Mutex::new(None);
 
 /// Burn's default wgpu device, shared with the WSAM kernels.
 ///
-/// The same device at every call. Call it before anything else uses Burn's default wgpu device,
-/// which would be made without us and could not be shared any more. For other devices and
-/// options there are [`device_with`] and [`share`].
+/// Returns the same device at every call. Call it before anything else uses Burn's default wgpu device: Burn
+/// would make the device itself, and it could no longer be shared. For other devices and options use
+/// [`device_with`] and [`share`].
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ pub fn device_with(options: WgpuOptions) -> Result<Device, WsamError> {
     Ok(device)
 }
 
-/// Shares a Burn device that runs on handles of the application's own.
+/// Shares a Burn device that was made from the application's wgpu handles.
 ///
 /// `setup` must be the setup that `device` was made from. Sharing a device again replaces its
 /// handles.
@@ -94,7 +94,7 @@ pub fn share(device: &Device, setup: &WgpuSetup) -> Result<(), WsamError> {
     Ok(())
 }
 
-/// The engine of a device, or why there is none.
+/// Returns the engine of a device, or the reason why it has no engine.
 pub(crate) fn shared(device: &Device) -> Result<Shared, TensorOpsReason> {
     if !on_wgpu(device) {
         return Err(TensorOpsReason::NotWgpu);

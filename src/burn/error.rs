@@ -1,10 +1,9 @@
-//! What the optimizer refuses, and how the model comes back.
+//! Errors of the optimizer, and how they return the model.
 
 use crate::method::InvalidHyperparameter;
 use burn::tensor::{DType, Device};
 
-/// Why a step, or the making of an optimizer, was refused. Parameters are named by their path in
-/// the module.
+/// Error of a step, or of making an optimizer. Parameters are named by their path in the module.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WsamError {
@@ -14,59 +13,62 @@ pub enum WsamError {
     /// A group of the configuration matches none of the model's parameters.
     #[error("groups[{group}] matches no parameter of the model")]
     EmptyGroup {
-        /// Its place in [`WsamConfig::groups`](crate::WsamConfig::groups).
+        /// Index in [`WsamConfig::groups`](crate::WsamConfig::groups).
         group: usize,
     },
-    /// A Burn optimizer was handed in beside another base optimizer, or is missing.
-    #[error("the base is {base}, and {} Burn optimizer was handed in",
-        if *handed_in { "a" } else { "no" })]
+    /// A Burn optimizer was passed with a configuration for another base optimizer, or is missing.
+    #[error("the base is {base}, and {} Burn optimizer was passed: {}",
+        if *handed_in { "a" } else { "no" },
+        if *handed_in { "configure BaseConfig::Burn" } else { "call WsamConfig::with_burn_optimizer" })]
     BurnOptimizer {
         /// The configured base optimizer.
         base: &'static str,
-        /// Whether a Burn optimizer was handed in.
+        /// Whether a Burn optimizer was passed.
         handed_in: bool,
     },
-    /// Lean mode, or a group's learning-rate factor or weight decay, was asked for with a Burn optimizer as
-    /// the base.
-    #[error("{what} does not go with a Burn optimizer as the base: configure it there")]
+    /// An option that WSAM does not support around a Burn optimizer: lean mode, master weights, or a group's
+    /// learning-rate factor or weight decay.
+    #[error(
+        "{what} is not supported around a Burn optimizer: configure it in the Burn optimizer, if it has it"
+    )]
     NotWithBurnOptimizer {
-        /// What was asked for.
+        /// The option.
         what: &'static str,
     },
-    /// The learning rates hold no rate at all. Burn's `ModuleLearningRate::default()` is the only such value,
-    /// and Burn panics when it is asked for its rate: this error is that panic, caught. A program that is
-    /// built with `panic = "abort"` ends there, so hand over a number or a scheduler's rates.
+    /// The learning rate is Burn's `ModuleLearningRate::default()`, which holds no rate. Burn panics when its
+    /// rate is read; this error is that panic, caught. A program built with `panic = "abort"` aborts instead, so
+    /// pass a number or a scheduler's rates.
     #[error(
-        "the learning rate is ModuleLearningRate::default(), which holds no rate: hand over a number or the \
+        "the learning rate is ModuleLearningRate::default(), which holds no rate: pass a number or the \
          rates of a scheduler"
     )]
     NoLearningRate,
-    /// Two options of the configuration contradict each other, or one leaves the other without effect.
-    #[error("{option} does not go with {other}: {reason}")]
+    /// Two options of the configuration contradict each other, or one disables the other.
+    #[error("{option} cannot be combined with {other}: {reason}")]
     Conflict {
         /// One option.
         option: &'static str,
         /// The other one.
         other: &'static str,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: &'static str,
     },
-    /// The policy demands the fused route, and the device does not allow it.
+    /// The policy requires the fused route, and the device does not allow it.
     #[error("the fused route is not possible: {reason}")]
     NotFused {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
-    /// There is no GPU adapter, or not the one that was asked for.
+    /// No GPU adapter was found, or not the requested one.
     #[error("no GPU adapter: {reason}")]
     NoAdapter {
-        /// What wgpu said.
+        /// wgpu's message.
         reason: String,
     },
-    /// A parameter needs more memory in one piece than the device binds or Burn allocates.
+    /// A parameter needs a larger allocation than the device binds or Burn makes.
     #[error(
         "{param} is {dtype:?} and needs {bytes} bytes in one piece, in f32 for its optimizer state or master \
-         weights, but the device allocates at most {limit}: split the parameter, or take a base optimizer \
+         weights, but the device allocates at most {limit}: split the parameter, or use a base optimizer \
          without state and no master weights"
     )]
     TooLarge {
@@ -74,54 +76,56 @@ pub enum WsamError {
         param: String,
         /// Its elements' type.
         dtype: DType,
-        /// Bytes that its state or master weights need, or the weight itself.
+        /// Bytes of the largest of its tensors: state, master weights or the weight itself.
         bytes: u64,
-        /// The most bytes of one allocation.
+        /// The largest allocation in bytes.
         limit: u64,
     },
     /// The loss is not on an autodiff graph, so it has no gradient.
     #[error("the loss is not on an autodiff graph: make the model on device.autodiff()")]
     NoAutodiff,
-    /// A step over micro-batches was handed none.
-    #[error("there are no micro-batches to take the gradient of")]
+    /// A step over micro-batches got an empty list.
+    #[error("the list of micro-batches is empty, but a step needs at least one")]
     NoMicroBatches,
-    /// The weights of micro-batches are not one positive number for each.
+    /// The weights are not one finite positive number for each micro-batch.
     #[error(
         "{micro_batches} micro-batches have the weights {weights:?}, but each needs one that is finite and above 0"
     )]
     MicroBatchWeights {
-        /// Micro-batches handed in.
+        /// Number of micro-batches passed.
         micro_batches: usize,
         /// Their weights.
         weights: Vec<f64>,
     },
-    /// None of the model's parameters has a gradient: most likely another model's gradients.
-    #[error("none of the model's parameters has a gradient among the {gradients} handed in")]
+    /// No parameter of the model has a gradient. Most likely the gradients are of another model.
+    #[error(
+        "none of the model's parameters has a gradient among the {gradients} passed: pass the gradients of this model"
+    )]
     NoGradients {
-        /// Gradients handed in.
+        /// Number of gradients passed.
         gradients: usize,
     },
-    /// A parameter had a gradient in the first pass and has none in the second.
+    /// A parameter had a gradient in the first pass, but not in the second.
     #[error(
-        "{param} had a gradient in the first pass, but has none in the second: missing_gradient says what to do \
-         with such parameters"
+        "{param} had a gradient in the first pass, but not in the second: set missing_gradient to Hold or UseFirst \
+         to accept such parameters"
     )]
     MissingGradient {
         /// The parameter's path.
         param: String,
     },
-    /// A parameter has a gradient in the second pass and had none in the first.
+    /// A parameter has a gradient in the second pass, but not in the first.
     #[error(
-        "{param} has a gradient in the second pass, but had none in the first: missing_gradient = Hold leaves \
-         such parameters as they are"
+        "{param} has a gradient in the second pass, but not in the first: set missing_gradient = Hold to leave \
+         such parameters unchanged"
     )]
     MissingFirstGradient {
         /// The parameter's path.
         param: String,
     },
-    /// A loss is not one number.
+    /// A loss does not have exactly one element.
     #[error(
-        "the loss has shape {shape:?}, but it must have one element: reduce it, with mean() for one"
+        "the loss has shape {shape:?}, but it must have one element: reduce it, for example with mean()"
     )]
     LossShape {
         /// The loss's shape.
@@ -139,7 +143,7 @@ pub enum WsamError {
     },
     /// The parameter's shape changed since the optimizer last saw it.
     #[error(
-        "{param} has {found} elements, but its optimizer state has {state}: if the parameter was made again, \
+        "{param} has {found} elements, but its optimizer state has {state}: if the parameter was recreated, \
          call Wsam::forget with its id"
     )]
     State {
@@ -172,16 +176,16 @@ pub enum WsamError {
         /// The route.
         route: &'static str,
     },
-    /// Lean mode was asked for with the coupled form, whose base step needs `g~`.
+    /// Lean mode is set with the coupled form, whose base step needs `g~`.
     #[error("lean mode takes the base step before g~ is known, so it requires decouple = true")]
     LeanCoupled,
-    /// Lean mode was asked for with master weights, which it does not support.
+    /// Lean mode is set with master weights, which it does not support.
     #[error("lean mode does not support master weights: leave lean or master_weights off")]
     LeanMasters,
-    /// Stochastic rounding was asked for in tensor operations.
+    /// Stochastic rounding is set, but the route is tensor operations.
     #[error("stochastic rounding requires the fused route, but the route is {route}")]
     StochasticRounding {
-        /// The route, and why.
+        /// The route, with the reason it was chosen.
         route: String,
     },
     /// The step's gradients were not finite, and the policy is
@@ -190,22 +194,24 @@ pub enum WsamError {
     NonFinite {
         /// Whether `g` was finite.
         gradient: bool,
-        /// Whether `g~` was, if it was looked at.
+        /// Whether `g~` was finite; true if it was not checked.
         perturbed: bool,
     },
     /// A loss scale was configured for a training under `SupervisedTraining`, whose model computes its gradients
     /// itself.
     #[error(
-        "loss_scale is not supported under SupervisedTraining: the model's TrainStep takes the gradient"
+        "loss_scale is not supported under SupervisedTraining: the model's TrainStep computes the gradient"
     )]
     LossScale,
-    /// The descent was handed an ascent of another optimizer.
-    #[error("this ascent belongs to another optimizer")]
+    /// The ascent was made by another optimizer.
+    #[error(
+        "the ascent was made by another optimizer: pass it to the one whose ascend returned it"
+    )]
     ForeignAscent,
-    /// A record could not be written or read, or makes no sense.
+    /// A record could not be written or read, or is invalid.
     #[error("the record cannot be used: {reason}")]
     Record {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// A record holds the state of a parameter that the model does not have.
@@ -238,28 +244,28 @@ pub enum WsamError {
         /// The base optimizer.
         base: &'static str,
     },
-    /// The engine refused, or failed.
+    /// The engine rejected a call, or failed.
     #[cfg(feature = "fused-wsam")]
     #[error(transparent)]
     Engine(#[from] crate::engine::EngineError),
-    /// Burn could not give access to a tensor's buffer, or run what was pending.
+    /// Burn could not return a tensor's buffer, or run pending work.
     #[error("Burn's backend failed: {reason}")]
     Backend {
-        /// What it said.
+        /// Burn's message.
         reason: String,
     },
 }
 
-/// A refused step: the model as it was before the step, and why.
+/// Error of a step, with the model as it was before the step.
 ///
-/// `?` in a function that returns [`WsamError`] keeps the reason and drops the model; a caller who
-/// wants to go on takes [`model`](Rejected::model).
+/// `?` in a function that returns [`WsamError`] keeps the error and drops the model. To continue, take
+/// [`model`](Rejected::model).
 #[derive(thiserror::Error)]
 #[error("{error}")]
 pub struct Rejected<M> {
-    /// The model, unharmed. Boxed, so that a result stays small.
+    /// The model before the step. Boxed to keep `Result` small.
     pub model: Box<M>,
-    /// Why the step was refused.
+    /// Why the step failed.
     #[source]
     pub error: WsamError,
 }

@@ -1,13 +1,15 @@
-//! Steps around a base optimizer of Burn's: what it steps on comes from the route, and the sharpness
-//! step follows it. Where gradients may not be finite, the host waits to know before it lets it step.
+//! Steps around a Burn optimizer as the base. The route computes the gradient for it and takes the sharpness
+//! step afterwards. If gradients are checked, the host waits for the outcome before the optimizer steps.
 
 use super::copies::{assign, with_ids};
 use super::error::WsamError;
+use super::param_entries::{gradients, weights};
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::runner::{Context, Half, Pending, Runner, TensorOf, second_half, slots};
-use super::slots::{gradients, weights};
+use super::step_backend::{
+    PendingStep, PhaseOutput, StepBackend, StepContext, TensorOf, collect_entries, second_phase,
+};
 use crate::method::{Coupling, Outcome};
 use burn::module::{Module, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer};
@@ -22,19 +24,19 @@ impl std::fmt::Debug for External {
 }
 
 impl External {
-    fn step<R: Runner, M: Module>(
+    fn step<R: StepBackend, M: Module>(
         &mut self,
         rates: &Rates,
         model: M,
         params: &StepParams,
         mixed: Vec<TensorOf<R>>,
     ) -> M {
-        let grads = gradients::<R::Form, M>(&model, params.values(mixed));
+        let grads = gradients::<R::Layout, M>(&model, params.values(mixed));
         if params.before.is_empty() {
             return self.0.step(rates.burn(), model, grads);
         }
-        // Burn's optimizers step the first parameter of an id. For this step the ones in front of those that
-        // take part have other ids.
+        // Burn's optimizers step the first parameter with an id. Parameters in front of the one that takes part
+        // get a different id for this step.
         let mut ids = Vec::new();
         let model = with_ids(model, |id| {
             ids.push(id);
@@ -47,70 +49,70 @@ impl External {
     }
 }
 
-/// The stepped model, or `anchor` as it was; if the sharpness step fails, the model as the base
-/// optimizer left it.
-pub(crate) fn descend<R: Runner, M: Module>(
-    runner: &mut R,
+/// Returns the stepped model, or `anchor` unchanged on an error. If the sharpness step fails, returns the model
+/// after the base optimizer's step.
+pub(crate) fn descend<R: StepBackend, M: Module>(
+    backend: &mut R,
     external: &mut External,
-    context: Context<'_>,
+    context: StepContext<'_>,
     rates: &Rates,
     (perturbed, anchor): (M, M),
-    pending: Pending<R::Kept>,
+    pending: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let second = second_half::<R, M>(context, perturbed, pending, grads);
-    let mixed = second.and_then(|(params, kept, grads)| {
-        // Before anything is stepped.
+    let second = second_phase::<R, M>(context, perturbed, pending, grads);
+    let mixed = second.and_then(|(params, ascent_state, grads)| {
+        // Check the rates before anything is stepped.
         let rates = rates.of(&params.names)?;
-        Ok((params, rates, runner.mix(context, kept, grads)?))
+        Ok((params, rates, backend.mix(context, ascent_state, grads)?))
     });
-    let (params, each, Half { built: tensors, rest, retired }) = match mixed {
+    let (params, each, PhaseOutput { built: tensors, rest, released }) = match mixed {
         Ok(mixed) => mixed,
         Err(error) => return Err((anchor, error)),
     };
-    // It steps on the host's word, so the host must know.
-    let model = match runner.latest_outcome() {
+    // The Burn optimizer runs unconditionally, so the host needs the outcome first.
+    let model = match backend.latest_outcome() {
         Ok(Some(resolved)) if resolved.outcome == Outcome::Skipped => {
-            return match runner.sharpen(context, &each, rest, None) {
-                Ok(half) => Ok((anchor, half.rest)),
+            return match backend.sharpen(context, &each, rest, None) {
+                Ok(output) => Ok((anchor, output.rest)),
                 Err(error) => Err((anchor, error)),
             };
         }
         Ok(_) => external.step::<R, M>(rates, anchor, &params, tensors),
         Err(error) => return Err((anchor, error)),
     };
-    runner.retire(retired);
+    backend.release(released);
     let stepped = match context.hyper.coupling {
         Coupling::Coupled => Ok(None),
-        Coupling::Decoupled => weights::<R::Form, M>(&model, &params).map(Some),
+        Coupling::Decoupled => weights::<R::Layout, M>(&model, &params).map(Some),
     };
-    let sharpened = stepped.and_then(|weights| runner.sharpen(context, &each, rest, weights));
+    let sharpened = stepped.and_then(|weights| backend.sharpen(context, &each, rest, weights));
     match sharpened {
-        // Without a sharpness step there are no tensors, and the model stays as it is.
-        Ok(Half { built, rest, retired }) => {
-            let model = assign::<R::Form, M>(model, params.values(built));
-            runner.retire(retired);
+        // In the coupled form there is no sharpness step and `built` is empty, so the model does not change.
+        Ok(PhaseOutput { built, rest, released }) => {
+            let model = assign::<R::Layout, M>(model, params.values(built));
+            backend.release(released);
             Ok((model, rest))
         }
         Err(error) => Err((model, error)),
     }
 }
 
-/// The model stepped by the base optimizer alone, or as it was.
-pub(crate) fn base_step<R: Runner, M: Module>(
-    runner: &mut R,
+/// Returns the model stepped by the base optimizer alone, or the unchanged model on an error.
+pub(crate) fn base_step<R: StepBackend, M: Module>(
+    backend: &mut R,
     external: &mut External,
-    context: Context<'_>,
+    context: StepContext<'_>,
     rates: &Rates,
     model: M,
     grads: GradientsParams,
 ) -> Result<M, (M, WsamError)> {
-    let clipped = slots(runner, context, &model, grads).and_then(|collected| {
+    let clipped = collect_entries(backend, context, &model, grads).and_then(|collected| {
         let params = collected.params();
         rates.of(&params.names)?;
-        Ok((params, runner.clip(context, collected.slots)?))
+        Ok((params, backend.clip(context, collected.entries)?))
     });
-    let decided = clipped.and_then(|clipped| Ok((clipped, runner.latest_outcome()?)));
+    let decided = clipped.and_then(|clipped| Ok((clipped, backend.latest_outcome()?)));
     match decided {
         Ok((_, Some(resolved))) if resolved.outcome == Outcome::Skipped => Ok(model),
         Ok(((params, tensors), _)) => Ok(external.step::<R, M>(rates, model, &params, tensors)),

@@ -1,23 +1,23 @@
-//! How a route holds tensors, and the types that it computes in.
+//! Tensor layouts of the routes, and the element types that they compute in.
 
 use super::error::WsamError;
 use super::halves::rounds_to;
 use burn::tensor::{DType, FloatDType, Shape, Tensor};
 
-/// How a route holds tensors, whatever their rank.
-pub(crate) trait Form {
-    /// A tensor off the autodiff graph.
+/// Layout in which a route stores tensors of any rank.
+pub(crate) trait TensorLayout {
+    /// A tensor without autodiff.
     type Tensor: Clone + Send + 'static;
 
-    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Self::Tensor, WsamError>;
+    fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<Self::Tensor, WsamError>;
 
-    /// `shape` is that of the tensor whose place it takes. The result is of the type that was
-    /// [computed in](computed_in).
-    fn give<const D: usize>(tensor: Self::Tensor, shape: Shape) -> Tensor<D>;
+    /// Converts back. `shape` is the shape of the tensor that the result replaces. The element type is that of
+    /// [`computed_in`].
+    fn into_tensor<const D: usize>(tensor: Self::Tensor, shape: Shape) -> Tensor<D>;
 }
 
-/// What a step over tensors of this type computes with, and keeps its state in: half precision is for
-/// weights and gradients alone.
+/// Element type in which a step over tensors of `dtype` computes and keeps its state. Half precision is used for
+/// weights and gradients only.
 pub(crate) fn computed_in(dtype: DType) -> DType {
     match dtype {
         DType::F16 | DType::BF16 => DType::F32,
@@ -25,11 +25,11 @@ pub(crate) fn computed_in(dtype: DType) -> DType {
     }
 }
 
-/// Master weights of a parameter in half precision, `weight` in `f32`: those there are, where the weight is
-/// their rounded copy, and the weight where it is something else.
+/// Master weights of a parameter in half precision, with `weight` in `f32`: `master` where the weight is its
+/// rounded copy, and `weight` elsewhere.
 ///
-/// Burn's cast is asked as well, for devices that do not round to the nearest. It cannot be asked alone: see
-/// [`halves`](super::halves).
+/// The comparison accepts Burn's cast as well, for devices that do not round to the nearest. The cast alone is
+/// not reliable: see [`halves`](super::halves).
 pub(crate) fn reconciled(weight: Tensor<1>, dtype: DType, master: Option<Tensor<1>>) -> Tensor<1> {
     let Some(master) = master else { return weight };
     let copy = of_type(of_type(master.clone(), dtype), weight.dtype());
@@ -41,21 +41,21 @@ pub(crate) fn of_type<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor
     if tensor.dtype() == dtype { tensor } else { tensor.cast(FloatDType::from(dtype)) }
 }
 
-/// Tensors of one dimension, to compute with.
+/// One-dimensional tensors, for tensor operations.
 #[derive(Debug)]
 pub(crate) struct Flat;
 
-impl Form for Flat {
+impl TensorLayout for Flat {
     type Tensor = Tensor<1>;
 
-    fn hold<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>, WsamError> {
+    fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>, WsamError> {
         let len = tensor.shape().num_elements();
         let flat = tensor.reshape([len]);
         let dtype = computed_in(flat.dtype());
         Ok(of_type(flat, dtype))
     }
 
-    fn give<const D: usize>(tensor: Tensor<1>, shape: Shape) -> Tensor<D> {
+    fn into_tensor<const D: usize>(tensor: Tensor<1>, shape: Shape) -> Tensor<D> {
         tensor.reshape(shape)
     }
 }

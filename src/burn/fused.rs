@@ -1,77 +1,77 @@
-//! The step through the engine: which buffers go where.
+//! The fused route: runs steps through the engine, on the buffers of Burn's tensors.
 //!
-//! Burn's tensors are never written. The ascent writes `w + e_w` and the descent the new weights
-//! into arenas of their own, so `w` is its own anchor: restoring it is exact and free, and a clone
-//! of the model that the user keeps never changes. State lives in arenas only this optimizer has.
+//! The engine never writes to existing Burn tensors. The ascent writes `w + e_w`, and the descent the new
+//! weights, into new arenas. `w` stays unchanged, so restoring it needs no copy, and a clone of the model that
+//! the user keeps never changes. State is stored in arenas that only this optimizer uses.
 
 mod external;
 mod masters;
-mod rows;
+mod resolve;
 mod steps;
 
-use super::bridge::{Bridge, Memory, OnDevice, Resident, Room};
+use super::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice};
 use super::device::Shared;
 use super::error::WsamError;
-use super::forms::Form;
+use super::forms::TensorLayout;
 use super::pending::{Finite, LeanStep, PendingOutcomes, Submitted};
 use super::report::Norms;
-use super::runner::{Context, Runner};
 use super::state::{OptimizerState, read, state_names};
+use super::step_backend::{StepBackend, StepContext};
 use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, StepStats, norms_of};
 use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
 use burn::module::ParamId;
 use burn::tensor::{Bool, Device, Shape, Tensor};
-use rows::Row;
+use resolve::ResolvedParam;
 use std::collections::HashMap;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-/// Steps after which the place of a weight that took part in none of them is forgotten. It costs a
-/// look-up if it comes back.
+/// Number of steps without a weight after which its stored memory location is dropped. If the weight takes part
+/// again, the next step looks the location up.
 const REMEMBERED_STEPS: u64 = 16;
 
 /// The fused route of one optimizer.
 #[derive(Debug)]
 pub(crate) struct Fused {
-    /// A fork: its plans, and the buffers they keep alive, go with the optimizer.
+    /// A fork of the device's engine, so that its plans and their buffers are dropped with the optimizer.
     engine: Arc<Engine>,
-    /// Where the weights of the last step are.
-    weights: HashMap<ParamId, Weight>,
-    /// Steps taken, of whatever model.
+    /// Memory of the weights after each parameter's last step.
+    weights: HashMap<ParamId, PlacedWeight>,
+    /// Steps taken, over all models.
     steps: u64,
     states: HashMap<ParamId, State>,
     last_step: Option<StepStats>,
     pending: PendingOutcomes<OutcomeReadback>,
 }
 
-/// A copy of a step's norms, and the submission that makes it.
+/// A host-readable copy of a step's norms, and the submission that writes it.
 #[derive(Debug)]
 struct OutcomeReadback {
     copy: wgpu::Buffer,
-    /// The norms themselves.
+    /// The norms buffer of the step.
     norms: wgpu::Buffer,
     submission: wgpu::SubmissionIndex,
 }
 
-/// Which part of a step a submission decides.
+/// The part of a step whose outcome a submission decides.
 #[derive(Clone, Copy)]
-enum Decides<'a> {
-    /// All of it, counted by these parameters.
+enum OutcomeScope<'a> {
+    /// The whole step, counted by these parameters.
     Step(&'a [ParamId]),
     /// The first half of a lean step.
     LeanFirst(&'a [ParamId], &'a LeanStep),
-    /// The rest of it.
+    /// The second half of a lean step.
     LeanRest(&'a LeanStep),
 }
 
 #[derive(Debug)]
-struct Weight {
-    /// The [`identity`] of the tensor that the last step made: a parameter with another one has
-    /// another value.
+struct PlacedWeight {
+    /// `identity` of the tensor that the last step made. If a parameter's tensor has a different identity, its
+    /// value was changed outside the optimizer.
     tensor: u64,
     memory: Memory,
-    /// When that was, by [`Fused::steps`].
+    /// Value of [`Fused::steps`] at that step.
     placed: u64,
 }
 
@@ -81,45 +81,45 @@ struct State {
     len: u64,
     /// In the order of [`Base::state_names`].
     memory: Vec<Memory>,
-    /// Of a parameter in half precision: those that the weights of the last step are a copy of.
+    /// Master weights of a parameter in half precision, whose rounded copy the last step wrote to the weights.
     master: Option<Memory>,
     bridge: Bridge,
 }
 
-/// What an ascent keeps for its descent.
+/// State between an ascent and its descent.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct AscentState {
     bridge: Bridge,
     ascent: Ascent,
-    rows: Vec<Row>,
-    weights: Vec<Resident>,
-    /// Where they are not the weights themselves.
-    perturbed: Vec<Resident>,
+    params: Vec<ResolvedParam>,
+    weights: Vec<DeviceTensor>,
+    /// Perturbed weights, of perturbed parameters only.
+    perturbed: Vec<DeviceTensor>,
 }
 
-/// What a mix keeps for its sharpness step.
+/// State between a mix and its sharpness step.
 #[derive(Debug)]
-pub(crate) struct Mixed {
+pub(crate) struct MixState {
     bridge: Bridge,
     ascent: Ascent,
-    rows: Vec<Row>,
+    params: Vec<ResolvedParam>,
     grads_perturbed: Vec<Memory>,
-    /// None where the base optimizer steps on `g` as it is.
+    /// `None` if the base optimizer steps on an unmodified `g`.
     mix: Option<Mix>,
 }
 
-/// What a lean ascent keeps: neither weights nor gradients.
+/// State between a lean ascent and its descent. It holds neither weights nor gradients.
 #[derive(Debug)]
-pub(crate) struct LeanKept {
+pub(crate) struct LeanAscentState {
     bridge: Bridge,
     ascent: LeanAscent,
     ids: Vec<ParamId>,
     groups: Vec<usize>,
     shapes: Vec<Shape>,
-    /// The base optimizer's step, taken, and the term in `g`.
+    /// Weights after the base optimizer's step and the `g` term of the sharpness step.
     stepped: Vec<Memory>,
-    perturbed: Vec<Resident>,
-    /// Where those are.
+    perturbed: Vec<DeviceTensor>,
+    /// Memory of the weights that the second pass runs on.
     ran_on: Vec<Memory>,
     step: LeanStep,
 }
@@ -171,7 +171,7 @@ impl Fused {
         self.last_step
     }
 
-    /// Forgets where the weights are, so that their memory is the model's alone.
+    /// Drops the stored locations of the weights, so that only the model refers to their memory.
     pub(crate) fn forget_places(&mut self) {
         self.weights.clear();
         self.engine.forget_plans();
@@ -196,28 +196,29 @@ impl Fused {
         }))
     }
 
-    /// How a step rounds `w + e_w` to half precision.
-    fn rounding(context: Context<'_>) -> Rounding {
+    /// Rounding of `w + e_w` to half precision.
+    fn rounding(context: StepContext<'_>) -> Rounding {
         match context.rounding_seed {
             Some(seed) => Rounding::Stochastic { seed },
             None => Rounding::Nearest,
         }
     }
 
-    /// Rooms for the state that parameters need for their first step, by state.
+    /// Specs of the state of parameters that have no state yet, one list for each state.
     ///
-    /// All first states, then all second ones: neighbours in a dispatch, neighbours in memory.
+    /// Each list becomes an arena, so that the tensors that one binding of a dispatch covers are adjacent in
+    /// memory.
     fn new_states(
         &self,
         base: &Base,
         parameters: impl Iterator<Item = (ParamId, u64)>,
-    ) -> Vec<Vec<Room>> {
+    ) -> Vec<Vec<AllocSpec>> {
         let new = parameters.filter(|(id, _)| !self.states.contains_key(id));
-        let new: Vec<_> = new.map(|(_, len)| Room::single(len)).collect();
+        let new: Vec<_> = new.map(|(_, len)| AllocSpec::single(len)).collect();
         vec![new; base.state_names().len()]
     }
 
-    /// Step counts and states. A first step ignores what is in its fresh memory.
+    /// Step counts and states. A first step does not read its uninitialised memory.
     fn stepping(&self, ids: &[ParamId], fresh: Vec<Vec<Memory>>) -> Vec<(u64, Vec<Memory>)> {
         let mut fresh: Vec<_> = fresh.into_iter().map(Vec::into_iter).collect();
         let stepping = ids.iter().map(|id| match self.states.get(id) {
@@ -227,27 +228,32 @@ impl Fused {
         stepping.collect()
     }
 
-    fn advance(&mut self, bridge: &Bridge, rows: &[Row], stepped: Vec<(u64, Vec<Memory>)>) {
-        for (row, (step, memory)) in rows.iter().zip(stepped) {
-            let (len, master) = (row.len, row.master.clone());
-            let known = self.states.entry(row.id).and_modify(|state| {
+    fn advance(
+        &mut self,
+        bridge: &Bridge,
+        params: &[ResolvedParam],
+        stepped: Vec<(u64, Vec<Memory>)>,
+    ) {
+        for (param, (step, memory)) in params.iter().zip(stepped) {
+            let (len, master) = (param.len, param.master.clone());
+            let state = self.states.entry(param.id).and_modify(|state| {
                 state.step = step;
                 state.master.clone_from(&master);
             });
-            known.or_insert_with(|| State { step, len, memory, master, bridge: bridge.clone() });
+            state.or_insert_with(|| State { step, len, memory, master, bridge: bridge.clone() });
         }
     }
 
-    /// Notes where the weights are that the step made, by their [`identity`].
+    /// Stores the locations of the weights that the step made, with their `identity`.
     fn place(&mut self, ids: &[ParamId], tensors: &[Option<u64>], memory: Vec<Memory>) {
         self.steps += 1;
         let placed = self.steps;
         for ((id, tensor), memory) in ids.iter().zip(tensors).zip(memory) {
             if let Some(tensor) = *tensor {
-                self.weights.insert(*id, Weight { tensor, memory, placed });
+                self.weights.insert(*id, PlacedWeight { tensor, memory, placed });
             }
         }
-        // One weight holds a whole arena: those of a model that is gone must not hold it for ever.
+        // One weight keeps a whole arena alive, so drop the weights of models that are no longer trained.
         self.weights.retain(|_, weight| placed - weight.placed < REMEMBERED_STEPS);
     }
 
@@ -267,13 +273,13 @@ impl Fused {
         self.engine.queue().submit([encoder.finish()])
     }
 
-    /// Submits the half that decides a step, and notes where its outcome will be found.
+    /// Submits work that decides a step's outcome, and queues the outcome to be read later.
     fn submit_and_track(
         &mut self,
         mut encoder: wgpu::CommandEncoder,
         policy: NonFinite,
         norms: &wgpu::Buffer,
-        decides: Decides<'_>,
+        scope: OutcomeScope<'_>,
     ) -> Result<(), WsamError> {
         if !policy.looks() {
             self.submit(encoder);
@@ -284,40 +290,44 @@ impl Fused {
             OutcomeReadback { copy, norms: norms.clone(), submission: self.submit(encoder) };
         let submitted =
             |ids: &[ParamId], readback| Submitted { ids: ids.to_vec(), policy, readback };
-        match decides {
-            Decides::Step(ids) => self.pending.push(submitted(ids, readback)),
-            Decides::LeanFirst(ids, step) => self.pending.push_lean(submitted(ids, readback), step),
-            Decides::LeanRest(step) => self.pending.complete(step, readback),
+        match scope {
+            OutcomeScope::Step(ids) => self.pending.push(submitted(ids, readback)),
+            OutcomeScope::LeanFirst(ids, step) => {
+                self.pending.push_lean(submitted(ids, readback), step)
+            }
+            OutcomeScope::LeanRest(step) => self.pending.complete(step, readback),
         }
         Ok(())
     }
 
-    /// Whether the step that was submitted last is skipped, as a tensor of Burn's: copied on the device.
+    /// Whether the last submitted step is skipped, as a Burn tensor. Copied on the device.
     fn skipped_on_device(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError> {
         let Some((readback, policy, lean)) = self.pending.latest_readback() else {
             return Ok(None);
         };
         let words = size_of::<layout::Norms>() / size_of::<f32>();
-        let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
-        let arenas = vec![vec![Room::single(words as u64)]];
+        let bridge = Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], device))?);
+        let arenas = vec![vec![AllocSpec::single(words as u64)]];
         let shape = Shape::from([words]);
         let (made, resolving) =
             bridge.resolve(Vec::new(), arenas, Vec::new(), std::slice::from_ref(&shape));
         let arena = resolving.finish()?.arenas.into_iter().flatten().next();
         let (Some(Memory { slice, .. }), Some(made)) = (arena, made.into_iter().next()) else {
-            return Err(WsamError::Backend { reason: "there is no memory for a flag".to_owned() });
+            return Err(WsamError::Backend {
+                reason: "Burn allocated no memory for the skip flag".to_owned(),
+            });
         };
         let mut encoder = self.encoder();
         let bytes = size_of::<layout::Norms>() as u64;
         encoder.copy_buffer_to_buffer(&readback.norms, 0, &slice.buffer, slice.offset, bytes);
         self.submit(encoder);
-        let norms: Tensor<1> = OnDevice::give(made, shape);
+        let norms: Tensor<1> = OnDevice::into_tensor(made, shape);
         let is_bad = |offset: usize| {
             let word = offset / size_of::<f32>();
             norms.clone().narrow(0, word, 1).not_equal_elem(0.0)
         };
         let bad_gradient = is_bad(offset_of!(layout::Norms, bad_gradient));
-        // A lean step is skipped by its first gradient alone; BaseStep takes a step on `g`.
+        // Only `g` decides whether a lean step, or a step under BaseStep, is skipped.
         let by_first = lean || policy == NonFinite::BaseStep;
         Ok(Some(match by_first {
             true => bad_gradient,
@@ -345,7 +355,8 @@ impl Fused {
         let memory: Vec<_> = state.memory.iter().chain(&state.master).cloned().collect();
         let shapes = vec![shape.clone(); memory.len()];
         let tensors = state.bridge.tensors(&memory, &shapes);
-        let data = tensors.into_iter().map(|tensor| read(OnDevice::give(tensor, shape.clone())));
+        let data =
+            tensors.into_iter().map(|tensor| read(OnDevice::into_tensor(tensor, shape.clone())));
         let data = data.collect::<Result<Vec<_>, _>>()?;
         let tensors = state_names(base).zip(data).collect();
         Ok(Some(OptimizerState { step, tensors }))

@@ -1,15 +1,14 @@
-//! Parameter groups: Burn's matchers with what the method does for them.
+//! Parameter groups: Burn's matchers with the settings for each group.
 
 use super::error::WsamError;
-use super::slots::Path;
+use super::param_entries::Path;
 use crate::method::{Group, NormScope};
 use burn::config::Config;
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::tensor::Tensor;
 
-/// A group of parameters, and how it departs from [`WsamConfig`](crate::WsamConfig). What is left out is
-/// as the configuration says. Of several groups that match a parameter the last one counts, as in
-/// Burn's optimizers.
+/// A group of parameters, with settings that override [`WsamConfig`](crate::WsamConfig). Unset options keep the
+/// configuration's value. If several groups match a parameter, the last one applies, as in Burn's optimizers.
 ///
 /// ```
 /// use burn::module::ParamGroup;
@@ -28,7 +27,7 @@ use burn::tensor::Tensor;
 /// ```
 #[derive(Config, Debug)]
 pub struct GroupConfig {
-    /// Which parameters.
+    /// Matches the parameters of the group.
     pub params: ParamGroup,
     /// Factor on the learning rate, at least 0.
     #[config(default = 1.0)]
@@ -41,12 +40,12 @@ pub struct GroupConfig {
     pub gamma: Option<f64>,
     /// Whether the perturbation is in proportion to the squared weights.
     pub adaptive: Option<bool>,
-    /// Whether the ascent moves these parameters. If not, they count in no norm that a perturbation is
-    /// divided by; their step still takes both gradients.
+    /// Whether the ascent perturbs these parameters. If not, the norm that perturbations are divided by excludes
+    /// them; their step still uses both gradients.
     #[config(default = true)]
     pub perturbed: bool,
-    /// Divide the perturbation by the norm of this group alone, in place of the one over all
-    /// parameters whose group has none of its own.
+    /// Divide the perturbation by the norm over this group, instead of the norm over all parameters without an
+    /// own norm.
     #[config(default = false)]
     pub own_norm: bool,
 }
@@ -65,14 +64,14 @@ impl GroupConfig {
     }
 }
 
-/// The group of a parameter: 0 for none, else its place counted from 1.
+/// Returns the group of a parameter: 0 if no group matches, otherwise its index plus 1.
 pub(crate) fn group_of(groups: &[ParamGroup], id: ParamId, path: &str) -> usize {
     let last = groups.iter().rposition(|group| group.matches(&id, Some(path)));
     last.map_or(0, |place| place + 1)
 }
 
-/// Refuses a group that matches none of the model's parameters. `taken` are the groups of the step's
-/// parameters; the model is walked only if one is not among them.
+/// Returns an error for a group that matches no parameter of the model. `taken` are the groups of the step's
+/// parameters; the model is visited only if a group is missing among them.
 pub(crate) fn check_groups<M: Module>(
     groups: &[ParamGroup],
     model: &M,
@@ -91,7 +90,7 @@ pub(crate) fn check_groups<M: Module>(
     }
 }
 
-/// Groups that no parameter was found for yet.
+/// Groups that have matched no parameter so far.
 struct Search<'a> {
     groups: &'a [ParamGroup],
     left: Vec<usize>,

@@ -1,7 +1,7 @@
-//! Which `f32` values round to which half, found without rounding anything.
+//! Tests which `f32` values round to which half-precision value, without rounding.
 //!
-//! A driver may keep a value in `f32` where one kernel casts it to a half and back (NVIDIA's does), so a
-//! comparison with such a copy says nothing. The bounds of a half's rounding interval follow from the half
+//! A driver may remove a cast to half precision and back within one kernel (NVIDIA's does), so comparing with a
+//! cast copy is not reliable. The bounds of a half's rounding interval follow from the half
 //! alone, by comparisons and products with powers of two, all of which are exact.
 
 use burn::tensor::{Bool, DType, Tensor};
@@ -30,8 +30,9 @@ fn power(exponent: i32) -> f64 {
     2f64.powi(exponent)
 }
 
-/// Where `value` rounds to `half`, to the nearest and ties to even. Both are in `f32`, and `half` holds
-/// values of `dtype`, which is `f16` or `bf16`. Zeros of either sign are one; a NaN is nowhere.
+/// Mask of the elements where `value` rounds to `half`, to the nearest with ties to even. Both are in `f32`, and
+/// `half` holds values of `dtype`, which is `f16` or `bf16`. Zeros of both signs are equal; the mask is false for
+/// a NaN.
 pub(crate) fn rounds_to(value: &Tensor<1>, half: &Tensor<1>, dtype: DType) -> Tensor<1, Bool> {
     let Some(format) = Half::of(dtype) else { return value.clone().equal(half.clone()) };
     let Half { precision, smallest, largest } = format;
@@ -60,7 +61,7 @@ pub(crate) fn rounds_to(value: &Tensor<1>, half: &Tensor<1>, dtype: DType) -> Te
         significand = significand.clone().mask_where(big.clone(), significand * power(-exponent));
         unit = unit.clone().mask_where(big, unit * power(exponent));
     }
-    // Half of the distance to the next half, and of that to the last one, which is smaller below a power
+    // Half of the distance to the next larger half and to the next smaller one. The latter is halved at a power
     // of two.
     let above = unit.clone() * power(-precision);
     let is_power = significand.clone().equal_elem(1.0);
@@ -75,7 +76,7 @@ pub(crate) fn rounds_to(value: &Tensor<1>, half: &Tensor<1>, dtype: DType) -> Te
     let tie = along.clone().equal(low).bool_or(along.clone().equal(high));
     let finite = inside.bool_or(tie.bool_and(even));
 
-    // What is at least half a place beyond the largest half is an infinity.
+    // Values at least half a unit in the last place above the largest half round to infinity.
     let overflow = power(largest + 1) - power(largest - precision);
     let is_infinite = size.greater_elem(overflow);
     let infinite = is_infinite.clone().bool_and(along.greater_equal_elem(overflow));

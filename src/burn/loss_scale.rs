@@ -1,11 +1,11 @@
-//! Loss scaling: a loss is multiplied so that its small gradients survive, and the kernels divide.
+//! Loss scaling: losses are multiplied so that small gradients do not underflow, and the kernels divide.
 
 use super::run_state::ScaleState;
 use crate::method::{InvalidHyperparameter, Outcome};
 use burn::config::Config;
 
-/// A loss scale that seeks the largest that does not overflow, as `torch.amp.GradScaler` does: it grows
-/// after a number of steps in a row that were taken, and shrinks after each that was not.
+/// A dynamic loss scale, as in `torch.amp.GradScaler`: it grows after a number of consecutive whole steps, and
+/// shrinks after each step that was not taken whole.
 #[derive(Config, Debug, PartialEq)]
 pub struct LossScaleConfig {
     /// The first scale.
@@ -14,19 +14,19 @@ pub struct LossScaleConfig {
     /// Factor of growth, at least 1: at 1, with a `backoff` of 1, the scale is fixed.
     #[config(default = 2.0)]
     pub growth: f64,
-    /// Factor after a step that was not finite, in `(0, 1]`.
+    /// Factor after a step with non-finite gradients, in `(0, 1]`.
     #[config(default = 0.5)]
     pub backoff: f64,
-    /// Steps in a row before the scale grows, at least 1.
+    /// Consecutive whole steps before the scale grows, at least 1.
     #[config(default = 2000)]
     pub interval: usize,
 }
 
-/// Scales beyond would leave the range of `f32` with their inverse.
+/// Largest scale. The inverse of a larger one is out of the range of `f32`.
 const LARGEST: f64 = (1_u128 << 120) as f64;
 
 impl LossScaleConfig {
-    /// A scale that stays as it is.
+    /// A constant scale.
     pub fn fixed(scale: f64) -> Self {
         Self::new().with_initial(scale).with_growth(1.0).with_backoff(1.0)
     }
@@ -50,12 +50,12 @@ impl LossScaleConfig {
     }
 }
 
-/// The scale of a run.
+/// The current loss scale of an optimizer.
 #[derive(Clone, Debug)]
 pub(crate) struct LossScale {
     config: LossScaleConfig,
     scale: f64,
-    /// Steps in a row that were taken.
+    /// Consecutive whole steps.
     taken: usize,
 }
 
@@ -68,12 +68,12 @@ impl LossScale {
         self.scale
     }
 
-    /// Where it is, for a record.
+    /// The current state, for a record.
     pub(super) fn state(&self) -> ScaleState {
         ScaleState { scale: self.scale, good_steps: self.taken, pending: Vec::new() }
     }
 
-    /// Goes on from there. A scale that never moves is the configuration's.
+    /// Continues from a record's values. A fixed scale keeps the configured value.
     pub(super) fn resume(&mut self, scale: f64, good_steps: usize) {
         let LossScaleConfig { growth, backoff, .. } = self.config;
         if growth != 1.0 || backoff != 1.0 {
@@ -82,7 +82,7 @@ impl LossScale {
         }
     }
 
-    /// After a step, in the order of the steps.
+    /// Updates the scale after a step. Call it in the order of the steps.
     pub(crate) fn update(&mut self, outcome: Outcome) {
         if outcome != Outcome::Whole {
             self.scale = (self.scale * self.config.backoff).max(LARGEST.recip());
@@ -90,7 +90,7 @@ impl LossScale {
             return;
         }
         self.taken += 1;
-        // A record's count may be beyond the interval of this configuration.
+        // A record's count may exceed the interval of this configuration.
         if self.taken >= self.config.interval {
             self.scale = (self.scale * self.config.growth).min(LARGEST);
             self.taken = 0;

@@ -12,18 +12,18 @@ pub(crate) struct Masks {
 }
 
 impl Masks {
-    /// For the `step`-th step after `seed`; none without a seed.
+    /// Seeds for the `step`-th step. Without a seed [`before`](Self::before) does nothing.
     pub(crate) fn new(device: &Device, seed: Option<u64>, step: u64) -> Self {
         let seed = seed.map(|seed| scrambled(seed ^ scrambled(step)));
         Self { device: device.clone(), seed }
     }
 
-    /// Call it before a pass of `model` over the `part`-th micro-batch.
+    /// Seeds the device's generator. Call it before a pass of `model` over the `part`-th micro-batch.
     pub(crate) fn before<M: Module>(&self, model: &M, part: usize) -> Result<(), WsamError> {
         let Some(seed) = self.seed else { return Ok(()) };
-        // A lazy parameter draws its value when it is first asked for it: not in the midst of a pass.
+        // A lazy parameter draws random numbers when it is first read, so initialise it before seeding.
         model.visit(&mut Initialise);
-        // What is pending draws its numbers when it runs, and must not draw them from the new seed.
+        // Pending work draws its random numbers when it runs, so it must finish before seeding.
         let failed = |error| WsamError::Backend { reason: format!("{error:?}") };
         self.device.sync().map_err(failed)?;
         self.device.seed(seed.wrapping_add(part as u64));

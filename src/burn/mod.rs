@@ -1,4 +1,4 @@
-//! The Burn integration: a module's parameters in, a module's parameters out.
+//! The Burn integration: takes the parameters out of a module, and returns the module with stepped ones.
 
 mod ascended;
 mod config;
@@ -12,6 +12,7 @@ mod loss_scale;
 mod masks;
 mod missing;
 mod optimizer;
+mod param_entries;
 mod params;
 mod pending;
 mod rates;
@@ -19,12 +20,11 @@ mod record;
 mod report;
 mod route;
 mod run_state;
-mod runner;
 pub mod sharpness;
-mod slots;
 mod split_mix;
 mod state;
 mod statistics;
+mod step_backend;
 mod sums;
 mod tensor_ops;
 

@@ -1,17 +1,17 @@
 //! The optimizer: one step in two halves, or in one call.
 
+mod backend;
 mod forget;
 mod lean;
 mod outcome;
 mod passes;
 mod settings;
-mod way;
 
+pub(crate) use backend::{AscentHandle, LeanAscentHandle};
 pub use passes::Perturbation;
 pub(super) use passes::check_loss;
 #[cfg(feature = "train")]
 pub(super) use passes::{check_loss_shape, copied};
-pub(crate) use way::{Climb, LeanClimb};
 
 use super::ascended::Ascended;
 use super::config::RoutePolicy;
@@ -21,18 +21,18 @@ use super::loss_scale::LossScale;
 use super::masks::Masks;
 use super::missing::MissingGradientPolicy;
 use super::rates::Rates;
-use super::record::Loaded;
+use super::record::LoadedState;
 use super::report::Norms;
 use super::route::Route;
-use super::runner::{self, Context, Runner};
 use super::state::OptimizerState;
+use super::step_backend::{self, StepBackend, StepContext};
 use crate::method::{Coupling, Hyperparameters, Outcome};
+use backend::{RouteBackend, choose};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ParamGroup, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
 use burn::tensor::Device;
 use std::sync::atomic::{AtomicU64, Ordering};
-use way::{Way, choose};
 
 /// WSAM around a base optimizer, for any Burn module. Made by
 /// [`WsamConfig::init`](crate::WsamConfig::init).
@@ -73,25 +73,25 @@ use way::{Way, choose};
 #[derive(Debug)]
 pub struct Wsam {
     hyper: Hyperparameters,
-    /// Which parameters the hyperparameters' groups are for.
+    /// Matchers of the hyperparameters' groups.
     groups: Vec<ParamGroup>,
-    /// The base optimizer, if it is one of Burn's.
+    /// The base optimizer, if it is a Burn optimizer.
     external: Option<External>,
     pub(super) options: Options,
-    /// Steps taken, by whatever model. A step is counted when it is submitted; [`Wsam::resolve_outcomes`]
-    /// takes a skipped one back. The random numbers of a step (masks, stochastic rounding) follow from it.
+    /// Steps taken, over all models. A step is counted when it is submitted, and [`Wsam::resolve_outcomes`]
+    /// subtracts skipped ones. It seeds the random numbers of a step (masks, stochastic rounding).
     pub(super) steps: u64,
-    /// Steps skipped, of those whose outcome was read.
+    /// Skipped steps, among those whose outcome was read.
     pub(super) skipped: u64,
-    /// Outcomes that the loss scale has not taken in yet.
-    pub(super) unscaled: Vec<Outcome>,
+    /// Outcomes that were read but not yet applied to the loss scale.
+    pub(super) unapplied: Vec<Outcome>,
     device: Device,
     route: Route,
-    way: Way,
+    backend: RouteBackend,
     identity: u64,
 }
 
-/// What a configuration says beside the method.
+/// Options of a configuration other than the method's hyperparameters.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(super) track_norms: bool,
@@ -100,12 +100,12 @@ pub(crate) struct Options {
     pub(super) stochastic_rounding: Option<u64>,
     pub(super) master_weights: bool,
     pub(super) missing_gradient: MissingGradientPolicy,
-    /// Skipped steps are errors.
-    pub(super) refuses: bool,
+    /// Whether a skipped step is an error.
+    pub(super) error_on_skip: bool,
     pub(super) loss_scale: Option<LossScale>,
 }
 
-/// Counts optimizers, so that an ascent finds its own again.
+/// Id of the next optimizer. An ascent stores it, so that another optimizer's descent can reject the ascent.
 static IDENTITIES: AtomicU64 = AtomicU64::new(0);
 
 impl Wsam {
@@ -121,7 +121,7 @@ impl Wsam {
             return Err(WsamError::LeanCoupled);
         }
         let device = device.clone().without_autodiff();
-        let (way, route) = choose(policy, &device)?;
+        let (backend, route) = choose(policy, &device)?;
         if options.stochastic_rounding.is_some() && !route.is_fused() {
             return Err(WsamError::StochasticRounding { route: route.to_string() });
         }
@@ -136,20 +136,20 @@ impl Wsam {
             options,
             steps: 0,
             skipped: 0,
-            unscaled: Vec::new(),
+            unapplied: Vec::new(),
             device,
             route,
-            way,
+            backend,
             identity,
         })
     }
 
-    /// Which way the steps run, and why.
+    /// The route steps take, with the reason it was chosen.
     pub fn route(&self) -> &Route {
         &self.route
     }
 
-    /// The method's hyperparameters. Around a Burn optimizer `base` is plain SGD, and says nothing of it.
+    /// The method's hyperparameters. Around a Burn optimizer `base` is a placeholder, plain SGD.
     pub fn hyperparameters(&self) -> &Hyperparameters {
         &self.hyper
     }
@@ -157,9 +157,9 @@ impl Wsam {
     /// What the last whole step cost; `None` before the first one and in tensor operations.
     #[cfg(feature = "fused-wsam")]
     pub fn last_step(&self) -> Option<crate::engine::StepStats> {
-        match &self.way {
-            Way::TensorOps(_) => None,
-            Way::Fused(fused) => fused.last_step(),
+        match &self.backend {
+            RouteBackend::TensorOps(_) => None,
+            RouteBackend::Fused(fused) => fused.last_step(),
         }
     }
 
@@ -170,64 +170,72 @@ impl Wsam {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn state(&self, id: ParamId) -> Result<Option<OptimizerState>, WsamError> {
-        match &self.way {
-            Way::TensorOps(ops) => ops.state(&self.hyper.base, id),
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.state(&self.hyper.base, id),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.state(&self.hyper.base, id),
+            RouteBackend::Fused(fused) => fused.state(&self.hyper.base, id),
         }
     }
 
-    /// Gives the model back in memory of its own, with the same values.
+    /// Copies the model's parameters to separate memory, with the same values.
     ///
-    /// The fused route keeps the weights of a model side by side in one arena, which lives as long as
-    /// any of them does: call this before keeping a small part of a large model for long. The next
-    /// step moves the weights into an arena again. In tensor operations the model is returned as it
-    /// is.
+    /// The fused route stores the weights of a model in one arena, which is freed when the last of them is
+    /// dropped: call this before keeping a small part of a large model for long. The next step moves the weights
+    /// into an arena again. In tensor operations this returns the model unchanged.
     pub fn detach<M: Module>(&mut self, model: M) -> M {
-        match &mut self.way {
-            Way::TensorOps(_) => model,
+        match &mut self.backend {
+            RouteBackend::TensorOps(_) => model,
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => {
+            RouteBackend::Fused(fused) => {
                 fused.forget_places();
                 super::copies::detach(model)
             }
         }
     }
 
-    /// The first half of a step: climbs to `w + e_w`.
+    /// The first half of a step: perturbs the weights to `w + e_w`.
     ///
     /// `grads` is the gradient at `model`. The result dereferences to the perturbed model, for the
     /// second pass; then call [`descend`](Self::descend).
     ///
     /// # Errors
     ///
-    /// [`Rejected`] with the model unharmed: gradients of another model, another device, an element
-    /// type the route does not take.
+    /// [`Rejected`] with the unchanged model: gradients of another model, another device, an element type that
+    /// the route does not support.
     #[doc(alias = "first_step")]
     pub fn ascend<M: Module>(
         &mut self,
         model: M,
         grads: GradientsParams,
     ) -> Result<Ascended<M>, Rejected<M>> {
-        // The step's random numbers follow from the count of steps.
+        // Stochastic rounding is seeded with the step count, so pending outcomes must be resolved first.
         if self.options.stochastic_rounding.is_some()
             && let Err(error) = self.resolve_outcomes()
         {
             return Err(Rejected::new(model, error));
         }
         let scale = self.loss_scale();
-        let (way, _, context) = self.parts(scale);
-        let ascended = match way {
-            Way::TensorOps(ops) => runner::ascend(ops, context, &model, grads)
-                .map(|(perturbed, pending)| (perturbed, Climb::TensorOps(Box::new(pending)))),
+        let (backend, _, context) = self.parts(scale);
+        let ascended = match backend {
+            RouteBackend::TensorOps(ops) => {
+                step_backend::ascend(ops, context, &model, grads).map(|(perturbed, pending)| {
+                    (perturbed, AscentHandle::TensorOps(Box::new(pending)))
+                })
+            }
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => runner::ascend(fused, context, &model, grads)
-                .map(|(perturbed, pending)| (perturbed, Climb::Fused(Box::new(pending)))),
+            RouteBackend::Fused(fused) => step_backend::ascend(fused, context, &model, grads)
+                .map(|(perturbed, pending)| (perturbed, AscentHandle::Fused(Box::new(pending)))),
         };
         match ascended {
-            Ok((perturbed, climb)) => {
+            Ok((perturbed, ascent_state)) => {
                 let optimizer = self.identity;
-                Ok(Ascended { perturbed, anchor: model, climb, optimizer, loss_scale: scale })
+                Ok(Ascended {
+                    perturbed,
+                    anchor: model,
+                    ascent_state,
+                    optimizer,
+                    loss_scale: scale,
+                })
             }
             Err(error) => Err(Rejected::new(model, error)),
         }
@@ -242,7 +250,7 @@ impl Wsam {
     ///
     /// [`Rejected`] with the model as it was before the ascent, and the optimizer's state as it
     /// was: a learning rate that is not finite, a parameter whose second gradient is missing, an
-    /// ascent of another optimizer.
+    /// ascent made by another optimizer.
     #[doc(alias = "second_step")]
     pub fn descend<M: Module>(
         &mut self,
@@ -256,14 +264,14 @@ impl Wsam {
         }
     }
 
-    /// One step of the base optimizer alone, for the part of a training that goes without WSAM: one
-    /// gradient, no perturbation, and the state that WSAM's steps carry on. It is WSAM's step at
-    /// `gamma = 0`, without its second pass.
+    /// One step of the base optimizer alone, for the part of a training without WSAM: one gradient, no
+    /// perturbation, and the same state as WSAM's steps. It equals WSAM's step at `gamma = 0`, without the second
+    /// pass.
     ///
     /// # Errors
     ///
-    /// [`Rejected`] with the model unharmed, as [`ascend`](Self::ascend), and for a learning rate that
-    /// is not finite.
+    /// [`Rejected`] with the unchanged model, as [`ascend`](Self::ascend), and for a learning rate that is not
+    /// finite.
     pub fn base_step<M: Module>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
@@ -274,27 +282,31 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        // The loss behind `grads` was multiplied by the scale as it is now.
+        // The loss of `grads` was multiplied by the current scale, so read it before an outcome changes it.
         let scale = self.loss_scale();
         if let Err(error) = self.resolve_outcomes() {
             return Err(Rejected::new(model, error));
         }
-        let (way, external, context) = self.parts(scale);
-        let stepped = match (way, external) {
-            (Way::TensorOps(ops), None) => runner::base_step(ops, context, &rates, model, grads),
-            (Way::TensorOps(ops), Some(base)) => {
+        let (backend, external, context) = self.parts(scale);
+        let stepped = match (backend, external) {
+            (RouteBackend::TensorOps(ops), None) => {
+                step_backend::base_step(ops, context, &rates, model, grads)
+            }
+            (RouteBackend::TensorOps(ops), Some(base)) => {
                 external::base_step(ops, base, context, &rates, model, grads)
             }
             #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), None) => runner::base_step(fused, context, &rates, model, grads),
+            (RouteBackend::Fused(fused), None) => {
+                step_backend::base_step(fused, context, &rates, model, grads)
+            }
             #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), Some(base)) => {
+            (RouteBackend::Fused(fused), Some(base)) => {
                 external::base_step(fused, base, context, &rates, model, grads)
             }
         };
         let model = stepped.map_err(rejected)?;
         self.count_step();
-        self.unless_refused(model, |model| model)
+        self.error_if_skipped(model, |model| model)
     }
 
     #[cfg(feature = "train")]
@@ -312,35 +324,38 @@ impl Wsam {
         &self.device
     }
 
-    /// Whether [`state`](Self::state) has one, without a wait.
+    /// Whether [`state`](Self::state) returns a state. Does not wait for the device.
     #[cfg(feature = "train")]
     pub(super) fn has_state(&self, id: ParamId) -> bool {
-        match &self.way {
-            Way::TensorOps(ops) => ops.has_state(id),
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.has_state(id),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.has_state(id),
+            RouteBackend::Fused(fused) => fused.has_state(id),
         }
     }
 
     pub(super) fn replace_states(
         &mut self,
         ids: &[ParamId],
-        loaded: Vec<Loaded>,
+        loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError> {
         self.resolve_outcomes()?;
-        match &mut self.way {
-            Way::TensorOps(ops) => ops.replace_states(&self.device, ids, loaded),
+        match &mut self.backend {
+            RouteBackend::TensorOps(ops) => ops.replace_states(&self.device, ids, loaded),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.replace_states(&self.device, ids, loaded),
+            RouteBackend::Fused(fused) => fused.replace_states(&self.device, ids, loaded),
         }
     }
 
-    /// What a half of a step works with; its gradients are those of a loss times `loss_scale`.
-    fn parts(&mut self, loss_scale: f64) -> (&mut Way, Option<&mut External>, Context<'_>) {
-        let Self { hyper, groups, external, options, device, way, steps, .. } = self;
+    /// Borrows what one half of a step needs. Its gradients are those of the loss times `loss_scale`.
+    fn parts(
+        &mut self,
+        loss_scale: f64,
+    ) -> (&mut RouteBackend, Option<&mut External>, StepContext<'_>) {
+        let Self { hyper, groups, external, options, device, backend, steps, .. } = self;
         let Options { track_norms, stochastic_rounding, master_weights, missing_gradient, .. } =
             *options;
-        let context = Context {
+        let context = StepContext {
             hyper,
             groups,
             track_norms,
@@ -350,10 +365,10 @@ impl Wsam {
             inv_scale: loss_scale.recip(),
             device,
         };
-        (way, external.as_mut(), context)
+        (backend, external.as_mut(), context)
     }
 
-    /// Counts a step that was submitted, and lets the loss scale learn from the ones before it.
+    /// Counts a submitted step, and applies the outcomes of earlier steps to the loss scale.
     fn count_step(&mut self) {
         self.steps += 1;
         self.update_loss_scale();
@@ -364,8 +379,7 @@ impl Wsam {
         self.options.master_weights
     }
 
-    /// The random numbers of the next step. With a mask seed this waits for the steps that are pending, as
-    /// seeding the device does anyway.
+    /// Seeds of the next step. With a mask seed this waits for pending steps, as seeding the device does anyway.
     pub(super) fn masks(&mut self) -> Result<Masks, WsamError> {
         let seed = self.options.mask_seed;
         if seed.is_some() {
@@ -374,12 +388,12 @@ impl Wsam {
         Ok(Masks::new(&self.device, seed, self.steps))
     }
 
-    /// The Burn optimizer, if that is the base.
+    /// The Burn optimizer, if it is the base.
     pub(super) fn burn_optimizer(&self) -> Option<&ModuleOptimizer> {
         self.external.as_ref().map(|External(optimizer)| optimizer)
     }
 
-    /// Gives a Burn optimizer its state.
+    /// Loads a Burn optimizer's state.
     pub(super) fn load_external(&mut self, record: OptimizerRecord) {
         if let Some(External(optimizer)) = &mut self.external {
             *optimizer = optimizer.clone().load_record(record);
@@ -392,34 +406,34 @@ impl Wsam {
         ascended: Ascended<M>,
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
-        let Ascended { perturbed, anchor, climb, optimizer, loss_scale } = ascended;
+        let Ascended { perturbed, anchor, ascent_state, optimizer, loss_scale } = ascended;
         if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
         if let Err(error) = self.resolve_outcomes() {
             return Err(Rejected::new(anchor, error));
         }
-        let (way, external, context) = self.parts(loss_scale);
+        let (backend, external, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
-        let descended = match (way, climb) {
-            (Way::TensorOps(ops), Climb::TensorOps(pending)) => match external {
-                None => runner::descend(ops, context, rates, models, *pending, grads),
+        let descended = match (backend, ascent_state) {
+            (RouteBackend::TensorOps(ops), AscentHandle::TensorOps(pending)) => match external {
+                None => step_backend::descend(ops, context, rates, models, *pending, grads),
                 Some(base) => external::descend(ops, base, context, rates, models, *pending, grads),
             },
             #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), Climb::Fused(pending)) => match external {
-                None => runner::descend(fused, context, rates, models, *pending, grads),
+            (RouteBackend::Fused(fused), AscentHandle::Fused(pending)) => match external {
+                None => step_backend::descend(fused, context, rates, models, *pending, grads),
                 Some(base) => {
                     external::descend(fused, base, context, rates, models, *pending, grads)
                 }
             },
-            // An optimizer's route never changes, and the ascent is this optimizer's own.
+            // Unreachable: an optimizer's route never changes, and this optimizer made the ascent.
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),
         };
         let descended = descended.map_err(rejected)?;
         self.count_step();
-        self.unless_refused(descended, |(model, _)| model)
+        self.error_if_skipped(descended, |(model, _)| model)
     }
 }
 

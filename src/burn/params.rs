@@ -1,29 +1,29 @@
-//! Which parameters of a module take part in a step, and values for them.
+//! The parameters of a module that take part in a step, and values for them.
 
 use burn::module::ParamId;
 use std::collections::HashMap;
 
 /// The parameters of a step in module order.
 ///
-/// Several parameters of a module may have one id: a tied weight, or a target network cloned from the online
-/// one. One of them takes part, the first that requires a gradient, or else the first.
+/// Several parameters of a module may have the same id: a tied weight, or a target network cloned from the online
+/// one. The first that requires a gradient takes part, or the first one if none requires a gradient.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StepParams {
     /// Id and path.
     pub(crate) names: Vec<(ParamId, String)>,
-    /// How many parameters of the same id the module has in front of the one that takes part. Ids whose first
-    /// parameter takes part are not listed.
+    /// For each id, the number of parameters with that id before the one that takes part. Ids for which it is 0
+    /// are omitted.
     pub(crate) before: HashMap<ParamId, usize>,
 }
 
 impl StepParams {
     /// One value for each parameter, in their order.
-    pub(crate) fn values<T>(&self, values: Vec<T>) -> Values<T> {
+    pub(crate) fn values<T>(&self, values: Vec<T>) -> ParamValues<T> {
         let values = self.names.iter().map(|(id, _)| *id).zip(values).collect();
-        Values { values, before: self.before.clone() }
+        ParamValues { values, before: self.before.clone() }
     }
 
-    /// The same parameters but those at `places`, which ascend.
+    /// Removes the parameters at `places`, which must be sorted.
     #[must_use]
     pub(crate) fn without(mut self, places: &[usize]) -> Self {
         self.names = without(self.names, places);
@@ -31,20 +31,20 @@ impl StepParams {
     }
 }
 
-/// `items` but those at `places`, which ascend.
+/// Removes the items at `places`, which must be sorted.
 pub(crate) fn without<T>(items: Vec<T>, places: &[usize]) -> Vec<T> {
     let kept = items.into_iter().enumerate().filter(|(i, _)| places.binary_search(i).is_err());
     kept.map(|(_, item)| item).collect()
 }
 
-/// Values for the parameters of a step, on their way into a walk over the module.
-pub(crate) struct Values<T> {
+/// Values for the parameters of a step, to be taken while visiting the module.
+pub(crate) struct ParamValues<T> {
     values: HashMap<ParamId, T>,
     before: HashMap<ParamId, usize>,
 }
 
-impl<T> Values<T> {
-    /// The value for the next parameter with this id, if it is the one that takes part. To be called for each
+impl<T> ParamValues<T> {
+    /// Returns the value for the next parameter with this id, if it is the one that takes part. Call it for each
     /// parameter of the module, in module order.
     pub(crate) fn take(&mut self, id: ParamId) -> Option<T> {
         match self.before.get_mut(&id) {

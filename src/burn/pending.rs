@@ -1,5 +1,5 @@
-//! Outcomes that the host has not read yet. The device decides what a step does; the host reads that when
-//! it needs to know how many steps there were.
+//! Outcomes that the host has not read yet. The device decides whether a step is taken; the host reads the
+//! outcome when it needs the step count.
 
 use super::error::WsamError;
 use crate::method::{NonFinite, Outcome};
@@ -15,70 +15,70 @@ pub(crate) struct Finite {
 
 /// An outcome that was read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Resolved {
+pub(crate) struct ResolvedOutcome {
     pub(crate) finite: Finite,
     pub(crate) outcome: Outcome,
 }
 
-impl Resolved {
-    /// By how much the step counts are too high: a skipped step was counted when it was recorded.
+impl ResolvedOutcome {
+    /// Steps to subtract from the step counts: 1 for a skipped step, which was counted when it was submitted.
     pub(crate) fn overcount(&self) -> u64 {
         u64::from(self.outcome == Outcome::Skipped)
     }
 }
 
-/// Ties the second half of a lean step to its first half.
+/// Token that connects the second half of a lean step to its first half.
 pub(crate) type LeanStep = Arc<()>;
 
 /// A step whose outcome is still on the device. Until it is read, the step counts as taken.
 #[derive(Debug)]
 struct PendingOutcome<R> {
-    /// The parameters whose steps it counted.
+    /// Parameters whose step counts include this step.
     ids: Vec<ParamId>,
     policy: NonFinite,
-    /// Of a lean step, while its second half is missing.
-    half_of: Option<Weak<()>>,
+    /// Token of a lean step whose second half has not been submitted.
+    lean_step: Option<Weak<()>>,
     lean: bool,
     readback: R,
     finite: Mutex<Option<Finite>>,
 }
 
 impl<R> PendingOutcome<R> {
-    /// Reads the device once.
+    /// Reads the outcome from the device at the first call, and returns the stored one afterwards.
     fn resolve(
         &self,
         read: impl FnOnce(&R) -> Result<Finite, WsamError>,
-    ) -> Result<Resolved, WsamError> {
+    ) -> Result<ResolvedOutcome, WsamError> {
         let mut known = self.finite.lock().unwrap_or_else(PoisonError::into_inner);
         let finite = match *known {
             Some(finite) => finite,
             None => *known.insert(read(&self.readback)?),
         };
         let outcome = self.policy.outcome(self.lean, finite.gradient, finite.perturbed);
-        Ok(Resolved { finite, outcome })
+        Ok(ResolvedOutcome { finite, outcome })
     }
 
-    /// Whether the outcome is the last word on the step: not if its second half may still come, unless the
-    /// first one skipped the step.
+    /// Whether the outcome is final. It is not while the second half of a lean step may follow, unless the first
+    /// half skipped the step.
     fn is_decided(&self, outcome: Outcome) -> bool {
-        let is_open = self.half_of.as_ref().is_some_and(|step| step.strong_count() > 0);
+        let is_open = self.lean_step.as_ref().is_some_and(|step| step.strong_count() > 0);
         !is_open || outcome == Outcome::Skipped
     }
 }
 
-/// What a step puts into the queue.
+/// A submitted step to add to the queue.
 pub(crate) struct Submitted<R> {
     pub(crate) ids: Vec<ParamId>,
     pub(crate) policy: NonFinite,
     pub(crate) readback: R,
 }
 
-/// The outcomes of one optimizer that were not read yet, in the order of the steps. Steps of several models
-/// may interleave, so each entry has its own parameters.
+/// Queue of one optimizer's unread outcomes, in step order. Steps of several models may interleave, so each entry
+/// lists its parameters.
 #[derive(Debug)]
 pub(crate) struct PendingOutcomes<R> {
     queue: Vec<PendingOutcome<R>>,
-    /// The place in `queue` of the step that was submitted last, until the queue is resolved.
+    /// Index in `queue` of the last submitted step. `None` after the queue was resolved.
     latest: Option<usize>,
 }
 
@@ -94,52 +94,51 @@ impl<R> PendingOutcomes<R> {
         self.push_entry(step, None);
     }
 
-    /// Adds a lean step after its first half, which decides whether it counts.
+    /// Adds a lean step after its first half, which decides whether the step is skipped.
     pub(crate) fn push_lean(&mut self, step: Submitted<R>, lean: &LeanStep) {
         self.push_entry(step, Some(Arc::downgrade(lean)));
     }
 
-    fn push_entry(&mut self, step: Submitted<R>, half_of: Option<Weak<()>>) {
+    fn push_entry(&mut self, step: Submitted<R>, lean_step: Option<Weak<()>>) {
         let Submitted { ids, policy, readback } = step;
-        let (lean, finite) = (half_of.is_some(), Mutex::new(None));
-        self.queue.push(PendingOutcome { ids, policy, half_of, lean, readback, finite });
+        let (lean, finite) = (lean_step.is_some(), Mutex::new(None));
+        self.queue.push(PendingOutcome { ids, policy, lean_step, lean, readback, finite });
         self.latest = Some(self.queue.len() - 1);
     }
 
-    /// Completes a lean step with what its second half found out. If `g` was not finite the step may have
-    /// been resolved as skipped between the halves; then there is nothing left to find out.
+    /// Completes a lean step with the readback of its second half. Does nothing if the step was resolved as
+    /// skipped between the halves, because `g` was not finite.
     pub(crate) fn complete(&mut self, lean: &LeanStep, readback: R) {
-        let own = |entry: &PendingOutcome<R>| {
+        let is_same_step = |entry: &PendingOutcome<R>| {
             entry
-                .half_of
+                .lean_step
                 .as_ref()
                 .is_some_and(|step| std::ptr::eq(step.as_ptr(), &raw const **lean))
         };
-        self.latest = self.queue.iter().position(own);
+        self.latest = self.queue.iter().position(is_same_step);
         if let Some(entry) = self.latest.and_then(|place| self.queue.get_mut(place)) {
-            entry.half_of = None;
+            entry.lean_step = None;
             entry.readback = readback;
             entry.finite = Mutex::new(None);
         }
     }
 
-    /// The outcome of the step that was submitted last; `None` if it is not to be looked at, or was resolved.
+    /// Outcome of the last submitted step; `None` if the policy does not check gradients, or it was resolved.
     pub(crate) fn latest(
         &self,
         read: impl FnOnce(&R) -> Result<Finite, WsamError>,
-    ) -> Result<Option<Resolved>, WsamError> {
+    ) -> Result<Option<ResolvedOutcome>, WsamError> {
         let entry = self.latest.and_then(|place| self.queue.get(place));
         entry.map(|entry| entry.resolve(read)).transpose()
     }
 
-    /// Where the outcome of the step that was submitted last is on the device, its policy, and whether the step
-    /// is lean.
+    /// Readback and policy of the last submitted step, and whether the step is lean.
     pub(crate) fn latest_readback(&self) -> Option<(&R, NonFinite, bool)> {
         let entry = self.latest.and_then(|place| self.queue.get(place))?;
         Some((&entry.readback, entry.policy, entry.lean))
     }
 
-    /// By how much the steps of `id`, or of all parameters together, are counted too high.
+    /// Number of skipped steps that the step count of `id` still includes; for `None`, that of the optimizer.
     pub(crate) fn overcount(
         &self,
         id: Option<ParamId>,
@@ -150,11 +149,11 @@ impl<R> PendingOutcomes<R> {
         entries.map(|entry| Ok(entry.resolve(&read)?.overcount())).sum()
     }
 
-    /// Every outcome that is decided.
+    /// All outcomes that are final.
     pub(crate) fn decided(
         &self,
         read: impl Fn(&R) -> Result<Finite, WsamError>,
-    ) -> Result<Vec<Resolved>, WsamError> {
+    ) -> Result<Vec<ResolvedOutcome>, WsamError> {
         let mut decided = Vec::new();
         for entry in &self.queue {
             let resolved = entry.resolve(&read)?;
@@ -165,12 +164,12 @@ impl<R> PendingOutcomes<R> {
         Ok(decided)
     }
 
-    /// Reads every outcome that is decided, and takes it out of the queue with its parameters. A lean step
-    /// between its halves stays, unless its `g` was not finite. On an error the queue is as it was.
+    /// Reads all final outcomes, and removes them from the queue with their parameters. A lean step between its
+    /// halves stays queued, unless its `g` was not finite. On an error the queue is unchanged.
     pub(crate) fn resolve(
         &mut self,
         read: impl Fn(&R) -> Result<Finite, WsamError>,
-    ) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
+    ) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
         let resolved =
             self.queue.iter().map(|entry| entry.resolve(&read)).collect::<Result<Vec<_>, _>>()?;
         let mut done = Vec::new();

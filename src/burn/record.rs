@@ -1,8 +1,8 @@
-//! The optimizer's state as a record, in the form of Burn's own optimizers.
+//! Records of the optimizer's state, in the format of Burn's optimizers.
 //!
 //! State tensors and step counts are named as [`burn::optim::Sgd`], [`Adam`](burn::optim::Adam) and
-//! [`AdamW`](burn::optim::AdamW) of Burn 0.22 name theirs, `"{parameter id}.{field}"`, so that a
-//! record of either serves the other.
+//! [`AdamW`](burn::optim::AdamW) of Burn 0.22 name theirs, `"{parameter id}.{field}"`, so each
+//! loads the other's records.
 
 mod entries;
 mod external;
@@ -24,26 +24,26 @@ use burn::tensor::{Bytes, Shape, TensorData};
 use burn_pack::{Reader, Scalar, Writer};
 use entries::{Contents, Parameter, check_known, contents, parameters};
 
-/// State of one parameter on its way from a record to a route.
+/// State of one parameter from a record, checked and ready for a route.
 #[derive(Debug)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedState {
     pub(crate) id: ParamId,
     pub(crate) step: u64,
-    /// Flat, of the type that the parameter's steps are computed in, in the order of
+    /// One-dimensional, in the type that the parameter's steps compute in, in the order of
     /// [`Base::state_names`].
     pub(crate) tensors: Vec<TensorData>,
     pub(crate) master: Option<TensorData>,
     pub(crate) len: u64,
 }
 
-/// State of one parameter by the names of a record, in the parameter's shape.
+/// State of one parameter with the names of a record, in the parameter's shape.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recorded {
     pub(super) tensors: Vec<(&'static str, TensorData)>,
     pub(super) scalars: Vec<(&'static str, Scalar)>,
 }
 
-/// All that [`Recorded`] may hold, of whatever base optimizer.
+/// Names of all tensors in [`Recorded`], for any base optimizer.
 #[cfg(feature = "train")]
 pub(super) const TENSOR_FIELDS: [&str; 5] = [
     "momentum.velocity",
@@ -57,16 +57,15 @@ pub(super) const STEP_FIELDS: [&str; 2] = ["step", "momentum.time"];
 
 /// Burn's key of a parameter's rank.
 const RANK: &str = "__rank";
-/// What names of values that belong to no parameter begin with.
-const OWN: &str = "wsam.";
+/// Prefix of names of values that belong to no parameter.
+const RUN_PREFIX: &str = "wsam.";
 
 impl Wsam {
     /// The state of `model`'s parameters as a record of Burn's. Waits for the device.
     ///
-    /// It holds what the base optimizer carries from step to step, and of the optimizer as a whole the loss
-    /// scale, the step count of [`mask_seed`](crate::WsamConfig::mask_seed), the counts of all steps and of
-    /// skipped ones. Gradients, `e_w` and hyperparameters are not part of it. Burn's own optimizer of the
-    /// same kind loads it too, with
+    /// It holds the base optimizer's state, the loss scale, the step count of
+    /// [`mask_seed`](crate::WsamConfig::mask_seed), and the counts of all steps and of skipped ones. Gradients,
+    /// `e_w` and hyperparameters are not part of it. Burn's optimizer of the same kind loads it too, with
     /// [`ModuleOptimizer::load_record`](burn::optim::ModuleOptimizer::load_record).
     ///
     /// # Errors
@@ -74,8 +73,8 @@ impl Wsam {
     /// [`WsamError::State`] if `model` has other shapes than the optimizer saw, [`WsamError::Backend`]
     /// if the device was lost.
     pub fn to_record<M: Module>(&self, model: &M) -> Result<OptimizerRecord, WsamError> {
-        // Through bytes for a Burn optimizer, too: what its own record holds of a state on a GPU is not
-        // always what the state was, once further steps are taken.
+        // Convert through bytes for a Burn optimizer too: its record reads GPU state lazily, so later steps could
+        // change the values.
         OptimizerRecord::from_bytes(self.into_bytes(model)?).map_err(failed)
     }
 
@@ -114,14 +113,14 @@ impl Wsam {
         self.with_run_state(writer)
     }
 
-    /// Adds what belongs to no parameter.
+    /// Adds the values that belong to no parameter.
     fn with_run_state(&self, writer: Writer) -> Result<Writer, WsamError> {
         let scalars = self.run_state()?.scalars()?.into_iter();
         Ok(scalars.fold(writer, |writer, (name, scalar)| writer.with_scalar(name, scalar)))
     }
 
-    /// The state of one parameter of this shape, by the names of a record; `None` before its first
-    /// step. `path` is for the error.
+    /// State of one parameter of this shape, with the names of a record; `None` before its first step. `path` is
+    /// used in errors.
     pub(super) fn recorded(
         &self,
         id: ParamId,
@@ -145,23 +144,23 @@ impl Wsam {
         Ok(Some(Recorded { tensors, scalars }))
     }
 
-    /// Takes the state of `model`'s parameters from a record, of this optimizer's by whatever route,
-    /// or of a Burn optimizer of the base optimizer's kind. Call it between steps; parameters that
-    /// the record does not know start anew. Quantised parameters take no steps and keep no state.
+    /// Loads the state of `model`'s parameters from a record of this optimizer, on either route, or of Burn's
+    /// optimizer of the same kind as the base. Call it between steps. Parameters that the record does not have
+    /// start without state. Quantised parameters take no steps and have no state.
     ///
-    /// The loss scale and the counts of steps are the record's, too. A record of version 0.1 or of a Burn
-    /// optimizer does not have them: they stay as they are, and the count of all steps is at least that of
-    /// each parameter. Hyperparameters are the configuration's, and what [`set_rho`](Self::set_rho) and
-    /// [`set_gamma`](Self::set_gamma) made of them; so is a loss scale that never moves.
+    /// It also loads the loss scale and the step counts. A record of version 0.1 or of a Burn optimizer does not
+    /// have them: they stay unchanged, and the count of all steps is raised to the largest count of a parameter.
+    /// Hyperparameters, including changes by [`set_rho`](Self::set_rho) and [`set_gamma`](Self::set_gamma), and a
+    /// fixed loss scale are not loaded.
     ///
-    /// The optimizer owns what it has taken: a file may change or go as soon as this returns. Burn's
-    /// `OptimizerRecord::load` reads its file when the values are asked for, that is here.
+    /// The optimizer copies the values, so a file may be changed or deleted as soon as this returns. Burn's
+    /// `OptimizerRecord::load` reads its file lazily, which means during this call.
     ///
     /// # Errors
     ///
     /// Nothing has changed after [`WsamError::ForeignRecord`] for a record with a parameter that
     /// `model` does not have, [`WsamError::RecordShape`], [`WsamError::RecordState`] for the record of
-    /// another kind of optimizer, [`WsamError::Record`] for one that makes no sense, and
+    /// another kind of optimizer, [`WsamError::Record`] for an invalid one, and
     /// [`WsamError::Backend`] if the device was lost.
     pub fn load_record<M: Module>(
         &mut self,
@@ -175,7 +174,7 @@ impl Wsam {
         self.replace(model, contents(reader)?)
     }
 
-    /// [`load_record`](Self::load_record), from states that were taken out of a record.
+    /// [`load_record`](Self::load_record), from states that were read from a record already.
     #[cfg(feature = "train")]
     pub(super) fn load_recorded<M: Module>(
         &mut self,
@@ -197,20 +196,20 @@ impl Wsam {
         let loaded = parameters
             .into_iter()
             .filter_map(|parameter| Some((entries.remove(&parameter.id.val())?, parameter)))
-            // A quantised parameter takes no part in a step.
+            // Quantised parameters take no steps.
             .filter(|(_, parameter)| parameter.dtype.is_float())
             .map(|(entry, parameter)| entry.fit(&base, has_masters, parameter))
-            // Nor does a parameter without elements.
+            // Parameters without elements take no steps either.
             .filter(|loaded| loaded.as_ref().map_or(true, |state| state.len > 0))
             .collect::<Result<Vec<_>, _>>()?;
         self.replace_states(&ids, loaded)?;
-        self.go_on(run, most);
+        self.resume_run_state(run, most);
         Ok(())
     }
 
-    /// Takes what belongs to no parameter, once pending outcomes were resolved. Without it the count of steps is
-    /// at least that of each parameter.
-    fn go_on(&mut self, run: Option<RunState>, most: Option<u64>) {
+    /// Loads the run state. Call it after pending outcomes were resolved. Without a run state in the record,
+    /// the step count is raised to `most`, the largest count of a parameter.
+    fn resume_run_state(&mut self, run: Option<RunState>, most: Option<u64>) {
         match run {
             Some(run) => self.set_run_state(run),
             None => self.steps = self.steps.max(most.unwrap_or(0)),
@@ -249,7 +248,7 @@ impl Wsam {
     /// # Errors
     ///
     /// As there.
-    // Burn's own name for it.
+    // The name is Burn's.
     #[allow(clippy::wrong_self_convention)]
     pub fn into_bytes<M: Module>(&self, model: &M) -> Result<Bytes, WsamError> {
         self.writer_of(model)?.into_bytes().map_err(failed)
@@ -259,8 +258,8 @@ impl Wsam {
     ///
     /// # Errors
     ///
-    /// As there, and [`WsamError::Record`] for bytes that are no record.
-    // Burn's own name for it.
+    /// As there, and [`WsamError::Record`] for bytes that are not a record.
+    // The name is Burn's.
     #[allow(clippy::wrong_self_convention)]
     pub fn from_bytes<M: Module>(&mut self, model: &M, bytes: Bytes) -> Result<(), WsamError> {
         match self.burn_optimizer() {
@@ -281,7 +280,7 @@ fn fields(base: &Base) -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// Burn's name of the step count; its SGD has none.
+/// Burn's name of the step count. Burn's SGD has no step count, so `step` is our name.
 fn step_field(base: &Base) -> &'static str {
     match base {
         Base::Sgd { .. } => "step",

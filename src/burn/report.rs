@@ -1,4 +1,4 @@
-//! What a step can tell about itself.
+//! Report of a step.
 
 use super::error::WsamError;
 #[cfg(feature = "fused-wsam")]
@@ -16,8 +16,7 @@ pub(crate) enum Norms {
     Fused(Box<DeviceNorms>),
 }
 
-/// Report of one step. Nothing is read from the device until it is asked for; each question waits
-/// for the device.
+/// Report of one step. Values are read from the device when a method asks for them.
 #[derive(Debug)]
 pub struct StepReport {
     pub(crate) loss: Tensor<1>,
@@ -61,7 +60,7 @@ impl StepReport {
 
     /// `||g||`, unclipped. Waits for the device.
     ///
-    /// `None` if the step had no use for it (adaptive, unclipped) and
+    /// `None` if the step did not need it (adaptive, unclipped) and
     /// [`track_norms`](crate::WsamConfig::track_norms) is off.
     ///
     /// # Errors
@@ -91,8 +90,8 @@ impl StepReport {
         }
     }
 
-    /// What the step did, which [`non_finite`](crate::WsamConfig::non_finite) has a say in. Waits for
-    /// the device.
+    /// What the step did under the policy [`non_finite`](crate::WsamConfig::non_finite). Waits for the
+    /// device.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
-//! Which way the steps run, and why.
+//! The route steps take, with the reason it was chosen.
 
 use std::fmt;
 
-/// The way an optimizer's steps run. Decided when the optimizer is made, never changed silently.
+/// The route an optimizer's steps take. It is chosen when the optimizer is made and never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// Through the WGSL kernels.

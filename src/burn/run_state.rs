@@ -1,14 +1,14 @@
-//! What an optimizer carries from step to step beside the states of parameters, and its form in records.
+//! State of an optimizer that belongs to no parameter, and its format in records.
 
 use super::error::WsamError;
 use super::optimizer::Wsam;
-use super::pending::Resolved;
+use super::pending::ResolvedOutcome;
 use crate::method::Outcome;
 use burn_pack::Scalar;
 
-/// Names of all values in a record. They begin with what no parameter's id is, so that they cannot be
-/// taken for a parameter's; Burn's own optimizers ignore them. In a learner's checkpoint they stand
-/// behind a parameter's id.
+/// Names of all values in a record. Parameter ids are numbers, so the prefix `wsam` distinguishes these names
+/// from those of parameters, and Burn's optimizers ignore them. In a learner's checkpoint a parameter's id
+/// precedes them.
 #[cfg(feature = "train")]
 pub(super) const FIELDS: [&str; 5] = [STEPS, SKIPPED, SCALE, GOOD_STEPS, PENDING];
 
@@ -18,35 +18,35 @@ const SCALE: &str = "wsam.run.loss_scale";
 const GOOD_STEPS: &str = "wsam.run.loss_scale_good_steps";
 const PENDING: &str = "wsam.run.loss_scale_pending";
 
-/// Counts beyond any training, and safe to count on from.
+/// Largest valid step count: larger than that of any training, and far from overflow.
 pub(super) const MOST_STEPS: u64 = 1 << 53;
-/// One bit of [`PENDING`] marks the end.
+/// Most outcomes in [`PENDING`], whose highest set bit marks the end.
 const MOST_PENDING: usize = 63;
 
-/// Values of an optimizer that belong to none of its parameters.
+/// State of an optimizer that belongs to no parameter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct RunState {
-    /// Steps taken, of whatever model. The random numbers of a step follow from it.
+    /// Steps taken, over all models. It seeds the random numbers of a step.
     pub(super) steps: u64,
     /// Steps skipped.
     pub(super) skipped: u64,
-    /// If losses are scaled.
+    /// State of the loss scale, if losses are scaled.
     pub(super) loss_scale: Option<ScaleState>,
 }
 
-/// Where a loss scale is.
+/// State of a loss scale.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ScaleState {
     pub(super) scale: f64,
-    /// Steps in a row that were taken, since the scale last moved.
+    /// Consecutive whole steps since the scale last changed.
     pub(super) good_steps: usize,
-    /// Outcomes of the last steps that the scale has not learned from yet, in their order: whether each
-    /// was taken whole. A step learns from the last one while it runs, so that a resumed run must, too.
+    /// Outcomes that are not yet applied to the scale, in step order: whether each step was taken whole. The
+    /// outcome of a step is applied during the next step, so a resumed run needs it.
     pub(super) pending: Vec<bool>,
 }
 
 impl RunState {
-    /// By the names of a record.
+    /// Values with their names in a record.
     pub(super) fn scalars(&self) -> Result<Vec<(&'static str, Scalar)>, WsamError> {
         let mut scalars =
             vec![(STEPS, Scalar::from(self.steps)), (SKIPPED, Scalar::from(self.skipped))];
@@ -63,8 +63,8 @@ impl RunState {
         Ok(scalars)
     }
 
-    /// Out of a record; `None` for one that holds nothing of it, as those of version 0.1 and of Burn's own
-    /// optimizers.
+    /// Reads the state from a record; `None` if the record does not have it, as those of version 0.1 and of
+    /// Burn's optimizers.
     pub(super) fn from_scalars(
         find: impl Fn(&str) -> Option<Scalar>,
     ) -> Result<Option<Self>, WsamError> {
@@ -99,13 +99,13 @@ fn wrong(name: &str, found: String) -> WsamError {
 }
 
 impl Wsam {
-    /// As it is between two steps. Waits for the steps that are pending.
+    /// State between two steps. Waits for pending steps.
     pub(super) fn run_state(&self) -> Result<RunState, WsamError> {
         let pending = self.pending_outcomes()?;
-        let skipped: u64 = pending.iter().map(Resolved::overcount).sum();
+        let skipped: u64 = pending.iter().map(ResolvedOutcome::overcount).sum();
         let loss_scale = self.options.loss_scale.as_ref().map(|loss_scale| {
             let pending = pending.iter().map(|resolved| resolved.outcome);
-            let outcomes = self.unscaled.iter().copied().chain(pending);
+            let outcomes = self.unapplied.iter().copied().chain(pending);
             let pending = outcomes.map(|outcome| outcome == Outcome::Whole).collect();
             ScaleState { pending, ..loss_scale.state() }
         });
@@ -113,16 +113,16 @@ impl Wsam {
         Ok(RunState { steps, skipped: self.skipped + skipped, loss_scale })
     }
 
-    /// Goes on from there. Call it when pending outcomes were resolved. A loss scale is taken where one is
-    /// configured that moves.
+    /// Continues from a record's state. Call it after pending outcomes were resolved. A loss scale in the record
+    /// is used only if the configured one is dynamic.
     pub(super) fn set_run_state(&mut self, state: RunState) {
         let RunState { steps, skipped, loss_scale } = state;
         (self.steps, self.skipped) = (steps, skipped);
-        self.unscaled.clear();
+        self.unapplied.clear();
         if let (Some(own), Some(state)) = (&mut self.options.loss_scale, loss_scale) {
             own.resume(state.scale, state.good_steps);
             let outcome = |whole| if whole { Outcome::Whole } else { Outcome::Skipped };
-            self.unscaled = state.pending.into_iter().map(outcome).collect();
+            self.unapplied = state.pending.into_iter().map(outcome).collect();
         }
     }
 }

@@ -1,17 +1,17 @@
-//! How sharp the loss is around a model's weights, for reports and experiments.
+//! Measures of the sharpness of the loss at a model's weights, for reports and experiments.
 //!
-//! - [`loss_rise`]: `L(w + e_w) - L(w)`, by how much the loss rises `rho` up the gradient: what WSAM
-//!   weighs in training.
+//! - [`loss_rise`]: `L(w + e_w) - L(w)`, the rise of the loss at distance `rho` along the gradient, which WSAM
+//!   minimises in training.
 //! - [`top_eigenvalue`]: the largest eigenvalue of the loss's Hessian.
 //! - [`surface`]: the loss over a plane through the weights.
 //!
 //! All work on any Burn backend, through the model's own forward and backward passes: each takes a
 //! closure that computes the loss of a model, and runs it on copies with running statistics of their
-//! own. The model that is measured never changes. A layer in training mode behaves so here, too:
-//! batch normalisation goes by the batch, and dropout draws a new mask in every pass, which makes
-//! these measures noise. Measure such a model without its dropout.
+//! own. The measured model never changes. Layers in training mode stay in it: batch normalisation uses the
+//! statistics of the batch, and dropout draws a new mask in every pass, which makes these measures noise.
+//! Measure such a model without its dropout.
 //!
-//! Parameters that are frozen, or that the loss does not depend on, take no part.
+//! Parameters that are frozen, or that the loss does not depend on, are ignored.
 //!
 //! ```
 //! use burn::nn::{Linear, LinearConfig};
@@ -46,14 +46,14 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use point::{Point, scalar};
 
-/// Why a measure could not be taken.
+/// Error of a measure.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SharpnessError {
-    /// The model, its gradients or an option were refused, as a step would refuse them.
+    /// The model, its gradients or an option were rejected, as a step would reject them.
     #[error(transparent)]
     Refused(#[from] WsamError),
-    /// A loss or a gradient is not finite, so there is nothing to measure.
+    /// A loss or a gradient is not finite.
     #[error("{what} is {value}")]
     NotFinite {
         /// What was computed.
@@ -61,7 +61,7 @@ pub enum SharpnessError {
         /// Its value.
         value: f64,
     },
-    /// The model has no parameter that a plane could lead along.
+    /// The model has no parameter that a plane can vary.
     #[error("the model has no trainable parameter of two dimensions or more")]
     NoDirections,
 }
@@ -87,7 +87,7 @@ where
     let point = Point::of(model)?;
     let config = WsamConfig::new(SgdBaseConfig::new().into());
     let mut probe = config.with_rho(rho).with_adaptive(adaptive).init(&point.device)?;
-    // An optimizer's first half on a copy; the second is never taken.
+    // Take an optimizer's ascent on a copy, without the descent.
     let copy = point.copy(model);
     let value = loss(&copy);
     check_loss(&value)?;

@@ -1,4 +1,4 @@
-//! A look at the optimizer's state.
+//! Optimizer state read back to the host.
 
 use super::error::WsamError;
 use crate::method::Base;
@@ -10,7 +10,7 @@ pub struct OptimizerState {
     /// Steps this parameter has taken.
     pub step: u64,
     /// Name and values of each state tensor, flat, in the order of
-    /// [`Base::state_names`](crate::method::Base::state_names); behind them [`MASTER`], if the parameter has
+    /// [`Base::state_names`](crate::method::Base::state_names); after them [`MASTER`], if the parameter has
     /// master weights.
     pub tensors: Vec<(&'static str, TensorData)>,
 }
@@ -19,17 +19,16 @@ pub struct OptimizerState {
 /// records.
 pub const MASTER: &str = "master";
 
-/// Names of all that a parameter may have.
+/// Names of all state tensors that a parameter may have.
 pub(crate) fn state_names(base: &Base) -> impl Iterator<Item = &'static str> {
     base.state_names().iter().copied().chain([MASTER])
 }
 
-/// The way from the device to the host.
+/// Reads a tensor from the device.
 pub(crate) fn read(tensor: Tensor<1>) -> Result<TensorData, WsamError> {
     let data = tensor.try_into_data();
     let data = data.map_err(|error| WsamError::Backend { reason: format!("{error:?}") })?;
-    // CubeCL hands out a promise that is kept when somebody looks, and by then a step may have written
-    // to the memory. So look.
+    // CubeCL reads the data lazily, and a later step may write to the memory first. Force the read now.
     let _ = data.as_bytes();
     Ok(data)
 }

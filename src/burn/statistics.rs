@@ -1,17 +1,17 @@
-//! Running statistics, which forward passes change and a skipped step must not.
+//! Running statistics, which forward passes change, and which a skipped step must leave unchanged.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, Tensor};
 use std::any::Any;
 use std::collections::VecDeque;
 
-/// The running statistics of a model at one moment, of its batch normalisation for one.
+/// A copy of a model's running statistics, for example those of batch normalisation.
 ///
-/// A forward pass in training mode changes a model's running statistics, whatever becomes of the step that it
-/// belongs to. [`Wsam::step`](crate::Wsam::step) and [`Wsam::step_accumulated`](crate::Wsam::step_accumulated)
-/// put them back where a step is skipped or refused. Callers of [`Wsam::ascend`](crate::Wsam::ascend) and
-/// [`Wsam::descend`](crate::Wsam::descend) take them before the first pass, and hand them to
-/// [`Wsam::keep_statistics`](crate::Wsam::keep_statistics) behind the second half:
+/// A forward pass in training mode changes a model's running statistics, even if its step is skipped later.
+/// [`Wsam::step`](crate::Wsam::step) and [`Wsam::step_accumulated`](crate::Wsam::step_accumulated)
+/// restore them if a step is skipped or fails. Callers of [`Wsam::ascend`](crate::Wsam::ascend) and
+/// [`Wsam::descend`](crate::Wsam::descend) take them before the first pass, and pass them to
+/// [`Wsam::keep_statistics`](crate::Wsam::keep_statistics) after the second half:
 ///
 /// ```
 /// # use burn::nn::{BatchNorm, BatchNormConfig};
@@ -35,13 +35,13 @@ use std::collections::VecDeque;
 /// # }
 /// ```
 pub struct RunningStatistics {
-    /// In the order of a walk over the module's float parameters: the value of running statistics, a
-    /// `Tensor<D>`, and `None` for every other parameter. Empty if there are no running statistics.
+    /// For each float parameter in module order: the `Tensor<D>` of running statistics, or `None` for another
+    /// parameter. Empty if the model has no running statistics.
     values: Vec<Option<Box<dyn Any + Send>>>,
 }
 
 impl RunningStatistics {
-    /// The statistics of `model` as they are. The values stay on the device.
+    /// The current statistics of `model`. The values stay on the device.
     pub fn of<M: Module>(model: &M) -> Self {
         let mut first = Candidates::default();
         model.visit(&mut first);
@@ -55,23 +55,23 @@ impl RunningStatistics {
             return Self { values: Vec::new() };
         }
         bring_up_to_date(model);
-        let mut take = Values { is_statistic: is_statistic.into(), values: Vec::new() };
+        let mut take = TakeStatistics { is_statistic: is_statistic.into(), values: Vec::new() };
         model.visit(&mut take);
         Self { values: take.values }
     }
 
-    /// Whether the model has none.
+    /// Whether the model has no running statistics.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// Puts the statistics back into `model`, which is the one that they are of or has its modules. Clones of
-    /// the model share them, so it changes theirs, too.
+    /// Restores the statistics of `model`, which must be the model they were taken from or have the same modules.
+    /// Clones of the model share its statistics, so this changes theirs too.
     pub fn restore<M: Module>(&self, model: M) -> M {
         self.put(model, None)
     }
 
-    /// Puts the statistics back if `skipped` is true, which the device decides.
+    /// Restores the statistics if `skipped` is true on the device.
     pub(crate) fn restore_if<M: Module>(&self, model: M, skipped: &Tensor<1, Bool>) -> M {
         self.put(model, Some(skipped))
     }
@@ -92,13 +92,13 @@ impl std::fmt::Debug for RunningStatistics {
     }
 }
 
-/// Burn keeps the last update of running statistics aside, for each thread. `valid` is its only way to apply it
-/// from outside of a module.
+/// Burn defers the last update of running statistics, for each thread. `valid` is the only way to apply it from
+/// outside of a module.
 fn bring_up_to_date<M: Module>(model: &M) {
     drop(model.valid());
 }
 
-/// What may be running statistics: a clone of each float parameter that requires no gradient.
+/// Collects candidates for running statistics: a clone of each float parameter that requires no gradient.
 #[derive(Default)]
 struct Candidates(Vec<Option<Box<dyn Any>>>);
 
@@ -109,9 +109,9 @@ impl ModuleVisitor for Candidates {
     }
 }
 
-/// Tells running statistics from frozen parameters. Clones of a parameter share one value, so the clone of a
-/// frozen parameter refers to the very value that the next walk shows; Burn shows running statistics as a
-/// parameter that it makes for each walk.
+/// Distinguishes running statistics from frozen parameters. Clones of a parameter share one value, so a frozen
+/// parameter and its clone have the same address. Burn makes a new parameter for running statistics in each
+/// visit, so their addresses differ.
 struct Compare {
     candidates: VecDeque<Option<Box<dyn Any>>>,
     is_statistic: Vec<bool>,
@@ -127,12 +127,12 @@ impl ModuleVisitor for Compare {
     }
 }
 
-struct Values {
+struct TakeStatistics {
     is_statistic: VecDeque<bool>,
     values: Vec<Option<Box<dyn Any + Send>>>,
 }
 
-impl ModuleVisitor for Values {
+impl ModuleVisitor for TakeStatistics {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let is_statistic = self.is_statistic.pop_front().unwrap_or(false);
         self.values.push(is_statistic.then(|| Box::new(param.val()) as Box<dyn Any + Send>));

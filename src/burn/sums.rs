@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 
-/// A sum over micro-batches, as Burn's training loops take it; of losses too, if they are known.
+/// Sum of gradients over micro-batches, as in Burn's training loops, and of losses if they are known.
 pub(crate) struct Sum<M> {
     one: Option<GradientsParams>,
     more: GradientsAccumulator<M>,
@@ -21,7 +21,7 @@ impl<M> Default for Sum<M> {
 impl<M: Module> Sum<M> {
     pub(crate) fn add(&mut self, model: &M, grads: GradientsParams, loss: Option<Tensor<1>>) {
         self.len += 1;
-        // One batch, the usual case, needs no sum.
+        // Avoid the accumulator for one batch, the usual case.
         match (self.len, self.one.take()) {
             (1, _) => self.one = Some(grads),
             (_, first) => {

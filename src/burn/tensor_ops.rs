@@ -1,4 +1,4 @@
-//! The step in plain Burn tensor operations, for every backend. Knows nothing of the engine.
+//! Steps in Burn tensor operations, for every backend. Does not use the engine.
 
 mod base;
 mod finite;
@@ -8,20 +8,20 @@ pub(crate) use norms::TensorNorms;
 
 use super::error::WsamError;
 use super::forms::{Flat, reconciled};
+use super::param_entries::ParamEntry;
 use super::params::without;
-use super::pending::{LeanStep, PendingOutcomes, Resolved};
-use super::record::Loaded;
+use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
+use super::record::LoadedState;
 use super::report::Norms;
-use super::runner::{Context, Half, Loose, Runner};
-use super::slots::Slot;
 use super::state::{OptimizerState, read, state_names};
+use super::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::method::{Base, Blend, InGroup, NonFinite};
 use base::base_step;
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use finite::{Fact, Facts, unless, unless_state};
+use finite::{DeviceBool, FiniteFlags, keep_state_where, keep_where};
 use norms::{
-    climb, clip_factor, look_at_gradient, look_at_perturbed, scale_of_g, scaled, unscaled,
+    check_gradient, clip_factor, perturb, scale_of_g, scaled, unscale_and_check, unscaled,
 };
 use std::collections::HashMap;
 
@@ -29,9 +29,9 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(crate) struct TensorOps {
     states: HashMap<ParamId, State>,
-    /// Of parameters in half precision.
+    /// Master weights of parameters in half precision.
     masters: HashMap<ParamId, Tensor<1>>,
-    pending: PendingOutcomes<Facts>,
+    pending: PendingOutcomes<FiniteFlags>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,27 +41,28 @@ struct State {
     tensors: Vec<Tensor<1>>,
 }
 
-/// What an ascent keeps for its descent.
+/// State between an ascent and its descent.
 #[derive(Debug)]
-pub(crate) struct Kept {
-    slots: Vec<Slot<Tensor<1>>>,
+pub(crate) struct AscentState {
+    entries: Vec<ParamEntry<Tensor<1>>>,
     norms: TensorNorms,
 }
 
-/// What a mix keeps: each pair of clipped gradients, with `lr_factor sharpness`.
+/// State between a mix and its sharpness step: each pair of clipped gradients, with `lr_factor * sharpness`.
 #[derive(Debug)]
-pub(crate) struct Mixed {
+pub(crate) struct MixState {
     grads: Vec<(Tensor<1>, Tensor<1>, f64)>,
     norms: TensorNorms,
 }
 
-/// What a lean ascent keeps: the base optimizer's step, taken, and the term in `g`.
+/// State between a lean ascent and its descent: weights after the base optimizer's step and the `g` term of the
+/// sharpness step.
 #[derive(Debug)]
-pub(crate) struct LeanKept {
+pub(crate) struct LeanAscentState {
     stepped: Vec<Tensor<1>>,
-    /// `lr sharpness`, for each.
+    /// `lr * sharpness` of each parameter.
     factors: Vec<f64>,
-    /// What the second pass runs on.
+    /// Weights that the second pass runs on.
     ran_on: Vec<Tensor<1>>,
     norms: TensorNorms,
     step: LeanStep,
@@ -90,7 +91,7 @@ impl TensorOps {
         Ok(Some(OptimizerState { step, tensors }))
     }
 
-    /// Notes what decides a step.
+    /// Queues the outcome of a step, if gradients are checked.
     fn track(&mut self, ids: Vec<ParamId>, norms: &TensorNorms) {
         if norms.policy.looks() {
             self.pending.push(norms.submitted(ids));
@@ -98,111 +99,115 @@ impl TensorOps {
     }
 }
 
-impl Runner for TensorOps {
-    type Form = Flat;
-    type Kept = Kept;
-    type LeanKept = LeanKept;
-    type Mixed = Mixed;
+impl StepBackend for TensorOps {
+    type Layout = Flat;
+    type AscentState = AscentState;
+    type LeanAscentState = LeanAscentState;
+    type MixState = MixState;
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
         (&[DType::F32, DType::F64, DType::F16, DType::BF16], "f16, bf16, f32 and f64", "tensor-op");
 
     fn ascend<T>(
         &mut self,
-        context: Context<'_>,
-        slots: Vec<Slot<Tensor<1>>>,
+        context: StepContext<'_>,
+        entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, Kept>, WsamError> {
-        let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
-        let (tensors, norms) = climb(context, &slots, false);
-        Ok(Half { built: build(tensors), rest: Kept { slots, norms }, retired: Vec::new() })
+    ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
+        let entries = self.with_masters(context, unscaled(entries, context.inv_scale));
+        let (tensors, norms) = perturb(context, &entries, false);
+        Ok(PhaseOutput {
+            built: build(tensors),
+            rest: AscentState { entries, norms },
+            released: Vec::new(),
+        })
     }
 
     fn descend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
-        kept: Kept,
+        ascent_state: AscentState,
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let hyper = context.hyper;
-        let Kept { slots, mut norms } = kept;
-        let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
+        let AscentState { entries, mut norms } = ascent_state;
+        let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
         let skipped = norms.finite.skipped(norms.policy);
         let falls_back = norms.finite.falls_back(norms.policy);
-        self.track(slots.iter().map(|slot| slot.id).collect(), &norms);
+        self.track(entries.iter().map(|entry| entry.id).collect(), &norms);
         let scale_g = scale_of_g(hyper, &norms);
         let scale_perturbed = clip_factor(hyper.clip, &norms.perturbed);
-        let tensors = slots
+        let tensors = entries
             .into_iter()
             .zip(rates)
             .zip(grads_perturbed)
-            .map(|((slot, lr), g_perturbed)| {
-                let InGroup { base, blend, lr_factor, .. } = context.in_group(&slot);
-                let has_master = context.has_master(&slot);
+            .map(|((entry, lr), g_perturbed)| {
+                let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
+                let has_master = context.has_master(&entry);
                 let lr = lr * lr_factor;
-                let g = scaled(slot.grad, &scale_g);
+                let g = scaled(entry.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
-                let g_perturbed = unless(&falls_back, g_perturbed, g.clone());
+                let g_perturbed = keep_where(&falls_back, g_perturbed, g.clone());
                 let h = mix(&blend, &g, &g_perturbed);
-                let (old, id) = (slot.weight.clone(), slot.id);
-                let mut w = self.stepped(&base, lr, id, slot.weight, h, &skipped);
+                let (old, id) = (entry.weight.clone(), entry.id);
+                let mut w = self.stepped(&base, lr, id, entry.weight, h, &skipped);
                 if blend.sharpness != 0.0 {
                     w = w - (g_perturbed - g) * (lr * blend.sharpness);
                 }
-                self.noted(id, has_master, unless(&skipped, w, old))
+                self.store_master(id, has_master, keep_where(&skipped, w, old))
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
-        Ok(Half { built: build(tensors), rest, retired: Vec::new() })
+        Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
     fn lean_ascend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<Tensor<1>>>,
+        entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, LeanKept>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
         let hyper = context.hyper;
-        let slots = unscaled(slots, context.inv_scale);
-        let (tensors, norms) = climb(context, &slots, true);
+        let entries = unscaled(entries, context.inv_scale);
+        let (tensors, norms) = perturb(context, &entries, true);
         let skipped = norms.finite.skipped(norms.policy);
         let step = LeanStep::default();
         if norms.policy.looks() {
-            let ids = slots.iter().map(|slot| slot.id).collect();
+            let ids = entries.iter().map(|entry| entry.id).collect();
             self.pending.push_lean(norms.submitted(ids), &step);
         }
         let scale_g = scale_of_g(hyper, &norms);
-        let (stepped, factors) = slots
+        let (stepped, factors) = entries
             .into_iter()
             .zip(rates)
-            .map(|(slot, lr)| {
-                let InGroup { base, blend, lr_factor, .. } = context.in_group(&slot);
+            .map(|(entry, lr)| {
+                let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
                 let lr = lr * lr_factor;
                 let factor = lr * blend.sharpness;
-                let g = scaled(slot.grad, &scale_g);
-                let old = slot.weight.clone();
-                let stepped = self.stepped(&base, lr, slot.id, slot.weight, g.clone(), &skipped);
-                (unless(&skipped, stepped + g * factor, old), factor)
+                let g = scaled(entry.grad, &scale_g);
+                let old = entry.weight.clone();
+                let stepped = self.stepped(&base, lr, entry.id, entry.weight, g.clone(), &skipped);
+                (keep_where(&skipped, stepped + g * factor, old), factor)
             })
             .unzip();
         let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
-        let rest = LeanKept { stepped, factors, ran_on, norms, step };
-        Ok(Half { built: build(tensors), rest, retired: Vec::new() })
+        let rest = LeanAscentState { stepped, factors, ran_on, norms, step };
+        Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
     fn lean_descend<T>(
         &mut self,
-        context: Context<'_>,
-        kept: LeanKept,
+        context: StepContext<'_>,
+        ascent_state: LeanAscentState,
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError> {
-        let LeanKept { stepped, factors, ran_on, mut norms, step } = kept;
-        let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
-        // Under any policy: `g` was not finite and `ran_on` is w, or `g~` is not.
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
+        let LeanAscentState { stepped, factors, ran_on, mut norms, step } = ascent_state;
+        let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
+        // Return to `ran_on` under any policy. It is `w` if `g` is not finite, and `w + e_w` if only `g~` is not.
         let returns = norms.finite.skipped(NonFinite::Skip);
         self.pending.complete(&step, norms.finite.clone());
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
@@ -214,127 +219,130 @@ impl Runner for TensorOps {
             .map(|((stepped, factor), g_perturbed)| {
                 let w = stepped - scaled(g_perturbed, &scale_perturbed) * factor;
                 match ran_on.next() {
-                    Some(ran_on) => unless(&returns, w, ran_on),
+                    Some(ran_on) => keep_where(&returns, w, ran_on),
                     None => w,
                 }
             })
             .collect();
         let rest = Norms::TensorOps(Box::new(norms));
-        Ok(Half { built: build(tensors), rest, retired: Vec::new() })
+        Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
-    fn hold(kept: &mut Kept, places: &[usize]) {
-        kept.slots = without(std::mem::take(&mut kept.slots), places);
+    fn exclude(ascent_state: &mut AscentState, places: &[usize]) {
+        ascent_state.entries = without(std::mem::take(&mut ascent_state.entries), places);
     }
 
-    fn first_gradient(kept: &Kept, place: usize) -> Option<Tensor<1>> {
-        kept.slots.get(place).map(|slot| kept.norms.scaled_again(slot.grad.clone()))
+    fn first_gradient(ascent_state: &AscentState, place: usize) -> Option<Tensor<1>> {
+        ascent_state
+            .entries
+            .get(place)
+            .map(|entry| ascent_state.norms.scaled_again(entry.grad.clone()))
     }
 
     fn base_step<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<Tensor<1>>>,
+        entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<Half<Self, T, ()>, WsamError> {
-        let slots = self.with_masters(context, unscaled(slots, context.inv_scale));
-        let norms = look_at_gradient(context, &slots);
+    ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
+        let entries = self.with_masters(context, unscaled(entries, context.inv_scale));
+        let norms = check_gradient(context, &entries);
         let skipped = norms.finite.skipped(norms.policy);
-        self.track(slots.iter().map(|slot| slot.id).collect(), &norms);
+        self.track(entries.iter().map(|entry| entry.id).collect(), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
-        let tensors = slots
+        let tensors = entries
             .into_iter()
             .zip(rates)
-            .map(|(slot, lr)| {
-                let InGroup { base, lr_factor, .. } = context.in_group(&slot);
-                let has_master = context.has_master(&slot);
-                let g = scaled(slot.grad, &scale_g);
-                let (old, id) = (slot.weight.clone(), slot.id);
-                let w = self.stepped(&base, lr * lr_factor, id, slot.weight, g, &skipped);
-                self.noted(id, has_master, unless(&skipped, w, old))
+            .map(|(entry, lr)| {
+                let InGroup { base, lr_factor, .. } = context.in_group(&entry);
+                let has_master = context.has_master(&entry);
+                let g = scaled(entry.grad, &scale_g);
+                let (old, id) = (entry.weight.clone(), entry.id);
+                let w = self.stepped(&base, lr * lr_factor, id, entry.weight, g, &skipped);
+                self.store_master(id, has_master, keep_where(&skipped, w, old))
             })
             .collect();
-        Ok(Half { built: build(tensors), rest: (), retired: Vec::new() })
+        Ok(PhaseOutput { built: build(tensors), rest: (), released: Vec::new() })
     }
 
     fn mix(
         &mut self,
-        context: Context<'_>,
-        kept: Kept,
+        context: StepContext<'_>,
+        ascent_state: AscentState,
         grads_perturbed: Vec<Tensor<1>>,
-    ) -> Result<Loose<Self, Mixed>, WsamError> {
-        let Kept { slots, mut norms } = kept;
-        let grads_perturbed = look_at_perturbed(context, grads_perturbed, &mut norms);
+    ) -> Result<TensorOutput<Self, MixState>, WsamError> {
+        let AscentState { entries, mut norms } = ascent_state;
+        let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
         let falls_back = norms.finite.falls_back(norms.policy);
-        // Around it no step is counted here.
+        // The Burn optimizer counts its parameters' steps itself.
         self.track(Vec::new(), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
-        let (tensors, grads) = slots
+        let (tensors, grads) = entries
             .into_iter()
             .zip(grads_perturbed)
-            .map(|(slot, g_perturbed)| {
-                let InGroup { blend, lr_factor, .. } = context.in_group(&slot);
-                let g = scaled(slot.grad, &scale_g);
+            .map(|(entry, g_perturbed)| {
+                let InGroup { blend, lr_factor, .. } = context.in_group(&entry);
+                let g = scaled(entry.grad, &scale_g);
                 let g_perturbed = scaled(g_perturbed, &scale_perturbed);
-                let g_perturbed = unless(&falls_back, g_perturbed, g.clone());
+                let g_perturbed = keep_where(&falls_back, g_perturbed, g.clone());
                 (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
             })
             .unzip();
-        Ok(Half { built: tensors, rest: Mixed { grads, norms }, retired: Vec::new() })
+        Ok(PhaseOutput { built: tensors, rest: MixState { grads, norms }, released: Vec::new() })
     }
 
     fn clip(
         &mut self,
-        context: Context<'_>,
-        slots: Vec<Slot<Tensor<1>>>,
+        context: StepContext<'_>,
+        entries: Vec<ParamEntry<Tensor<1>>>,
     ) -> Result<Vec<Tensor<1>>, WsamError> {
-        let slots = unscaled(slots, context.inv_scale);
-        let norms = look_at_gradient(context, &slots);
+        let entries = unscaled(entries, context.inv_scale);
+        let norms = check_gradient(context, &entries);
         self.track(Vec::new(), &norms);
         let scale = scale_of_g(context.hyper, &norms);
-        Ok(slots.into_iter().map(|slot| scaled(slot.grad, &scale)).collect())
+        Ok(entries.into_iter().map(|entry| scaled(entry.grad, &scale)).collect())
     }
 
     fn sharpen(
         &mut self,
-        _context: Context<'_>,
+        _context: StepContext<'_>,
         rates: &[f64],
-        mixed: Mixed,
+        mixed: MixState,
         weights: Option<Vec<Tensor<1>>>,
-    ) -> Result<Loose<Self, Norms>, WsamError> {
+    ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         let tensors =
             weights.into_iter().flatten().zip(rates).zip(mixed.grads).map(
                 |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),
             );
         let rest = Norms::TensorOps(Box::new(mixed.norms));
-        Ok(Half { built: tensors.collect(), rest, retired: Vec::new() })
+        Ok(PhaseOutput { built: tensors.collect(), rest, released: Vec::new() })
     }
 
-    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
-        self.pending.latest(Facts::read)
+    fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
+        self.pending.latest(FiniteFlags::read)
     }
 
-    fn skipped_flag(&self, _device: &Device) -> Result<Option<Fact>, WsamError> {
+    fn skipped_flag(&self, _device: &Device) -> Result<Option<DeviceBool>, WsamError> {
         let latest = self.pending.latest_readback();
-        Ok(latest.and_then(|(facts, policy, lean)| match lean {
-            // A lean step is skipped by its first gradient alone.
-            true => Facts { perturbed: None, ..facts.clone() }.skipped(policy),
-            false => facts.skipped(policy),
+        Ok(latest.and_then(|(flags, policy, lean)| match lean {
+            // Only `g` decides whether a lean step is skipped.
+            true => FiniteFlags { perturbed: None, ..flags.clone() }.skipped(policy),
+            false => flags.skipped(policy),
         }))
     }
 
     fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError> {
-        self.pending.overcount(id, Facts::read)
+        self.pending.overcount(id, FiniteFlags::read)
     }
 
-    fn decided_outcomes(&self) -> Result<Vec<Resolved>, WsamError> {
-        self.pending.decided(Facts::read)
+    fn decided_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
+        self.pending.decided(FiniteFlags::read)
     }
 
-    fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
-        self.pending.resolve(Facts::read)
+    fn take_outcomes(&mut self) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
+        self.pending.resolve(FiniteFlags::read)
     }
 
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64> {
@@ -345,13 +353,13 @@ impl Runner for TensorOps {
         &mut self,
         device: &Device,
         ids: &[ParamId],
-        loaded: Vec<Loaded>,
+        loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError> {
         for id in ids {
             self.states.remove(id);
             self.masters.remove(id);
         }
-        for Loaded { id, step, tensors, master, .. } in loaded {
+        for LoadedState { id, step, tensors, master, .. } in loaded {
             let put = |data: TensorData| {
                 let dtype = data.dtype();
                 Tensor::from_data(data, (device, dtype))
@@ -363,9 +371,9 @@ impl Runner for TensorOps {
         Ok(())
     }
 
-    fn forget(&mut self, gone: &dyn Fn(ParamId) -> bool) {
-        self.states.retain(|id, _| !gone(*id));
-        self.masters.retain(|id, _| !gone(*id));
+    fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {
+        self.states.retain(|id, _| !is_dropped(*id));
+        self.masters.retain(|id, _| !is_dropped(*id));
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {
@@ -373,34 +381,34 @@ impl Runner for TensorOps {
         state.tensors.first().map(|tensor| tensor.dims()[0])
     }
 
-    fn retire(&self, _tensors: Vec<Tensor<1>>) {}
+    fn release(&self, _tensors: Vec<Tensor<1>>) {}
 }
 
 impl TensorOps {
-    /// Steps go from master weights, where there are any.
+    /// Replaces weights by master weights, for parameters that have them.
     fn with_masters(
         &self,
-        context: Context<'_>,
-        mut slots: Vec<Slot<Tensor<1>>>,
-    ) -> Vec<Slot<Tensor<1>>> {
-        for slot in &mut slots {
-            if context.has_master(slot) {
-                let master = self.masters.get(&slot.id).cloned();
-                slot.weight = reconciled(slot.weight.clone(), slot.dtype, master);
+        context: StepContext<'_>,
+        mut entries: Vec<ParamEntry<Tensor<1>>>,
+    ) -> Vec<ParamEntry<Tensor<1>>> {
+        for entry in &mut entries {
+            if context.has_master(entry) {
+                let master = self.masters.get(&entry.id).cloned();
+                entry.weight = reconciled(entry.weight.clone(), entry.dtype, master);
             }
         }
-        slots
+        entries
     }
 
-    /// The stepped weights, which are master weights if it has them.
-    fn noted(&mut self, id: ParamId, has_master: bool, w: Tensor<1>) -> Tensor<1> {
+    /// Stores the stepped weights as master weights, if the parameter has them, and returns the weights.
+    fn store_master(&mut self, id: ParamId, has_master: bool, w: Tensor<1>) -> Tensor<1> {
         if has_master {
             self.masters.insert(id, w.clone());
         }
         w
     }
 
-    /// The base optimizer's step of one parameter; its state advances, unless the step is skipped.
+    /// Takes the base optimizer's step of one parameter. Its state advances unless the step is skipped.
     fn stepped(
         &mut self,
         base: &Base,
@@ -408,18 +416,18 @@ impl TensorOps {
         id: ParamId,
         w: Tensor<1>,
         h: Tensor<1>,
-        skipped: &Option<Fact>,
+        skipped: &Option<DeviceBool>,
     ) -> Tensor<1> {
-        // At step 0 it holds what a first step left behind that was skipped.
+        // A state at step 0 was written by a skipped first step, so it is discarded.
         let old = self.states.remove(&id).filter(|state| state.step > 0);
         let before = old.as_ref().map(|old| old.tensors.clone());
         let (w, state) = base_step(base, lr, w, h, old);
-        self.states.insert(id, unless_state(skipped, state, before));
+        self.states.insert(id, keep_state_where(skipped, state, before));
         w
     }
 }
 
-/// `a g + b g~` in the form of [`Blend::by_difference`], without the terms whose weight is zero.
+/// Computes `a g + b g~` as [`Blend::by_difference`], without terms whose weight is zero.
 fn mix(blend: &Blend, g: &Tensor<1>, g_perturbed: &Tensor<1>) -> Tensor<1> {
     if let Some(of_g) = blend.by_difference() {
         let sharpness = (g_perturbed.clone() - g.clone()) * blend.b;

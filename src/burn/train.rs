@@ -1,8 +1,8 @@
 //! WSAM in burn-train's [`SupervisedTraining`](burn::train::SupervisedTraining).
 //!
-//! The usual script trains with WSAM once the optimizer and the strategy are ours; metrics, renderer,
-//! checkpointers, early stopping, schedulers, gradient accumulation and interruption stay Burn's own, and
-//! so does the model's [`TrainStep`], which is called twice a step.
+//! A training script changes only its optimizer and its strategy. Metrics, renderer, checkpointers, early
+//! stopping, schedulers, gradient accumulation and interruption are still Burn's. The model's [`TrainStep`] is
+//! called twice a step.
 //!
 //! ```
 //! use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
@@ -88,30 +88,30 @@
 //!
 //! # What a checkpoint holds
 //!
-//! Beside the model and the scheduler, in `optim-{epoch}.bpk`, the base optimizer's state in the form of
-//! Burn's own optimizers and the number of steps taken. A training stopped after any epoch and resumed
-//! with `.checkpoint(epoch)` ends where one ends that was not stopped, bit for bit, if it sees the same
-//! batches in the same order (a shuffled loader of Burn's starts its order again) and draws no random
-//! numbers but those that [`mask_seed`](crate::WsamConfig::mask_seed) seeds. A checkpoint of Burn's `Sgd`, `Adam` or `AdamW` can be resumed with WSAM around the same
-//! optimizer, and the other way round.
+//! Besides the model and the scheduler, a checkpoint holds `optim-{epoch}.bpk`: the base optimizer's state, in
+//! the format of Burn's optimizers, and the number of steps taken. A training that is stopped after any epoch
+//! and resumed with `.checkpoint(epoch)` ends with the same weights as an uninterrupted one, bit for bit, if it
+//! gets the same batches in the same order (Burn's shuffled loader restarts its order) and uses no random numbers
+//! other than those that [`mask_seed`](crate::WsamConfig::mask_seed) seeds. A checkpoint of Burn's `Sgd`, `Adam`
+//! or `AdamW` can be resumed with WSAM around the same optimizer, and vice versa.
 //!
-//! The state is read before the training goes on. Burn 0.22.1 leaves this to the thread that writes the
-//! file, so that on wgpu the checkpoints of its own optimizers may hold a state of later steps; the last
-//! checkpoint of a training is right, and the one to take over.
+//! The state is read before the training continues. With its own optimizers, Burn 0.22.1 reads it in the thread
+//! that writes the file, so on wgpu their checkpoints may hold the state of later steps. The last checkpoint of a
+//! training is correct: resume from that one.
 //!
 //! # What is different from Burn's own strategy
 //!
 //! - One device, the optimizer's; the learner's model is moved there. Autodiff checkpointing is a
-//!   property of the model's device here: `device.autodiff().gradient_checkpointing()`. What
-//!   `SupervisedTraining::gradient_checkpointing` says does not reach a strategy.
-//! - An overridden `TrainStep::optimize` is handed new weights where gradients were. What it does to the
-//!   model after the optimizer's step is as ever; what it does to gradients belongs in `step`. It is called once
-//!   more than there are steps: before the first one, with the model's own weights.
-//! - A step that is refused ends the training: see [`WsamTrainingError`].
+//!   property of the model's device here: `device.autodiff().gradient_checkpointing()`. A
+//!   strategy does not receive the setting of `SupervisedTraining::gradient_checkpointing`.
+//! - An overridden `TrainStep::optimize` gets new weights in place of gradients. Changes to the model after the
+//!   optimizer's step work as usual; changes to gradients belong in `step`. It is called once more than there are
+//!   steps: before the first one, with the model's current weights.
+//! - A step that returns an error ends the training: see [`WsamTrainingError`].
 
-mod courier;
 mod error;
 mod gradients;
+mod pass_through;
 mod report;
 mod run;
 mod schedule;
@@ -131,7 +131,7 @@ use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, Tensor};
 use burn::train::{Learner, LearnerModel, TrainStep, TrainingStrategy};
-use courier::Courier;
+use pass_through::PassThroughOptimizer;
 use shared::Shared;
 use std::fmt;
 use std::sync::Arc;
@@ -140,20 +140,20 @@ use strategy::Strategy;
 /// The loss in what a model's [`TrainStep`] returns.
 type LossOf<M> = dyn Fn(&<M as TrainStep>::Output) -> Tensor<1>;
 
-/// WSAM for a [`SupervisedTraining`](burn::train::SupervisedTraining): makes the learner and the strategy,
-/// which belong together, and tells about the training. See the [module](self).
+/// WSAM for a [`SupervisedTraining`](burn::train::SupervisedTraining): makes the learner and its strategy, and
+/// reports on the training. See the [module](self).
 ///
-/// A handle: clones are the same training. One trains at a time.
+/// This is a handle: clones refer to the same training. Only one training may run at a time.
 #[derive(Clone)]
 pub struct WsamTraining {
     shared: Arc<Shared>,
-    plan: Plan,
+    options: StepOptions,
     route: Route,
 }
 
-/// What is told of a training before it begins.
+/// Options of a training, fixed before it begins.
 #[derive(Clone)]
-struct Plan {
+struct StepOptions {
     perturbation: Perturbation,
     rho: Option<Schedule>,
     gamma: Option<Schedule>,
@@ -164,31 +164,31 @@ impl WsamTraining {
     /// A training with this optimizer, on its device.
     pub fn new(wsam: Wsam) -> Self {
         let route = wsam.route().clone();
-        let plan = Plan { perturbation: Perturbation::Whole, rho: None, gamma: None, active: None };
-        Self { shared: Arc::new(Shared::new(wsam)), plan, route }
+        let options =
+            StepOptions { perturbation: Perturbation::Whole, rho: None, gamma: None, active: None };
+        Self { shared: Arc::new(Shared::new(wsam)), options, route }
     }
 
-    /// Where the weights are perturbed if gradients are accumulated; by default once, along the whole
-    /// gradient.
+    /// Sets how weights are perturbed if gradients are accumulated; by default once, along the whole gradient.
     pub fn with_perturbation(mut self, perturbation: Perturbation) -> Self {
-        self.plan.perturbation = perturbation;
+        self.options.perturbation = perturbation;
         self
     }
 
     /// The radius of the perturbation for each step. A value outside its domain ends the training.
     pub fn with_rho(mut self, rho: impl Into<Schedule>) -> Self {
-        self.plan.rho = Some(rho.into());
+        self.options.rho = Some(rho.into());
         self
     }
 
     /// The weight of the sharpness for each step. A value outside its domain ends the training.
     pub fn with_gamma(mut self, gamma: impl Into<Schedule>) -> Self {
-        self.plan.gamma = Some(gamma.into());
+        self.options.gamma = Some(gamma.into());
         self
     }
 
-    /// Says for each step whether it is WSAM's; elsewhere the base optimizer steps alone, for the price
-    /// of its one pass, and the state goes on. WSAM for the last part of a training:
+    /// Sets for each step whether WSAM is active. In other steps the base optimizer steps alone, with one pass
+    /// and the same state. For example, WSAM for the last part of a training:
     ///
     /// ```
     /// # use burn_wsam::{SgdBaseConfig, WsamConfig, train::WsamTraining};
@@ -201,24 +201,24 @@ impl WsamTraining {
     /// # }
     /// ```
     ///
-    /// The answer should depend on nothing but its argument, or a resumed training takes another way.
+    /// The result should depend only on the argument, otherwise a resumed training may differ.
     pub fn with_active(mut self, active: impl Fn(Moment) -> bool + Send + Sync + 'static) -> Self {
-        self.plan.active = Some(Arc::new(active));
+        self.options.active = Some(Arc::new(active));
         self
     }
 
-    /// The learner: `Learner::new` with WSAM as its optimizer. It trains under
-    /// [`strategy`](Self::strategy) alone; under another strategy its weights stay as they are, and an
-    /// error is logged.
+    /// The learner: `Learner::new` with WSAM as its optimizer. It requires
+    /// [`strategy`](Self::strategy); under another strategy its weights do not change, and an error is
+    /// logged.
     ///
-    /// Burn's per-tensor gradient clipping has no place here: use
+    /// Burn's per-tensor gradient clipping is not supported: use
     /// [`max_norm`](crate::WsamConfig::max_norm).
     pub fn learner<M: LearnerModel>(
         &self,
         model: M,
         lr_scheduler: impl Into<ModuleLrScheduler>,
     ) -> Learner<M> {
-        let optimizer = ModuleOptimizer::from(Courier(self.shared.clone()));
+        let optimizer = ModuleOptimizer::from(PassThroughOptimizer(self.shared.clone()));
         Learner::new(model, optimizer, lr_scheduler)
     }
 
@@ -231,9 +231,9 @@ impl WsamTraining {
         TrainingStrategy::Custom(Arc::new(Strategy { training: self.clone(), loss: None }))
     }
 
-    /// [`strategy`](Self::strategy), told where the loss is in what the model's `TrainStep` returns, so
-    /// that it knows the sharpness: `|output| output.loss.clone()`, for Burn's own outputs. The value
-    /// is not waited for.
+    /// [`strategy`](Self::strategy) with a function that returns the loss in the output of the model's
+    /// `TrainStep`, which the sharpness needs: `|output| output.loss.clone()` for Burn's own outputs. The host
+    /// does not wait for the value.
     pub fn strategy_with_loss<M: LearnerModel>(
         &self,
         loss: impl Fn(&<M as TrainStep>::Output) -> Tensor<1> + 'static,
@@ -251,28 +251,28 @@ impl WsamTraining {
         SharpnessMetric::new(self.shared.clone())
     }
 
-    /// Which way the steps run, and why.
+    /// The route steps take, with the reason it was chosen.
     pub fn route(&self) -> &Route {
         &self.route
     }
 
     /// The last step; `None` before the first one of the training.
     pub fn last(&self) -> Option<Arc<TrainingStep>> {
-        self.shared.desk().last.clone()
+        self.shared.training().last.clone()
     }
 
-    /// What the last step of WSAM cost; `None` before the first one and in tensor operations.
+    /// Cost of the last step of WSAM; `None` before the first one and in tensor operations.
     #[cfg(feature = "fused-wsam")]
     pub fn last_cost(&self) -> Option<crate::engine::StepStats> {
         self.shared.wsam().last_step()
     }
 
-    /// The error of ours that ended the training, if one did.
+    /// The error of this crate that ended the training, if any.
     pub fn error(&self) -> Option<Arc<WsamTrainingError>> {
-        self.shared.desk().error.clone()
+        self.shared.training().error.clone()
     }
 
-    /// The optimizer's device, with the model's autodiff context if it is there already.
+    /// The optimizer's device, with the model's autodiff context if the model is already on that device.
     fn device_for<M: Module>(&self, model: &M) -> Device {
         let own = self.shared.wsam().device().clone();
         let of_model = model.devices().into_iter().find(|device| *device == own);

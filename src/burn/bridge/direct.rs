@@ -1,20 +1,20 @@
-//! Without Burn's fusion: a tensor is its memory.
+//! The bridge without Burn's fusion, where a tensor holds its memory.
 
-use super::{CubeClient, Memory, Resolved, Room, contiguous, resolve};
+use super::{AllocSpec, CubeClient, Memory, ResolvedMemory, contiguous, resolve};
 use crate::burn::error::WsamError;
 use burn::backend::StreamId;
 use burn::backend::wgpu::CubeTensor;
 use burn::tensor::Shape;
 
-/// A tensor of Burn's on a wgpu device, of any rank, off the autodiff graph.
-pub(crate) type Resident = CubeTensor;
+/// A Burn tensor on a wgpu device, of any rank, without autodiff.
+pub(crate) type DeviceTensor = CubeTensor;
 
-/// Nothing that can be read tells one tensor's value from another's: its memory is looked up anew.
-pub(crate) fn identity(_tensor: &Resident) -> Option<u64> {
+/// Always `None`: no readable property identifies a tensor's value, so each step looks its memory up again.
+pub(crate) fn identity(_tensor: &DeviceTensor) -> Option<u64> {
     None
 }
 
-/// The way to one device's server.
+/// Connection to one device's server.
 #[derive(Clone)]
 pub(crate) struct Bridge {
     cube: CubeClient,
@@ -23,33 +23,33 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     /// A bridge to the device of `tensor`.
-    pub(crate) fn new(tensor: &Resident) -> Self {
+    pub(crate) fn new(tensor: &DeviceTensor) -> Self {
         Self { cube: tensor.client.clone(), device: tensor.device.clone() }
     }
 
-    /// Finds the memory behind `tensors`, and makes an arena of uninitialised memory for each list in
-    /// `arenas`; gives back tensors of these `shapes` over the first of them.
+    /// Looks up the memory of `tensors` and allocates an uninitialised arena for each list in `arenas`. Returns
+    /// tensors of these `shapes` over the first arena.
     ///
-    /// Makes Burn submit what it has pending, and gives up `retired` before anything is allocated.
+    /// Drops `released` and makes Burn submit its pending work before it allocates.
     pub(crate) fn resolve(
         &self,
-        tensors: Vec<Resident>,
-        arenas: Vec<Vec<Room>>,
-        retired: Vec<Resident>,
+        tensors: Vec<DeviceTensor>,
+        arenas: Vec<Vec<AllocSpec>>,
+        released: Vec<DeviceTensor>,
         shapes: &[Shape],
-    ) -> (Vec<Resident>, Resolving) {
-        drop(retired);
-        let room = |t: &Resident| Room::new(t.meta.num_elements() as u64, t.dtype);
-        let rooms: Vec<_> = tensors.iter().map(room).collect();
+    ) -> (Vec<DeviceTensor>, PendingMemory) {
+        drop(released);
+        let spec = |t: &DeviceTensor| AllocSpec::new(t.meta.num_elements() as u64, t.dtype);
+        let specs: Vec<_> = tensors.iter().map(spec).collect();
         let handles = tensors.into_iter().map(contiguous).collect();
-        let resolved = resolve(&self.cube, StreamId::current(), handles, &rooms, &arenas);
+        let resolved = resolve(&self.cube, StreamId::current(), handles, &specs, &arenas);
         let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
         let made = first.flat_map(|memory| self.tensors(memory, shapes)).collect();
-        (made, Resolving(resolved))
+        (made, PendingMemory(resolved))
     }
 
     /// Burn tensors of these shapes over memory of an arena.
-    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<Resident> {
+    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<DeviceTensor> {
         let tensor = |(memory, shape): (&Memory, &Shape)| {
             let (client, device) = (self.cube.clone(), self.device.clone());
             let handle = memory.handle.clone();
@@ -58,23 +58,23 @@ impl Bridge {
         memory.iter().zip(shapes).map(tensor).collect()
     }
 
-    /// The most bytes that a tensor may have.
+    /// The largest size of a tensor in bytes.
     pub(crate) fn largest_allocation(&self) -> u64 {
         super::largest_allocation(&self.cube)
     }
 
-    /// Gives tensors up.
-    pub(crate) fn retire(&self, tensors: Vec<Resident>) {
+    /// Drops tensors.
+    pub(crate) fn release(&self, tensors: Vec<DeviceTensor>) {
         drop(tensors);
     }
 }
 
-/// Found, or not.
-pub(crate) struct Resolving(Result<Resolved, WsamError>);
+/// Result of [`Bridge::resolve`], which is complete at once without fusion.
+pub(crate) struct PendingMemory(Result<ResolvedMemory, WsamError>);
 
-impl Resolving {
-    /// What was found and made.
-    pub(crate) fn finish(self) -> Result<Resolved, WsamError> {
+impl PendingMemory {
+    /// Returns the result.
+    pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
         self.0
     }
 }

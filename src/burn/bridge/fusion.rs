@@ -1,6 +1,6 @@
-//! The way through Burn's fusion server.
+//! The bridge through Burn's fusion server.
 
-use super::{CubeClient, Memory, Resolved, Room, contiguous, resolve};
+use super::{AllocSpec, CubeClient, Memory, ResolvedMemory, contiguous, resolve};
 use crate::burn::error::WsamError;
 use burn::backend::fusion::custom::{
     CustomOpIr, HandleContainer, OperationFn, OperationIr, TensorIr,
@@ -16,15 +16,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 type Runtime = <CubeBackend as FusionBackend>::FusionRuntime;
 type FusionHandles = HandleContainer<FusionHandle<Runtime>>;
 
-/// A tensor of Burn's on a wgpu device, of any rank, off the autodiff graph.
-pub(crate) type Resident = FusionTensor<Runtime>;
+/// A Burn tensor on a wgpu device, of any rank, without autodiff.
+pub(crate) type DeviceTensor = FusionTensor<Runtime>;
 
-/// What tells a tensor's value from every other: fusion never uses an id again.
-pub(crate) fn identity(tensor: &Resident) -> Option<u64> {
+/// Id of the tensor's value. Fusion never reuses an id.
+pub(crate) fn identity(tensor: &DeviceTensor) -> Option<u64> {
     Some(tensor.id.value())
 }
 
-/// The way to one device's servers.
+/// Connection to one device's servers.
 #[derive(Clone)]
 pub(crate) struct Bridge {
     fusion: GlobalFusionClient<Runtime>,
@@ -34,61 +34,61 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     /// A bridge to the device of `tensor`.
-    pub(crate) fn new(tensor: &Resident) -> Self {
+    pub(crate) fn new(tensor: &DeviceTensor) -> Self {
         let fusion = tensor.client.clone();
         let device = fusion.device().clone();
         let cube = device.client();
         Self { fusion, cube, device }
     }
 
-    /// Begins to find the memory behind `tensors`, and to make an arena of uninitialised memory for
-    /// each list in `arenas`; gives back tensors of these `shapes` over the first of them, which
-    /// nobody may read before [`Resolving::finish`] and a kernel that writes them.
+    /// Starts to look up the memory of `tensors` and to allocate an uninitialised arena for each list in
+    /// `arenas`. Returns tensors of these `shapes` over the first arena, which must not be read before
+    /// [`PendingMemory::finish`] has returned and a kernel has written them.
     ///
-    /// Makes Burn compute whatever the tensors wait for and submit what it has pending, and gives up
-    /// `retired` along the way: in one call to its fusion server, which makes one to the device's.
-    /// The caller goes on meanwhile: each call costs far more than what it does here.
+    /// One call to the fusion server, which makes one call to the device's server: it computes what the tensors
+    /// depend on, submits pending work, and drops `released`. A server call costs far more than the work in it,
+    /// so the caller continues in the meantime.
     pub(crate) fn resolve(
         &self,
-        tensors: Vec<Resident>,
-        arenas: Vec<Vec<Room>>,
-        retired: Vec<Resident>,
+        tensors: Vec<DeviceTensor>,
+        arenas: Vec<Vec<AllocSpec>>,
+        released: Vec<DeviceTensor>,
         shapes: &[Shape],
-    ) -> (Vec<Resident>, Resolving) {
+    ) -> (Vec<DeviceTensor>, PendingMemory) {
         let here = StreamId::current();
-        let room = |t: &Resident| Room::new(t.shape.num_elements() as u64, t.dtype);
-        let rooms: Vec<_> = tensors.iter().map(room).collect();
-        let retired = retired.into_iter().filter(|tensor| tensor.stream == here);
+        let spec = |t: &DeviceTensor| AllocSpec::new(t.shape.num_elements() as u64, t.dtype);
+        let specs: Vec<_> = tensors.iter().map(spec).collect();
+        let released = released.into_iter().filter(|tensor| tensor.stream == here);
         let inputs: Vec<TensorIr> =
-            tensors.into_iter().chain(retired).map(Resident::into_ir).collect();
+            tensors.into_iter().chain(released).map(DeviceTensor::into_ir).collect();
         let outputs: Vec<_> = shapes
             .iter()
             .zip(arenas.first().into_iter().flatten())
-            .map(|(shape, room)| self.uninit(shape, room.dtype()))
+            .map(|(shape, spec)| self.uninit(shape, spec.dtype()))
             .collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &outputs));
-        let found = Arc::new(Mutex::new(None));
-        let (sink, bridge) = (found.clone(), self.clone());
+        let result = Arc::new(Mutex::new(None));
+        let (sink, bridge) = (result.clone(), self.clone());
         let take = OperationFn(move |handles: &mut FusionHandles| {
-            let (tensors, retired) = inputs.split_at(rooms.len());
+            let (tensors, released) = inputs.split_at(specs.len());
             let take = |ir| contiguous(handles.get_float_tensor::<CubeBackend>(ir));
             let tensors = tensors.iter().map(take).collect();
-            for ir in retired {
+            for ir in released {
                 drop(handles.get_float_tensor::<CubeBackend>(ir));
             }
-            let resolved = resolve(&bridge.cube, here, tensors, &rooms, &arenas);
+            let resolved = resolve(&bridge.cube, here, tensors, &specs, &arenas);
             let failed = resolved.as_ref().err().map(ToString::to_string);
             let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
             for (output, memory) in outputs.iter().zip(first.flatten()) {
                 bridge.register(handles, output, memory.handle.clone());
             }
             *sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
-            // Then the outputs are known as failed, and not only missing.
+            // An error marks the outputs as failed; without it they would only be missing.
             failed.map_or(Ok(()), |reason| Err(ExecutionError::generic(reason)))
         });
         let made = self.fusion.register(here, ir, take);
         self.fusion.flush_queue();
-        (made, Resolving { fusion: self.fusion.clone(), found })
+        (made, PendingMemory { fusion: self.fusion.clone(), result })
     }
 
     fn uninit(&self, shape: &Shape, dtype: DType) -> TensorIr {
@@ -102,13 +102,13 @@ impl Bridge {
     }
 
     /// Burn tensors of these shapes over memory of an arena.
-    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<Resident> {
+    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<DeviceTensor> {
         let uninit = |(shape, memory): (&Shape, &Memory)| self.uninit(shape, memory.dtype());
         let outputs: Vec<_> = shapes.iter().zip(memory).map(uninit).collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam", &[], &outputs));
         let handles: Vec<_> = memory.iter().map(|memory| memory.handle.clone()).collect();
         let bridge = self.clone();
-        // Taken by the one execution there is: an operation that is kept must not keep the memory.
+        // The operation runs once and takes the handles out, so that a cached operation does not keep the memory.
         let once = Mutex::new(Some((outputs, handles)));
         let register = OperationFn(move |registry: &mut FusionHandles| {
             let taken = once.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -121,41 +121,43 @@ impl Bridge {
         self.fusion.register(StreamId::current(), ir, register)
     }
 
-    /// The most bytes that a tensor may have.
+    /// The largest size of a tensor in bytes.
     pub(crate) fn largest_allocation(&self) -> u64 {
         super::largest_allocation(&self.cube)
     }
 
-    /// Gives tensors up in one call to Burn's fusion server, where dropping each would take a call
-    /// for each. Tensors that others refer to, and those of other threads, are dropped as usual.
-    pub(crate) fn retire(&self, tensors: Vec<Resident>) {
+    /// Drops tensors in one call to Burn's fusion server instead of one call a tensor. Tensors with other
+    /// references, and those of other threads, are dropped as usual.
+    pub(crate) fn release(&self, tensors: Vec<DeviceTensor>) {
         let here = StreamId::current();
         let inputs: Vec<TensorIr> = tensors
             .into_iter()
             .filter(|tensor| tensor.stream == here)
-            .map(Resident::into_ir)
+            .map(DeviceTensor::into_ir)
             .collect();
-        let ir = OperationIr::Custom(CustomOpIr::new("wsam.retire", &inputs, &[]));
-        let retire = OperationFn(move |handles: &mut FusionHandles| {
+        let ir = OperationIr::Custom(CustomOpIr::new("wsam.release", &inputs, &[]));
+        let release = OperationFn(move |handles: &mut FusionHandles| {
             inputs.iter().for_each(|ir| drop(handles.get_float_tensor::<CubeBackend>(ir)));
             Ok(())
         });
-        self.fusion.register(here, ir, retire);
+        self.fusion.register(here, ir, release);
     }
 }
 
-/// On its way from Burn's servers.
-pub(crate) struct Resolving {
+/// Result of [`Bridge::resolve`] that Burn's servers have not returned yet.
+pub(crate) struct PendingMemory {
     fusion: GlobalFusionClient<Runtime>,
-    found: Arc<Mutex<Option<Result<Resolved, WsamError>>>>,
+    result: Arc<Mutex<Option<Result<ResolvedMemory, WsamError>>>>,
 }
 
-impl Resolving {
-    /// What was found and made. Waits for the servers.
-    pub(crate) fn finish(self) -> Result<Resolved, WsamError> {
+impl PendingMemory {
+    /// Waits for the servers, and returns the result.
+    pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
         let failed = |reason: String| WsamError::Backend { reason };
         self.fusion.try_sync(|| ()).map_err(|error| failed(format!("{error:?}")))?;
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take();
-        found.ok_or_else(|| failed("Burn did not run what finds tensors".to_owned()))?
+        let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        result.ok_or_else(|| {
+            failed("Burn did not run the operation that looks up tensors".to_owned())
+        })?
     }
 }

@@ -1,16 +1,16 @@
-//! The halves of a step, ordinary and lean: memory in, one submission, tensors out.
+//! The halves of ordinary and lean steps. Each records its kernels into one submission.
 
-use super::rows::{Found, Row};
-use super::{Decides, Fused, Kept, LeanKept, Mixed, OutcomeReadback, State};
-use crate::burn::bridge::{Bridge, Memory, OnDevice, Resident, Room, identity};
+use super::resolve::{ResolvedParam, ResolvedParams};
+use super::{AscentState, Fused, LeanAscentState, MixState, OutcomeReadback, OutcomeScope, State};
+use crate::burn::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::burn::error::WsamError;
-use crate::burn::forms::Form;
+use crate::burn::forms::TensorLayout;
+use crate::burn::param_entries::ParamEntry;
 use crate::burn::params::without;
-use crate::burn::pending::{LeanStep, Resolved};
-use crate::burn::record::Loaded;
+use crate::burn::pending::{LeanStep, ResolvedOutcome};
+use crate::burn::record::LoadedState;
 use crate::burn::report::Norms;
-use crate::burn::runner::{Context, Half, Loose, Runner};
-use crate::burn::slots::Slot;
+use crate::burn::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, GradientOptions, InvScale,
     LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
@@ -19,61 +19,63 @@ use burn::backend::TensorMetadata;
 use burn::module::ParamId;
 use burn::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
 
-impl Runner for Fused {
-    type Form = OnDevice;
-    type Kept = Kept;
-    type LeanKept = LeanKept;
-    type Mixed = Mixed;
+impl StepBackend for Fused {
+    type Layout = OnDevice;
+    type AscentState = AscentState;
+    type LeanAscentState = LeanAscentState;
+    type MixState = MixState;
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
         (&[DType::F32, DType::F16, DType::BF16], "f32, f16 and bf16", "fused");
 
     fn ascend<T>(
         &mut self,
-        context: Context<'_>,
-        slots: Vec<Slot<Resident>>,
-        build: impl FnOnce(Vec<Resident>) -> T,
-    ) -> Result<Half<Self, T, Kept>, WsamError> {
-        let (rooms, shapes) = partners_of(context, &slots);
+        context: StepContext<'_>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
+    ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
+        let (specs, shapes) = partners_of(context, &entries);
         let rounding = Self::rounding(context);
-        let finding = self.find(context, slots, vec![rooms], &shapes)?;
-        let built = build(finding.perturbed());
-        let Found { bridge, rows, mut arenas, weights, outputs } = finding.finish()?;
+        let resolving_params = self.resolve(context, entries, vec![specs], &shapes)?;
+        let built = build(resolving_params.perturbed());
+        let ResolvedParams { bridge, params, mut arenas, weights, outputs } =
+            resolving_params.finish()?;
         let partners = arenas.swap_remove(0);
-        let tensors: Vec<_> = rows
+        let tensors: Vec<_> = params
             .iter()
-            .zip(partner_slices(&rows, &partners))
-            .map(|(row, partner)| AscentTensor {
-                weight: row.origin(),
-                grad: row.grad.slice.clone(),
+            .zip(partner_slices(&params, &partners))
+            .map(|(param, partner)| AscentTensor {
+                weight: param.origin(),
+                grad: param.grad.slice.clone(),
                 partner,
-                group: row.group,
+                group: param.group,
             })
             .collect();
-        let Context { hyper, track_norms, inv_scale, .. } = context;
+        let StepContext { hyper, track_norms, inv_scale, .. } = context;
         let inv_scale = InvScale::Host(inv_scale);
         let placement = Placement::OutOfPlace;
         let options = AscentOptions { placement, track_norms, inv_scale, rounding };
         let mut encoder = self.encoder();
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
-        let rest = Kept { bridge, ascent, rows, weights, perturbed: outputs };
-        Ok(Half { built, rest, retired: Vec::new() })
+        let rest = AscentState { bridge, ascent, params, weights, perturbed: outputs };
+        Ok(PhaseOutput { built, rest, released: Vec::new() })
     }
 
     fn descend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
-        kept: Kept,
-        grads_perturbed: Vec<Resident>,
-        build: impl FnOnce(Vec<Resident>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError> {
-        let Context { hyper, track_norms, .. } = context;
-        let Kept { bridge, ascent, rows, weights, perturbed } = kept;
-        let (ids, rooms, shapes) = columns(&rows);
-        let mut arenas = vec![rooms];
-        arenas.extend(self.new_states(&hyper.base, rows.iter().map(|row| (row.id, row.len))));
+        ascent_state: AscentState,
+        grads_perturbed: Vec<DeviceTensor>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
+        let StepContext { hyper, track_norms, .. } = context;
+        let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
+        let (ids, specs, shapes) = columns(&params);
+        let mut arenas = vec![specs];
+        arenas
+            .extend(self.new_states(&hyper.base, params.iter().map(|param| (param.id, param.len))));
         let (made, resolving) = bridge.resolve(grads_perturbed, arenas, perturbed, &shapes);
         let made_are = identities(&made);
         let built = build(made);
@@ -81,108 +83,127 @@ impl Runner for Fused {
         let (grads_perturbed, mut arenas) = (resolved.tensors, resolved.arenas);
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
-        let tensors: Vec<_> = rows
+        let tensors: Vec<_> = params
             .iter()
             .zip(&updated)
             .zip(&grads_perturbed)
             .zip(&stepping)
-            .map(|(((row, updated), grad_perturbed), (step, state))| DescentTensor {
+            .map(|(((param, updated), grad_perturbed), (step, state))| DescentTensor {
                 weight: updated.slice.clone(),
-                anchor: Some(row.origin()),
-                grad: row.grad.slice.clone(),
+                anchor: Some(param.origin()),
+                grad: param.grad.slice.clone(),
                 grad_perturbed: grad_perturbed.slice.clone(),
                 state: slices(state),
                 step: *step,
-                group: row.group,
+                group: param.group,
             })
             .collect();
         let mut encoder = self.encoder();
         let blend = BlendSource::Method;
         let stats = self.engine.descent(&mut encoder, hyper, rates, blend, &ascent, &tensors)?;
         let (policy, norms) = (hyper.non_finite, ascent.norms());
-        self.submit_and_track(encoder, policy, norms, Decides::Step(&ids))?;
+        self.submit_and_track(encoder, policy, norms, OutcomeScope::Step(&ids))?;
 
-        // Nothing can fail any more: the step is taken.
-        self.advance(&bridge, &rows, stepping);
+        // The step is submitted and the rest cannot fail, so update the state.
+        self.advance(&bridge, &params, stepping);
         self.place(&ids, &made_are, updated);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, false, ascent.norms());
-        Ok(Half { built, rest, retired: weights })
+        Ok(PhaseOutput { built, rest, released: weights })
     }
 
     fn lean_ascend<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<Resident>>,
-        build: impl FnOnce(Vec<Resident>) -> T,
-    ) -> Result<Half<Self, T, LeanKept>, WsamError> {
-        let Context { hyper, track_norms, inv_scale, .. } = context;
+        entries: Vec<ParamEntry<DeviceTensor>>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
+    ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
+        let StepContext { hyper, track_norms, inv_scale, .. } = context;
         let (inv_scale, rounding) = (InvScale::Host(inv_scale), Self::rounding(context));
         let options = GradientOptions { track_norms, inv_scale, rounding };
-        let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let (rooms, shapes) = partners_of(context, &slots);
-        let mut arenas = vec![rooms, slots.iter().map(room).collect()];
+        let parameters = || entries.iter().map(|entry| (entry.id, entry.len as u64));
+        let (specs, shapes) = partners_of(context, &entries);
+        let mut arenas = vec![specs, entries.iter().map(spec).collect()];
         arenas.extend(self.new_states(&hyper.base, parameters()));
-        let finding = self.find(context, slots, arenas, &shapes)?;
-        let perturbed = finding.perturbed();
-        // The module gets them twice: in the copy for the second pass, and in place of the weights.
+        let resolving_params = self.resolve(context, entries, arenas, &shapes)?;
+        let perturbed = resolving_params.perturbed();
+        // The perturbed weights go into the copy for the second pass, and into the model itself.
         let built = build(perturbed.clone());
-        let Found { bridge, rows, mut arenas, weights, .. } = finding.finish()?;
-        let (ids, _, shapes) = columns(&rows);
+        let ResolvedParams { bridge, params, mut arenas, weights, .. } =
+            resolving_params.finish()?;
+        let (ids, _, shapes) = columns(&params);
         let stepping = self.stepping(&ids, arenas.split_off(2));
         let (stepped, partners) = (arenas.swap_remove(1), arenas.swap_remove(0));
-        let tensors: Vec<_> = rows
+        let tensors: Vec<_> = params
             .iter()
-            .zip(partner_slices(&rows, &partners))
+            .zip(partner_slices(&params, &partners))
             .zip(&stepped)
             .zip(&stepping)
-            .map(|(((row, partner), stepped), (step, state))| LeanAscentTensor {
+            .map(|(((param, partner), stepped), (step, state))| LeanAscentTensor {
                 weight: stepped.slice.clone(),
-                anchor: Some(row.weight.slice.clone()),
-                grad: row.grad.slice.clone(),
+                anchor: Some(param.weight.slice.clone()),
+                grad: param.grad.slice.clone(),
                 partner,
                 state: slices(state),
                 step: *step,
-                group: row.group,
+                group: param.group,
             })
             .collect();
         let mut encoder = self.encoder();
         let ascent = self.engine.lean_ascent(&mut encoder, hyper, rates, options, &tensors)?;
         let (policy, norms) = (hyper.non_finite, ascent.norms());
         let step = LeanStep::default();
-        self.submit_and_track(encoder, policy, norms, Decides::LeanFirst(&ids, &step))?;
+        self.submit_and_track(encoder, policy, norms, OutcomeScope::LeanFirst(&ids, &step))?;
 
-        self.advance(&bridge, &rows, stepping);
-        // The weights are the model's alone now, and go with it.
+        self.advance(&bridge, &params, stepping);
+        // Drop our handles to the old weights, so that they are freed with the model.
         ids.iter().for_each(|id| drop(self.weights.remove(id)));
         let mut partners = partners.into_iter();
-        let ran_on: Vec<Memory> = rows
+        let ran_on: Vec<Memory> = params
             .iter()
-            .map(|row| match row.perturbed {
-                true => partners.next().unwrap_or_else(|| row.weight.clone()),
-                false => row.weight.clone(),
+            .map(|param| match param.perturbed {
+                true => partners.next().unwrap_or_else(|| param.weight.clone()),
+                false => param.weight.clone(),
             })
             .collect();
-        // What is not perturbed serves the second pass.
-        let gone = rows.iter().zip(weights).filter(|(row, _)| row.perturbed);
-        let retired = gone.map(|(_, weight)| weight).collect();
-        let groups = rows.iter().map(|row| row.group).collect();
-        let rest =
-            LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step };
-        Ok(Half { built, rest, retired })
+        // The second pass still uses the weights that are not perturbed.
+        let perturbed_weights = params.iter().zip(weights).filter(|(param, _)| param.perturbed);
+        let released = perturbed_weights.map(|(_, weight)| weight).collect();
+        let groups = params.iter().map(|param| param.group).collect();
+        let rest = LeanAscentState {
+            bridge,
+            ascent,
+            ids,
+            groups,
+            shapes,
+            stepped,
+            perturbed,
+            ran_on,
+            step,
+        };
+        Ok(PhaseOutput { built, rest, released })
     }
 
     fn lean_descend<T>(
         &mut self,
-        context: Context<'_>,
-        kept: LeanKept,
-        grads_perturbed: Vec<Resident>,
-        build: impl FnOnce(Vec<Resident>) -> T,
-    ) -> Result<Half<Self, T, Norms>, WsamError> {
-        let Context { hyper, track_norms, .. } = context;
-        let LeanKept { bridge, ascent, ids, groups, shapes, stepped, perturbed, ran_on, step } =
-            kept;
+        context: StepContext<'_>,
+        ascent_state: LeanAscentState,
+        grads_perturbed: Vec<DeviceTensor>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
+        let StepContext { hyper, track_norms, .. } = context;
+        let LeanAscentState {
+            bridge,
+            ascent,
+            ids,
+            groups,
+            shapes,
+            stepped,
+            perturbed,
+            ran_on,
+            step,
+        } = ascent_state;
         let (_, resolving) = bridge.resolve(grads_perturbed, Vec::new(), Vec::new(), &[]);
         let made = bridge.tensors(&stepped, &shapes);
         let made_are = identities(&made);
@@ -203,99 +224,100 @@ impl Runner for Fused {
         let mut encoder = self.encoder();
         let stats = self.engine.lean_descent(&mut encoder, &ascent, &tensors)?;
         let (policy, norms) = (hyper.non_finite, ascent.norms());
-        self.submit_and_track(encoder, policy, norms, Decides::LeanRest(&step))?;
+        self.submit_and_track(encoder, policy, norms, OutcomeScope::LeanRest(&step))?;
 
         self.place(&ids, &made_are, stepped);
         self.count(ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, true, ascent.norms());
-        Ok(Half { built, rest, retired: perturbed })
+        Ok(PhaseOutput { built, rest, released: perturbed })
     }
 
-    fn hold(kept: &mut Kept, places: &[usize]) {
-        kept.rows = without(std::mem::take(&mut kept.rows), places);
-        kept.weights = without(std::mem::take(&mut kept.weights), places);
-        kept.ascent.leave_out(places.len());
+    fn exclude(ascent_state: &mut AscentState, places: &[usize]) {
+        ascent_state.params = without(std::mem::take(&mut ascent_state.params), places);
+        ascent_state.weights = without(std::mem::take(&mut ascent_state.weights), places);
+        ascent_state.ascent.leave_out(places.len());
     }
 
-    fn first_gradient(kept: &Kept, place: usize) -> Option<Resident> {
-        let row = kept.rows.get(place)?;
-        let (grad, shape) = (std::slice::from_ref(&row.grad), std::slice::from_ref(&row.shape));
-        kept.bridge.tensors(grad, shape).pop()
+    fn first_gradient(ascent_state: &AscentState, place: usize) -> Option<DeviceTensor> {
+        let param = ascent_state.params.get(place)?;
+        let (grad, shape) = (std::slice::from_ref(&param.grad), std::slice::from_ref(&param.shape));
+        ascent_state.bridge.tensors(grad, shape).pop()
     }
 
     fn base_step<T>(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
-        slots: Vec<Slot<Resident>>,
-        build: impl FnOnce(Vec<Resident>) -> T,
-    ) -> Result<Half<Self, T, ()>, WsamError> {
+        entries: Vec<ParamEntry<DeviceTensor>>,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
+    ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
         let hyper = context.hyper;
-        let parameters = || slots.iter().map(|slot| (slot.id, slot.len as u64));
-        let (rooms, shapes) = outputs_of(slots.iter());
-        let mut arenas = vec![rooms];
+        let parameters = || entries.iter().map(|entry| (entry.id, entry.len as u64));
+        let (specs, shapes) = outputs_of(entries.iter());
+        let mut arenas = vec![specs];
         arenas.extend(self.new_states(&hyper.base, parameters()));
-        let mut finding = self.find(context, slots, arenas, &shapes)?;
-        let made_are = identities(&finding.outputs);
-        let built = build(std::mem::take(&mut finding.outputs));
-        let Found { bridge, rows, mut arenas, weights, .. } = finding.finish()?;
-        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        let mut resolving_params = self.resolve(context, entries, arenas, &shapes)?;
+        let made_are = identities(&resolving_params.outputs);
+        let built = build(std::mem::take(&mut resolving_params.outputs));
+        let ResolvedParams { bridge, params, mut arenas, weights, .. } =
+            resolving_params.finish()?;
+        let ids: Vec<_> = params.iter().map(|param| param.id).collect();
         let stepping = self.stepping(&ids, arenas.split_off(1));
         let updated = arenas.swap_remove(0);
-        let tensors: Vec<_> = rows
+        let tensors: Vec<_> = params
             .iter()
             .zip(&updated)
             .zip(&stepping)
-            .map(|((row, updated), (step, state))| BaseTensor {
+            .map(|((param, updated), (step, state))| BaseTensor {
                 weight: updated.slice.clone(),
-                anchor: Some(row.origin()),
-                grad: row.grad.slice.clone(),
+                anchor: Some(param.origin()),
+                grad: param.grad.slice.clone(),
                 state: slices(state),
                 step: *step,
-                group: row.group,
+                group: param.group,
             })
             .collect();
         let mut encoder = self.encoder();
-        // Nobody is told the norm.
+        // `base_step` returns no report, so the norm is not tracked.
         let options = scaled_by(context.inv_scale);
         let base = self.engine.base_step(&mut encoder, hyper, rates, options, &tensors)?;
         let (policy, norms) = (hyper.non_finite, base.norms());
-        self.submit_and_track(encoder, policy, norms, Decides::Step(&ids))?;
+        self.submit_and_track(encoder, policy, norms, OutcomeScope::Step(&ids))?;
 
-        self.advance(&bridge, &rows, stepping);
+        self.advance(&bridge, &params, stepping);
         self.place(&ids, &made_are, updated);
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
-        Ok(Half { built, rest: (), retired: weights })
+        Ok(PhaseOutput { built, rest: (), released: weights })
     }
 
     fn mix(
         &mut self,
-        context: Context<'_>,
-        kept: Kept,
-        grads_perturbed: Vec<Resident>,
-    ) -> Result<Loose<Self, Mixed>, WsamError> {
-        self.mix_external(context, kept, grads_perturbed)
+        context: StepContext<'_>,
+        ascent_state: AscentState,
+        grads_perturbed: Vec<DeviceTensor>,
+    ) -> Result<TensorOutput<Self, MixState>, WsamError> {
+        self.mix_external(context, ascent_state, grads_perturbed)
     }
 
     fn clip(
         &mut self,
-        context: Context<'_>,
-        slots: Vec<Slot<Resident>>,
-    ) -> Result<Vec<Resident>, WsamError> {
-        self.clip_external(context, slots)
+        context: StepContext<'_>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
+    ) -> Result<Vec<DeviceTensor>, WsamError> {
+        self.clip_external(context, entries)
     }
 
     fn sharpen(
         &mut self,
-        context: Context<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
-        mixed: Mixed,
-        weights: Option<Vec<Resident>>,
-    ) -> Result<Loose<Self, Norms>, WsamError> {
+        mixed: MixState,
+        weights: Option<Vec<DeviceTensor>>,
+    ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         self.sharpen_external(context, rates, mixed, weights)
     }
 
-    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
+    fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
         self.pending.latest(|readback| readback.read(&self.engine))
     }
 
@@ -307,11 +329,11 @@ impl Runner for Fused {
         self.pending.overcount(id, |readback| readback.read(&self.engine))
     }
 
-    fn decided_outcomes(&self) -> Result<Vec<Resolved>, WsamError> {
+    fn decided_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
         self.pending.decided(|readback| readback.read(&self.engine))
     }
 
-    fn take_outcomes(&mut self) -> Result<Vec<(Resolved, Vec<ParamId>)>, WsamError> {
+    fn take_outcomes(&mut self) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
         let Self { pending, engine, .. } = self;
         pending.resolve(|readback: &OutcomeReadback| readback.read(engine))
     }
@@ -324,28 +346,28 @@ impl Runner for Fused {
         &mut self,
         device: &Device,
         ids: &[ParamId],
-        loaded: Vec<Loaded>,
+        loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError> {
-        let bridge = Bridge::new(&OnDevice::hold(Tensor::<1>::zeros([1], device))?);
+        let bridge = Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], device))?);
         let kinds = loaded.first().map_or(0, |state| state.tensors.len());
-        let room = |state: &Loaded| Room::single(state.len);
-        let mut arenas = vec![loaded.iter().map(room).collect(); kinds];
-        arenas.push(loaded.iter().filter(|state| state.master.is_some()).map(room).collect());
+        let spec = |state: &LoadedState| AllocSpec::single(state.len);
+        let mut arenas = vec![loaded.iter().map(spec).collect(); kinds];
+        arenas.push(loaded.iter().filter(|state| state.master.is_some()).map(spec).collect());
         let (_, resolving) = bridge.resolve(Vec::new(), arenas, Vec::new(), &[]);
         let mut arenas = resolving.finish()?.arenas;
         let mut masters = arenas.pop().unwrap_or_default().into_iter();
         for id in ids {
             self.states.remove(id);
-            // Which master weights it is a copy of, if of any, is to be seen.
+            // Dropping the location makes the next step compare the weight with the loaded master weights.
             self.weights.remove(id);
         }
         let mut arenas: Vec<_> = arenas.into_iter().map(Vec::into_iter).collect();
         let write = |Memory { slice, .. }: &Memory, data: TensorData| {
             let data = data.convert_dtype(DType::F32);
-            // What Burn has pending was submitted; these writes come before all later work.
+            // Burn's pending work is submitted already, and later work runs after these writes.
             self.engine.queue().write_buffer(&slice.buffer, slice.offset, data.as_bytes());
         };
-        for Loaded { id, step, tensors, master, len } in loaded {
+        for LoadedState { id, step, tensors, master, len } in loaded {
             let memory: Vec<_> = arenas.iter_mut().filter_map(Iterator::next).collect();
             memory.iter().zip(tensors).for_each(|(memory, data)| write(memory, data));
             let master = master.and_then(|data| Some((masters.next()?, data)));
@@ -359,58 +381,61 @@ impl Runner for Fused {
         Ok(())
     }
 
-    fn forget(&mut self, gone: &dyn Fn(ParamId) -> bool) {
-        self.states.retain(|id, _| !gone(*id));
-        self.weights.retain(|id, _| !gone(*id));
+    fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {
+        self.states.retain(|id, _| !is_dropped(*id));
+        self.weights.retain(|id, _| !is_dropped(*id));
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {
         self.states.get(&id).map(|state| state.len as usize)
     }
 
-    fn retire(&self, tensors: Vec<Resident>) {
+    fn release(&self, tensors: Vec<DeviceTensor>) {
         if let Some(first) = tensors.first() {
-            Bridge::new(first).retire(tensors);
+            Bridge::new(first).release(tensors);
         }
     }
 }
 
-/// For a half over gradients of a scaled loss.
+/// Options for gradients of a loss that was multiplied by `1 / inv_scale`.
 pub(super) fn scaled_by(inv_scale: f64) -> GradientOptions<'static> {
     GradientOptions { inv_scale: InvScale::Host(inv_scale), ..Default::default() }
 }
 
-fn room(slot: &Slot<Resident>) -> Room {
-    Room::new(slot.len as u64, slot.dtype)
+fn spec(entry: &ParamEntry<DeviceTensor>) -> AllocSpec {
+    AllocSpec::new(entry.len as u64, entry.dtype)
 }
 
-pub(super) fn columns(rows: &[Row]) -> (Vec<ParamId>, Vec<Room>, Vec<Shape>) {
-    let ids = rows.iter().map(|row| row.id).collect();
-    let shapes = rows.iter().map(|row| row.shape.clone()).collect();
-    (ids, rows.iter().map(|row| row.weight.room()).collect(), shapes)
+pub(super) fn columns(params: &[ResolvedParam]) -> (Vec<ParamId>, Vec<AllocSpec>, Vec<Shape>) {
+    let ids = params.iter().map(|param| param.id).collect();
+    let shapes = params.iter().map(|param| param.shape.clone()).collect();
+    (ids, params.iter().map(|param| param.weight.alloc_spec()).collect(), shapes)
 }
 
-/// Rooms and shapes of the perturbed weights, which get memory of their own.
-fn partners_of(context: Context<'_>, slots: &[Slot<Resident>]) -> (Vec<Room>, Vec<Shape>) {
-    outputs_of(slots.iter().filter(|slot| context.in_group(slot).perturbed))
+/// Specs and shapes of the perturbed weights.
+fn partners_of(
+    context: StepContext<'_>,
+    entries: &[ParamEntry<DeviceTensor>],
+) -> (Vec<AllocSpec>, Vec<Shape>) {
+    outputs_of(entries.iter().filter(|entry| context.in_group(entry).perturbed))
 }
 
-/// Rooms and shapes of what takes the place of the weights.
+/// Specs and shapes of the tensors that replace the weights.
 pub(super) fn outputs_of<'a>(
-    slots: impl Iterator<Item = &'a Slot<Resident>>,
-) -> (Vec<Room>, Vec<Shape>) {
-    slots.map(|slot| (room(slot), slot.weight.shape())).unzip()
+    entries: impl Iterator<Item = &'a ParamEntry<DeviceTensor>>,
+) -> (Vec<AllocSpec>, Vec<Shape>) {
+    entries.map(|entry| (spec(entry), entry.weight.shape())).unzip()
 }
 
-pub(super) fn identities(tensors: &[Resident]) -> Vec<Option<u64>> {
+pub(super) fn identities(tensors: &[DeviceTensor]) -> Vec<Option<u64>> {
     tensors.iter().map(identity).collect()
 }
 
-/// A slice for each row that is perturbed.
-fn partner_slices(rows: &[Row], partners: &[Memory]) -> Vec<Option<Slice>> {
+/// Slices of the perturbed weights, `None` for parameters that are not perturbed.
+fn partner_slices(params: &[ResolvedParam], partners: &[Memory]) -> Vec<Option<Slice>> {
     let mut partners = partners.iter();
     let mut next = || partners.next().map(|partner| partner.slice.clone());
-    rows.iter().map(|row| if row.perturbed { next() } else { None }).collect()
+    params.iter().map(|param| if param.perturbed { next() } else { None }).collect()
 }
 
 fn slices(memory: &[Memory]) -> Vec<Slice> {

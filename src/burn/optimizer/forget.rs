@@ -1,22 +1,22 @@
-//! States of parameters that are no longer trained.
+//! Dropping states of parameters that are no longer trained.
 
-use super::{Way, Wsam};
+use super::{RouteBackend, Wsam};
 use crate::burn::error::WsamError;
 use crate::burn::record::without_ids;
-use crate::burn::runner::Runner;
+use crate::burn::step_backend::StepBackend;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::HashSet;
 
 impl Wsam {
-    /// Drops the states of all parameters that `model` does not have, frozen ones and those without a gradient
-    /// included in what it has: those of models that are gone would stay as long as the optimizer. Waits for
-    /// the steps that are pending.
+    /// Drops the states of all parameters that `model` does not have. Frozen parameters and those without a
+    /// gradient keep their states. Without this call the optimizer keeps the states of dropped models. Waits for
+    /// pending steps.
     ///
     /// # Errors
     ///
     /// [`WsamError::Backend`] if the device was lost, [`WsamError::Record`] if a Burn optimizer's states cannot
-    /// be taken apart; nothing has changed then.
+    /// be parsed; on an error nothing has changed.
     pub fn retain<M: Module>(&mut self, model: &M) -> Result<(), WsamError> {
         #[derive(Default)]
         struct Ids(HashSet<ParamId>);
@@ -30,8 +30,8 @@ impl Wsam {
         self.drop_states(&|id| !ids.0.contains(&id))
     }
 
-    /// Drops the states of these parameters, which start again with their next step: of a parameter that was
-    /// made again under its id with another shape, for one. Waits for the steps that are pending.
+    /// Drops the states of these parameters, which start at step 1 with their next step. For example, call it for
+    /// a parameter that was recreated with the same id and another shape. Waits for pending steps.
     ///
     /// # Errors
     ///
@@ -41,19 +41,19 @@ impl Wsam {
         self.drop_states(&|id| ids.contains(&id))
     }
 
-    fn drop_states(&mut self, gone: &dyn Fn(ParamId) -> bool) -> Result<(), WsamError> {
+    fn drop_states(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) -> Result<(), WsamError> {
         let external = match self.burn_optimizer() {
-            Some(optimizer) => Some(without_ids(optimizer, gone)?),
+            Some(optimizer) => Some(without_ids(optimizer, is_dropped)?),
             None => None,
         };
         self.resolve_outcomes()?;
         if let Some(record) = external {
             self.load_external(record);
         }
-        match &mut self.way {
-            Way::TensorOps(ops) => ops.forget(gone),
+        match &mut self.backend {
+            RouteBackend::TensorOps(ops) => ops.forget(is_dropped),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.forget(gone),
+            RouteBackend::Fused(fused) => fused.forget(is_dropped),
         }
         Ok(())
     }

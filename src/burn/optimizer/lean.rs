@@ -1,29 +1,29 @@
 //! The step in lean mode, in two calls.
 
-use super::{LeanClimb, Way, Wsam, rejected};
+use super::{LeanAscentHandle, RouteBackend, Wsam, rejected};
 use crate::burn::ascended::LeanAscended;
 use crate::burn::config::LEAN_BASE_STEP;
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::rates::Rates;
 use crate::burn::report::Norms;
-use crate::burn::runner;
+use crate::burn::step_backend;
 use crate::method::{Coupling, NonFinite};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 
 impl Wsam {
-    /// The first half of a step in lean mode: climbs to `w + e_w`, and takes the base optimizer's
-    /// step already.
+    /// The first half of a step in lean mode: perturbs the weights to `w + e_w`, and takes the base optimizer's
+    /// step.
     ///
-    /// The decoupled form's base step needs `g` alone, so `g` need not live through the second pass:
-    /// 4 bytes a parameter beside the base optimizer's peak, where an ordinary step has 8 and the
-    /// authors' code 12. The price: `w` and the state's old values are gone before `g~` is known, so
-    /// that a second half that fails cannot take the first one back.
+    /// The decoupled form's base step needs only `g`, so `g` is freed before the second pass. Peak memory is 4
+    /// bytes a parameter above the base optimizer's, compared with 8 for an ordinary step and 12 for the authors'
+    /// code. In return `w` and the old state are overwritten before `g~` is known, so a failed second half cannot
+    /// undo the first one.
     ///
     /// # Errors
     ///
-    /// [`Rejected`] with the model unharmed: as [`ascend`](Self::ascend), a learning rate that is not
+    /// [`Rejected`] with the unchanged model: as [`ascend`](Self::ascend), a learning rate that is not
     /// finite, the coupled form, master weights, a Burn optimizer as the base,
     /// [`NonFinitePolicy::BaseStep`](crate::NonFinitePolicy::BaseStep).
     pub fn lean_ascend<M: Module>(
@@ -61,20 +61,24 @@ impl Wsam {
             return Err(Rejected::new(model, error));
         }
         let loss_scale = self.loss_scale();
-        let (way, _, context) = self.parts(loss_scale);
-        let ascended = match way {
-            Way::TensorOps(ops) => runner::lean_ascend(ops, context, rates, model, grads)
-                .map(|(models, pending)| (models, LeanClimb::TensorOps(Box::new(pending)))),
+        let (backend, _, context) = self.parts(loss_scale);
+        let ascended = match backend {
+            RouteBackend::TensorOps(ops) => step_backend::lean_ascend(
+                ops, context, rates, model, grads,
+            )
+            .map(|(models, pending)| (models, LeanAscentHandle::TensorOps(Box::new(pending)))),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => runner::lean_ascend(fused, context, rates, model, grads)
-                .map(|(models, pending)| (models, LeanClimb::Fused(Box::new(pending)))),
+            RouteBackend::Fused(fused) => {
+                step_backend::lean_ascend(fused, context, rates, model, grads)
+                    .map(|(models, pending)| (models, LeanAscentHandle::Fused(Box::new(pending))))
+            }
         };
-        let ((perturbed, anchor), climb) = ascended.map_err(rejected)?;
+        let ((perturbed, anchor), ascent_state) = ascended.map_err(rejected)?;
         // The base optimizer has stepped. The loss scale stays as it is until the second half.
         self.steps += 1;
         let optimizer = self.identity;
-        let ascended = LeanAscended { perturbed, anchor, climb, optimizer, loss_scale };
-        self.unless_refused(ascended, LeanAscended::abandon)
+        let ascended = LeanAscended { perturbed, anchor, ascent_state, optimizer, loss_scale };
+        self.error_if_skipped(ascended, LeanAscended::abandon)
     }
 
     /// The second half of a step in lean mode, at the learning rate of the first.
@@ -82,7 +86,7 @@ impl Wsam {
     /// # Errors
     ///
     /// [`Rejected`] with the model [abandoned](LeanAscended::abandon), at `w + e_w`: a parameter whose
-    /// second gradient is missing, an ascent of another optimizer.
+    /// second gradient is missing, an ascent made by another optimizer.
     pub fn lean_descend<M: Module>(
         &mut self,
         ascended: LeanAscended<M>,
@@ -96,25 +100,25 @@ impl Wsam {
         ascended: LeanAscended<M>,
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
-        let LeanAscended { perturbed, anchor, climb, optimizer, loss_scale } = ascended;
+        let LeanAscended { perturbed, anchor, ascent_state, optimizer, loss_scale } = ascended;
         if optimizer != self.identity {
             return Err(Rejected::new(anchor, WsamError::ForeignAscent));
         }
-        let (way, _, context) = self.parts(loss_scale);
+        let (backend, _, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
-        let descended = match (way, climb) {
-            (Way::TensorOps(ops), LeanClimb::TensorOps(pending)) => {
-                runner::lean_descend(ops, context, models, *pending, grads)
+        let descended = match (backend, ascent_state) {
+            (RouteBackend::TensorOps(ops), LeanAscentHandle::TensorOps(pending)) => {
+                step_backend::lean_descend(ops, context, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]
-            (Way::Fused(fused), LeanClimb::Fused(pending)) => {
-                runner::lean_descend(fused, context, models, *pending, grads)
+            (RouteBackend::Fused(fused), LeanAscentHandle::Fused(pending)) => {
+                step_backend::lean_descend(fused, context, models, *pending, grads)
             }
             #[cfg(feature = "fused-wsam")]
             _ => Err((models.1, WsamError::ForeignAscent)),
         };
         let descended = descended.map_err(rejected)?;
         self.update_loss_scale();
-        self.unless_refused(descended, |(model, _)| model)
+        self.error_if_skipped(descended, |(model, _)| model)
     }
 }

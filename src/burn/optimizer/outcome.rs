@@ -1,43 +1,42 @@
-//! Skipped steps and the loss scale: what the host learns from steps after they ran.
+//! Outcomes of steps, read by the host after they ran: skipped steps and the loss scale.
 
-use super::{Way, Wsam};
+use super::{RouteBackend, Wsam};
 use crate::burn::error::{Rejected, WsamError};
 use crate::burn::loss_scale::LossScale;
-use crate::burn::pending::{Finite, Resolved};
-use crate::burn::runner::Runner;
+use crate::burn::pending::{Finite, ResolvedOutcome};
 use crate::burn::statistics::RunningStatistics;
+use crate::burn::step_backend::StepBackend;
 use crate::method::Outcome;
 use burn::module::Module;
 
 impl Wsam {
-    /// Steps that were skipped because their gradients were not finite. Waits for the steps that are
-    /// pending.
+    /// Number of steps skipped because their gradients were not finite. Waits for pending steps.
     ///
     /// # Errors
     ///
     /// [`WsamError`] if the device was lost.
     pub fn skipped_steps(&self) -> Result<u64, WsamError> {
-        let pending = match &self.way {
-            Way::TensorOps(ops) => ops.overcount(None)?,
+        let pending = match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.overcount(None)?,
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.overcount(None)?,
+            RouteBackend::Fused(fused) => fused.overcount(None)?,
         };
         Ok(self.skipped + pending)
     }
 
     /// The factor for the losses of the next step, for callers of [`ascend`](Self::ascend) and
     /// [`descend`](Self::descend): 1 without a configured [`loss_scale`](crate::WsamConfig::loss_scale).
-    /// Ask before each first pass; both passes take the same factor, which
-    /// [`Ascended::loss_scale`](crate::Ascended::loss_scale) still holds in the second. It changes only when
-    /// a step ends (in `descend`, `lean_descend` or `base_step`), and what it learns from one step shows in
-    /// the second step after it. Where steps of several models interleave, take a model's first pass and
-    /// its ascent without the end of another model's step in between.
+    /// Call it before each first pass. Both passes use the same factor;
+    /// [`Ascended::loss_scale`](crate::Ascended::loss_scale) returns it for the second pass. It changes only when
+    /// a step ends (in `descend`, `lean_descend` or `base_step`), and the outcome of one step affects the second
+    /// step after it. If steps of several models interleave, no step of another model may end between a model's
+    /// first pass and its ascent.
     pub fn loss_scale(&self) -> f64 {
         self.options.loss_scale.as_ref().map_or(1.0, LossScale::scale)
     }
 
-    /// Puts running statistics back if the last step, which must be `model`'s, was skipped. The device
-    /// decides, and nothing waits for it. For callers of [`ascend`](Self::ascend) and
+    /// Restores running statistics if the last step, which must be `model`'s, was skipped. The device
+    /// decides, and the host does not wait. For callers of [`ascend`](Self::ascend) and
     /// [`descend`](Self::descend), or of [`base_step`](Self::base_step): see [`RunningStatistics`]. Where the
     /// last step returned an error, [`RunningStatistics::restore`] does it.
     ///
@@ -52,10 +51,10 @@ impl Wsam {
         if statistics.is_empty() {
             return Ok(model);
         }
-        let skipped = match &self.way {
-            Way::TensorOps(ops) => ops.skipped_flag(&self.device),
+        let skipped = match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.skipped_flag(&self.device),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.skipped_flag(&self.device),
+            RouteBackend::Fused(fused) => fused.skipped_flag(&self.device),
         };
         match skipped {
             Ok(Some(skipped)) => Ok(statistics.restore_if(model, &skipped)),
@@ -64,17 +63,17 @@ impl Wsam {
         }
     }
 
-    /// What was stepped, or an error if the step was skipped and the policy makes that an error.
-    pub(super) fn unless_refused<M, T>(
+    /// Returns `stepped`, or an error if the step was skipped and the policy is `Refuse`.
+    pub(super) fn error_if_skipped<M, T>(
         &self,
         stepped: T,
         model: impl FnOnce(T) -> M,
     ) -> Result<T, Rejected<M>> {
-        if !self.options.refuses {
+        if !self.options.error_on_skip {
             return Ok(stepped);
         }
         match self.latest_outcome() {
-            Ok(Some(Resolved { finite, outcome })) if outcome != Outcome::Whole => {
+            Ok(Some(ResolvedOutcome { finite, outcome })) if outcome != Outcome::Whole => {
                 let Finite { gradient, perturbed } = finite;
                 Err(Rejected::new(model(stepped), WsamError::NonFinite { gradient, perturbed }))
             }
@@ -83,44 +82,44 @@ impl Wsam {
         }
     }
 
-    fn latest_outcome(&self) -> Result<Option<Resolved>, WsamError> {
-        match &self.way {
-            Way::TensorOps(ops) => ops.latest_outcome(),
+    fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.latest_outcome(),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.latest_outcome(),
+            RouteBackend::Fused(fused) => fused.latest_outcome(),
         }
     }
 
-    /// The outcomes of the steps that are pending and decided, in their order. Waits for them.
-    pub(in crate::burn) fn pending_outcomes(&self) -> Result<Vec<Resolved>, WsamError> {
-        match &self.way {
-            Way::TensorOps(ops) => ops.decided_outcomes(),
+    /// Outcomes of the pending steps that are decided, in step order. Waits for them.
+    pub(in crate::burn) fn pending_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.decided_outcomes(),
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.decided_outcomes(),
+            RouteBackend::Fused(fused) => fused.decided_outcomes(),
         }
     }
 
-    /// Reads the outcomes of pending steps: afterwards all step counts are right. The loss scale learns from
-    /// them when a step ends, because losses are multiplied by it before a step begins.
+    /// Reads the outcomes of pending steps and corrects all step counts. The outcomes are applied to the loss
+    /// scale later, when a step ends, because the losses of the current step are already multiplied by it.
     pub(in crate::burn) fn resolve_outcomes(&mut self) -> Result<(), WsamError> {
-        let resolved = match &mut self.way {
-            Way::TensorOps(ops) => ops.resolve_outcomes()?,
+        let resolved = match &mut self.backend {
+            RouteBackend::TensorOps(ops) => ops.resolve_outcomes()?,
             #[cfg(feature = "fused-wsam")]
-            Way::Fused(fused) => fused.resolve_outcomes()?,
+            RouteBackend::Fused(fused) => fused.resolve_outcomes()?,
         };
         for resolved in resolved {
             self.steps = self.steps.saturating_sub(resolved.overcount());
             self.skipped += resolved.overcount();
             if self.options.loss_scale.is_some() {
-                self.unscaled.push(resolved.outcome);
+                self.unapplied.push(resolved.outcome);
             }
         }
         Ok(())
     }
 
-    /// Lets the loss scale learn from the outcomes that were read.
+    /// Applies the outcomes that were read to the loss scale.
     pub(super) fn update_loss_scale(&mut self) {
         let Some(scale) = &mut self.options.loss_scale else { return };
-        self.unscaled.drain(..).for_each(|outcome| scale.update(outcome));
+        self.unapplied.drain(..).for_each(|outcome| scale.update(outcome));
     }
 }

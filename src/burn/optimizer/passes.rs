@@ -1,5 +1,4 @@
-//! Whole steps: a loss in, the gradients of both passes taken here, over one batch or over several
-//! micro-batches.
+//! Whole steps from a loss closure, which run both passes over one batch or over several micro-batches.
 
 use super::Wsam;
 use crate::burn::error::{Rejected, WsamError};
@@ -13,19 +12,19 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
-/// Where the weights are perturbed in a step over several micro-batches.
+/// How weights are perturbed in a step over several micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Perturbation {
-    /// Once, along the gradient of all micro-batches: the step of one large batch.
+    /// Once, along the gradient of all micro-batches, as in a step over one large batch.
     Whole,
     /// For each micro-batch along its own gradient, so that `g~` is the average of gradients at
-    /// different points: m-sharpness, as data-parallel training with unsynchronised perturbations
-    /// has it. Foret et al. 2021, section 4.1 of <https://arxiv.org/abs/2010.01412>. It costs an
-    /// ascent more for each micro-batch.
+    /// different points: m-sharpness, as in data-parallel training with unsynchronised perturbations
+    /// (Foret et al. 2021, section 4.1 of <https://arxiv.org/abs/2010.01412>). It takes one more ascent for
+    /// each micro-batch.
     EachMicroBatch,
 }
 
-/// A pass over the data: the gradient and the loss, off the graph.
+/// Result of a pass over the data: the gradient, and the loss without autodiff.
 type Pass = (GradientsParams, Tensor<1>);
 
 impl Wsam {
@@ -33,9 +32,9 @@ impl Wsam {
     ///
     /// # Errors
     ///
-    /// [`Rejected`] with the model unharmed, as [`ascend`](Self::ascend) and
-    /// [`descend`](Self::descend), and if `loss` returns a tensor off the autodiff graph or of another shape
-    /// than `[1]`.
+    /// [`Rejected`] with the unchanged model, as [`ascend`](Self::ascend) and
+    /// [`descend`](Self::descend), and if `loss` returns a tensor that is not on the autodiff graph or does not
+    /// have shape `[1]`.
     pub fn step<M, F>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
@@ -46,7 +45,7 @@ impl Wsam {
         M: Module,
         F: FnMut(&M) -> Tensor<1>,
     {
-        // Before the two expensive passes, not after them.
+        // Check the rates before the two expensive passes.
         let (rates, masks) = match self.begin(lr) {
             Ok(begun) => begun,
             Err(error) => return Err(Rejected::new(model, error)),
@@ -65,12 +64,12 @@ impl Wsam {
     }
 
     /// A whole step over micro-batches that together are too large for one pass. Gradients are those
-    /// of the average of the micro-batches' losses: with [`Perturbation::Whole`], and losses that are
+    /// of the average loss of the micro-batches: with [`Perturbation::Whole`], and losses that are
     /// means over micro-batches of one size, the step is that of one large batch. For micro-batches of
-    /// several sizes there is [`step_accumulated_weighted`](Self::step_accumulated_weighted).
+    /// several sizes use [`step_accumulated_weighted`](Self::step_accumulated_weighted).
     ///
-    /// `loss` is called with the model and each micro-batch, and again with the perturbed model and
-    /// each of the same. Running statistics advance once for each micro-batch. The report's losses are
+    /// `loss` is called with the model and each micro-batch, and then with the perturbed model and
+    /// each micro-batch. Running statistics advance once for each micro-batch. The report's losses are
     /// averages.
     ///
     /// ```
@@ -176,13 +175,13 @@ impl Wsam {
         })
     }
 
-    /// What a step needs before its first pass.
+    /// Checks the rates and prepares the seeds, before the first pass.
     fn begin(&mut self, lr: impl Into<ModuleLearningRate>) -> Result<(Rates, Masks), WsamError> {
         let rates = Rates::new(lr)?;
         Ok((rates, self.masks()?))
     }
 
-    /// Takes a step, and puts running statistics back if it is skipped or refused: its passes change them.
+    /// Takes a step, and restores running statistics, which the passes change, if it is skipped or fails.
     fn keeping_statistics<M: Module>(
         &mut self,
         model: M,
@@ -240,14 +239,14 @@ impl Wsam {
                 return Err(Rejected::new(model, error));
             }
         }
-        // The descent needs an ascent along the whole gradient; the second gradients are there already.
+        // The descent needs an ascent along the whole gradient. The second gradients are computed already.
         match summed(first) {
             Ok(first) => self.halves(rates, model, first, |_| summed(second)),
             Err(error) => Err(Rejected::new(model, error)),
         }
     }
 
-    /// Both halves of a step, lean or not, from the first pass on.
+    /// Runs both halves of an ordinary or lean step, after the first pass.
     fn halves<M: Module>(
         &mut self,
         rates: &Rates,
@@ -276,7 +275,7 @@ impl Wsam {
     }
 }
 
-/// A micro-batch's share of the step, for each.
+/// Normalises the weights of the micro-batches to a sum of 1.
 fn shares(micro_batches: usize, weights: &[f64]) -> Result<Vec<f64>, WsamError> {
     if micro_batches == 0 {
         return Err(WsamError::NoMicroBatches);
@@ -289,7 +288,7 @@ fn shares(micro_batches: usize, weights: &[f64]) -> Result<Vec<f64>, WsamError> 
     Ok(weights.iter().map(|weight| weight / sum).collect())
 }
 
-/// The gradient of `share` times the loss at `model`, times `scale`; and `share` times the loss.
+/// Returns the gradient of `share * scale * loss` at `model`, and `share * loss`.
 fn pass<M: Module>(model: &M, loss: Tensor<1>, scale: f64, share: f64) -> Result<Pass, WsamError> {
     check_loss(&loss)?;
     let times = |loss: Tensor<1>, by| if by == 1.0 { loss } else { loss * by };
@@ -298,7 +297,7 @@ fn pass<M: Module>(model: &M, loss: Tensor<1>, scale: f64, share: f64) -> Result
     Ok((grads, loss.without_autodiff()))
 }
 
-/// Refuses a loss that has no gradient, or is not one number.
+/// Returns an error for a loss without autodiff, or with more or less than one element.
 pub(in crate::burn) fn check_loss(loss: &Tensor<1>) -> Result<(), WsamError> {
     check_loss_shape(loss)?;
     if loss.is_autodiff() { Ok(()) } else { Err(WsamError::NoAutodiff) }
@@ -312,13 +311,13 @@ pub(in crate::burn) fn check_loss_shape(loss: &Tensor<1>) -> Result<(), WsamErro
     }
 }
 
-/// What was summed up.
+/// Returns the sums as a pass.
 fn summed<M: Module>(sum: Sum<M>) -> Result<Pass, WsamError> {
     let (grads, loss) = sum.take();
     Ok((grads, loss.ok_or(WsamError::NoMicroBatches)?))
 }
 
-/// Handles to the same gradients.
+/// Clones the handles of the gradients.
 pub(in crate::burn) fn copied<M: Module>(model: &M, grads: &GradientsParams) -> GradientsParams {
     struct Copy<'a> {
         from: &'a GradientsParams,

@@ -5,18 +5,18 @@ use crate::burn::error::WsamError;
 use crate::method::{Group, Hyperparameters};
 
 impl Wsam {
-    /// Sets the radius of the perturbation, for a schedule. Call it between steps. Groups with one of
-    /// their own keep it.
+    /// Sets the radius of the perturbation, for a schedule. Call it between steps. Groups with their own
+    /// radius keep it.
     ///
     /// # Errors
     ///
-    /// [`WsamError::Hyperparameter`] for a value outside its domain; nothing has changed then.
+    /// [`WsamError::Hyperparameter`] for a value outside its domain. On an error nothing has changed.
     pub fn set_rho(&mut self, rho: f64) -> Result<(), WsamError> {
         self.set(Hyperparameters { rho, ..self.hyper.clone() })
     }
 
-    /// Sets the weight of the sharpness, for a schedule. Call it between steps: an ordinary descent
-    /// takes the one that is set when it runs, a lean one that of its ascent.
+    /// Sets the weight of the sharpness, for a schedule. Call it between steps: an ordinary descent uses the
+    /// value at the time of the descent, a lean one the value at its ascent.
     ///
     /// # Errors
     ///
@@ -25,16 +25,16 @@ impl Wsam {
         self.set(Hyperparameters { gamma, ..self.hyper.clone() })
     }
 
-    /// Sets how a group departs from the method: `group` is its place in
+    /// Sets the settings of a group: `group` is its index in
     /// [`WsamConfig::groups`](crate::WsamConfig::groups). Call it between steps.
     ///
     /// # Errors
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::EmptyGroup`] for a
-    /// group that is not there; nothing has changed then.
-    pub fn set_group(&mut self, group: usize, departs: Group) -> Result<(), WsamError> {
+    /// group that does not exist. On an error nothing has changed.
+    pub fn set_group(&mut self, group: usize, settings: Group) -> Result<(), WsamError> {
         let mut hyper = self.hyper.clone();
-        *hyper.groups.get_mut(group).ok_or(WsamError::EmptyGroup { group })? = departs;
+        *hyper.groups.get_mut(group).ok_or(WsamError::EmptyGroup { group })? = settings;
         self.set(hyper)
     }
 

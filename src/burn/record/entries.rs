@@ -1,12 +1,12 @@
-//! What a record holds, by parameter, and whether it fits.
+//! Contents of a record by parameter, checked against the model.
 
 #[cfg(feature = "train")]
 use super::Recorded;
-use super::{Loaded, MOST_STEPS, OWN, failed, fields, owned, step_field};
+use super::{LoadedState, MOST_STEPS, RUN_PREFIX, failed, fields, owned, step_field};
 use crate::burn::error::WsamError;
 use crate::burn::forms::computed_in;
+use crate::burn::param_entries::Path;
 use crate::burn::run_state::RunState;
-use crate::burn::slots::Path;
 use crate::burn::state::MASTER;
 use crate::method::Base;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
@@ -14,10 +14,10 @@ use burn::tensor::{DType, Shape, Tensor, TensorData};
 use burn_pack::{Reader, Scalar};
 use std::collections::{BTreeMap, HashSet};
 
-/// Refuses a record with a parameter that the model does not have.
+/// Returns an error for a record with a parameter that the model does not have.
 pub(super) fn check_known(
     parameters: &[Parameter],
-    entries: &BTreeMap<u64, Entry>,
+    entries: &BTreeMap<u64, RecordEntry>,
 ) -> Result<(), WsamError> {
     let known: HashSet<u64> = parameters.iter().map(|parameter| parameter.id.val()).collect();
     match entries.iter().find(|(id, _)| !known.contains(*id)) {
@@ -36,7 +36,7 @@ pub(super) struct Parameter {
     pub(super) dtype: DType,
 }
 
-/// Float parameters in module order; of several with one id the first.
+/// Float parameters in module order. Of several with the same id, the first one.
 pub(super) fn parameters<M: Module>(model: &M) -> Vec<Parameter> {
     #[derive(Default)]
     struct Find {
@@ -66,16 +66,16 @@ pub(super) fn parameters<M: Module>(model: &M) -> Vec<Parameter> {
     find.found
 }
 
-/// What a record says of one parameter.
+/// A record's values of one parameter.
 #[derive(Default)]
-pub(super) struct Entry {
+pub(super) struct RecordEntry {
     path: Option<String>,
     pub(super) tensors: BTreeMap<String, TensorData>,
     scalars: BTreeMap<String, Scalar>,
 }
 
 #[cfg(feature = "train")]
-impl From<Recorded> for Entry {
+impl From<Recorded> for RecordEntry {
     fn from(Recorded { tensors, scalars }: Recorded) -> Self {
         let tensors = tensors.into_iter().map(|(field, data)| (field.to_owned(), data)).collect();
         let scalars = scalars.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
@@ -83,24 +83,30 @@ impl From<Recorded> for Entry {
     }
 }
 
-/// All of a record.
+/// All values of a record.
 #[derive(Default)]
 pub(super) struct Contents {
     /// By parameter id.
-    pub(super) entries: BTreeMap<u64, Entry>,
-    /// Of the optimizer as a whole, if the record has it.
+    pub(super) entries: BTreeMap<u64, RecordEntry>,
+    /// State of the optimizer that belongs to no parameter, if the record has it.
     pub(super) run: Option<RunState>,
 }
 
 pub(super) fn contents(reader: Reader) -> Result<Contents, WsamError> {
-    let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
+    let mut entries: BTreeMap<u64, RecordEntry> = BTreeMap::new();
     let mut own: BTreeMap<String, Scalar> = BTreeMap::new();
     let place = |name: &str| -> Result<(u64, String), WsamError> {
-        let (id, field) = name.split_once('.').ok_or_else(|| failed(format!("odd name {name}")))?;
-        Ok((id.parse().map_err(|_| failed(format!("odd name {name}")))?, field.to_owned()))
+        let (id, field) = name
+            .split_once('.')
+            .ok_or_else(|| failed(format!("the name {name} is not \"parameter id.field\"")))?;
+        Ok((
+            id.parse()
+                .map_err(|_| failed(format!("the name {name} is not \"parameter id.field\"")))?,
+            field.to_owned(),
+        ))
     };
     for (name, scalar) in reader.scalars() {
-        if name.starts_with(OWN) {
+        if name.starts_with(RUN_PREFIX) {
             own.insert(name.clone(), *scalar);
             continue;
         }
@@ -126,9 +132,11 @@ pub(super) fn contents(reader: Reader) -> Result<Contents, WsamError> {
     Ok(Contents { entries, run })
 }
 
-/// A learner's checkpoint repeats the values at each parameter; those of a parameter that was frozen since
-/// are older.
-fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Option<RunState>, WsamError> {
+/// Returns the latest run state. A learner's checkpoint repeats it for each parameter, and it is outdated for
+/// parameters that were frozen since.
+fn newest<'a>(
+    entries: impl Iterator<Item = &'a RecordEntry>,
+) -> Result<Option<RunState>, WsamError> {
     let mut newest: Option<RunState> = None;
     for entry in entries {
         let run = RunState::from_scalars(|name| entry.scalars.get(name).copied())?;
@@ -139,8 +147,8 @@ fn newest<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Option<RunStat
     Ok(newest)
 }
 
-impl Entry {
-    /// Steps that the parameter has taken, if the record says so.
+impl RecordEntry {
+    /// Step count of the parameter, if the record has it.
     pub(super) fn steps(&self, base: &Base) -> Option<u64> {
         self.scalars.get(step_field(base)).and_then(|scalar| u64::try_from(*scalar).ok())
     }
@@ -151,9 +159,9 @@ impl Entry {
         base: &Base,
         has_masters: bool,
         parameter: Parameter,
-    ) -> Result<Loaded, WsamError> {
+    ) -> Result<LoadedState, WsamError> {
         let Parameter { id, path: param, shape, dtype } = parameter;
-        // A record of a run without them is as good: they begin with the weights.
+        // A record without master weights is valid: they start as copies of the weights.
         let has_master =
             has_masters && computed_in(dtype) != dtype && self.tensors.contains_key(MASTER);
         let expected = fields(base).chain(has_master.then_some(MASTER));
@@ -165,7 +173,7 @@ impl Entry {
         }
         let step = match self.scalars.get(step_field(base)) {
             Some(scalar) => u64::try_from(*scalar).ok(),
-            // Burn's SGD does not count; whoever has a state has taken a step.
+            // Burn's SGD has no step count. A parameter with a state has taken at least one step.
             None => matches!(base, Base::Sgd { .. }).then_some(1),
         };
         let step = step.filter(|step| (1..=MOST_STEPS).contains(step)).ok_or_else(|| {
@@ -189,6 +197,6 @@ impl Entry {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let master = if has_master { tensors.pop() } else { None };
-        Ok(Loaded { id, step, tensors, master, len: len as u64 })
+        Ok(LoadedState { id, step, tensors, master, len: len as u64 })
     }
 }

@@ -1,8 +1,8 @@
-//! Records of a base optimizer of Burn's.
+//! Records around a Burn optimizer as the base.
 
 #[cfg(feature = "train")]
 use super::Recorded;
-use super::entries::Entry;
+use super::entries::RecordEntry;
 use super::{check_known, contents, failed, parameters};
 use crate::burn::error::WsamError;
 use crate::burn::optimizer::Wsam;
@@ -14,19 +14,19 @@ use burn::tensor::{Bytes, DType, TensorData};
 use burn_pack::{Reader, Writer};
 use std::collections::BTreeMap;
 
-/// In a learner's checkpoint: a Burn optimizer's own record as bytes, at one of the parameters.
+/// Name of the Burn optimizer's record, as bytes, in a learner's checkpoint. One of the parameters has it.
 #[cfg(feature = "train")]
 pub(in crate::burn) const OPTIMIZER: &str = "wsam.optimizer";
 
-/// A Burn optimizer's states but those of parameters that are `gone`.
+/// Returns a Burn optimizer's states without those of parameters that are `is_dropped`.
 pub(in crate::burn) fn without_ids(
     optimizer: &ModuleOptimizer,
-    gone: &dyn Fn(ParamId) -> bool,
+    is_dropped: &dyn Fn(ParamId) -> bool,
 ) -> Result<OptimizerRecord, WsamError> {
     let reader = Reader::from_bytes(optimizer.into_bytes().map_err(failed)?).map_err(failed)?;
     let stays = |name: &str| {
         let id = name.split_once('.').map_or(name, |(id, _)| id);
-        !id.parse().is_ok_and(|id: u64| gone(id.into()))
+        !id.parse().is_ok_and(|id: u64| is_dropped(id.into()))
     };
     let (scalars, paths) = (reader.scalars().clone(), reader.metadata().clone());
     let tensors = reader.into_tensors().map_err(failed)?.into_iter();
@@ -40,15 +40,15 @@ pub(in crate::burn) fn without_ids(
     OptimizerRecord::from_bytes(writer.into_bytes().map_err(failed)?).map_err(failed)
 }
 
-/// Refuses states in half precision: Burn 0.22.1 loads them as `f32`, and panics when they meet a gradient.
-fn check_precision(entries: &BTreeMap<u64, Entry>) -> Result<(), WsamError> {
+/// Returns an error for states in half precision: Burn 0.22.1 loads them as `f32`, and panics in the next step.
+fn check_precision(entries: &BTreeMap<u64, RecordEntry>) -> Result<(), WsamError> {
     let half = |data: &&TensorData| matches!(data.dtype(), DType::F16 | DType::BF16);
     let found =
         entries.iter().find_map(|(id, entry)| Some((id, entry.tensors.values().find(half)?)));
     match found {
         Some((id, data)) => Err(failed(format!(
-            "the Burn optimizer's state of parameter {id} is {:?}, which Burn 0.22.1 cannot load: it makes f32 of \
-             it, and the next step would panic; train with parameters in f32, or start the optimizer anew",
+            "the Burn optimizer's state of parameter {id} is {:?}, which Burn 0.22.1 cannot load: it converts it to \
+             f32, and the next step would panic; train with parameters in f32, or start with a new optimizer",
             data.dtype()
         ))),
         None => Ok(()),
@@ -56,7 +56,7 @@ fn check_precision(entries: &BTreeMap<u64, Entry>) -> Result<(), WsamError> {
 }
 
 impl Wsam {
-    /// A Burn optimizer's own record, and what is ours.
+    /// Writer of a Burn optimizer's record and our run state.
     pub(super) fn external_writer(&self, optimizer: &ModuleOptimizer) -> Result<Writer, WsamError> {
         let own = Reader::from_bytes(optimizer.into_bytes().map_err(failed)?).map_err(failed)?;
         let (scalars, paths) = (own.scalars().clone(), own.metadata().clone());
@@ -70,8 +70,8 @@ impl Wsam {
         self.with_run_state(writer)
     }
 
-    /// Takes a Burn optimizer's own record, which drops what does not fit its kind: those parameters
-    /// start again.
+    /// Loads a Burn optimizer's record. Burn drops states of another kind of optimizer, whose parameters start
+    /// without state.
     pub(super) fn read_external<M: Module>(
         &mut self,
         model: &M,
@@ -84,8 +84,8 @@ impl Wsam {
         let record = OptimizerRecord::from_bytes(bytes).map_err(failed)?;
         self.resolve_outcomes()?;
         self.load_external(record);
-        // How a Burn optimizer names a count of steps is its own affair.
-        self.go_on(contents.run, None);
+        // Burn's optimizers name their step counts differently, so no largest count is available.
+        self.resume_run_state(contents.run, None);
         Ok(())
     }
 
@@ -99,7 +99,7 @@ impl Wsam {
         Ok(Some(Recorded { tensors, scalars: Vec::new() }))
     }
 
-    /// Takes it back, from wherever it is among the states of a checkpoint.
+    /// Loads the state of the Burn optimizer, which one of the states of a checkpoint holds.
     #[cfg(feature = "train")]
     pub(in crate::burn) fn load_recorded_external<M: Module>(
         &mut self,
@@ -109,10 +109,12 @@ impl Wsam {
     ) -> Result<(), WsamError> {
         let mut tensors = states.into_iter().flat_map(|(_, state)| state.tensors);
         let found = tensors.find(|(field, _)| *field == OPTIMIZER);
-        let lacks = || failed("it is not of a training with WSAM around a Burn optimizer");
+        let lacks = || {
+            failed("the checkpoint was not written by a training with WSAM around a Burn optimizer")
+        };
         let (_, data) = found.ok_or_else(lacks)?;
         self.read_external(model, Bytes::from_bytes_vec(data.as_bytes().to_vec()))?;
-        self.go_on(run, None);
+        self.resume_run_state(run, None);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes that belong to the optimizer, whatever becomes of the file or the memory that they came from.
+//! Copies of record data that do not depend on the file or memory they were read from.
 
 use super::failed;
 use crate::burn::error::WsamError;
@@ -15,15 +15,15 @@ pub(super) fn file(path: &Path) -> Result<Bytes, WsamError> {
     } else {
         path.to_path_buf()
     };
-    // What is no record, and may be of any length, is refused by its first bytes.
+    // Check the header first, so that a large file that is not a record is rejected without reading it.
     drop(Reader::from_file_exact(&path).map_err(failed)?);
     let bytes = std::fs::read(&path)
         .map_err(|error| failed(format!("cannot read {}: {error}", path.display())))?;
     Ok(Bytes::from_bytes_vec(bytes))
 }
 
-/// The data in memory of its own. Burn reads what it has from a file when somebody looks at it, and data out
-/// of a record in memory share the memory of the whole record.
+/// Copies the data to its own memory. Burn reads data from a file lazily, and data from a record in memory keep
+/// the whole record alive.
 pub(in crate::burn) fn owned(data: TensorData) -> Result<TensorData, WsamError> {
     let (bytes, shape, dtype) = data.into_parts();
     let copy = bytes.read(Default::default());

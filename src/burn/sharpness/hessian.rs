@@ -9,7 +9,7 @@ use crate::method::InvalidHyperparameter;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-/// How [`top_eigenvalue`] works.
+/// Options of [`top_eigenvalue`].
 ///
 /// ```
 /// # use burn_wsam::sharpness::PowerIteration;
@@ -18,15 +18,14 @@ use burn::tensor::Tensor;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PowerIteration {
-    /// The most products of the Hessian with a vector; each takes two forward and backward passes.
+    /// Largest number of products of the Hessian with a vector; each takes two forward and backward passes.
     pub max_products: usize,
-    /// It is done when the eigenvalue changes by no more than this share of itself from one
-    /// iteration to the next. Positive.
+    /// Largest relative change of the eigenvalue between two iterations at which the iteration stops. Positive.
     pub tolerance: f64,
-    /// Decides the start vector.
+    /// Seed of the start vector.
     pub seed: u64,
-    /// How far the weights move, along a unit vector, to either side for the difference of the
-    /// gradients. Positive; none is the cube root of the element type's precision, 0.005 for `f32`.
+    /// Step along a unit vector, to either side, of the central difference of gradients. Positive; `None` is the
+    /// cube root of the element type's machine epsilon, 0.005 for `f32`.
     pub step: Option<f64>,
 }
 
@@ -36,13 +35,13 @@ impl Default for PowerIteration {
     }
 }
 
-/// What [`top_eigenvalue`] found.
+/// Result of [`top_eigenvalue`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TopEigenvalue {
-    /// The eigenvalue. It may be negative where the loss curves down every way.
+    /// The eigenvalue. It is negative where the loss curves down in all directions.
     pub value: f64,
-    /// `||H v - value v||` for the last unit vector `v`: some eigenvalue is no further from `value`
-    /// than this, up to the error of the differences.
+    /// `||H v - value v||` for the last unit vector `v`: some eigenvalue is at most this far from
+    /// `value`, up to the error of the differences.
     pub residual: f64,
     /// Products of the Hessian with a vector that were taken.
     pub products: usize,
@@ -85,14 +84,14 @@ where
     if first.value >= 0.0 || !first.converged || left == 0 {
         return Ok(TopEigenvalue { converged: first.converged && first.value >= 0.0, ..first });
     }
-    // The vector that was found has the shifted eigenvalue zero: start anew, across it.
+    // The vector found has the shifted eigenvalue zero, so start again from a vector orthogonal to it.
     let fresh = Normal::new(options.seed.wrapping_add(1)).vector(&v);
     let across = unit(combine(&fresh, -dot(&fresh, &v)?, &v))?;
     let (second, _) = iterate(across, first.value, options, left, &mut product)?;
     Ok(TopEigenvalue { products: first.products + second.products, ..second })
 }
 
-/// Power iteration on the Hessian less `shift`; the eigenvalue it gives is the Hessian's own.
+/// Power iteration on the Hessian minus `shift`. Returns an eigenvalue of the Hessian itself.
 fn iterate(
     start: Vector,
     shift: f64,
@@ -109,7 +108,7 @@ fn iterate(
         let residual = dot(&rest, &rest)?.max(0.0).sqrt();
         let scale = (value - shift).abs();
         let still = |last: f64| (value - last).abs() <= options.tolerance * scale;
-        // All of the curvature is gone, as in a linear loss.
+        // The curvature is zero, as in a linear loss.
         let flat = residual == 0.0 && scale == 0.0;
         let converged = flat || last.is_some_and(still);
         if converged || products >= most {
@@ -118,11 +117,11 @@ fn iterate(
         last = Some(value);
         v = unit(combine(&image, -shift, &v))?;
     }
-    unreachable!("the loop ends at the latest after {most} products")
+    unreachable!("the loop ends after {most} products")
 }
 
 fn unit(v: Vector) -> Result<Vector, SharpnessError> {
-    // In two steps: squares of tiny elements would flush to zero.
+    // Divide by the largest element first: squares of tiny elements would underflow.
     let largest = v.iter().map(|tensor| tensor.clone().abs().max());
     let largest = super::point::scalar(Tensor::cat(largest.collect(), 0).max())?;
     finite("the curvature", largest)?;

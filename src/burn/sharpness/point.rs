@@ -1,12 +1,12 @@
-//! A model's weights as one vector, and the loss and gradient at other points.
+//! A model's weights as a vector, and the loss and gradient at other weights.
 
 use super::SharpnessError;
 use crate::burn::copies::perturbed_copy;
 use crate::burn::error::WsamError;
 use crate::burn::forms::Flat;
 use crate::burn::optimizer::check_loss;
+use crate::burn::param_entries::{Path, collect, collect_perturbed};
 use crate::burn::params::StepParams;
-use crate::burn::slots::{Path, collect, collect_perturbed};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 /// One flat tensor for each parameter.
 pub(crate) type Vector = Vec<Tensor<1>>;
 
-/// The trainable parameters of a model, off the graph.
+/// The trainable parameters of a model, without autodiff.
 #[derive(Debug)]
 pub(crate) struct Point {
     /// Without autodiff.
@@ -25,7 +25,7 @@ pub(crate) struct Point {
 }
 
 impl Point {
-    /// Where the model is.
+    /// The point at the model's weights.
     pub(crate) fn of<M: Module>(model: &M) -> Result<Self, SharpnessError> {
         let mut found = Trainable::default();
         model.visit(&mut found);
@@ -37,7 +37,7 @@ impl Point {
         Ok(Self { device: first.device(), weights: found.weights, params: found.params })
     }
 
-    /// The same weights in a copy with running statistics of its own.
+    /// A copy of the model with the same weights and its own running statistics.
     pub(crate) fn copy<M: Module>(&self, model: &M) -> M {
         self.moved(model, self.weights.clone())
     }
@@ -57,9 +57,9 @@ impl Point {
         let (value, grads) = backward(&copy, loss)?;
         let collected = collect::<Flat, M>(&copy, grads, &self.device)?;
         self.params = collected.params();
-        let slots = collected.slots;
-        self.weights = slots.iter().map(|slot| slot.weight.clone()).collect();
-        Ok((value, slots.into_iter().map(|slot| slot.grad).collect()))
+        let entries = collected.entries;
+        self.weights = entries.iter().map(|entry| entry.weight.clone()).collect();
+        Ok((value, entries.into_iter().map(|entry| entry.grad).collect()))
     }
 
     /// The gradient at `weights + by * direction`.
@@ -96,7 +96,7 @@ struct Seen {
 #[derive(Default)]
 struct Trainable {
     path: Path,
-    /// Parameters of each id so far, up to and with the one that takes part.
+    /// For each id, the parameters visited so far, up to the one that takes part.
     seen: HashMap<ParamId, Seen>,
     autodiff: bool,
     params: StepParams,
@@ -146,13 +146,13 @@ pub(crate) fn scaled(a: &Vector, by: f64) -> Vector {
 /// The inner product.
 pub(crate) fn dot(a: &Vector, b: &Vector) -> Result<f64, SharpnessError> {
     let products = a.iter().zip(b).map(|(a, b)| (a.clone() * b.clone()).sum());
-    // Read at once: each read waits for the device.
+    // Read all sums in one read, because each read waits for the device.
     let sums = Tensor::cat(products.collect(), 0);
     let read = sums.try_into_data().map_err(|error| backend(&error))?;
     Ok(read.iter::<f64>().sum())
 }
 
-/// A loss, on the host.
+/// Reads a loss from the device.
 pub(crate) fn scalar(tensor: Tensor<1>) -> Result<f64, SharpnessError> {
     tensor.without_autodiff().try_into_scalar().map_err(|error| backend(&error))
 }

@@ -1,11 +1,11 @@
-//! Normal numbers from a seed, the same on every backend, and without touching the generator that a
-//! device shares with the user's own code.
+//! Normally distributed numbers from a seed. They are the same on every backend, and do not use the device's
+//! generator, which the user's code shares.
 
 use super::point::Vector;
 use crate::burn::split_mix::{STEP, scrambled};
 use burn::tensor::{Tensor, TensorData};
 
-/// Steele, Lea and Flood's SplitMix64 under Box and Muller's transformation.
+/// SplitMix64 (Steele, Lea & Flood 2014) with the Box-Muller transform.
 #[derive(Debug)]
 pub(crate) struct Normal {
     state: u64,
@@ -16,14 +16,14 @@ impl Normal {
         Self { state: seed }
     }
 
-    /// In (0, 1].
+    /// A uniform number in `(0, 1]`.
     fn uniform(&mut self) -> f64 {
         let bits = scrambled(self.state);
         self.state = self.state.wrapping_add(STEP);
         ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 
-    /// So many numbers.
+    /// `len` normal numbers.
     pub(crate) fn numbers(&mut self, len: usize) -> Vec<f32> {
         let mut numbers = Vec::with_capacity(len + 1);
         while numbers.len() < len {
@@ -36,14 +36,14 @@ impl Normal {
         numbers
     }
 
-    /// A tensor like another.
+    /// A tensor of normal numbers with the shape, type and device of `tensor`.
     pub(crate) fn like<const D: usize>(&mut self, tensor: &Tensor<D>) -> Tensor<D> {
         let shape = tensor.shape();
         let data = TensorData::new(self.numbers(shape.num_elements()), shape);
         Tensor::from_data(data, (&tensor.device(), tensor.dtype()))
     }
 
-    /// A vector like another.
+    /// A vector of normal numbers with the shapes of `like`.
     pub(crate) fn vector(&mut self, like: &Vector) -> Vector {
         like.iter().map(|tensor| self.like(tensor)).collect()
     }

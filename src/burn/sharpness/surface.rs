@@ -1,5 +1,4 @@
-//! The loss over a plane through the weights, as Li et al. 2018 draw it
-//! (<https://arxiv.org/abs/1712.09913>).
+//! The loss over a plane through the weights, after Li et al. 2018 (<https://arxiv.org/abs/1712.09913>).
 
 use super::SharpnessError;
 use super::point::{Point, Vector, combine, scalar};
@@ -10,21 +9,21 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::HashSet;
 
-/// Which part of which plane [`surface`] looks at.
+/// The region of a plane that [`surface`] evaluates.
 ///
-/// The plane is spanned by two random directions, normalised by filters: of each filter of a
-/// parameter, the direction has the norm that the weights have, so that pictures of different models
-/// can be compared. A filter is what makes one output: of a parameter of two dimensions a column (a
-/// `Linear` layer's weight is `[in, out]`), of one with more dimensions an entry of the first.
-/// Parameters of one dimension (biases, normalisation) stay where they are.
+/// The plane is spanned by two random directions with filter normalisation: each filter of a direction has
+/// the norm of the weights' filter, so that surfaces of different models can be compared. A filter holds the
+/// weights of one output: a column of a two-dimensional parameter (a `Linear` layer's weight is `[in, out]`), an
+/// index of the first dimension of one with more dimensions. Parameters of one dimension (biases,
+/// normalisation) do not vary.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plane {
-    /// Coordinates go from `-radius` to `radius`. Positive; at 1, weights are as far as they are
-    /// from zero.
+    /// Coordinates go from `-radius` to `radius`. Positive; at 1, the distance to the weights
+    /// equals their norm.
     pub radius: f64,
-    /// Coordinates each way, at least 2. An odd number has the weights themselves in the middle.
+    /// Number of coordinates along each direction, at least 2. With an odd number, the weights are in the middle.
     pub points: usize,
-    /// Decides the directions.
+    /// Seed of the directions.
     pub seed: u64,
 }
 
@@ -39,12 +38,12 @@ impl Default for Plane {
 pub struct Surface {
     /// Coordinates along each of the directions.
     pub coordinates: Vec<f64>,
-    /// `losses[j][i]` is the loss at `w + coordinates[i] * d_1 + coordinates[j] * d_2`. Far out it
-    /// may be infinite or NaN.
+    /// `losses[j][i]` is the loss at `w + coordinates[i] * d_1 + coordinates[j] * d_2`. Far from the
+    /// weights it may be infinite or NaN.
     pub losses: Vec<Vec<f64>>,
 }
 
-/// The loss at `plane.points` squared points of a plane through the model's weights. Each takes a
+/// The loss at `plane.points * plane.points` points of a plane through the model's weights. Each point takes a
 /// forward pass.
 ///
 /// # Errors
@@ -84,7 +83,7 @@ where
     Ok(Surface { coordinates, losses })
 }
 
-/// A direction, parameter by parameter as in [`Point`].
+/// Makes a direction, with one tensor for each parameter in the order of [`Point`].
 struct Filters {
     normal: Normal,
     seen: HashSet<ParamId>,

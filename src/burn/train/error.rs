@@ -1,33 +1,33 @@
-//! Why a training ended before its last epoch.
+//! Errors that end a training before its last epoch.
 
 use crate::burn::error::{Rejected, WsamError};
 
-/// Why [`SupervisedTraining`](burn::train::SupervisedTraining) with WSAM ended by an error of ours. The
+/// Error of this crate that ended a [`SupervisedTraining`](burn::train::SupervisedTraining) with WSAM. The
 /// training stops as it does for Burn's own errors:
-/// [`LearningResult::error`](burn::train::LearningResult::error) has this in words, and
-/// [`WsamTraining::error`](super::WsamTraining::error) as a value.
+/// [`LearningResult::error`](burn::train::LearningResult::error) holds the message, and
+/// [`WsamTraining::error`](super::WsamTraining::error) the value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WsamTrainingError {
-    /// The optimizer refused a step, a scheduled value or the state of a checkpoint.
+    /// The optimizer rejected a step, a scheduled value or the state of a checkpoint.
     #[error(transparent)]
     Wsam(#[from] WsamError),
-    /// New weights did not get to the learner's model.
+    /// New weights did not reach the learner's model.
     #[error(
         "{taken} of {sent} parameters reached WSAM's own optimizer: make the learner with \
-         WsamTraining::learner, and let TrainStep::optimize hand on all gradients it gets"
+         WsamTraining::learner, and let TrainStep::optimize pass on all gradients it gets"
     )]
     NotTaken {
-        /// Parameters handed to the learner.
+        /// Number of parameters passed to the learner.
         sent: usize,
-        /// Parameters that arrived.
+        /// Number of parameters that reached its optimizer.
         taken: usize,
     },
-    /// A frozen parameter stands in front of a trainable one with the same id, where Burn's learner would
-    /// deliver the new weights.
+    /// A frozen parameter precedes a trainable one with the same id, so Burn's learner would assign the new
+    /// weights to the frozen one.
     #[error(
-        "{frozen} is frozen and stands in front of {trainable}, which has the same id: Burn's learner would give \
-         it the new weights. Declare the trained module first, or give the frozen one ids of its own"
+        "{frozen} is frozen and precedes {trainable}, which has the same id: Burn's learner would assign the new \
+         weights to {frozen}. Declare the trained module first, or give the frozen one new ids"
     )]
     FrozenInFront {
         /// Path of the frozen parameter.

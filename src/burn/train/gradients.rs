@@ -1,13 +1,13 @@
-//! Weights on their way to the learner.
+//! Weights that the strategy passes to the learner.
 
-use crate::burn::slots::Path;
+use crate::burn::param_entries::Path;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use std::collections::{HashMap, HashSet};
 
-/// The values of the parameters that are wanted, by id, off the graph. Of several parameters with one
-/// id the first, as everywhere in Burn's optimizers.
+/// Values of the `wanted` parameters, by id, without autodiff. Of several parameters with the same id, the first
+/// one, as in Burn's optimizers.
 pub(super) fn weights<M: Module>(model: &M, wanted: impl Fn(ParamId) -> bool) -> GradientsParams {
     struct Collect<W> {
         wanted: W,
@@ -26,12 +26,12 @@ pub(super) fn weights<M: Module>(model: &M, wanted: impl Fn(ParamId) -> bool) ->
     collect.found
 }
 
-/// Ids of the parameters that may be trained.
+/// Ids of the trainable parameters.
 pub(super) fn trainable<M: Module>(model: &M) -> HashSet<ParamId> {
     struct Find(HashSet<ParamId>);
     impl ModuleVisitor for Find {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            // A quantised parameter takes no steps, whatever it was before it was quantised.
+            // A quantised parameter takes no steps, even if it still requires a gradient.
             if param.is_require_grad() && param.val().dtype().is_float() {
                 self.0.insert(param.id);
             }
@@ -42,12 +42,12 @@ pub(super) fn trainable<M: Module>(model: &M) -> HashSet<ParamId> {
     find.0
 }
 
-/// Paths of a frozen parameter and of a trainable one behind it with the same id, if there are such.
+/// Paths of a frozen parameter and a later trainable one with the same id, if the model has such a pair.
 pub(super) fn frozen_in_front<M: Module>(model: &M) -> Option<(String, String)> {
     #[derive(Default)]
     struct Find {
         path: Path,
-        /// Of each id the first parameter, if it is frozen.
+        /// For each id, the path of the first parameter if it is frozen.
         first: HashMap<ParamId, Option<String>>,
         found: Option<(String, String)>,
     }
@@ -81,7 +81,7 @@ pub(super) fn has_quantised<M: Module>(model: &M) -> bool {
     struct Find(bool);
     impl ModuleVisitor for Find {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            // One that has no value yet will be made by its initialiser, which quantises nothing.
+            // A parameter without a value is not quantised, because initialisers do not quantise.
             self.0 |= param.is_initialized() && !param.val().dtype().is_float();
         }
     }

@@ -1,12 +1,12 @@
-//! What the last step was.
+//! Description of the last step.
 
 use super::schedule::Moment;
 use crate::burn::report::StepReport;
 
-/// A step of the training, as it was taken.
+/// A step of the training.
 #[derive(Debug)]
 pub struct TrainingStep {
-    /// Its place.
+    /// Position in the training.
     pub at: Moment,
     /// The learning rate.
     pub lr: f64,
@@ -20,7 +20,7 @@ pub struct TrainingStep {
 }
 
 impl TrainingStep {
-    /// Losses, sharpness and norms; for steps of WSAM whose strategy knows the loss
+    /// Losses, sharpness and norms, for steps of WSAM under a strategy that knows the loss
     /// ([`WsamTraining::strategy_with_loss`](super::WsamTraining::strategy_with_loss)). Under gradient
     /// accumulation losses are sums over the micro-batches, as gradients are.
     pub fn report(&self) -> Option<&StepReport> {

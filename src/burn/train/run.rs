@@ -1,11 +1,11 @@
-//! A training under way: one optimizer step over one batch or over accumulated ones.
+//! A running training, which takes optimizer steps over one batch or over accumulated ones.
 
 use super::error::WsamTrainingError;
 use super::gradients::{frozen_in_front, trainable, weights};
 use super::report::TrainingStep;
 use super::schedule::{Moment, Schedule};
 use super::shared::{Mode, Shared};
-use super::{LossOf, Plan};
+use super::{LossOf, StepOptions};
 use crate::burn::error::WsamError;
 use crate::burn::masks::Masks;
 use crate::burn::optimizer::{Perturbation, check_loss_shape, copied};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub(super) struct Run<'a, M: LearnerModel> {
     pub(super) shared: &'a Shared,
-    plan: &'a Plan,
+    options: &'a StepOptions,
     loss: Option<&'a LossOf<M>>,
     pub(super) learner: Learner<M>,
     rho: Option<Schedule>,
@@ -35,14 +35,14 @@ pub(super) struct Run<'a, M: LearnerModel> {
 pub(super) struct Window<M: TrainStep> {
     at: Moment,
     perturbed: bool,
-    /// Of every step, or only of the whole.
+    /// Whether each micro-batch is perturbed along its own gradient.
     each: bool,
     first: Sum<M>,
     second: Sum<M>,
     masks: Masks,
-    /// As they were before the first pass.
+    /// Statistics before the first pass.
     statistics: RunningStatistics,
-    /// For the second pass.
+    /// Inputs for the second pass.
     items: Vec<M::Input>,
 }
 
@@ -56,38 +56,38 @@ impl<'a, M: LearnerModel> Run<'a, M>
 where
     <M as TrainStep>::Input: Clone,
 {
-    /// Takes over what the learner carries out of a checkpoint.
+    /// Starts a training, with the state that the learner has from a checkpoint.
     pub(super) fn begin(
         shared: &'a Shared,
-        plan: &'a Plan,
+        options: &'a StepOptions,
         loss: Option<&'a LossOf<M>>,
         learner: Learner<M>,
         is_resumed: bool,
     ) -> Result<Self, (M, WsamTrainingError)> {
-        let (rho, gamma) = (plan.rho.clone(), plan.gamma.clone());
-        let mut run = Self { shared, plan, loss, learner, rho, gamma, steps: 0 };
-        if is_resumed && let Err(error) = run.own_model() {
+        let (rho, gamma) = (options.rho.clone(), options.gamma.clone());
+        let mut run = Self { shared, options, loss, learner, rho, gamma, steps: 0 };
+        if is_resumed && let Err(error) = run.read_model() {
             return Err((run.learner.model(), error));
         }
         let model = run.learner.model();
         match run.take_over(&model) {
             Ok(()) => Ok(run),
-            // A foreign optimizer may have stepped the learner's model.
+            // Return the model from before: another optimizer may have stepped the learner's model.
             Err(error) => Err((model, error)),
         }
     }
 
-    /// Reads the model that came out of a checkpoint. On the CPU Burn leaves frozen parameters in the file,
-    /// which the training may delete, until somebody looks at them.
-    fn own_model(&mut self) -> Result<(), WsamTrainingError> {
+    /// Reads all of a model from a checkpoint. On the CPU Burn reads frozen parameters lazily from the file,
+    /// which the training may delete first.
+    fn read_model(&mut self) -> Result<(), WsamTrainingError> {
         let failed = |error: RecordError| WsamError::Record { reason: error.to_string() };
         let bytes = self.learner.model().into_record().into_bytes().map_err(failed)?;
         self.learner.load_model(ModuleRecord::from_bytes(bytes).map_err(failed)?);
         Ok(())
     }
 
-    /// Hands the learner's optimizer the weights that it has, whereupon it gives up the states that
-    /// it carries.
+    /// Passes the model's current weights through the learner's optimizer, which collects the states from a
+    /// checkpoint, and loads these states.
     fn take_over(&mut self, model: &M) -> Result<(), WsamTrainingError> {
         if self.shared.wsam().scales_losses() {
             return Err(WsamError::LossScale.into());
@@ -106,10 +106,10 @@ where
             return Err(WsamTrainingError::NotTaken { sent, taken });
         }
         self.steps = found.iter().filter_map(|loaded| loaded.steps).max().unwrap_or(0);
-        let mut desk = self.shared.desk();
-        desk.steps = Some(self.steps);
-        desk.bearer = trainable.iter().copied().min_by_key(ParamId::val);
-        drop(desk);
+        let mut training = self.shared.training();
+        training.steps = Some(self.steps);
+        training.record_owner = trainable.iter().copied().min_by_key(ParamId::val);
+        drop(training);
         if let Some(newest) = found.iter().max_by_key(|loaded| loaded.steps) {
             let values = &newest.state.scalars;
             let find = |name: &str| values.iter().find(|(field, _)| *field == name);
@@ -122,11 +122,11 @@ where
             }
         }
         let after = |schedule: &Option<Schedule>| schedule.as_ref().map(|s| s.after(self.steps));
-        (self.rho, self.gamma) = (after(&self.plan.rho), after(&self.plan.gamma));
+        (self.rho, self.gamma) = (after(&self.options.rho), after(&self.options.gamma));
         Ok(())
     }
 
-    /// Opens the window of the next step, and sets what is scheduled for it.
+    /// Opens the window of the next step, and sets the scheduled values.
     pub(super) fn open(
         &mut self,
         epoch: usize,
@@ -142,8 +142,8 @@ where
         }
         Ok(Window {
             at,
-            perturbed: self.plan.active.as_ref().is_none_or(|active| active(at)),
-            each: accumulation > 1 && self.plan.perturbation == Perturbation::EachMicroBatch,
+            perturbed: self.options.active.as_ref().is_none_or(|active| active(at)),
+            each: accumulation > 1 && self.options.perturbation == Perturbation::EachMicroBatch,
             first: Sum::default(),
             second: Sum::default(),
             masks: wsam.masks()?,
@@ -184,12 +184,12 @@ where
         window.first.add(&model, copied(&model, &grads), loss);
         let ascended = self.shared.wsam().ascend(model, grads)?;
         self.second(&ascended, window)?;
-        // Of this micro-batch; the learner has the model.
+        // The learner still has the model, so the restored one is dropped.
         drop(ascended.restore());
         Ok(output)
     }
 
-    /// The loss in what a pass returned, if the training was told where it is.
+    /// The loss in the output of a pass, if the strategy knows it.
     fn loss_of(
         &self,
         output: &<M as TrainStep>::Output,
@@ -199,12 +199,12 @@ where
         Ok(loss)
     }
 
-    /// Puts running statistics back after an error. The learner's model shares them with its clones.
+    /// Restores running statistics after an error. The learner's model shares them with its clones.
     fn restore_statistics(&self, window: &Window<M>) {
         drop(window.statistics.restore(self.learner.model()));
     }
 
-    /// The second pass, over all batches that wait for it.
+    /// The second pass, over all queued batches.
     fn second(&self, perturbed: &M, window: &mut Window<M>) -> Result<(), WsamTrainingError> {
         for item in window.items.drain(..) {
             window.masks.before(perturbed, window.second.len)?;
@@ -215,7 +215,7 @@ where
         Ok(())
     }
 
-    /// The step, over what is in the window.
+    /// Takes the step over the batches in the window.
     pub(super) fn step(
         &mut self,
         mut window: Window<M>,
@@ -251,7 +251,7 @@ where
             (model, report(loss, perturbed_loss, norms))
         };
         self.deliver(model)?;
-        self.note(window.at, window.perturbed, rates.base(), report, iteration);
+        self.record_step(window.at, window.perturbed, rates.base(), report, iteration);
         Ok(())
     }
 
@@ -263,7 +263,7 @@ where
         window: &mut Window<M>,
     ) -> Result<(M, Option<StepReport>), WsamTrainingError> {
         let ascended = self.shared.wsam().lean_ascend_at(rates, self.learner.model(), grads)?;
-        // The learner lets the weights go, or lean mode would save nothing.
+        // Replace the learner's weights now; while it keeps the old ones, lean mode saves no memory.
         self.deliver(ascended.anchor.clone())?;
         self.second(&ascended, window)?;
         let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
@@ -271,13 +271,13 @@ where
         Ok((model, report(loss, perturbed_loss, norms)))
     }
 
-    /// Puts the weights of `model` into the learner's.
+    /// Assigns the weights of `model` to the learner's model.
     fn deliver(&mut self, model: M) -> Result<(), WsamTrainingError> {
         let new = {
             let wsam = self.shared.wsam();
             match wsam.burn_optimizer() {
                 None => weights(&model, |id| wsam.has_state(id)),
-                // Which ones it has a state for is its own affair.
+                // A Burn optimizer does not expose which parameters have a state, so pass all trainable ones.
                 Some(_) => {
                     let trainable = trainable(&model);
                     weights(&model, |id| trainable.contains(&id))
@@ -293,14 +293,14 @@ where
         }
     }
 
-    /// Through the learner's optimizer; the mode as it is afterwards.
+    /// Passes weights through the learner's optimizer, and returns the mode with its results.
     fn hand_over(&mut self, weights: GradientsParams, mode: Mode) -> Mode {
-        self.shared.desk().mode = mode;
+        self.shared.training().mode = mode;
         self.learner.optimizer_step(weights);
-        std::mem::take(&mut self.shared.desk().mode)
+        std::mem::take(&mut self.shared.training().mode)
     }
 
-    fn note(
+    fn record_step(
         &mut self,
         at: Moment,
         perturbed: bool,
@@ -313,12 +313,12 @@ where
             let wsam = self.shared.wsam();
             (wsam.hyperparameters().rho, wsam.hyperparameters().gamma)
         };
-        let mut desk = self.shared.desk();
+        let mut training = self.shared.training();
         if let Some(report) = &report {
-            desk.sharpness.push(iteration, report.sharpness());
+            training.sharpness.push(iteration, report.sharpness());
         }
-        desk.steps = Some(self.steps);
-        desk.last = Some(Arc::new(TrainingStep { at, lr, rho, gamma, perturbed, report }));
+        training.steps = Some(self.steps);
+        training.last = Some(Arc::new(TrainingStep { at, lr, rho, gamma, perturbed, report }));
     }
 }
 

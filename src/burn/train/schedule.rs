@@ -1,21 +1,21 @@
-//! Values that change in the course of a training.
+//! Values that change during a training.
 
 use burn::lr_scheduler::LrScheduler;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use std::fmt;
 use std::sync::Arc;
 
-/// A place in a training: that of the step that is about to be taken.
+/// Position in a training of the step that is about to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// The epoch, from 1 as Burn counts them.
     pub epoch: usize,
-    /// Optimizer steps taken before, in all epochs. A resumed training counts on; one that was begun with
-    /// an optimizer of Burn's own counts from 0.
+    /// Optimizer steps taken before, in all epochs. A resumed training continues the count; one that was begun
+    /// with a Burn optimizer counts from 0.
     pub step: u64,
 }
 
-/// A value for each optimizer step: a scheduler of Burn's, or a function.
+/// A value for each optimizer step: a Burn scheduler or a function.
 ///
 /// ```
 /// use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
@@ -29,42 +29,41 @@ pub struct Moment {
 /// # }
 /// ```
 ///
-/// A scheduler takes one step with each step of the optimizer, whether WSAM is on or off. A training
-/// that resumes lets it take those that were taken before, so a scheduler must do the same each time,
-/// as all of Burn's do.
+/// A scheduler takes one step with each step of the optimizer, whether WSAM is active or not. A resumed training
+/// repeats the earlier steps of the scheduler, so a scheduler must be deterministic, as all of Burn's are.
 #[derive(Clone)]
-pub struct Schedule(Form);
+pub struct Schedule(Source);
 
 #[derive(Clone)]
-enum Form {
-    Of(Arc<dyn Fn(Moment) -> f64 + Send + Sync>),
-    By(ModuleLrScheduler),
+enum Source {
+    Function(Arc<dyn Fn(Moment) -> f64 + Send + Sync>),
+    Scheduler(ModuleLrScheduler),
 }
 
 impl Schedule {
-    /// The value of a function. It sees where the training is and should depend on nothing else, or a
-    /// resumed training takes another way.
+    /// Schedule from a function of the position in the training. The value should depend only on the argument,
+    /// otherwise a resumed training may differ.
     pub fn of(value: impl Fn(Moment) -> f64 + Send + Sync + 'static) -> Self {
-        Self(Form::Of(Arc::new(value)))
+        Self(Source::Function(Arc::new(value)))
     }
 
-    /// A scheduler of your own. What the `init` of Burn's configurations gives comes in by `into`.
+    /// Schedule from a custom scheduler. Schedulers from the `init` of Burn's configurations convert with `into`.
     pub fn by(scheduler: impl LrScheduler + 'static) -> Self {
-        Self(Form::By(ModuleLrScheduler::new(scheduler)))
+        Self(Source::Scheduler(ModuleLrScheduler::new(scheduler)))
     }
 
     /// The value for the next step.
     pub(super) fn next(&mut self, at: Moment) -> f64 {
         match &mut self.0 {
-            Form::Of(value) => value(at),
-            Form::By(scheduler) => scheduler.step().base(),
+            Source::Function(value) => value(at),
+            Source::Scheduler(scheduler) => scheduler.step().base(),
         }
     }
 
-    /// The schedule as it is after some steps.
+    /// The schedule after `steps` steps.
     pub(super) fn after(&self, steps: u64) -> Self {
         let mut schedule = self.clone();
-        if let Form::By(scheduler) = &mut schedule.0 {
+        if let Source::Scheduler(scheduler) = &mut schedule.0 {
             (0..steps).for_each(|_| drop(scheduler.step()));
         }
         schedule
@@ -73,15 +72,15 @@ impl Schedule {
 
 impl From<ModuleLrScheduler> for Schedule {
     fn from(scheduler: ModuleLrScheduler) -> Self {
-        Self(Form::By(scheduler))
+        Self(Source::Scheduler(scheduler))
     }
 }
 
 impl fmt::Debug for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Form::Of(_) => "Schedule::of(..)",
-            Form::By(_) => "Schedule::by(..)",
+            Source::Function(_) => "Schedule::of(..)",
+            Source::Scheduler(_) => "Schedule::by(..)",
         })
     }
 }

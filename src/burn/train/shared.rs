@@ -1,7 +1,7 @@
-//! What the handle, the strategy and the learner's optimizer share.
+//! State shared by the handle, the strategy and the learner's optimizer.
 
-use super::courier::{self, Loaded};
 use super::error::WsamTrainingError;
+use super::pass_through::{self, CheckpointState};
 use super::report::TrainingStep;
 use super::sharpness::Queue;
 use crate::burn::error::WsamError;
@@ -13,20 +13,20 @@ use burn::train::train::WorkerFailure;
 use burn::train::{Interrupter, TrainingError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Two locks: the desk may be asked while a step is taken.
+/// Two locks, so that the training state can be read while a step holds the optimizer.
 pub(super) struct Shared {
     wsam: Mutex<Wsam>,
-    desk: Mutex<Desk>,
+    training: Mutex<TrainingState>,
 }
 
-/// Where weights are handed over, and what is known of the training.
+/// State of the training, and the mode of the learner's optimizer.
 #[derive(Default)]
-pub(super) struct Desk {
+pub(super) struct TrainingState {
     pub(super) mode: Mode,
-    /// Optimizer steps of the training; `None` before one.
+    /// Optimizer steps of the training; `None` before it begins.
     pub(super) steps: Option<u64>,
-    /// The parameter that the state of a Burn optimizer is recorded with.
-    pub(super) bearer: Option<ParamId>,
+    /// Parameter whose state in a checkpoint holds the record of a Burn optimizer.
+    pub(super) record_owner: Option<ParamId>,
     pub(super) last: Option<Arc<TrainingStep>>,
     pub(super) sharpness: Queue,
     pub(super) error: Option<Arc<WsamTrainingError>>,
@@ -34,52 +34,56 @@ pub(super) struct Desk {
     interrupter: Option<Interrupter>,
 }
 
-/// What the learner's optimizer is there for at the moment.
+/// Current mode of the learner's optimizer.
 #[derive(Debug, Default)]
 pub(super) enum Mode {
-    /// Nothing: somebody else calls it.
+    /// No call is expected: a call comes from another strategy.
     #[default]
     Closed,
-    /// Giving away the states that it carries, the weights stay.
-    Collecting { taken: usize, found: Vec<Arc<Loaded>> },
-    /// Bringing new weights.
+    /// Collects states from a checkpoint. The weights do not change.
+    Collecting { taken: usize, found: Vec<Arc<CheckpointState>> },
+    /// Assigns new weights.
     Delivering { taken: usize },
 }
 
 impl Shared {
     pub(super) fn new(wsam: Wsam) -> Self {
-        Self { wsam: Mutex::new(wsam), desk: Mutex::default() }
+        Self { wsam: Mutex::new(wsam), training: Mutex::default() }
     }
 
     pub(super) fn wsam(&self) -> MutexGuard<'_, Wsam> {
         self.wsam.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn training(&self) -> MutexGuard<'_, TrainingState> {
+        self.training.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn steps(&self) -> Option<u64> {
-        self.desk().steps
+        self.training().steps
     }
 
-    /// Makes ready for a training.
+    /// Resets the state for a new training.
     pub(super) fn begin(&self, interrupter: &Interrupter) {
-        let mut desk = self.desk();
-        let sharpness = desk.sharpness.emptied();
-        *desk = Desk { interrupter: Some(interrupter.clone()), sharpness, ..Desk::default() };
+        let mut training = self.training();
+        let sharpness = training.sharpness.emptied();
+        *training = TrainingState {
+            interrupter: Some(interrupter.clone()),
+            sharpness,
+            ..TrainingState::default()
+        };
     }
 
     /// Stops the training.
     pub(super) fn fail(&self, error: WsamTrainingError) {
         let message = error.to_string();
         let interrupter = {
-            let mut desk = self.desk();
-            desk.error.get_or_insert_with(|| Arc::new(error));
-            desk.interrupter.clone()
+            let mut training = self.training();
+            training.error.get_or_insert_with(|| Arc::new(error));
+            training.interrupter.clone()
         };
         match interrupter {
-            // Burn has no case for optimizers; this one stands for a step that went wrong.
+            // Burn has no error variant for optimizers; this is the closest one.
             Some(interrupter) => interrupter
                 .fail(TrainingError::Workers(vec![WorkerFailure { device_id: 0, message }])),
             None => log::error!("{message}"),
@@ -89,19 +93,19 @@ impl Shared {
     /// A parameter's state, read for a record.
     pub(super) fn recorded(&self, prefix: &str, shape: &Shape) -> Option<Recorded> {
         let read = || -> Result<Option<Recorded>, WsamError> {
-            let Some(id) = courier::id(prefix) else { return Ok(None) };
-            let bears = self.desk().bearer == Some(id);
+            let Some(id) = pass_through::id(prefix) else { return Ok(None) };
+            let owns_record = self.training().record_owner == Some(id);
             let wsam = self.wsam();
             let recorded = match wsam.burn_optimizer() {
                 None => wsam.recorded(id, &format!("parameter {prefix}"), shape)?,
-                Some(_) if bears => wsam.recorded_external()?,
+                Some(_) if owns_record => wsam.recorded_external()?,
                 Some(_) => None,
             };
             let Some(mut recorded) = recorded else { return Ok(None) };
             recorded.scalars.extend(wsam.run_state()?.scalars()?);
             Ok(Some(recorded))
         };
-        // There is nobody to return an error to.
+        // The caller cannot return an error, so end the training.
         read().unwrap_or_else(|error| {
             self.fail(error.into());
             None

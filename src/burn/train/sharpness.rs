@@ -1,4 +1,4 @@
-//! The sharpness as a metric of burn-train's.
+//! The sharpness as a burn-train metric.
 
 use super::shared::Shared;
 use burn::tensor::{Tensor, TensorReadError};
@@ -11,16 +11,16 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-/// Steps that may wait for the metric's thread. It lags by a few; a metric that was made and not
-/// registered must not collect for ever.
-const WAITING: usize = 1 << 12;
+/// Most steps that are queued for the metric's thread, which lags by a few. The limit bounds the memory of a
+/// metric that was made but not registered.
+const MAX_QUEUED: usize = 1 << 12;
 
-/// Sharpness of steps, on its way to the metric.
+/// Queue of sharpness values for the metric.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Somebody made the metric.
+    /// Whether a metric was made.
     wanted: bool,
-    /// By iteration in the epoch.
+    /// Iteration in the epoch, and the value.
     values: VecDeque<(usize, Tensor<1>)>,
 }
 
@@ -37,13 +37,14 @@ impl Queue {
         if !self.wanted {
             return;
         }
-        if self.values.len() == WAITING {
+        if self.values.len() == MAX_QUEUED {
             self.values.pop_front();
         }
         self.values.push_back((iteration, sharpness));
     }
 
-    /// That of this iteration. Items come in order; an epoch begins at 1 again.
+    /// Takes the value of this iteration, and drops earlier ones. Iterations come in order, and start at 1 in
+    /// each epoch.
     fn take(&mut self, iteration: usize) -> Option<Tensor<1>> {
         let at = self.values.iter().position(|(found, _)| *found == iteration)?;
         self.values.drain(..=at).next_back().map(|(_, value)| value)
@@ -54,22 +55,22 @@ impl Queue {
 /// [`WsamTraining::sharpness`](super::WsamTraining::sharpness):
 /// `.metric_train_numeric(wsam.sharpness())`.
 ///
-/// Iterations without a step of WSAM (the base optimizer alone, a micro-batch that is not the last)
-/// count for nothing.
+/// Iterations without a step of WSAM (the base optimizer alone, a micro-batch that is not the last) have no
+/// value.
 #[derive(Clone)]
 pub struct SharpnessMetric {
     shared: Arc<Shared>,
     name: MetricName,
     state: NumericMetricState,
-    /// The last iteration had one.
+    /// Whether the last iteration had a value.
     now: bool,
-    /// An iteration of the epoch had one.
+    /// Whether any iteration of the epoch had a value.
     ever: bool,
 }
 
 impl SharpnessMetric {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        shared.desk().sharpness.want();
+        shared.training().sharpness.want();
         let name = Arc::new("Sharpness".to_owned());
         Self { shared, name, state: NumericMetricState::default(), now: false, ever: false }
     }
@@ -93,7 +94,7 @@ impl Metric for SharpnessMetric {
     }
 
     fn description(&self) -> Option<String> {
-        Some("Loss at the perturbed weights less the loss at the weights".to_owned())
+        Some("Loss at the perturbed weights minus the loss at the weights".to_owned())
     }
 
     fn attributes(&self) -> MetricAttributes {
@@ -105,7 +106,7 @@ impl Metric for SharpnessMetric {
         _item: &(),
         metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        let taken = metadata.iteration.map(|at| self.shared.desk().sharpness.take(at));
+        let taken = metadata.iteration.map(|at| self.shared.training().sharpness.take(at));
         self.now = false;
         let Some(sharpness) = taken.flatten() else {
             return Ok(SerializedEntry::not_available(None));

@@ -1,6 +1,6 @@
-//! The training loop: that of Burn's single-device strategy, with WSAM's steps in it.
+//! The training loop of Burn's single-device strategy, with WSAM's steps.
 //!
-//! Burn's own loop is not open to other steps, so this one raises the same events in the same order.
+//! Burn's loop does not support custom steps, so this loop raises the same events in the same order.
 
 use super::gradients::has_quantised;
 use super::run::Run;
@@ -41,7 +41,7 @@ where
         let shared = &*self.training.shared;
         let device = self.training.device_for(&learner.model());
         let (train, valid) = (train.to_device(&device), valid.to_device(&device.clone().inner()));
-        // Burn's `fork` turns quantised parameters into single precision. Where the model is, it stays.
+        // Burn's `fork` converts quantised parameters to `f32`, so skip it if the model is on the device already.
         let model = learner.model();
         if !has_quantised(&model) || model.devices() != [device.clone()] {
             learner.fork(&device);
@@ -50,7 +50,7 @@ where
         shared.begin(&interrupter);
         let is_resumed = starting_epoch > 1;
         let run =
-            Run::begin(shared, &self.training.plan, self.loss.as_deref(), learner, is_resumed);
+            Run::begin(shared, &self.training.options, self.loss.as_deref(), learner, is_resumed);
         let mut run = match run {
             Ok(run) => run,
             Err((model, error)) => {
@@ -123,9 +123,9 @@ where
             };
             iteration += 1;
             let progress = items.progress();
-            // What is left in the window at the end of an epoch is a step too; if the loader does
-            // not know that it ends, it is lost, as in Burn's loop.
-            let one = || {
+            // Batches left in the window at the end of an epoch are a step too. If the loader does not report its
+            // end, they are dropped, as in Burn's loop.
+            let pass = || {
                 let mut open = match window.take() {
                     Some(open) => open,
                     None => run.open(epoch, accumulation)?,
@@ -138,7 +138,7 @@ where
                 }
                 Ok(output)
             };
-            let output = match one() {
+            let output = match pass() {
                 Ok(output) => output,
                 Err(error) => {
                     run.shared.fail(error);

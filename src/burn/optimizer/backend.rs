@@ -1,46 +1,49 @@
-//! The two ways a step can run, and the choice between them.
+//! The backends of the two routes, and the choice between them.
 
 use crate::burn::config::RoutePolicy;
 use crate::burn::error::WsamError;
 #[cfg(feature = "fused-wsam")]
 use crate::burn::fused::Fused;
 use crate::burn::route::{Route, TensorOpsReason};
-use crate::burn::runner::{Pending, Runner};
+use crate::burn::step_backend::{PendingStep, StepBackend};
 use crate::burn::tensor_ops::TensorOps;
 use burn::tensor::Device;
 
-/// The route's state and work.
+/// The backend of the chosen route, with its state.
 #[derive(Debug)]
-pub(super) enum Way {
+pub(super) enum RouteBackend {
     TensorOps(TensorOps),
     #[cfg(feature = "fused-wsam")]
     Fused(Fused),
 }
 
-/// What an ascent leaves for its descent.
+/// State between an ascent and its descent, by route.
 #[derive(Debug)]
-pub(crate) enum Climb {
-    TensorOps(Box<Pending<<TensorOps as Runner>::Kept>>),
+pub(crate) enum AscentHandle {
+    TensorOps(Box<PendingStep<<TensorOps as StepBackend>::AscentState>>),
     #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as Runner>::Kept>>),
+    Fused(Box<PendingStep<<Fused as StepBackend>::AscentState>>),
 }
 
-/// What a lean ascent leaves for its descent.
+/// State between a lean ascent and its descent, by route.
 #[derive(Debug)]
-pub(crate) enum LeanClimb {
-    TensorOps(Box<Pending<<TensorOps as Runner>::LeanKept>>),
+pub(crate) enum LeanAscentHandle {
+    TensorOps(Box<PendingStep<<TensorOps as StepBackend>::LeanAscentState>>),
     #[cfg(feature = "fused-wsam")]
-    Fused(Box<Pending<<Fused as Runner>::LeanKept>>),
+    Fused(Box<PendingStep<<Fused as StepBackend>::LeanAscentState>>),
 }
 
 #[cfg(feature = "fused-wsam")]
-pub(super) fn choose(policy: RoutePolicy, device: &Device) -> Result<(Way, Route), WsamError> {
+pub(super) fn choose(
+    policy: RoutePolicy,
+    device: &Device,
+) -> Result<(RouteBackend, Route), WsamError> {
     let reason = match policy {
         RoutePolicy::TensorOps => TensorOpsReason::Requested,
         RoutePolicy::Auto | RoutePolicy::Fused => match crate::burn::device::shared(device) {
             Ok(shared) => {
                 let route = shared.route();
-                return Ok((Way::Fused(Fused::new(&shared)?), route));
+                return Ok((RouteBackend::Fused(Fused::new(&shared)?), route));
             }
             Err(reason) => reason,
         },
@@ -49,7 +52,10 @@ pub(super) fn choose(policy: RoutePolicy, device: &Device) -> Result<(Way, Route
 }
 
 #[cfg(not(feature = "fused-wsam"))]
-pub(super) fn choose(policy: RoutePolicy, _device: &Device) -> Result<(Way, Route), WsamError> {
+pub(super) fn choose(
+    policy: RoutePolicy,
+    _device: &Device,
+) -> Result<(RouteBackend, Route), WsamError> {
     let reason = match policy {
         RoutePolicy::TensorOps => TensorOpsReason::Requested,
         RoutePolicy::Auto | RoutePolicy::Fused => TensorOpsReason::FeatureOff,
@@ -57,9 +63,12 @@ pub(super) fn choose(policy: RoutePolicy, _device: &Device) -> Result<(Way, Rout
     fall_back(policy, reason)
 }
 
-fn fall_back(policy: RoutePolicy, reason: TensorOpsReason) -> Result<(Way, Route), WsamError> {
+fn fall_back(
+    policy: RoutePolicy,
+    reason: TensorOpsReason,
+) -> Result<(RouteBackend, Route), WsamError> {
     if policy == RoutePolicy::Fused {
         return Err(WsamError::NotFused { reason: reason.to_string() });
     }
-    Ok((Way::TensorOps(TensorOps::default()), Route::TensorOps(reason)))
+    Ok((RouteBackend::TensorOps(TensorOps::default()), Route::TensorOps(reason)))
 }

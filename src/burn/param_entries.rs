@@ -1,8 +1,8 @@
-//! From a module and its gradients to a flat list of parameters.
+//! Collects the parameters of a step, with their gradients, from a module.
 
 use super::error::WsamError;
-use super::forms::{Form, of_type};
-use super::params::{StepParams, Values};
+use super::forms::{TensorLayout, of_type};
+use super::params::{ParamValues, StepParams};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
@@ -10,12 +10,12 @@ use std::collections::HashMap;
 
 /// A parameter that takes part in a step.
 #[derive(Debug)]
-pub(crate) struct Slot<T> {
+pub(crate) struct ParamEntry<T> {
     pub(crate) id: ParamId,
     pub(crate) path: String,
-    /// 0 for none, else counted from 1.
+    /// 0 for no group, otherwise the index of the group plus 1.
     pub(crate) group: usize,
-    /// Elements.
+    /// Number of elements.
     pub(crate) len: usize,
     pub(crate) dtype: DType,
     pub(crate) weight: T,
@@ -23,68 +23,68 @@ pub(crate) struct Slot<T> {
 }
 
 /// The parameters of a module that take part in a step.
-pub(crate) struct Collected<F: Form> {
-    pub(crate) slots: Vec<Slot<F::Tensor>>,
+pub(crate) struct Collected<F: TensorLayout> {
+    pub(crate) entries: Vec<ParamEntry<F::Tensor>>,
     /// [`StepParams::before`].
     before: HashMap<ParamId, usize>,
-    /// Slots whose parameter does not require a gradient, and how many parameters of their id there were: one
-    /// that requires a gradient takes their place.
+    /// Entries whose parameter does not require a gradient: index of the entry, and number of parameters with
+    /// its id so far. A later parameter with the same id that requires a gradient replaces the entry.
     replaceable: HashMap<ParamId, (usize, usize)>,
-    /// Every float tensor of the module takes part: there are no frozen ones, no tied ones, and no
+    /// Whether every float tensor of the module takes part: no parameter is frozen or tied, and there are no
     /// running statistics.
     pub(crate) whole: bool,
 }
 
-impl<F: Form> Collected<F> {
-    /// The parameters that the slots are for.
+impl<F: TensorLayout> Collected<F> {
+    /// The parameters of the entries.
     pub(crate) fn params(&self) -> StepParams {
-        let names = self.slots.iter().map(|slot| (slot.id, slot.path.clone())).collect();
+        let names = self.entries.iter().map(|entry| (entry.id, entry.path.clone())).collect();
         StepParams { names, before: self.before.clone() }
     }
 }
 
-/// Takes every parameter that has a gradient, in module order, with its gradient.
+/// Collects every parameter that has a gradient, in module order, with its gradient.
 ///
-/// As in Burn's own optimizers, a parameter without a gradient takes no part. Nor does one without elements.
-/// Of several parameters with one id the first that requires a gradient takes it, or else the first: a frozen
-/// copy of a network has the ids of the network that is trained.
-pub(crate) fn collect<F: Form, M: Module>(
+/// As in Burn's optimizers, parameters without a gradient are ignored, and so are empty ones. Of several
+/// parameters with the same id, the first that requires a gradient takes part, or the first one if none does: a
+/// frozen copy of a network has the same ids as the trained network.
+pub(crate) fn collect<F: TensorLayout, M: Module>(
     module: &M,
     mut grads: GradientsParams,
     device: &Device,
 ) -> Result<Collected<F>, WsamError> {
     let gradients = grads.len();
-    let nothing = Collected {
-        slots: Vec::new(),
+    let empty = Collected {
+        entries: Vec::new(),
         before: HashMap::new(),
         replaceable: HashMap::new(),
         whole: true,
     };
-    let found: Collected<F> = walk(module, &mut grads, device, nothing)?;
-    // A gradient that was taken and made no slot is that of a parameter without elements: a step over nothing.
+    let collected: Collected<F> = walk(module, &mut grads, device, empty)?;
+    // Gradients that were taken without making an entry belong to empty parameters, so this is not an error.
     let taken = gradients - grads.len();
-    if found.slots.is_empty() && taken == 0 {
+    if collected.entries.is_empty() && taken == 0 {
         return Err(WsamError::NoGradients { gradients });
     }
-    Ok(found)
+    Ok(collected)
 }
 
-/// Second gradients of the parameters of a step, and where they differ from the first ones.
-pub(crate) struct CollectedPerturbed<F: Form> {
+/// Second gradients of the parameters of a step, and parameters without a first gradient.
+pub(crate) struct CollectedPerturbed<F: TensorLayout> {
     /// In the order of the step's parameters; `None` where a parameter has none.
     pub(crate) grads: Vec<Option<F::Tensor>>,
-    /// Path of a parameter that has a gradient in the second pass alone.
+    /// Path of a parameter that has a gradient only in the second pass.
     pub(crate) unexpected: Option<String>,
 }
 
-impl<F: Form> CollectedPerturbed<F> {
-    /// Places of the step's parameters that have no second gradient.
+impl<F: TensorLayout> CollectedPerturbed<F> {
+    /// Indices of the step's parameters that have no second gradient.
     pub(crate) fn missing(&self) -> Vec<usize> {
         let grads = self.grads.iter().enumerate();
         grads.filter(|(_, grad)| grad.is_none()).map(|(place, _)| place).collect()
     }
 
-    /// All second gradients, or an error if the two passes do not have the same ones.
+    /// Returns all second gradients, or an error if the passes have gradients of different parameters.
     pub(crate) fn all(self, params: &StepParams) -> Result<Vec<F::Tensor>, WsamError> {
         let with_paths = self.grads.into_iter().zip(&params.names);
         let grads = with_paths.map(|(grad, (_, path))| {
@@ -98,9 +98,9 @@ impl<F: Form> CollectedPerturbed<F> {
     }
 }
 
-/// Takes the second gradients of the same parameters. The perturbed module goes before anything is
-/// allocated: `w + e_w` has done its work.
-pub(crate) fn collect_perturbed<F: Form, M: Module>(
+/// Collects the second gradients of the same parameters. Drops the perturbed module before anything is
+/// allocated, so that the memory of `w + e_w` can be reused.
+pub(crate) fn collect_perturbed<F: TensorLayout, M: Module>(
     module: M,
     mut grads: GradientsParams,
     device: &Device,
@@ -113,7 +113,7 @@ pub(crate) fn collect_perturbed<F: Form, M: Module>(
     Ok(CollectedPerturbed { grads, unexpected })
 }
 
-/// Where a visitor is in the module.
+/// Path of the module that a visitor is in.
 #[derive(Default)]
 pub(crate) struct Path {
     text: String,
@@ -147,16 +147,16 @@ struct Visitor<'a> {
 }
 
 impl Visitor<'_> {
-    /// The parameter's gradient, off the graph and checked against it.
+    /// Takes the parameter's gradient, without autodiff, and checks its shape and device.
     fn grad<const D: usize>(
         &mut self,
         param: &Param<Tensor<D>>,
     ) -> Result<Option<Tensor<D>>, WsamError> {
-        // Asked before the value is, which a lazy parameter would have to compute.
+        // Look for the gradient before reading the value, which would initialise a lazy parameter.
         let Some(grad) = self.grads.remove::<D>(param.id) else { return Ok(None) };
         let grad = grad.without_autodiff();
         let (shape, weight) = (grad.shape(), param.lazy_shape());
-        // Nothing to step; and Burn's fused kernels must not see empty tensors among others.
+        // Skip empty parameters, which Burn's fused kernels cannot process together with others.
         if weight.num_elements() == 0 && shape.num_elements() == 0 {
             return Ok(None);
         }
@@ -176,12 +176,12 @@ impl Visitor<'_> {
         Err(WsamError::Device { param: self.path.text.clone(), found, expected })
     }
 
-    /// The slot of a parameter and its gradient.
-    fn slot<F: Form, const D: usize>(
+    /// Makes the entry of a parameter and its gradient.
+    fn entry<F: TensorLayout, const D: usize>(
         &mut self,
         param: &Param<Tensor<D>>,
         grad: Tensor<D>,
-    ) -> Result<Slot<F::Tensor>, WsamError> {
+    ) -> Result<ParamEntry<F::Tensor>, WsamError> {
         let weight = self.weight(param)?;
         if weight.dtype() != grad.dtype() {
             return Err(WsamError::DType {
@@ -191,14 +191,14 @@ impl Visitor<'_> {
                 route: "optimizer's",
             });
         }
-        Ok(Slot {
+        Ok(ParamEntry {
             id: param.id,
             path: self.path.text.clone(),
             group: 0,
             len: weight.shape().num_elements(),
             dtype: weight.dtype(),
-            weight: F::hold(weight)?,
-            grad: F::hold(grad)?,
+            weight: F::from_tensor(weight)?,
+            grad: F::from_tensor(grad)?,
         })
     }
 
@@ -209,7 +209,7 @@ impl Visitor<'_> {
     }
 }
 
-/// What is taken of each float parameter of a module.
+/// Collects from each float parameter of a module.
 trait Take {
     fn take<const D: usize>(
         &mut self,
@@ -218,7 +218,7 @@ trait Take {
     ) -> Result<(), WsamError>;
 }
 
-impl<F: Form> Take for Collected<F> {
+impl<F: TensorLayout> Take for Collected<F> {
     fn take<const D: usize>(
         &mut self,
         visitor: &mut Visitor<'_>,
@@ -226,9 +226,9 @@ impl<F: Form> Take for Collected<F> {
     ) -> Result<(), WsamError> {
         if let Some(grad) = visitor.grad(param)? {
             if !param.is_require_grad() {
-                self.replaceable.insert(param.id, (self.slots.len(), 1));
+                self.replaceable.insert(param.id, (self.entries.len(), 1));
             }
-            self.slots.push(visitor.slot::<F, D>(param, grad)?);
+            self.entries.push(visitor.entry::<F, D>(param, grad)?);
             return Ok(());
         }
         self.whole = false;
@@ -237,36 +237,36 @@ impl<F: Form> Take for Collected<F> {
             *before += 1;
             return Ok(());
         }
-        let slot = &mut self.slots[*place];
+        let entry = &mut self.entries[*place];
         let weight = visitor.weight(param)?;
         let (len, dtype) = (weight.shape().num_elements(), weight.dtype());
-        if (len, dtype) == (slot.len, slot.dtype) {
+        if (len, dtype) == (entry.len, entry.dtype) {
             self.before.insert(param.id, *before);
-            slot.path.clone_from(&visitor.path.text);
-            slot.weight = F::hold(weight)?;
+            entry.path.clone_from(&visitor.path.text);
+            entry.weight = F::from_tensor(weight)?;
         }
         self.replaceable.remove(&param.id);
         Ok(())
     }
 }
 
-/// Gradients alone.
-struct Grads<F: Form>(HashMap<ParamId, (F::Tensor, String)>);
+/// Collects gradients and paths only.
+struct Grads<F: TensorLayout>(HashMap<ParamId, (F::Tensor, String)>);
 
-impl<F: Form> Take for Grads<F> {
+impl<F: TensorLayout> Take for Grads<F> {
     fn take<const D: usize>(
         &mut self,
         visitor: &mut Visitor<'_>,
         param: &Param<Tensor<D>>,
     ) -> Result<(), WsamError> {
         if let Some(grad) = visitor.grad(param)? {
-            self.0.insert(param.id, (F::hold(grad)?, visitor.path.text.clone()));
+            self.0.insert(param.id, (F::from_tensor(grad)?, visitor.path.text.clone()));
         }
         Ok(())
     }
 }
 
-/// Walks through a module until something is wrong.
+/// Visits a module until the first error.
 struct Walk<'a, T> {
     visitor: Visitor<'a>,
     taken: T,
@@ -302,18 +302,18 @@ impl<T: Take> ModuleVisitor for Walk<'_, T> {
 }
 
 /// Gradients of a step's parameters, for a Burn optimizer.
-pub(crate) fn gradients<F: Form, M: Module>(
+pub(crate) fn gradients<F: TensorLayout, M: Module>(
     module: &M,
-    values: Values<F::Tensor>,
+    values: ParamValues<F::Tensor>,
 ) -> GradientsParams {
-    struct Register<F: Form> {
-        values: Values<F::Tensor>,
+    struct Register<F: TensorLayout> {
+        values: ParamValues<F::Tensor>,
         grads: GradientsParams,
     }
-    impl<F: Form> ModuleVisitor for Register<F> {
+    impl<F: TensorLayout> ModuleVisitor for Register<F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(value) = self.values.take(param.id) {
-                let grad = F::give::<D>(value, param.lazy_shape());
+                let grad = F::into_tensor::<D>(value, param.lazy_shape());
                 self.grads.register(param.id, of_type(grad, param.val().dtype()));
             }
         }
@@ -324,21 +324,21 @@ pub(crate) fn gradients<F: Form, M: Module>(
 }
 
 /// Weights of a step's parameters, in their order.
-pub(crate) fn weights<F: Form, M: Module>(
+pub(crate) fn weights<F: TensorLayout, M: Module>(
     module: &M,
     params: &StepParams,
 ) -> Result<Vec<F::Tensor>, WsamError> {
-    struct Find<F: Form> {
-        wanted: Values<()>,
+    struct Find<F: TensorLayout> {
+        wanted: ParamValues<()>,
         found: HashMap<ParamId, F::Tensor>,
         error: Option<WsamError>,
     }
-    impl<F: Form> ModuleVisitor for Find<F> {
+    impl<F: TensorLayout> ModuleVisitor for Find<F> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if self.error.is_some() || self.wanted.take(param.id).is_none() {
                 return;
             }
-            match F::hold(param.val().without_autodiff()) {
+            match F::from_tensor(param.val().without_autodiff()) {
                 Ok(tensor) => drop(self.found.insert(param.id, tensor)),
                 Err(error) => self.error = Some(error),
             }
@@ -350,7 +350,9 @@ pub(crate) fn weights<F: Form, M: Module>(
     if let Some(error) = find.error {
         return Err(error);
     }
-    let lost = |path: &String| WsamError::Backend { reason: format!("{path} is gone") };
+    let lost = |path: &String| WsamError::Backend {
+        reason: format!("{path} is missing in the model that the Burn optimizer returned"),
+    };
     let take = |(id, path): &(ParamId, String)| find.found.remove(id).ok_or_else(|| lost(path));
     params.names.iter().map(take).collect()
 }

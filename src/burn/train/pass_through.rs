@@ -1,10 +1,10 @@
-//! The learner's optimizer: it brings new weights to the learner's model, and the state to its
+//! The learner's optimizer, which assigns new weights to the learner's model and writes the state to its
 //! checkpoints.
 //!
-//! A `Learner` gives nobody write access to its model or its optimizer, and Burn's `Optimizer` sees
-//! one parameter at a time, where WSAM needs all of them. So the strategy takes the steps, and hands the
-//! new weights to the learner in the place of gradients; this optimizer returns what it is handed. The
-//! state it carries for each parameter is a handle: who asks for a record reads the state where it is.
+//! A `Learner` gives no write access to its model or its optimizer, and Burn's `Optimizer` gets one parameter
+//! at a time, where WSAM needs all of them. So the strategy takes the steps, and passes the new weights to the
+//! learner in place of gradients; this optimizer returns them as the stepped weights. Its state of each
+//! parameter is a handle, from which a record reads the state in [`Wsam`](crate::Wsam).
 
 use super::shared::{Mode, Shared};
 use crate::burn::record::{OPTIMIZER, Recorded, STEP_FIELDS, TENSOR_FIELDS, owned};
@@ -15,47 +15,47 @@ use burn::tensor::{Device, Shape, Tensor, TensorData};
 use burn_pack::Scalar;
 use std::sync::Arc;
 
-/// Steps of the training, beside each parameter's own.
+/// Name of the training's step count in a record, which is separate from each parameter's own.
 const TRAINING_STEPS: &str = "wsam.steps";
 
 #[derive(Clone)]
-pub(super) struct Courier(pub(super) Arc<Shared>);
+pub(super) struct PassThroughOptimizer(pub(super) Arc<Shared>);
 
-/// What the learner's optimizer holds for a parameter.
+/// State that the learner's optimizer holds for a parameter.
 #[derive(Clone)]
-pub(super) enum Carried {
-    /// The optimizer has the state.
+pub(super) enum StateHandle {
+    /// The state is in [`Wsam`](crate::Wsam).
     Live { shared: Arc<Shared>, shape: Shape },
-    /// Out of a checkpoint, and not yet in the optimizer.
-    Loaded(Arc<Loaded>),
+    /// The state was read from a checkpoint and is not yet loaded into [`Wsam`](crate::Wsam).
+    Loaded(Arc<CheckpointState>),
 }
 
-/// State of a parameter out of a checkpoint.
+/// State of a parameter from a checkpoint.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct CheckpointState {
     pub(super) id: u64,
     pub(super) state: Recorded,
-    /// Steps of the training, if it was one under this strategy.
+    /// Step count of the training, if it used this strategy.
     pub(super) steps: Option<u64>,
 }
 
-impl Optimizer for Courier {
-    type State<const D: usize> = Carried;
+impl Optimizer for PassThroughOptimizer {
+    type State<const D: usize> = StateHandle;
 
     fn step<const D: usize>(
         &self,
         _lr: LearningRate,
         tensor: Tensor<D>,
         grad: Tensor<D>,
-        state: Option<Carried>,
-    ) -> (Tensor<D>, Option<Carried>) {
-        let live = |shape| Carried::Live { shared: self.0.clone(), shape };
-        let mut desk = self.0.desk();
-        match &mut desk.mode {
+        state: Option<StateHandle>,
+    ) -> (Tensor<D>, Option<StateHandle>) {
+        let live = |shape| StateHandle::Live { shared: self.0.clone(), shape };
+        let mut training = self.0.training();
+        match &mut training.mode {
             Mode::Closed => {
-                if !std::mem::replace(&mut desk.warned, true) {
+                if !std::mem::replace(&mut training.warned, true) {
                     log::error!(
-                        "WSAM's learner takes no step without WSAM's strategy: hand \
+                        "WSAM's learner takes no step without WSAM's strategy: pass \
                          WsamTraining::strategy to SupervisedTraining::with_training_strategy"
                     );
                 }
@@ -63,7 +63,7 @@ impl Optimizer for Courier {
             }
             Mode::Collecting { taken, found } => {
                 *taken += 1;
-                let Some(Carried::Loaded(loaded)) = state else { return (tensor, state) };
+                let Some(StateHandle::Loaded(loaded)) = state else { return (tensor, state) };
                 found.push(loaded);
                 let shape = tensor.shape();
                 (tensor, Some(live(shape)))
@@ -76,17 +76,17 @@ impl Optimizer for Courier {
         }
     }
 
-    fn to_device<const D: usize>(state: Carried, _device: &Device) -> Carried {
-        // The optimizer sees to it, and the host's copy has no device.
+    fn to_device<const D: usize>(state: StateHandle, _device: &Device) -> StateHandle {
+        // A live state is on the optimizer's device, and a loaded one is on the host.
         state
     }
 }
 
-impl RecordState for Carried {
+impl RecordState for StateHandle {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         let (state, steps) = match self {
-            Carried::Loaded(loaded) => (Some(loaded.state.clone()), loaded.steps),
-            Carried::Live { shared, shape } => (shared.recorded(prefix, shape), shared.steps()),
+            StateHandle::Loaded(loaded) => (Some(loaded.state.clone()), loaded.steps),
+            StateHandle::Live { shared, shape } => (shared.recorded(prefix, shape), shared.steps()),
         };
         let Some(state) = state else { return };
         for (field, data) in state.tensors {
@@ -102,15 +102,15 @@ impl RecordState for Carried {
 
     fn state_unflatten(prefix: &str, source: &mut StateSource, _device: &Device) -> Option<Self> {
         let id = prefix.parse().ok()?;
-        // Burn reads from the checkpoint's file when somebody looks, and by then the training may have
-        // deleted it. `None` would drop the state in silence, so what cannot be read is left empty, and is
-        // refused when the training begins.
+        // Burn reads the checkpoint's file lazily, and the training may delete the file first, so copy the data
+        // now. `None` would drop the state silently. If the data cannot be read, an empty tensor makes the load
+        // fail when the training begins.
         let take = |field| {
             let data = source.take_tensor(prefix, field)?;
             Some((field, owned(data).unwrap_or_else(|_| TensorData::new(Vec::<f32>::new(), [0]))))
         };
         let tensors = TENSOR_FIELDS.into_iter().chain([OPTIMIZER]).filter_map(take).collect();
-        // A record that `Wsam` has written has the optimizer's own values once, behind no parameter's id.
+        // A record written by `Wsam` has the run state once, without a parameter's id.
         let mut find = |field| {
             let once = source.take_scalar("", field).filter(|_| run_state::FIELDS.contains(&field));
             source.take_scalar(prefix, field).or(once)
@@ -119,11 +119,15 @@ impl RecordState for Carried {
         let scalars = fields.filter_map(|field| Some((field, find(field)?))).collect();
         let steps = source.take_scalar(prefix, TRAINING_STEPS);
         let steps = steps.and_then(|steps| u64::try_from(steps).ok());
-        Some(Self::Loaded(Arc::new(Loaded { id, state: Recorded { tensors, scalars }, steps })))
+        Some(Self::Loaded(Arc::new(CheckpointState {
+            id,
+            state: Recorded { tensors, scalars },
+            steps,
+        })))
     }
 }
 
-/// A parameter's id, by which records name its states.
+/// Parses a parameter's id, which prefixes its states in records.
 pub(super) fn id(prefix: &str) -> Option<ParamId> {
     prefix.parse::<u64>().ok().map(ParamId::from)
 }
