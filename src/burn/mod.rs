@@ -1,6 +1,7 @@
 //! The Burn integration: takes the parameters out of a module, and returns the module with stepped ones.
 
 mod ascended;
+mod base_config;
 mod config;
 mod copies;
 mod error;
@@ -39,10 +40,8 @@ mod device;
 mod fused;
 
 pub use ascended::{Ascended, LeanAscended};
-pub use config::{
-    AdamBaseConfig, AdamWBaseConfig, BaseConfig, BurnWsamConfig, NonFinitePolicy, RoutePolicy,
-    SgdBaseConfig, WsamConfig,
-};
+pub use base_config::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig};
+pub use config::{BurnWsamConfig, NonFinitePolicy, RoutePolicy, WsamConfig};
 pub use error::{Rejected, WsamError};
 pub use groups::GroupConfig;
 pub use loss_scale::LossScaleConfig;
