@@ -54,7 +54,7 @@ pub struct AdamWBaseConfig {
     pub amsgrad: bool,
 }
 
-/// The base optimizer of a [`WsamConfig`].
+/// The base optimizer of a [`WsamConfig`](crate::WsamConfig).
 #[derive(Config, Debug)]
 pub enum BaseConfig {
     /// Stochastic gradient descent.
@@ -63,7 +63,8 @@ pub enum BaseConfig {
     Adam(AdamBaseConfig),
     /// AdamW.
     AdamW(AdamWBaseConfig),
-    /// Any Burn optimizer, or the user's own: see [`WsamConfig::with_burn_optimizer`].
+    /// Any Burn optimizer, or the user's own: see
+    /// [`WsamConfig::with_burn_optimizer`](crate::WsamConfig::with_burn_optimizer).
     Burn,
 }
 
