@@ -35,14 +35,13 @@ impl External {
         if params.before.is_empty() {
             return self.0.step(rates.burn(), model, grads);
         }
-        // Burn's optimizers step the first parameter with an id. Parameters in front of the one that takes part
-        // get a different id for this step.
+        // Burn's optimizers step the first parameter with an id. For this step only the parameters that take part
+        // keep their ids.
+        let mut taking_part = params.values(vec![(); params.names.len()]);
         let mut ids = Vec::new();
         let model = with_ids(model, |id| {
             ids.push(id);
-            let is_first = ids.iter().filter(|seen| **seen == id).count();
-            let passed_over = params.before.get(&id).is_some_and(|before| is_first <= *before);
-            if passed_over { ParamId::new() } else { id }
+            taking_part.take(id).map_or_else(ParamId::new, |()| id)
         });
         let mut ids = ids.into_iter();
         with_ids(self.0.step(rates.burn(), model, grads), |id| ids.next().unwrap_or(id))

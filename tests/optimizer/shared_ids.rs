@@ -1,4 +1,5 @@
-//! Parameters that share an id: tied means the same tensor, and an average or target network is none of it.
+//! Parameters that share an id: tied means the same tensor. An average or target network has
+//! tensors of its own.
 
 use super::Target;
 use super::nets::{config, data, grads, parameters, same, text};

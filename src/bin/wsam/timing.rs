@@ -178,8 +178,8 @@ impl<'a> Timing<'a> {
         Ok(())
     }
 
-    /// The whole step in each tuning, in turns: what slows a round down slows all of them down. A tuning
-    /// that fails is left out of the rounds that follow.
+    /// The whole step in each tuning, interleaved, because what slows a round down slows all of them down. Later
+    /// rounds skip a tuning that failed.
     pub(crate) fn tunings(
         &self,
         set: &Named,

@@ -23,11 +23,20 @@ pub(in crate::burn) fn without_ids(
     optimizer: &ModuleOptimizer,
     is_dropped: &dyn Fn(ParamId) -> bool,
 ) -> Result<OptimizerRecord, WsamError> {
-    let reader = Reader::from_bytes(optimizer.into_bytes().map_err(failed)?).map_err(failed)?;
     let stays = |name: &str| {
         let id = name.split_once('.').map_or(name, |(id, _)| id);
         !id.parse().is_ok_and(|id: u64| is_dropped(id.into()))
     };
+    let writer = writer_of(optimizer, stays)?;
+    OptimizerRecord::from_bytes(writer.into_bytes().map_err(failed)?).map_err(failed)
+}
+
+/// Writer of those entries of a Burn optimizer's record whose names `stays` accepts.
+fn writer_of(
+    optimizer: &ModuleOptimizer,
+    stays: impl Fn(&str) -> bool,
+) -> Result<Writer, WsamError> {
+    let reader = Reader::from_bytes(optimizer.into_bytes().map_err(failed)?).map_err(failed)?;
     let (scalars, paths) = (reader.scalars().clone(), reader.metadata().clone());
     let tensors = reader.into_tensors().map_err(failed)?.into_iter();
     let mut writer = Writer::new(tensors.filter(|tensor| stays(&tensor.name)).collect());
@@ -37,7 +46,7 @@ pub(in crate::burn) fn without_ids(
     for (name, path) in paths.into_iter().filter(|(name, _)| stays(name)) {
         writer = writer.with_metadata(&name, &path);
     }
-    OptimizerRecord::from_bytes(writer.into_bytes().map_err(failed)?).map_err(failed)
+    Ok(writer)
 }
 
 /// Returns an error for states in half precision: Burn 0.22.1 loads them as `f32`, and panics in the next step.
@@ -58,16 +67,7 @@ fn check_precision(entries: &BTreeMap<u64, RecordEntry>) -> Result<(), WsamError
 impl Wsam {
     /// Writer of a Burn optimizer's record and our run state.
     pub(super) fn external_writer(&self, optimizer: &ModuleOptimizer) -> Result<Writer, WsamError> {
-        let own = Reader::from_bytes(optimizer.into_bytes().map_err(failed)?).map_err(failed)?;
-        let (scalars, paths) = (own.scalars().clone(), own.metadata().clone());
-        let mut writer = Writer::new(own.into_tensors().map_err(failed)?);
-        for (name, scalar) in scalars {
-            writer = writer.with_scalar(&name, scalar);
-        }
-        for (name, path) in paths {
-            writer = writer.with_metadata(&name, &path);
-        }
-        self.with_run_state(writer)
+        self.with_run_state(writer_of(optimizer, |_| true)?)
     }
 
     /// Loads a Burn optimizer's record. Burn drops states of another kind of optimizer, whose parameters start
