@@ -21,7 +21,7 @@ use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, StepStats, norms_
 use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
 use burn::module::ParamId;
-use burn::tensor::{Bool, Device, Shape, Tensor};
+use burn::tensor::{Bool, Shape, Tensor};
 use resolve::ResolvedParam;
 use std::collections::HashMap;
 use std::mem::offset_of;
@@ -51,6 +51,7 @@ struct OutcomeReadback {
     copy: wgpu::Buffer,
     /// The norms buffer of the step.
     norms: wgpu::Buffer,
+    bridge: Bridge,
     submission: wgpu::SubmissionIndex,
 }
 
@@ -276,6 +277,7 @@ impl Fused {
     /// Submits work that decides a step's outcome, and queues the outcome to be read later.
     fn submit_and_track(
         &mut self,
+        bridge: &Bridge,
         mut encoder: wgpu::CommandEncoder,
         policy: NonFinite,
         norms: &wgpu::Buffer,
@@ -286,8 +288,8 @@ impl Fused {
             return Ok(());
         }
         let copy = self.engine.send(&mut encoder, norms)?;
-        let readback =
-            OutcomeReadback { copy, norms: norms.clone(), submission: self.submit(encoder) };
+        let (bridge, norms) = (bridge.clone(), norms.clone());
+        let readback = OutcomeReadback { copy, norms, bridge, submission: self.submit(encoder) };
         let submitted =
             |ids: &[ParamId], readback| Submitted { ids: ids.to_vec(), policy, readback };
         match scope {
@@ -301,12 +303,12 @@ impl Fused {
     }
 
     /// Whether the last submitted step is skipped, as a Burn tensor. Copied on the device.
-    fn skipped_on_device(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError> {
+    fn skipped_on_device(&self) -> Result<Option<Tensor<1, Bool>>, WsamError> {
         let Some((readback, policy, lean)) = self.pending.latest_readback() else {
             return Ok(None);
         };
         let words = size_of::<layout::Norms>() / size_of::<f32>();
-        let bridge = Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], device))?);
+        let bridge = &readback.bridge;
         let arenas = vec![vec![AllocSpec::single(words as u64)]];
         let shape = Shape::from([words]);
         let (made, resolving) =

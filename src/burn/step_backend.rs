@@ -157,7 +157,7 @@ pub(crate) trait StepBackend: Sized {
 
     /// Whether the last submitted step is skipped, as a boolean on the device. `None` if gradients are not
     /// checked.
-    fn skipped_flag(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError>;
+    fn skipped_flag(&self) -> Result<Option<Tensor<1, Bool>>, WsamError>;
 
     /// Number of skipped steps that the step count of `id` still includes; for `None`, that of the optimizer.
     /// Waits for pending steps.

@@ -324,7 +324,7 @@ impl StepBackend for TensorOps {
         self.pending.latest(FiniteFlags::read)
     }
 
-    fn skipped_flag(&self, _device: &Device) -> Result<Option<DeviceBool>, WsamError> {
+    fn skipped_flag(&self) -> Result<Option<DeviceBool>, WsamError> {
         let latest = self.pending.latest_readback();
         Ok(latest.and_then(|(flags, policy, lean)| match lean {
             // Only `g` decides whether a lean step is skipped.

@@ -53,7 +53,7 @@ impl Fused {
                 mix = Some(self.engine.mix(&mut encoder, hyper, &ascent, &tensors)?);
                 // The Burn optimizer counts its parameters' steps itself.
                 let (policy, norms) = (hyper.non_finite, ascent.norms());
-                self.submit_and_track(encoder, policy, norms, OutcomeScope::Step(&[]))?;
+                self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&[]))?;
                 made
             }
         };
@@ -73,7 +73,7 @@ impl Fused {
         }
         let (specs, shapes) = outputs_of(entries.iter());
         let resolving_params = self.resolve(context, entries, vec![specs], &shapes)?;
-        let ResolvedParams { params, arenas, outputs, .. } = resolving_params.finish()?;
+        let ResolvedParams { bridge, params, arenas, outputs, .. } = resolving_params.finish()?;
         let clipped: Vec<Memory> = arenas.into_iter().flatten().collect();
         let tensors: Vec<_> = params
             .iter()
@@ -90,7 +90,7 @@ impl Fused {
         let mut encoder = self.encoder();
         let clip = self.engine.clip(&mut encoder, hyper, scaled_by(inv_scale), &tensors)?;
         let (policy, norms) = (hyper.non_finite, clip.norms());
-        self.submit_and_track(encoder, policy, norms, OutcomeScope::Step(&[]))?;
+        self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&[]))?;
         self.last_step = Some(StepStats { submissions: 1, ..clip.stats() });
         Ok(outputs)
     }

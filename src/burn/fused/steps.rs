@@ -102,7 +102,7 @@ impl StepBackend for Fused {
         let blend = BlendSource::Method;
         let stats = self.engine.descent(&mut encoder, hyper, rates, blend, &ascent, &tensors)?;
         let (policy, norms) = (hyper.non_finite, ascent.norms());
-        self.submit_and_track(encoder, policy, norms, OutcomeScope::Step(&ids))?;
+        self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&ids))?;
 
         // The step is submitted and the rest cannot fail, so update the state.
         self.advance(&bridge, &params, stepping);
@@ -154,7 +154,13 @@ impl StepBackend for Fused {
         let ascent = self.engine.lean_ascent(&mut encoder, hyper, rates, options, &tensors)?;
         let (policy, norms) = (hyper.non_finite, ascent.norms());
         let step = LeanStep::default();
-        self.submit_and_track(encoder, policy, norms, OutcomeScope::LeanFirst(&ids, &step))?;
+        self.submit_and_track(
+            &bridge,
+            encoder,
+            policy,
+            norms,
+            OutcomeScope::LeanFirst(&ids, &step),
+        )?;
 
         self.advance(&bridge, &params, stepping);
         // Drop our handles to the old weights, so that they are freed with the model.
@@ -224,7 +230,7 @@ impl StepBackend for Fused {
         let mut encoder = self.encoder();
         let stats = self.engine.lean_descent(&mut encoder, &ascent, &tensors)?;
         let (policy, norms) = (hyper.non_finite, ascent.norms());
-        self.submit_and_track(encoder, policy, norms, OutcomeScope::LeanRest(&step))?;
+        self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::LeanRest(&step))?;
 
         self.place(&ids, &made_are, stepped);
         self.count(ascent.stats(), stats);
@@ -282,7 +288,7 @@ impl StepBackend for Fused {
         let options = scaled_by(context.inv_scale);
         let base = self.engine.base_step(&mut encoder, hyper, rates, options, &tensors)?;
         let (policy, norms) = (hyper.non_finite, base.norms());
-        self.submit_and_track(encoder, policy, norms, OutcomeScope::Step(&ids))?;
+        self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&ids))?;
 
         self.advance(&bridge, &params, stepping);
         self.place(&ids, &made_are, updated);
@@ -321,8 +327,8 @@ impl StepBackend for Fused {
         self.pending.latest(|readback| readback.read(&self.engine))
     }
 
-    fn skipped_flag(&self, device: &Device) -> Result<Option<Tensor<1, Bool>>, WsamError> {
-        self.skipped_on_device(device)
+    fn skipped_flag(&self) -> Result<Option<Tensor<1, Bool>>, WsamError> {
+        self.skipped_on_device()
     }
 
     fn overcount(&self, id: Option<ParamId>) -> Result<u64, WsamError> {

@@ -52,9 +52,9 @@ impl Wsam {
             return Ok(model);
         }
         let skipped = match &self.backend {
-            RouteBackend::TensorOps(ops) => ops.skipped_flag(&self.device),
+            RouteBackend::TensorOps(ops) => ops.skipped_flag(),
             #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => fused.skipped_flag(&self.device),
+            RouteBackend::Fused(fused) => fused.skipped_flag(),
         };
         match skipped {
             Ok(Some(skipped)) => Ok(statistics.restore_if(model, &skipped)),
