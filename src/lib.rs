@@ -23,8 +23,6 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "burn")]
-mod burn;
 #[cfg(feature = "fused-wsam")]
 pub mod engine;
 #[cfg(feature = "burn")]
@@ -32,10 +30,12 @@ pub mod guide;
 #[cfg(feature = "fused-wsam")]
 pub mod layout;
 pub mod method;
+#[cfg(feature = "burn")]
+mod optim;
 pub mod reference;
 
 #[cfg(feature = "burn")]
-pub use crate::burn::*;
+pub use crate::optim::*;
 
 /// Compiles the README's examples.
 #[cfg(all(doctest, feature = "burn", feature = "fused-wsam"))]

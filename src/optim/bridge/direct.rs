@@ -1,0 +1,80 @@
+//! The bridge without Burn's fusion, where a tensor holds its memory.
+
+use super::{AllocSpec, CubeClient, Memory, ResolvedMemory, contiguous, resolve};
+use crate::optim::error::WsamError;
+use burn::backend::StreamId;
+use burn::backend::wgpu::CubeTensor;
+use burn::tensor::Shape;
+
+/// A Burn tensor on a wgpu device, of any rank, without autodiff.
+pub(crate) type DeviceTensor = CubeTensor;
+
+/// Always `None`: no readable property identifies a tensor's value, so each step looks its memory up again.
+pub(crate) fn identity(_tensor: &DeviceTensor) -> Option<u64> {
+    None
+}
+
+/// Connection to one device's server.
+#[derive(Clone)]
+pub(crate) struct Bridge {
+    cube: CubeClient,
+    pub(super) device: burn::cubecl::Device,
+}
+
+impl Bridge {
+    /// A bridge to the device of `tensor`.
+    pub(crate) fn new(tensor: &DeviceTensor) -> Self {
+        Self { cube: tensor.client.clone(), device: tensor.device.clone() }
+    }
+
+    /// Looks up the memory of `tensors` and allocates an uninitialised arena for each list in `arenas`. Returns
+    /// tensors of these `shapes` over the first arena.
+    ///
+    /// Drops `released` and makes Burn submit its pending work before it allocates.
+    pub(crate) fn resolve(
+        &self,
+        tensors: Vec<DeviceTensor>,
+        arenas: Vec<Vec<AllocSpec>>,
+        released: Vec<DeviceTensor>,
+        shapes: &[Shape],
+    ) -> (Vec<DeviceTensor>, PendingMemory) {
+        drop(released);
+        let spec = |t: &DeviceTensor| AllocSpec::new(t.meta.num_elements() as u64, t.dtype);
+        let specs: Vec<_> = tensors.iter().map(spec).collect();
+        let handles = tensors.into_iter().map(contiguous).collect();
+        let resolved = resolve(&self.cube, StreamId::current(), handles, &specs, &arenas);
+        let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
+        let made = first.flat_map(|memory| self.tensors(memory, shapes)).collect();
+        (made, PendingMemory(resolved))
+    }
+
+    /// Burn tensors of these shapes over memory of an arena.
+    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<DeviceTensor> {
+        let tensor = |(memory, shape): (&Memory, &Shape)| {
+            let (client, device) = (self.cube.clone(), self.device.clone());
+            let handle = memory.handle.clone();
+            CubeTensor::new_contiguous(client, device, shape.clone(), handle, memory.dtype())
+        };
+        memory.iter().zip(shapes).map(tensor).collect()
+    }
+
+    /// The largest size of a tensor in bytes.
+    pub(crate) fn largest_allocation(&self) -> u64 {
+        super::largest_allocation(&self.cube)
+    }
+
+    /// Drops tensors.
+    pub(crate) fn release(&self, tensors: Vec<DeviceTensor>) {
+        drop(tensors);
+    }
+}
+
+/// Result of [`Bridge::resolve`], which is complete at once without fusion.
+pub(crate) struct PendingMemory(Result<ResolvedMemory, WsamError>);
+
+impl PendingMemory {
+    /// Returns the result.
+    pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
+        self.0
+    }
+}

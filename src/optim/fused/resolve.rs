@@ -1,0 +1,182 @@
+//! Looks up the memory of a step's parameters, in two parts: the request to Burn, and its result.
+
+use super::Fused;
+use super::masters::Master;
+use crate::engine::Slice;
+use crate::optim::bridge::{
+    AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, PendingMemory, identity,
+};
+use crate::optim::error::WsamError;
+use crate::optim::forms::TensorLayout;
+use crate::optim::param_entries::ParamEntry;
+use crate::optim::step_backend::StepContext;
+use burn::backend::TensorMetadata;
+use burn::module::ParamId;
+use burn::tensor::{Shape, Tensor};
+
+/// A parameter of a step, with its memory.
+#[derive(Debug)]
+pub(super) struct ResolvedParam {
+    pub(super) id: ParamId,
+    pub(super) group: usize,
+    /// Whether the ascent perturbs it.
+    pub(super) perturbed: bool,
+    pub(super) shape: Shape,
+    pub(super) len: u64,
+    pub(super) weight: Memory,
+    /// Master weights in `f32`, if the parameter has them.
+    pub(super) master: Option<Memory>,
+    pub(super) grad: Memory,
+}
+
+/// A parameter whose memory is not resolved yet.
+struct PendingParam {
+    id: ParamId,
+    group: usize,
+    perturbed: bool,
+    shape: Shape,
+    len: u64,
+    placed: Option<Memory>,
+    master: Master,
+}
+
+/// Pending result of [`Fused::resolve`].
+pub(super) struct PendingResolve {
+    bridge: Bridge,
+    pending: Vec<PendingParam>,
+    weights: Vec<DeviceTensor>,
+    /// Tensors over the first arena.
+    pub(super) outputs: Vec<DeviceTensor>,
+    resolving: PendingMemory,
+}
+
+/// Result of [`Fused::resolve`].
+pub(super) struct ResolvedParams {
+    pub(super) bridge: Bridge,
+    pub(super) params: Vec<ResolvedParam>,
+    pub(super) arenas: Vec<Vec<Memory>>,
+    pub(super) weights: Vec<DeviceTensor>,
+    pub(super) outputs: Vec<DeviceTensor>,
+}
+
+impl PendingResolve {
+    /// Weights for the second pass: the outputs, and the weights of parameters that are not perturbed.
+    pub(super) fn perturbed(&self) -> Vec<DeviceTensor> {
+        let mut outputs = self.outputs.iter();
+        let take = |(pending, weight): (&PendingParam, &DeviceTensor)| match pending.perturbed {
+            true => outputs.next().unwrap_or(weight).clone(),
+            false => weight.clone(),
+        };
+        self.pending.iter().zip(&self.weights).map(take).collect()
+    }
+
+    /// Waits for Burn's servers.
+    pub(super) fn finish(self) -> Result<ResolvedParams, WsamError> {
+        let Self { bridge, pending, weights, outputs, resolving } = self;
+        let resolved = resolving.finish()?;
+        let (mut resolved, arenas) = (resolved.tensors.into_iter(), resolved.arenas);
+        let mut next = || {
+            let reason = "Burn returned too few tensors".to_owned();
+            resolved.next().ok_or(WsamError::Backend { reason })
+        };
+        let params = pending
+            .into_iter()
+            .map(|PendingParam { id, group, perturbed, shape, len, placed, master }| {
+                let weight = placed.map_or_else(&mut next, Ok)?;
+                let master = match master {
+                    Master::None => None,
+                    Master::Placed(memory) => Some(memory),
+                    Master::Resolving => Some(next()?),
+                };
+                Ok(ResolvedParam {
+                    id,
+                    group,
+                    perturbed,
+                    shape,
+                    len,
+                    weight,
+                    master,
+                    grad: next()?,
+                })
+            })
+            .collect::<Result<_, WsamError>>()?;
+        Ok(ResolvedParams { bridge, params, arenas, weights, outputs })
+    }
+}
+
+impl ResolvedParam {
+    /// Memory that a step reads the weights from.
+    pub(super) fn origin(&self) -> Slice {
+        self.master.as_ref().unwrap_or(&self.weight).slice.clone()
+    }
+}
+
+impl Fused {
+    /// Starts to look up weights and gradients and to allocate `arenas`, with tensors of the shapes `outputs`
+    /// over the first arena. Weights that the last step wrote are not looked up again.
+    pub(super) fn resolve(
+        &self,
+        context: StepContext<'_>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
+        arenas: Vec<Vec<AllocSpec>>,
+        outputs: &[Shape],
+    ) -> Result<PendingResolve, WsamError> {
+        let bridge = match entries.first() {
+            Some(first) => Bridge::new(&first.weight),
+            // Every parameter with a gradient is empty, so the step has no parameters.
+            None => Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], context.device))?),
+        };
+        self.check_sizes(context, &bridge, &entries)?;
+        let mut tensors = Vec::with_capacity(entries.len());
+        let mut weights = Vec::with_capacity(entries.len());
+        let mut pending = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let perturbed = context.in_group(&entry).perturbed;
+            let identity = identity(&entry.weight);
+            let placed = self.weights.get(&entry.id).filter(|w| Some(w.tensor) == identity);
+            let placed = placed.map(|weight| weight.memory.clone());
+            let shape = entry.weight.shape();
+            if placed.is_none() {
+                tensors.push(entry.weight.clone());
+            }
+            let master = self.master(context, &entry, placed.is_some(), &mut tensors)?;
+            weights.push(entry.weight);
+            tensors.push(entry.grad);
+            let ParamEntry { id, group, len, .. } = entry;
+            pending.push(PendingParam {
+                id,
+                group,
+                perturbed,
+                shape,
+                len: len as u64,
+                placed,
+                master,
+            });
+        }
+        let (outputs, resolving) = bridge.resolve(tensors, arenas, Vec::new(), outputs);
+        Ok(PendingResolve { bridge, pending, weights, outputs, resolving })
+    }
+
+    /// Returns an error for a parameter whose state or master weights are larger than one allocation of Burn.
+    /// They are in `f32`, so they may be too large where the weight in half precision is not.
+    fn check_sizes(
+        &self,
+        context: StepContext<'_>,
+        bridge: &Bridge,
+        entries: &[ParamEntry<DeviceTensor>],
+    ) -> Result<(), WsamError> {
+        let limit = bridge.largest_allocation();
+        let has_states = !context.hyper.base.state_names().is_empty();
+        for entry in entries {
+            let single = has_states || context.has_master(entry);
+            let own = AllocSpec::new(entry.len as u64, entry.dtype);
+            let spec = if single { AllocSpec::single(entry.len as u64) } else { own };
+            let bytes = spec.allocated();
+            if bytes > limit {
+                let (param, dtype) = (entry.path.clone(), entry.dtype);
+                return Err(WsamError::TooLarge { param, dtype, bytes, limit });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! Outcomes of steps, read by the host after they ran: skipped steps and the loss scale.
+
+use super::{RouteBackend, Wsam};
+use crate::method::Outcome;
+use crate::optim::error::{Rejected, WsamError};
+use crate::optim::loss_scale::LossScale;
+use crate::optim::pending::{Finite, ResolvedOutcome};
+use crate::optim::statistics::RunningStatistics;
+use crate::optim::step_backend::StepBackend;
+use burn::module::Module;
+
+impl Wsam {
+    /// Number of steps skipped because their gradients were not finite. Waits for pending steps.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamError`] if the device was lost.
+    pub fn skipped_steps(&self) -> Result<u64, WsamError> {
+        let pending = match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.overcount(None)?,
+            #[cfg(feature = "fused-wsam")]
+            RouteBackend::Fused(fused) => fused.overcount(None)?,
+        };
+        Ok(self.skipped + pending)
+    }
+
+    /// The factor for the losses of the next step, for callers of [`ascend`](Self::ascend) and
+    /// [`descend`](Self::descend): 1 without a configured [`loss_scale`](crate::WsamConfig::loss_scale).
+    /// Call it before each first pass. Both passes use the same factor;
+    /// [`Ascended::loss_scale`](crate::Ascended::loss_scale) returns it for the second pass. It changes only when
+    /// a step ends (in `descend`, `lean_descend` or `base_step`), and the outcome of one step affects the second
+    /// step after it. If steps of several models interleave, no step of another model may end between a model's
+    /// first pass and its ascent.
+    pub fn loss_scale(&self) -> f64 {
+        self.options.loss_scale.as_ref().map_or(1.0, LossScale::scale)
+    }
+
+    /// Restores running statistics if the last step, which must be `model`'s, was skipped. The device
+    /// decides, and the host does not wait. For callers of [`ascend`](Self::ascend) and
+    /// [`descend`](Self::descend), or of [`base_step`](Self::base_step): see [`RunningStatistics`]. Where the
+    /// last step returned an error, [`RunningStatistics::restore`] does it.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] if the device was lost.
+    pub fn keep_statistics<M: Module>(
+        &self,
+        model: M,
+        statistics: &RunningStatistics,
+    ) -> Result<M, Rejected<M>> {
+        if statistics.is_empty() {
+            return Ok(model);
+        }
+        let skipped = match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.skipped_flag(),
+            #[cfg(feature = "fused-wsam")]
+            RouteBackend::Fused(fused) => fused.skipped_flag(),
+        };
+        match skipped {
+            Ok(Some(skipped)) => Ok(statistics.restore_if(model, &skipped)),
+            Ok(None) => Ok(model),
+            Err(error) => Err(Rejected::new(model, error)),
+        }
+    }
+
+    /// Returns `stepped`, or an error if the step was skipped and the policy is `Refuse`.
+    pub(super) fn error_if_skipped<M, T>(
+        &self,
+        stepped: T,
+        model: impl FnOnce(T) -> M,
+    ) -> Result<T, Rejected<M>> {
+        if !self.options.error_on_skip {
+            return Ok(stepped);
+        }
+        match self.latest_outcome() {
+            Ok(Some(ResolvedOutcome { finite, outcome })) if outcome != Outcome::Whole => {
+                let Finite { gradient, perturbed } = finite;
+                Err(Rejected::new(model(stepped), WsamError::NonFinite { gradient, perturbed }))
+            }
+            Ok(_) => Ok(stepped),
+            Err(error) => Err(Rejected::new(model(stepped), error)),
+        }
+    }
+
+    fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.latest_outcome(),
+            #[cfg(feature = "fused-wsam")]
+            RouteBackend::Fused(fused) => fused.latest_outcome(),
+        }
+    }
+
+    /// Outcomes of the pending steps that are decided, in step order. Waits for them.
+    pub(in crate::optim) fn pending_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
+        match &self.backend {
+            RouteBackend::TensorOps(ops) => ops.decided_outcomes(),
+            #[cfg(feature = "fused-wsam")]
+            RouteBackend::Fused(fused) => fused.decided_outcomes(),
+        }
+    }
+
+    /// Reads the outcomes of pending steps and corrects all step counts. The outcomes are applied to the loss
+    /// scale later, when a step ends, because the losses of the current step are already multiplied by it.
+    pub(in crate::optim) fn resolve_outcomes(&mut self) -> Result<(), WsamError> {
+        let resolved = match &mut self.backend {
+            RouteBackend::TensorOps(ops) => ops.resolve_outcomes()?,
+            #[cfg(feature = "fused-wsam")]
+            RouteBackend::Fused(fused) => fused.resolve_outcomes()?,
+        };
+        for resolved in resolved {
+            self.steps = self.steps.saturating_sub(resolved.overcount());
+            self.skipped += resolved.overcount();
+            if self.options.loss_scale.is_some() {
+                self.unapplied.push(resolved.outcome);
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the outcomes that were read to the loss scale.
+    pub(super) fn update_loss_scale(&mut self) {
+        let Some(scale) = &mut self.options.loss_scale else { return };
+        self.unapplied.drain(..).for_each(|outcome| scale.update(outcome));
+    }
+}

@@ -1,0 +1,202 @@
+//! Contents of a record by parameter, checked against the model.
+
+#[cfg(feature = "train")]
+use super::Recorded;
+use super::{LoadedState, MOST_STEPS, RUN_PREFIX, failed, fields, owned, step_field};
+use crate::method::Base;
+use crate::optim::error::WsamError;
+use crate::optim::forms::computed_in;
+use crate::optim::param_entries::Path;
+use crate::optim::run_state::RunState;
+use crate::optim::state::MASTER;
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{DType, Shape, Tensor, TensorData};
+use burn_pack::{Reader, Scalar};
+use std::collections::{BTreeMap, HashSet};
+
+/// Returns an error for a record with a parameter that the model does not have.
+pub(super) fn check_known(
+    parameters: &[Parameter],
+    entries: &BTreeMap<u64, RecordEntry>,
+) -> Result<(), WsamError> {
+    let known: HashSet<u64> = parameters.iter().map(|parameter| parameter.id.val()).collect();
+    match entries.iter().find(|(id, _)| !known.contains(*id)) {
+        Some((id, entry)) => {
+            let param = entry.path.clone().unwrap_or_else(|| format!("parameter {id}"));
+            Err(WsamError::ForeignRecord { param })
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) struct Parameter {
+    pub(super) id: ParamId,
+    pub(super) path: String,
+    pub(super) shape: Shape,
+    pub(super) dtype: DType,
+}
+
+/// Float parameters in module order. Of several with the same id, the first one.
+pub(super) fn parameters<M: Module>(model: &M) -> Vec<Parameter> {
+    #[derive(Default)]
+    struct Find {
+        path: Path,
+        seen: HashSet<ParamId>,
+        found: Vec<Parameter>,
+    }
+    impl ModuleVisitor for Find {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.enter(name);
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.exit();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.seen.insert(param.id) {
+                let (path, value) = (self.path.to_string(), param.val());
+                let (shape, dtype) = (value.shape(), value.dtype());
+                self.found.push(Parameter { id: param.id, path, shape, dtype });
+            }
+        }
+    }
+    let mut find = Find::default();
+    model.visit(&mut find);
+    find.found
+}
+
+/// A record's values of one parameter.
+#[derive(Default)]
+pub(super) struct RecordEntry {
+    path: Option<String>,
+    pub(super) tensors: BTreeMap<String, TensorData>,
+    scalars: BTreeMap<String, Scalar>,
+}
+
+#[cfg(feature = "train")]
+impl From<Recorded> for RecordEntry {
+    fn from(Recorded { tensors, scalars }: Recorded) -> Self {
+        let tensors = tensors.into_iter().map(|(field, data)| (field.to_owned(), data)).collect();
+        let scalars = scalars.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+        Self { path: None, tensors, scalars }
+    }
+}
+
+/// All values of a record.
+#[derive(Default)]
+pub(super) struct Contents {
+    /// By parameter id.
+    pub(super) entries: BTreeMap<u64, RecordEntry>,
+    /// State of the optimizer that belongs to no parameter, if the record has it.
+    pub(super) run: Option<RunState>,
+}
+
+pub(super) fn contents(reader: Reader) -> Result<Contents, WsamError> {
+    let mut entries: BTreeMap<u64, RecordEntry> = BTreeMap::new();
+    let mut own: BTreeMap<String, Scalar> = BTreeMap::new();
+    let place = |name: &str| -> Result<(u64, String), WsamError> {
+        let (id, field) = name
+            .split_once('.')
+            .ok_or_else(|| failed(format!("the name {name} is not \"parameter id.field\"")))?;
+        Ok((
+            id.parse()
+                .map_err(|_| failed(format!("the name {name} is not \"parameter id.field\"")))?,
+            field.to_owned(),
+        ))
+    };
+    for (name, scalar) in reader.scalars() {
+        if name.starts_with(RUN_PREFIX) {
+            own.insert(name.clone(), *scalar);
+            continue;
+        }
+        let (id, field) = place(name)?;
+        entries.entry(id).or_default().scalars.insert(field, *scalar);
+    }
+    let paths = reader.metadata().clone();
+    for tensor in reader.into_tensors().map_err(failed)? {
+        let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(failed)?;
+        let (id, field) = place(&name)?;
+        let data = TensorData::try_from_bytes(bytes, shape, dtype).map_err(failed)?;
+        entries.entry(id).or_default().tensors.insert(field, owned(data)?);
+    }
+    for (id, path) in paths {
+        if let Some(entry) = id.parse().ok().and_then(|id: u64| entries.get_mut(&id)) {
+            entry.path = Some(path);
+        }
+    }
+    let run = match RunState::from_scalars(|name| own.get(name).copied())? {
+        Some(run) => Some(run),
+        None => newest(entries.values())?,
+    };
+    Ok(Contents { entries, run })
+}
+
+/// Returns the latest run state. A learner's checkpoint repeats it for each parameter, and it is outdated for
+/// parameters that were frozen since.
+fn newest<'a>(
+    entries: impl Iterator<Item = &'a RecordEntry>,
+) -> Result<Option<RunState>, WsamError> {
+    let mut newest: Option<RunState> = None;
+    for entry in entries {
+        let run = RunState::from_scalars(|name| entry.scalars.get(name).copied())?;
+        if run.as_ref().map(|run| run.steps) > newest.as_ref().map(|run| run.steps) {
+            newest = run;
+        }
+    }
+    Ok(newest)
+}
+
+impl RecordEntry {
+    /// Step count of the parameter, if the record has it.
+    pub(super) fn steps(&self, base: &Base) -> Option<u64> {
+        self.scalars.get(step_field(base)).and_then(|scalar| u64::try_from(*scalar).ok())
+    }
+
+    /// The state of `parameter`, checked against it and the base optimizer.
+    pub(super) fn fit(
+        mut self,
+        base: &Base,
+        has_masters: bool,
+        parameter: Parameter,
+    ) -> Result<LoadedState, WsamError> {
+        let Parameter { id, path: param, shape, dtype } = parameter;
+        // A record without master weights is valid: they start as copies of the weights.
+        let has_master =
+            has_masters && computed_in(dtype) != dtype && self.tensors.contains_key(MASTER);
+        let expected = fields(base).chain(has_master.then_some(MASTER));
+        let mut expected: Vec<_> = expected.map(str::to_owned).collect();
+        expected.sort();
+        let found: Vec<_> = self.tensors.keys().cloned().collect();
+        if found != expected {
+            return Err(WsamError::RecordState { param, found, expected, base: base.name() });
+        }
+        let step = match self.scalars.get(step_field(base)) {
+            Some(scalar) => u64::try_from(*scalar).ok(),
+            // Burn's SGD has no step count. A parameter with a state has taken at least one step.
+            None => matches!(base, Base::Sgd { .. }).then_some(1),
+        };
+        let step = step.filter(|step| (1..=MOST_STEPS).contains(step)).ok_or_else(|| {
+            failed(format!("{param} has no step count in 1..=2^53 at {}", step_field(base)))
+        })?;
+        let len = shape.num_elements();
+        let mut tensors = fields(base)
+            .chain([MASTER])
+            .filter_map(|field| self.tensors.remove(field))
+            .map(|data| {
+                if *data.shape() != shape {
+                    let (weight, record) = (shape.to_vec(), data.shape().to_vec());
+                    return Err(WsamError::RecordShape { param: param.clone(), weight, record });
+                }
+                let (bytes, _, dtype_found) = data.into_parts();
+                if !dtype_found.is_float() {
+                    return Err(failed(format!("{param} has a state of {dtype_found:?}")));
+                }
+                let flat = TensorData::try_from_bytes(bytes, [len], dtype_found).map_err(failed)?;
+                Ok(flat.convert_dtype(computed_in(dtype)))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let master = if has_master { tensors.pop() } else { None };
+        Ok(LoadedState { id, step, tensors, master, len: len as u64 })
+    }
+}

@@ -1,0 +1,29 @@
+//! Description of the last step.
+
+use super::schedule::Moment;
+use crate::optim::report::StepReport;
+
+/// A step of the training.
+#[derive(Debug)]
+pub struct TrainingStep {
+    /// Position in the training.
+    pub at: Moment,
+    /// The learning rate.
+    pub lr: f64,
+    /// Radius of the perturbation.
+    pub rho: f64,
+    /// Weight of the sharpness.
+    pub gamma: f64,
+    /// Whether it was a step of WSAM, or one of the base optimizer alone.
+    pub perturbed: bool,
+    pub(super) report: Option<StepReport>,
+}
+
+impl TrainingStep {
+    /// Losses, sharpness and norms, for steps of WSAM under a strategy that knows the loss
+    /// ([`WsamTraining::strategy_with_loss`](super::WsamTraining::strategy_with_loss)). Under gradient
+    /// accumulation losses are sums over the micro-batches, as gradients are.
+    pub fn report(&self) -> Option<&StepReport> {
+        self.report.as_ref()
+    }
+}

@@ -1,0 +1,331 @@
+//! A running training, which takes optimizer steps over one batch or over accumulated ones.
+
+use super::error::WsamTrainingError;
+use super::gradients::{frozen_in_front, trainable, weights};
+use super::report::TrainingStep;
+use super::schedule::{Moment, Schedule};
+use super::shared::{Mode, Shared};
+use super::{LossOf, StepOptions};
+use crate::optim::error::WsamError;
+use crate::optim::masks::Masks;
+use crate::optim::optimizer::{Perturbation, check_loss_shape, copied};
+use crate::optim::rates::Rates;
+use crate::optim::report::StepReport;
+use crate::optim::run_state::RunState;
+use crate::optim::statistics::RunningStatistics;
+use crate::optim::sums::Sum;
+use burn::module::ParamId;
+use burn::optim::GradientsParams;
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::Tensor;
+use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
+use std::sync::Arc;
+
+pub(super) struct Run<'a, M: LearnerModel> {
+    pub(super) shared: &'a Shared,
+    options: &'a StepOptions,
+    loss: Option<&'a LossOf<M>>,
+    pub(super) learner: Learner<M>,
+    rho: Option<Schedule>,
+    gamma: Option<Schedule>,
+    steps: u64,
+}
+
+/// The micro-batches of one step.
+pub(super) struct Window<M: TrainStep> {
+    at: Moment,
+    perturbed: bool,
+    /// Whether each micro-batch is perturbed along its own gradient.
+    each: bool,
+    first: Sum<M>,
+    second: Sum<M>,
+    masks: Masks,
+    /// Statistics before the first pass.
+    statistics: RunningStatistics,
+    /// Inputs for the second pass.
+    items: Vec<M::Input>,
+}
+
+impl<M: TrainStep> Window<M> {
+    pub(super) fn len(&self) -> usize {
+        self.first.len
+    }
+}
+
+impl<'a, M: LearnerModel> Run<'a, M>
+where
+    <M as TrainStep>::Input: Clone,
+{
+    /// Starts a training, with the state that the learner has from a checkpoint.
+    pub(super) fn begin(
+        shared: &'a Shared,
+        options: &'a StepOptions,
+        loss: Option<&'a LossOf<M>>,
+        learner: Learner<M>,
+        is_resumed: bool,
+    ) -> Result<Self, (M, WsamTrainingError)> {
+        let (rho, gamma) = (options.rho.clone(), options.gamma.clone());
+        let mut run = Self { shared, options, loss, learner, rho, gamma, steps: 0 };
+        if is_resumed && let Err(error) = run.read_model() {
+            return Err((run.learner.model(), error));
+        }
+        let model = run.learner.model();
+        match run.take_over(&model) {
+            Ok(()) => Ok(run),
+            // Return the model from before: another optimizer may have stepped the learner's model.
+            Err(error) => Err((model, error)),
+        }
+    }
+
+    /// Reads all of a model from a checkpoint. On the CPU Burn reads frozen parameters lazily from the file,
+    /// which the training may delete first.
+    fn read_model(&mut self) -> Result<(), WsamTrainingError> {
+        let failed = |error: RecordError| WsamError::Record { reason: error.to_string() };
+        let bytes = self.learner.model().into_record().into_bytes().map_err(failed)?;
+        self.learner.load_model(ModuleRecord::from_bytes(bytes).map_err(failed)?);
+        Ok(())
+    }
+
+    /// Passes the model's current weights through the learner's optimizer, which collects the states from a
+    /// checkpoint, and loads these states.
+    fn take_over(&mut self, model: &M) -> Result<(), WsamTrainingError> {
+        if self.shared.wsam().scales_losses() {
+            return Err(WsamError::LossScale.into());
+        }
+        if let Some((frozen, trainable)) = frozen_in_front(model) {
+            return Err(WsamTrainingError::FrozenInFront { frozen, trainable });
+        }
+        let trainable = trainable(model);
+        let current = weights(model, |id| trainable.contains(&id));
+        let sent = current.len();
+        let closed = self.hand_over(current, Mode::Collecting { taken: 0, found: Vec::new() });
+        let Mode::Collecting { taken, found } = closed else {
+            return Err(WsamTrainingError::NotTaken { sent, taken: 0 });
+        };
+        if taken != sent {
+            return Err(WsamTrainingError::NotTaken { sent, taken });
+        }
+        self.steps = found.iter().filter_map(|loaded| loaded.steps).max().unwrap_or(0);
+        let mut training = self.shared.training();
+        training.steps = Some(self.steps);
+        training.record_owner = trainable.iter().copied().min_by_key(ParamId::val);
+        drop(training);
+        if let Some(newest) = found.iter().max_by_key(|loaded| loaded.steps) {
+            let values = &newest.state.scalars;
+            let find = |name: &str| values.iter().find(|(field, _)| *field == name);
+            let run = RunState::from_scalars(|name| find(name).map(|(_, value)| *value))?;
+            let states = found.into_iter().map(|loaded| (loaded.id, loaded.state.clone()));
+            let (mut wsam, states) = (self.shared.wsam(), states.collect());
+            match wsam.burn_optimizer() {
+                None => wsam.load_recorded(model, states, run)?,
+                Some(_) => wsam.load_recorded_external(model, states, run)?,
+            }
+        }
+        let after = |schedule: &Option<Schedule>| schedule.as_ref().map(|s| s.after(self.steps));
+        (self.rho, self.gamma) = (after(&self.options.rho), after(&self.options.gamma));
+        Ok(())
+    }
+
+    /// Opens the window of the next step, and sets the scheduled values.
+    pub(super) fn open(
+        &mut self,
+        epoch: usize,
+        accumulation: usize,
+    ) -> Result<Window<M>, WsamTrainingError> {
+        let at = Moment { epoch, step: self.steps };
+        let mut wsam = self.shared.wsam();
+        if let Some(rho) = &mut self.rho {
+            wsam.set_rho(rho.next(at))?;
+        }
+        if let Some(gamma) = &mut self.gamma {
+            wsam.set_gamma(gamma.next(at))?;
+        }
+        Ok(Window {
+            at,
+            perturbed: self.options.active.as_ref().is_none_or(|active| active(at)),
+            each: accumulation > 1 && self.options.perturbation == Perturbation::EachMicroBatch,
+            first: Sum::default(),
+            second: Sum::default(),
+            masks: wsam.masks()?,
+            statistics: RunningStatistics::of(&self.learner.model()),
+            items: Vec::new(),
+        })
+    }
+
+    /// The first pass over a batch; with m-sharpness the second one too.
+    pub(super) fn pass(
+        &mut self,
+        window: &mut Window<M>,
+        item: <M as TrainStep>::Input,
+    ) -> Result<<M as TrainStep>::Output, WsamTrainingError> {
+        let output = self.pass_over(window, item);
+        if output.is_err() {
+            self.restore_statistics(window);
+        }
+        output
+    }
+
+    fn pass_over(
+        &mut self,
+        window: &mut Window<M>,
+        item: <M as TrainStep>::Input,
+    ) -> Result<<M as TrainStep>::Output, WsamTrainingError> {
+        if window.perturbed {
+            window.items.push(item.clone());
+        }
+        window.masks.before(&self.learner.model(), window.first.len)?;
+        let TrainOutput { grads, item: output } = self.learner.train_step(item);
+        let loss = self.loss_of(&output)?;
+        if !(window.perturbed && window.each) {
+            window.first.add(&self.learner.model(), grads, loss);
+            return Ok(output);
+        }
+        let model = self.learner.model();
+        window.first.add(&model, copied(&model, &grads), loss);
+        let ascended = self.shared.wsam().ascend(model, grads)?;
+        self.second(&ascended, window)?;
+        // The learner still has the model, so the restored one is dropped.
+        drop(ascended.restore());
+        Ok(output)
+    }
+
+    /// The loss in the output of a pass, if the strategy knows it.
+    fn loss_of(
+        &self,
+        output: &<M as TrainStep>::Output,
+    ) -> Result<Option<Tensor<1>>, WsamTrainingError> {
+        let loss = self.loss.map(|loss| loss(output));
+        loss.as_ref().map_or(Ok(()), check_loss_shape)?;
+        Ok(loss)
+    }
+
+    /// Restores running statistics after an error. The learner's model shares them with its clones.
+    fn restore_statistics(&self, window: &Window<M>) {
+        drop(window.statistics.restore(self.learner.model()));
+    }
+
+    /// The second pass, over all queued batches.
+    fn second(&self, perturbed: &M, window: &mut Window<M>) -> Result<(), WsamTrainingError> {
+        for item in window.items.drain(..) {
+            window.masks.before(perturbed, window.second.len)?;
+            let TrainOutput { grads, item } = TrainStep::step(perturbed, item);
+            let loss = self.loss_of(&item)?;
+            window.second.add(perturbed, grads, loss);
+        }
+        Ok(())
+    }
+
+    /// Takes the step over the batches in the window.
+    pub(super) fn step(
+        &mut self,
+        mut window: Window<M>,
+        iteration: usize,
+    ) -> Result<(), WsamTrainingError> {
+        let taken = self.step_over(&mut window, iteration);
+        if taken.is_err() {
+            self.restore_statistics(&window);
+            return taken;
+        }
+        let (wsam, model) = (self.shared.wsam(), self.learner.model());
+        drop(wsam.keep_statistics(model, &window.statistics)?);
+        Ok(())
+    }
+
+    fn step_over(
+        &mut self,
+        window: &mut Window<M>,
+        iteration: usize,
+    ) -> Result<(), WsamTrainingError> {
+        self.learner.lr_step();
+        let rates = Rates::new(self.learner.lr_current())?;
+        let (grads, loss) = std::mem::take(&mut window.first).take();
+        let (model, report) = if !window.perturbed {
+            (self.shared.wsam().base_step(rates.burn(), self.learner.model(), grads)?, None)
+        } else if self.shared.wsam().is_lean() {
+            self.lean(&rates, grads, loss, window)?
+        } else {
+            let ascended = self.shared.wsam().ascend(self.learner.model(), grads)?;
+            self.second(&ascended, window)?;
+            let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
+            let (model, norms) = self.shared.wsam().descend_reported(&rates, ascended, grads)?;
+            (model, report(loss, perturbed_loss, norms))
+        };
+        self.deliver(model)?;
+        self.record_step(window.at, window.perturbed, rates.base(), report, iteration);
+        Ok(())
+    }
+
+    fn lean(
+        &mut self,
+        rates: &Rates,
+        grads: GradientsParams,
+        loss: Option<Tensor<1>>,
+        window: &mut Window<M>,
+    ) -> Result<(M, Option<StepReport>), WsamTrainingError> {
+        let ascended = self.shared.wsam().lean_ascend_at(rates, self.learner.model(), grads)?;
+        // Replace the learner's weights now; while it keeps the old ones, lean mode saves no memory.
+        self.deliver(ascended.anchor.clone())?;
+        self.second(&ascended, window)?;
+        let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
+        let (model, norms) = self.shared.wsam().lean_descend_reported(ascended, grads)?;
+        Ok((model, report(loss, perturbed_loss, norms)))
+    }
+
+    /// Assigns the weights of `model` to the learner's model.
+    fn deliver(&mut self, model: M) -> Result<(), WsamTrainingError> {
+        let new = {
+            let wsam = self.shared.wsam();
+            match wsam.burn_optimizer() {
+                None => weights(&model, |id| wsam.has_state(id)),
+                // A Burn optimizer does not expose which parameters have a state, so pass all trainable ones.
+                Some(_) => {
+                    let trainable = trainable(&model);
+                    weights(&model, |id| trainable.contains(&id))
+                }
+            }
+        };
+        drop(model);
+        let sent = new.len();
+        match self.hand_over(new, Mode::Delivering { taken: 0 }) {
+            Mode::Delivering { taken } if taken == sent && sent > 0 => Ok(()),
+            Mode::Delivering { taken } => Err(WsamTrainingError::NotTaken { sent, taken }),
+            _ => Err(WsamTrainingError::NotTaken { sent, taken: 0 }),
+        }
+    }
+
+    /// Passes weights through the learner's optimizer, and returns the mode with its results.
+    fn hand_over(&mut self, weights: GradientsParams, mode: Mode) -> Mode {
+        self.shared.training().mode = mode;
+        self.learner.optimizer_step(weights);
+        std::mem::take(&mut self.shared.training().mode)
+    }
+
+    fn record_step(
+        &mut self,
+        at: Moment,
+        perturbed: bool,
+        lr: f64,
+        report: Option<StepReport>,
+        iteration: usize,
+    ) {
+        self.steps += 1;
+        let (rho, gamma) = {
+            let wsam = self.shared.wsam();
+            (wsam.hyperparameters().rho, wsam.hyperparameters().gamma)
+        };
+        let mut training = self.shared.training();
+        if let Some(report) = &report {
+            training.sharpness.push(iteration, report.sharpness());
+        }
+        training.steps = Some(self.steps);
+        training.last = Some(Arc::new(TrainingStep { at, lr, rho, gamma, perturbed, report }));
+    }
+}
+
+fn report(
+    loss: Option<Tensor<1>>,
+    perturbed_loss: Option<Tensor<1>>,
+    norms: crate::optim::report::Norms,
+) -> Option<StepReport> {
+    Some(StepReport { loss: loss?, perturbed_loss: perturbed_loss?, norms })
+}
