@@ -70,7 +70,7 @@ fn mnist(folder: &Path, part: &str) -> Result<Images, Error> {
         let extents: Vec<_> = (4..head).step_by(4).map(|at| number(at).unwrap_or(0)).collect();
         let want = head + extents.iter().map(|extent| *extent as usize).product::<usize>();
         if bytes.len() != want {
-            return Err(Error::file(&path, format!("{} bytes for {want}", bytes.len())));
+            return Err(Error::file(&path, format!("{} bytes, expected {want}", bytes.len())));
         }
         Ok(bytes[head..].to_vec())
     };

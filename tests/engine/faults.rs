@@ -68,7 +68,7 @@ pub(crate) fn foreign(gpu: &Gpu) -> Result<(), String> {
         match (found, want) {
             (Ok(_), None) => Ok(()),
             (Err(EngineError::Foreign { tensor: 1, role }), Some(want)) if role == want => Ok(()),
-            (found, want) => Err(format!("{found:?} for {want:?}")),
+            (found, want) => Err(format!("{found:?}, expected {want:?}")),
         }
     };
     let with = |change: fn(&mut AscentTensor, Slice)| {

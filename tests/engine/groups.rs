@@ -94,7 +94,7 @@ pub(crate) fn rates(gpu: &Gpu) -> Result<(), String> {
     let (got, _) = base_steps(&engine, &rates).map_err(|error| error.to_string())?;
     let want: Vec<_> = rates.iter().map(|lr| (1.0 - lr * 0.5) as f32).collect();
     if got != want {
-        return Err(format!("{got:?} for {want:?}"));
+        return Err(format!("{got:?}, expected {want:?}"));
     }
     match base_steps(&engine, &[0.1, f64::NAN]) {
         Err(EngineError::Hyperparameter(InvalidHyperparameter { name: "lr", .. })) => {}
@@ -123,7 +123,7 @@ pub(crate) fn many_kinds(gpu: &Gpu) -> Result<(), String> {
     let (got, stats) = base_steps(&engine, &rates).map_err(|error| error.to_string())?;
     let want: Vec<_> = rates.iter().map(|lr| (1.0 - lr * 0.5) as f32).collect();
     if got != want {
-        return Err(format!("{got:?} for {want:?}"));
+        return Err(format!("{got:?}, expected {want:?}"));
     }
     // Each tensor has its own buffers, so the number of frames decides. Two pages of 64 kinds never
     // share a dispatch.

@@ -124,7 +124,7 @@ fn extreme_norms(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
 
 fn near(got: f32, want: f64) -> Result<(), String> {
     let right = (f64::from(got) / want - 1.0).abs() <= 1e-6;
-    if right { Ok(()) } else { Err(format!("norm {got} for {want}")) }
+    if right { Ok(()) } else { Err(format!("norm {got}, expected {want}")) }
 }
 
 fn norms_of(

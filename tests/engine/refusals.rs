@@ -174,7 +174,7 @@ pub(crate) fn device_blend(gpu: &Gpu) -> Result<(), String> {
     if from_device == [want; 8] && from_host == [want; 8] {
         Ok(())
     } else {
-        Err(format!("{from_device:?} and {from_host:?} for {want}"))
+        Err(format!("{from_device:?} and {from_host:?}, expected {want}"))
     }
 }
 
@@ -226,7 +226,7 @@ pub(crate) fn rounding(gpu: &Gpu) -> Result<(), String> {
                 };
                 let right = (f64::from(*found) - want).abs() <= 1.01 * allowed;
                 if !right {
-                    return Err(format!("{source:?}, {a} {g} + {b} {p}: {found} for {want}"));
+                    return Err(format!("{source:?}, {a} {g} + {b} {p}: {found}, expected {want}"));
                 }
             }
         }

@@ -95,7 +95,7 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
         let error = (got / want - 1.0).abs();
         let right = error <= 1e-6;
         if !right {
-            return Err(format!("{scales:?}: norm {got} for {want}"));
+            return Err(format!("{scales:?}: norm {got}, expected {want}"));
         }
         for (tensor, g) in tensors.iter().zip(&grad) {
             let partner = tensor.partner.as_ref().ok_or("no partner")?;
@@ -104,7 +104,7 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
                 let want = 1.0 + 0.05 * g / want;
                 let right = (f64::from(*p) - want).abs() <= 1e-6;
                 if !right {
-                    return Err(format!("{scales:?}: w + e_w is {p} for {want}"));
+                    return Err(format!("{scales:?}: w + e_w is {p}, expected {want}"));
                 }
             }
         }
@@ -132,7 +132,7 @@ pub(crate) fn a_billion_elements(gpu: &Gpu) -> Result<(), String> {
         let error = (got / want - 1.0).abs();
         let right = error <= 1e-6;
         if !right {
-            return Err(format!("scale {scale}: norm {got} for {want}, {error:e}"));
+            return Err(format!("scale {scale}: norm {got}, expected {want}, {error:e}"));
         }
     }
     Ok(())

@@ -213,7 +213,7 @@ pub(crate) fn equal_weights<M: Module>(what: &str, got: &M, want: &M) -> Result<
             let want: Vec<_> = want.iter().copied().map(f64::from).collect();
             near(&format!("{what}: {path}"), got, &want)?;
         } else if got.iter().map(|x| x.to_bits()).ne(want.iter().map(|x| x.to_bits())) {
-            return Err(format!("{what}: {path} is {got:?} for {want:?}"));
+            return Err(format!("{what}: {path} is {got:?}, expected {want:?}"));
         }
     }
     Ok(())

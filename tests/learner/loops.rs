@@ -77,7 +77,7 @@ fn check(
 }
 
 fn counted(taken: usize, want: usize) -> Result<(), String> {
-    if taken == want { Ok(()) } else { Err(format!("{taken} passes for {want}")) }
+    if taken == want { Ok(()) } else { Err(format!("{taken} passes, expected {want}")) }
 }
 
 fn configs() -> Vec<WsamConfig> {

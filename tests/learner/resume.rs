@@ -44,7 +44,7 @@ fn run(
     let model = trained(training.launch(wsam.learner(model, rate())))?;
     let steps = wsam.last().ok_or("no step")?.at.step as usize + 1;
     let want = EPOCHS * ITERATIONS.div_ceil(accumulated);
-    if steps == want { Ok(model) } else { Err(format!("{steps} steps for {want}")) }
+    if steps == want { Ok(model) } else { Err(format!("{steps} steps, expected {want}")) }
 }
 
 fn check(

@@ -40,7 +40,7 @@ pub(crate) fn one_perturbation(target: &Target) -> Result<(), String> {
                 let (got, want) = (got.into_scalar::<f32>(), want.into_scalar::<f32>());
                 let right = (got - want).abs() <= 1e-5 * want.abs();
                 if !right {
-                    return Err(format!("loss {got} for {want}"));
+                    return Err(format!("loss {got}, expected {want}"));
                 }
             }
         }
@@ -85,7 +85,7 @@ pub(crate) fn weighted(target: &Target) -> Result<(), String> {
                 [report.loss(), want_report.loss()].map(|loss| loss.into_scalar::<f32>());
             let right = (got - want).abs() <= 1e-5 * want.abs();
             if !right {
-                return Err(format!("loss {got} for {want}"));
+                return Err(format!("loss {got}, expected {want}"));
             }
         }
         close(&format!("lean {lean}"), &model, &want)?;

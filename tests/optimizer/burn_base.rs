@@ -74,7 +74,7 @@ pub(crate) fn as_built_in(target: &Target) -> Result<(), String> {
                             (got, want) => got.is_none() && want.is_none(),
                         };
                         if !right {
-                            return Err(format!("{what}: a norm is {got:?} for {want:?}"));
+                            return Err(format!("{what}: a norm is {got:?}, expected {want:?}"));
                         }
                     }
                 }

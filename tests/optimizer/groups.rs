@@ -45,7 +45,7 @@ fn wide(read: Vec<(String, burn::module::ParamId, Vec<f32>)>) -> Vec<Vec<f64>> {
 fn all_near(what: &str, got: &Mlp, want: &[Vec<f64>]) -> Result<(), String> {
     let got = parameters(got);
     if got.len() != want.len() {
-        return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} parameters, expected {}", got.len(), want.len()));
     }
     let mut pairs = got.iter().zip(want);
     pairs.try_for_each(|((path, got), want)| near(&format!("{what}: {path}"), got, want))
@@ -194,5 +194,5 @@ pub(crate) fn dispatches(target: &Target) -> Result<(), String> {
     let base = || AdamWBaseConfig::new().into();
     let plain = dispatches(&WsamConfig::new(base()))?;
     let grouped = dispatches(&WsamConfig::new(base()).with_groups(groups()))?;
-    if plain == grouped { Ok(()) } else { Err(format!("{grouped:?} for {plain:?}")) }
+    if plain == grouped { Ok(()) } else { Err(format!("{grouped:?}, expected {plain:?}")) }
 }

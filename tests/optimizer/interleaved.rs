@@ -184,7 +184,7 @@ pub(crate) fn pairs(target: &Target) -> Result<(), String> {
                 let skipped = optim.skipped_steps().map_err(text)?;
                 let expected = pairs[0].1 + pairs[1].1;
                 if skipped != expected {
-                    return Err(format!("{what}: {skipped} skipped steps for {expected}"));
+                    return Err(format!("{what}: {skipped} skipped steps, expected {expected}"));
                 }
             }
         }

@@ -35,7 +35,7 @@ pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
 
         let found = statistics(&model);
         if !farthest(&found, &once, &bounds).is_some_and(|far| far <= 1.0) {
-            return Err(format!("step {batch}: statistics {found:?} for {once:?}"));
+            return Err(format!("step {batch}: statistics {found:?}, expected {once:?}"));
         }
         for (what, other) in
             [("no pass", before), ("two passes", twice), ("the perturbed model", climbed)]

@@ -138,7 +138,7 @@ pub(crate) fn same<M: Module>(
     let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     for ((path, got), (_, want)) in parameters(got).iter().zip(want) {
         if bits(got) != bits(want) {
-            return Err(format!("{what}: {path} is {got:?} for {want:?}"));
+            return Err(format!("{what}: {path} is {got:?}, expected {want:?}"));
         }
     }
     Ok(())
@@ -148,7 +148,7 @@ pub(crate) fn same<M: Module>(
 pub(crate) fn close<M: Module, N: Module>(what: &str, got: &M, want: &N) -> Result<(), String> {
     let (got, want) = (parameters(got), parameters(want));
     if got.len() != want.len() {
-        return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} parameters, expected {}", got.len(), want.len()));
     }
     for ((path, got), (_, want)) in got.iter().zip(&want) {
         let want: Vec<_> = want.iter().copied().map(f64::from).collect();
@@ -160,12 +160,12 @@ pub(crate) fn close<M: Module, N: Module>(what: &str, got: &M, want: &N) -> Resu
 /// Checks each element with the tolerance of [`close`].
 pub(crate) fn near(what: &str, got: &[f32], want: &[f64]) -> Result<(), String> {
     if got.len() != want.len() {
-        return Err(format!("{what}: {} elements for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} elements, expected {}", got.len(), want.len()));
     }
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         let right = (f64::from(*got) - want).abs() <= 2e-6 + 2e-5 * want.abs();
         if !right {
-            return Err(format!("{what}[{i}] is {got} for {want}"));
+            return Err(format!("{what}[{i}] is {got}, expected {want}"));
         }
     }
     Ok(())

@@ -243,7 +243,7 @@ pub(crate) fn scales(target: &Target) -> Result<(), String> {
                 let [loss, want_loss] = losses.map(|loss| loss.into_scalar::<f32>());
                 // Burn may sum the loss in another order.
                 if (loss - want_loss).abs() > 1e-5 * want_loss.abs() + 1e-6 {
-                    return Err(format!("the report's loss is {loss} for {want_loss}"));
+                    return Err(format!("the report's loss is {loss}, expected {want_loss}"));
                 }
             }
             // The outcomes of five steps are known when the sixth begins.

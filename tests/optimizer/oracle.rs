@@ -62,7 +62,7 @@ fn check_weights<M: Module>(
 ) -> Result<(), String> {
     let got: Vec<_> = read(got, None).into_iter().filter(|(_, id, _)| ids.contains(id)).collect();
     if got.len() != want.len() {
-        return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} parameters, expected {}", got.len(), want.len()));
     }
     let mut pairs = got.iter().zip(want);
     pairs.try_for_each(|((path, _, got), want)| near(&format!("{what}: {path}"), got, want))

@@ -107,7 +107,7 @@ pub(crate) fn difference(target: &Target) -> Result<(), String> {
                 if exact { 0.0 } else { 1.01 * unit_roundoff * (3.0 * sharpness + want.abs()) };
             let right = (found - want).abs() <= allowed;
             if !right {
-                return Err(format!("gamma {gamma}, {g} and {p}: {found} for {want}"));
+                return Err(format!("gamma {gamma}, {g} and {p}: {found}, expected {want}"));
             }
         }
     }

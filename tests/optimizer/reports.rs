@@ -11,7 +11,7 @@ fn number(tensor: Tensor<1>) -> f64 {
 
 fn near(what: &str, got: f64, want: f64) -> Result<(), String> {
     let right = (got - want).abs() <= 1e-6 + 1e-5 * want.abs();
-    if right { Ok(()) } else { Err(format!("{what} is {got} for {want}")) }
+    if right { Ok(()) } else { Err(format!("{what} is {got}, expected {want}")) }
 }
 
 pub(crate) fn report(target: &Target) -> Result<(), String> {

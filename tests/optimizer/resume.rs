@@ -165,10 +165,10 @@ impl Case<'_> {
             let (model, got_scales, got) = self.run(&mut optim, model, steps, nothing)?;
             let what = format!("{what}, from step {at}");
             if got_scales != scales[at..] {
-                return Err(format!("{what}: scales {got_scales:?} for {:?}", &scales[at..]));
+                return Err(format!("{what}: scales {got_scales:?}, expected {:?}", &scales[at..]));
             }
             if got != skipped {
-                return Err(format!("{what}: {got} steps skipped for {skipped}"));
+                return Err(format!("{what}: {got} steps skipped, expected {skipped}"));
             }
             same(&what, &model, &want)?;
         }

@@ -106,7 +106,7 @@ pub(crate) fn target_network(target: &Target) -> Result<(), String> {
                     let (got, want) = (number(got), number(want));
                     let right = (got - want).abs() <= 1e-5 * want.abs() && got > 0.0;
                     if !right {
-                        return Err(format!("{what}: a loss is {got} for {want}"));
+                        return Err(format!("{what}: a loss is {got}, expected {want}"));
                     }
                 }
                 same(&what, pair.target()?, &before)?;
@@ -145,7 +145,7 @@ pub(crate) fn clones(target: &Target) -> Result<(), String> {
         }
         let want = if frozen { &before } else { &moved };
         if other != *want {
-            return Err(format!("frozen {frozen}: the clone is {other:?} for {want:?}"));
+            return Err(format!("frozen {frozen}: the clone is {other:?}, expected {want:?}"));
         }
     }
     Ok(())
@@ -162,7 +162,9 @@ pub(crate) fn measures(target: &Target) -> Result<(), String> {
         let middle = found.losses[1][1];
         let right = (middle - at_w).abs() <= 1e-5 * at_w && at_w > 0.0;
         if !right {
-            return Err(format!("early {early}: the surface's middle is {middle} for {at_w}"));
+            return Err(format!(
+                "early {early}: the surface's middle is {middle}, expected {at_w}"
+            ));
         }
         let top = top_eigenvalue(&pair, &PowerIteration::default(), loss).map_err(text)?.value;
         let is_found = top > 0.01;

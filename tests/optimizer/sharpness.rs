@@ -72,7 +72,7 @@ impl Quadratic {
 fn near(what: &str, got: f64, want: f64, relative: f64) -> Result<(), String> {
     // A NaN makes the comparison false.
     let passes = (got - want).abs() <= relative * want.abs();
-    if passes { Ok(()) } else { Err(format!("{what}: {got} for {want}")) }
+    if passes { Ok(()) } else { Err(format!("{what}: {got}, expected {want}")) }
 }
 
 fn text<T>(result: Result<T, SharpnessError>) -> Result<T, String> {
@@ -336,7 +336,7 @@ pub(crate) fn dense(target: &Target) -> Result<(), String> {
     let options = PowerIteration { tolerance: 1e-9, max_products: 2000, ..Default::default() };
     let top = text(top_eigenvalue(&model, &options, loss))?;
     if !top.converged || top.residual > 1e-3 * want {
-        return Err(format!("{top:?} for {want}"));
+        return Err(format!("{top:?}, expected {want}"));
     }
     near("the largest eigenvalue", top.value, want, 1e-5)
 }

@@ -102,11 +102,11 @@ pub(crate) fn skipped(target: &Target) -> Result<(), String> {
                     if outlier.is_finite() {
                         (want, _) = step(&mut reference, want, outlier).map_err(text)?;
                     } else if values(&model) != before {
-                        return Err(format!("{what}: {:?} for {before:?}", values(&model)));
+                        return Err(format!("{what}: {:?}, expected {before:?}", values(&model)));
                     }
                     if values(&model) != values(&want) {
                         return Err(format!(
-                            "{what}: {:?} for {:?}",
+                            "{what}: {:?}, expected {:?}",
                             values(&model),
                             values(&want)
                         ));
@@ -131,7 +131,7 @@ pub(crate) fn finite_statistics(target: &Target) -> Result<(), String> {
         });
         (model, _) = stepped.map_err(text)?;
         if values(&model) != before {
-            return Err(format!("{bad:?}: {:?} for {before:?}", values(&model)));
+            return Err(format!("{bad:?}: {:?}, expected {before:?}", values(&model)));
         }
     }
     // After `ascend` and `descend` the caller restores them.
@@ -215,7 +215,7 @@ pub(crate) fn modes(target: &Target) -> Result<(), String> {
             (model, _) = stepped.map_err(text)?;
             outputs.push(read(model.features()));
             if outputs.iter().any(|output| *output != want || want.is_empty()) {
-                return Err(format!("lean {lean}: {outputs:?} for {want:?}"));
+                return Err(format!("lean {lean}: {outputs:?}, expected {want:?}"));
             }
             if model.conv.weight.val().is_autodiff() || model.norm.training.is_enabled() {
                 return Err("a submodule left evaluation mode".into());

@@ -191,7 +191,7 @@ impl Model {
                 }
                 let want = self.dispatches(engine, &hyper, lean);
                 if u64::from(stats.dispatches) != want {
-                    return wrong(format!("{} dispatches for {want}", stats.dispatches));
+                    return wrong(format!("{} dispatches, expected {want}", stats.dispatches));
                 }
                 // A clipped step takes a second norm and its norm_finish, an unclipped one may check g~.
                 let most = match (hyper.clip, hyper.non_finite.looks()) {
@@ -216,7 +216,7 @@ impl Model {
                 // the descent of an ordinary one.
                 let roles = 3 + hyper.base.state_names().len() as u32;
                 if stats.buffers != roles {
-                    return wrong(format!("{} buffers for {roles}", stats.buffers));
+                    return wrong(format!("{} buffers, expected {roles}", stats.buffers));
                 }
             }
         }

@@ -170,7 +170,7 @@ fn close(what: &str, got: &Deep, want: &Deep) -> Result<(), String> {
     for (i, (got, want)) in values(&got).iter().zip(values(&want)).enumerate() {
         let right = (got - want).abs() <= 2e-5 + 2e-4 * want.abs();
         if !right {
-            return Err(format!("{what}: element {i} is {got} for {want}"));
+            return Err(format!("{what}: element {i} is {got}, expected {want}"));
         }
     }
     Ok(())
@@ -324,7 +324,11 @@ pub(crate) fn moving_average(device: &Device) -> Result<(), String> {
     }
     let got: Vec<f32> = average.into_data().iter().collect();
     let right = |(got, want): (&f32, &f32)| (got - want).abs() <= 1e-6;
-    if got.iter().zip(&want).all(right) { Ok(()) } else { Err(format!("{got:?} for {want:?}")) }
+    if got.iter().zip(&want).all(right) {
+        Ok(())
+    } else {
+        Err(format!("{got:?}, expected {want:?}"))
+    }
 }
 
 /// A lean step equals the ordinary one within rounding, by `step` and by `lean_ascend` and `lean_descend`.

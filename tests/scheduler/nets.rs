@@ -125,7 +125,7 @@ pub(crate) fn parameters<M: Module>(module: &M) -> Vec<Vec<u32>> {
 pub(crate) fn same(what: &str, got: &Deep, want: &[Vec<u32>]) -> Result<(), String> {
     let got = parameters(got);
     if got.len() != want.len() {
-        return Err(format!("{what}: {} tensors for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} tensors, expected {}", got.len(), want.len()));
     }
     match got.iter().zip(want).position(|(got, want)| got != want) {
         Some(tensor) => Err(format!("{what}: tensor {tensor} differs")),

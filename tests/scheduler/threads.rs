@@ -32,7 +32,7 @@ pub(crate) fn validation(device: &Device) -> Result<(), String> {
     for (count, (want, thread)) in pending.into_iter().enumerate() {
         let got = thread.join().map_err(|_| "the validation thread panicked".to_owned())?;
         if got != want {
-            return Err(format!("validation after step {count} gave {got:x?} for {want:x?}"));
+            return Err(format!("validation after step {count} gave {got:x?}, expected {want:x?}"));
         }
     }
     Ok(())

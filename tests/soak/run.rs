@@ -148,7 +148,7 @@ impl Run {
                 if !right {
                     let (config, batch) = (&self.config, self.batch);
                     return Err(format!(
-                        "{config}, step {batch}, {kind:?}: tensor {tensor} has {got} for {want}"
+                        "{config}, step {batch}, {kind:?}: tensor {tensor} has {got}, expected {want}"
                     ));
                 }
             }

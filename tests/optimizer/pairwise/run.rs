@@ -367,7 +367,7 @@ fn near(what: &str, got: &Tensors, want: &[Vec<f64>], rounding: Rounding) -> Res
             let rounded = half_ulps * want.abs().max(min_magnitude) / 2048.0;
             let right = (got - want).abs() <= 3e-6 + 3e-5 * want.abs() + rounded;
             if !right {
-                return Err(format!("{what}: tensor {tensor}[{i}] is {got} for {want}"));
+                return Err(format!("{what}: tensor {tensor}[{i}] is {got}, expected {want}"));
             }
         }
     }
