@@ -37,7 +37,7 @@ const TESTS: &[(&str, fn())] = &[
     #[cfg(target_os = "linux")]
     ("missing drivers", environment::missing_drivers),
     ("output goes through one writer", output::one_writer),
-    ("the help lists_adapter the exit codes", output::help_lists_exit_codes),
+    ("the help lists the exit codes", output::help_lists_exit_codes),
     #[cfg(unix)]
     ("a closed pipe exits with 141", output::closed_pipe),
     #[cfg(unix)]
@@ -49,7 +49,7 @@ const TESTS: &[(&str, fn())] = &[
 ];
 
 const ON_ADAPTERS: &[(&str, Test)] = &[
-    ("adapters lists_adapter the adapter", lists_adapter),
+    ("adapters lists the adapter", lists_adapter),
     ("check passes", check_passes),
     ("check fails on a wrong number", wrong_number),
     ("bench writes JSON and a picture", bench),

@@ -74,7 +74,7 @@ pub(crate) fn closed_stderr() {
 
 #[cfg(target_os = "linux")]
 fn full_device() -> fs::File {
-    fs::File::options().write(true).open("/dev/full_device").unwrap()
+    fs::File::options().write(true).open("/dev/full").unwrap()
 }
 
 #[cfg(target_os = "linux")]
@@ -99,10 +99,10 @@ pub(crate) fn full_disk() {
     let silent = process(&["toy"]).stdout(full_device()).stderr(full_device()).status().unwrap();
     assert_eq!(silent.code(), Some(4));
     // A picture's file is full.
-    let folder = folder("full_device-disk");
+    let folder = folder("full-disk");
     for ending in ["svg", "png"] {
-        let picture = folder.join("full_device").with_extension(ending);
-        std::os::unix::fs::symlink("/dev/full_device", &picture).unwrap();
+        let picture = folder.join("full").with_extension(ending);
+        std::os::unix::fs::symlink("/dev/full", &picture).unwrap();
         wsam(&["toy", "--plot", text(&picture)]).fails(4, text(&picture));
     }
 }

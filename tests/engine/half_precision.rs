@@ -33,7 +33,7 @@ fn step_from(
 }
 
 /// Every finite half-precision value, as a weight with a zero gradient and as a gradient of a zero weight, gives the
-/// exact result. Subnormal bf16 are left out: they are subnormal f32, which an adapter may flush to zero.
+/// exact result. Subnormal bf16 are excluded: they are subnormal f32, which an adapter may flush to zero.
 pub(crate) fn every_value(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for format in FORMATS {

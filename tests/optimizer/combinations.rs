@@ -119,7 +119,7 @@ impl HalfModel {
 }
 
 /// Each step draws new random numbers for its rounding, with a built-in base optimizer and with one of Burn's. A
-/// skipped step draws none.
+/// skipped step draws no numbers.
 pub(crate) fn rounding_differs_by_step(target: &Target) -> Result<(), String> {
     if target.policy != RoutePolicy::Fused {
         return Ok(());

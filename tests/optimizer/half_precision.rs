@@ -373,7 +373,7 @@ pub(crate) fn too_large(target: &Target) -> Result<(), String> {
     };
     let limit = cube.client().properties().memory.max_page_size;
     let (len, enough) = ((limit / 4 + 1024) as usize, 1 << 28);
-    // The limit is 128 MiB on lavapipe. Devices with larger limits are left out, as the test would need that memory.
+    // The limit is 128 MiB on lavapipe. Devices with larger limits are excluded, because the test would need that memory.
     println!("the largest allocation is {limit} bytes");
     if target.policy != RoutePolicy::Fused || limit > enough {
         return Ok(());

@@ -54,7 +54,7 @@ pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
 /// sum of `k = 9` products of weights and inputs, which lie in [-1, 1]; so no value exceeds the sum `s`
 /// of the weights' magnitudes. In any order, a mean of values is off by at most `(n + k) u s`, with
 /// `u = 2^-24`. A variance is a mean of squares, each with twice its value's error, with the mean's error
-/// twice optim it: `4 (n + k) u s^2`. Each of two evaluations may be off by that, and by two roundings
+/// added twice: `4 (n + k) u s^2`. Each of two evaluations may be off by that, and by two roundings
 /// of the result.
 fn bounds(model: &ConvNet, once: &[Vec<f32>; 2]) -> [Vec<f64>; 2] {
     let unit = 1.0 / f64::from(1 << 24);

@@ -139,7 +139,7 @@ pub(crate) fn takeover(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A mismatched record is refused with the found and the expected values with_id, and nothing changes.
+/// A mismatched record is refused with the found and the expected values named, and nothing changes.
 pub(crate) fn mismatched(target: &Target) -> Result<(), String> {
     let adamw = WsamConfig::new(AdamWBaseConfig::new().into());
     let mut optim = target.init(&adamw)?;
