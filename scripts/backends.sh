@@ -274,9 +274,9 @@ if begin tint; then
             node scripts/dawn/compile.mjs >"$logs/tint.log" 2>&1 || code=$?
         fi
         line=$(grep ' pipelines, ' "$logs/tint.log" || true)
-        left=$(echo "$line" | sed -n 's/.* pipelines, \([0-9]*\) left out.*/\1/p')
+        skipped=$(echo "$line" | sed -n 's/.* pipelines, \([0-9]*\) skipped.*/\1/p')
         result="compiled ${line%% *}"
-        [ "${left:-0}" = 0 ] || result="$result, absent $left (more than 8 storage buffers)"
+        [ "${skipped:-0}" = 0 ] || result="$result, absent $skipped (more than 8 storage buffers)"
         [ "$code" -eq 0 ] && [ -n "$line" ] || result="failed: exit code $code"
         version=$(sed -n 's/.*"version": "\(.*\)".*/\1/p' scripts/dawn/node_modules/webgpu/package.json)
         cell "Tint" "every specialisation, to a pipeline" "$result" "npm webgpu $version, $on"

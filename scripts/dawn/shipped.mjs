@@ -1,4 +1,4 @@
-// What the crate compiles, from the crate's own source: see shipped.rs.
+// The crate's shader modules, from the crate's own source: see shipped.rs.
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";

@@ -1,6 +1,6 @@
-//! Prints what the crate compiles, as one JSON object a line and shader module: the crate's own
-//! lists and its own text of several frames, from the files of `src/layout` that are std only.
-//! Built by `shipped.mjs` with plain rustc, so that no second list has to be kept.
+//! Prints each shader module of the crate as a line of JSON, from the crate's own lists and frame
+//! generator in those files of `src/layout` that use only std. `shipped.mjs` builds it with plain rustc,
+//! so that there is no second list.
 
 #[path = "../../src/layout/frames.rs"]
 #[allow(dead_code)]
@@ -24,7 +24,7 @@ fn main() {
     for (stage, width, frames) in sampled_modules() {
         let files = stage.files(width);
         let source: String = files.iter().map(read).collect();
-        assert!(source.is_ascii(), "Rust and JSON quote other text differently");
+        assert!(source.is_ascii(), "Rust and JSON quote non-ASCII text differently");
         let source = match frames {
             Frames::SINGLE => source,
             frames => framed(&source, frames),

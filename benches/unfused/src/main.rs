@@ -1,4 +1,4 @@
-//! The Burn benchmarks in tensor operations, without Burn's fusion. `cargo run --release -- --bench` in
+//! The Burn benchmarks in tensor operations, without Burn's fusion. Run `cargo run --release -- --bench` in
 //! this folder; the report is named `unfused`.
 
 #[path = "../../common/burned.rs"]
@@ -22,7 +22,7 @@ use criterion::Criterion;
 use report::Report;
 use ways::{Way, optimizers, slow, trainings};
 
-/// Larger tensors do not fit a binding of lavapipe, and Burn keeps a tensor in one.
+/// Largest binding of lavapipe in bytes. Burn keeps a tensor in one binding.
 const LARGEST: u64 = 128 << 20;
 
 fn main() {
