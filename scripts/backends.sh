@@ -49,7 +49,7 @@ sources() {
         browser) git ls-files shaders src/layout web ;;
         *)
             # tests/golden and tests/engine, by the engine and in Burn.
-            git ls-files Cargo.lock Cargo.toml build.rs shaders src tests/common tests/golden \
+            git ls-files Cargo.lock Cargo.toml shaders src tests/common tests/golden \
                 tests/golden.rs tests/engine tests/engine.rs | grep -v '^src/bin/\|^src/optim/train'
             ;;
     esac | grep -v '\.\(md\|png\)$'

@@ -1,4 +1,4 @@
-//! Takes every specialisation that build.rs validates through naga's writers for each backend of wgpu,
+//! Takes every specialisation that tests/layout validates through naga's writers for each backend of wgpu,
 //! and what comes out through the compiler or validator behind it, where one is at hand. See README.md.
 //!
 //!     burn-wsam-backends <folder for scratch files> [<libdxcompiler.so>]

@@ -35,7 +35,7 @@ pub(crate) struct Module {
     pub(crate) variants: Vec<PipelineConstants>,
 }
 
-/// Every module that build.rs validates.
+/// Every module that tests/layout validates.
 pub(crate) fn modules() -> Result<Vec<Module>, String> {
     sampled_modules().map(|(stage, width, frames)| module(stage, width, frames)).collect()
 }

@@ -1,4 +1,6 @@
-//! Uniform structs and binding numbers against naga's reflection of the shaders.
+//! Uniform structs and binding numbers against naga's reflection of the shaders, and the shaders themselves through naga's validator.
+
+mod validation;
 
 use burn_wsam::layout::{
     Access, BlendUniforms, Chunk, DispatchUniforms, Frames, KINDS, Kernel, KindUniforms,
@@ -13,7 +15,7 @@ fn module(stage: Stage) -> naga::Module {
 }
 
 fn module_of(stage: Stage, width: Width) -> naga::Module {
-    naga::front::wgsl::parse_str(source(stage, width)).expect("build.rs has validated it")
+    naga::front::wgsl::parse_str(source(stage, width)).expect("a valid shader")
 }
 
 /// Name, size and field offsets of a struct, as naga lays it out.
@@ -153,7 +155,7 @@ fn bindings_match_the_shaders() {
             naga::valid::ValidationFlags::all(),
             naga::valid::Capabilities::default(),
         );
-        let info = validator.validate(&module).expect("build.rs has validated it");
+        let info = validator.validate(&module).expect("a valid shader");
         let entry = module
             .entry_points
             .iter()
