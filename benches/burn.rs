@@ -1,31 +1,12 @@
 //! The Burn route from end to end: the optimizer's part of a step on the parameter sets, and whole
 //! training steps beside their two passes alone. unfused/ has the same without Burn's fusion.
 
-#[path = "common/burned.rs"]
-mod burned;
-#[path = "common/copy.rs"]
-mod copy;
-#[path = "../examples/digits/data.rs"]
-#[allow(dead_code)]
-mod data;
-#[path = "../examples/digits/model.rs"]
-#[allow(dead_code)]
-mod model;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
-#[path = "common/ways.rs"]
-mod ways;
-
 use burn_wsam::RoutePolicy::{Fused, TensorOps};
+use burn_wsam_support::bench::report::Report;
+use burn_wsam_support::bench::ways::{Way, optimizers, slow, trainings};
+use burn_wsam_support::bench::{copy, raw, sets};
 use criterion::{Criterion, criterion_group, criterion_main};
-use report::Report;
 use serde_json::Value;
-use ways::{Way, optimizers, slow, trainings};
 
 const WAYS: [Way; 3] = [
     Way { name: "fused", route: Fused, lean: false },

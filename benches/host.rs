@@ -1,26 +1,15 @@
 //! What the host pays: recording in the engine, and the calls of the Burn route with the device idle
 //! and the gradients ready.
 
-#[path = "common/burned.rs"]
-#[allow(dead_code)]
-mod burned;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-#[allow(dead_code)]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
-
 use burn::optim::GradientsParams;
 use burn::tensor::{Distribution, Tensor};
 use burn_wsam::RoutePolicy::{Fused, TensorOps};
 use burn_wsam::method::{Hyperparameters, NonFinite};
-use burned::{Deep, bases, wsam};
+use burn_wsam_support::bench::burned::{Deep, bases, wsam};
+use burn_wsam_support::bench::raw::{Model, Steps};
+use burn_wsam_support::bench::report::Report;
+use burn_wsam_support::bench::{raw, sets};
 use criterion::{Criterion, criterion_group, criterion_main};
-use raw::{Model, Steps};
-use report::Report;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

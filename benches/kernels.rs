@@ -1,24 +1,13 @@
 //! Each stage of a step by itself, by timestamps on the device, in turns with a plain copy.
 
-#[path = "common/copy.rs"]
-mod copy;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
-#[path = "common/stages.rs"]
-mod stages;
-
 use burn_wsam::layout::Stage;
 use burn_wsam::method::{Hyperparameters, NonFinite};
+use burn_wsam_support::bench::raw::{Model, Steps, bases};
+use burn_wsam_support::bench::report::{Other, Report};
+use burn_wsam_support::bench::stages::{bytes, stage_time};
+use burn_wsam_support::bench::{copy, raw, sets, stages};
 use criterion::{Criterion, criterion_group, criterion_main};
-use raw::{Model, Steps, bases};
-use report::{Other, Report};
 use serde_json::Value;
-use stages::{bytes, stage_time};
 use std::time::Duration;
 
 fn kernels(criterion: &mut Criterion) {

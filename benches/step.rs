@@ -1,20 +1,11 @@
 //! A whole step of the engine on raw buffers, for each base optimizer and mode, in turns with a plain
 //! copy on the same adapter. See README.md beside this file.
 
-#[path = "common/copy.rs"]
-mod copy;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
-
 use burn_wsam::method::{Hyperparameters, NonFinite};
+use burn_wsam_support::bench::raw::{Model, Steps, bases};
+use burn_wsam_support::bench::report::{Other, Report};
+use burn_wsam_support::bench::{copy, raw, sets};
 use criterion::{Criterion, criterion_group, criterion_main};
-use raw::{Model, Steps, bases};
-use report::{Other, Report};
 use serde_json::json;
 use std::time::Duration;
 

@@ -4,13 +4,9 @@
 //! the more parameters there are, the less of `e_w` falls to each. The table has, of what an ascent
 //! really adds to the weights, the part along `e_w` and the whole, both in lengths of `e_w`.
 
-#[path = "../tests/common/formats.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod formats;
-
 use burn_wsam::engine::{AscentOptions, AscentTensor, Engine, EngineError, Format, Rounding};
 use burn_wsam::method::{Base, Hyperparameters};
-use formats::{FORMATS, decode, encode, upload};
+use burn_wsam_support::formats::{FORMATS, decode, encode, upload};
 use std::process::ExitCode;
 
 const DEVIATION: f64 = 0.05;

@@ -1,8 +1,7 @@
 //! Every golden trajectory on every route. See tests/README.md.
 
-mod common;
-
 use burn_wsam::method::Coupling;
+use burn_wsam_support as common;
 use common::golden::{self, Golden};
 use common::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use libtest_mimic::{Failed, Trial};

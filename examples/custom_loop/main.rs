@@ -1,22 +1,15 @@
 //! A training loop of one's own around the two halves of a step, with gradients accumulated over
 //! micro-batches and groups of parameters. See the README beside this file.
 
-#[allow(dead_code)]
-#[path = "../digits/data.rs"]
-mod data;
-#[allow(dead_code)]
-#[path = "../digits/model.rs"]
-mod model;
-
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::module::{Module, ParamGroup};
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
 use burn_wsam::{GroupConfig, SgdBaseConfig, Wsam, WsamConfig, WsamError};
+use burn_wsam_support::digits::data::{Batch, Digits, Shuffle};
+use burn_wsam_support::digits::model::Network;
 use clap::Parser;
-use data::{Batch, Digits, Shuffle};
-use model::Network;
 use std::error::Error;
 
 /// Trains a small convolutional network on the UCI handwritten digits with WSAM, in a loop written out.
@@ -40,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let device = device().autodiff();
     let (train, test) = Digits::split();
-    let micro_batches = train.len() / options.batch_size as usize;
+    let micro_batches = train.count() / options.batch_size as usize;
     let steps = micro_batches.div_ceil(options.accumulation as usize) * options.epochs as usize;
     let mut rate = CosineAnnealingLrSchedulerConfig::new(0.05, steps).init()?;
 
@@ -64,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let all = test.all(&device.clone().inner());
         let correct: i64 = network.valid().correct(&all).into_scalar();
-        println!("epoch {epoch}: {:.2} %", 100.0 * correct as f64 / test.len() as f64);
+        println!("epoch {epoch}: {:.2} %", 100.0 * correct as f64 / test.count() as f64);
     }
     Ok(())
 }

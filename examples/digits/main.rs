@@ -1,7 +1,5 @@
 //! The base optimizer, SAM and WSAM on real handwritten digits. See the README beside this file.
 
-mod data;
-mod model;
 mod optimizer;
 mod options;
 mod place;
@@ -9,8 +7,8 @@ mod report;
 mod train;
 
 use burn_wsam::WsamError;
+use burn_wsam_support::digits::model::Network;
 use clap::Parser;
-use model::Network;
 use optimizer::Optimizer;
 use options::{Method, Options};
 use std::io::{self, Write};

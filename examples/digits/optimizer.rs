@@ -1,14 +1,14 @@
 //! The three optimizers behind one call: Burn's own, and the same one inside SAM and WSAM.
 
 use crate::Error;
-use crate::data::Batch;
-use crate::model::Network;
 use crate::options::{Base, Method, Options};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{AdamWBaseConfig, BaseConfig, Route, SgdBaseConfig, Wsam, WsamConfig};
+use burn_wsam_support::digits::data::Batch;
+use burn_wsam_support::digits::model::Network;
 
 /// An optimizer for [`Network`].
 pub(crate) enum Optimizer {

@@ -1,16 +1,12 @@
 //! The training loss around minima, along two random directions normalised by filters.
 
-#[path = "../../src/bin/wsam/plot/contours.rs"]
-#[allow(dead_code)]
-mod contours;
-
 use crate::Error;
 use crate::data::Sets;
 use crate::options::{Options, Trial};
 use crate::picture::{FONT, font};
 use crate::train::around;
 use burn_wsam::sharpness::{Plane, Surface};
-use contours::Grid;
+use burn_wsam_support::contours::Grid;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::path::Path;

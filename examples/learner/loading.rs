@@ -1,10 +1,10 @@
 //! The digits as Burn's loaders want them.
 
-use crate::data::{Batch, Digits, batch};
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
+use burn_wsam_support::digits::data::{Batch, Digits, batch};
 use std::sync::Arc;
 
 /// An image is its index.

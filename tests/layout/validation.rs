@@ -3,9 +3,9 @@
 use burn_wsam::layout::{
     COLUMN_NAMES, Frames, Stage, Width, framed, sampled_constants, sampled_modules, source,
 };
+use burn_wsam_support::repository;
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use std::path::Path;
 
 /// Fails with the file and line of each error.
 #[test]
@@ -66,7 +66,7 @@ struct Files {
 
 impl Files {
     fn read(stage: Stage, width: Width) -> Result<Self, String> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+        let folder = repository().join("shaders");
         let names = stage.files(width);
         let read = |name: &&str| {
             std::fs::read_to_string(folder.join(name)).map_err(|e| format!("shaders/{name}: {e}"))

@@ -1,6 +1,5 @@
 //! The usual script, with nothing on the terminal.
 
-use crate::Target;
 use crate::nets::{Batch, Net, train_loader, valid_loader};
 use crate::tools::{fork, near, parameters, same};
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
@@ -18,8 +17,7 @@ use burn::train::renderer::{
 use burn::train::{
     InferenceStep, LearnerModel, LearningResult, RegressionOutput, SupervisedTraining, TrainStep,
 };
-use burn_wsam::train::WsamTraining;
-use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
+use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -81,12 +79,6 @@ where
 /// A rate that changes at each step, as scripts have it.
 pub(crate) fn rate() -> ModuleLrScheduler {
     LinearLrSchedulerConfig::new(0.02, 0.005, 12).init().expect("a sound scheduler")
-}
-
-impl Target {
-    pub(crate) fn wsam(&self, config: &WsamConfig) -> Result<WsamTraining, String> {
-        Ok(WsamTraining::new(self.init(config)?))
-    }
 }
 
 /// The weights, if nothing went wrong.

@@ -263,7 +263,7 @@ pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let checkpoint = folder.join("checkpoint");
     std::fs::create_dir_all(&checkpoint).map_err(|error| error.to_string())?;
-    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/0.1/checkpoint");
+    let committed = burn_wsam_support::repository().join("tests/records/0.1/checkpoint");
     for name in ["model-1.bpk", "optim-1.bpk", "scheduler-1.bpk"] {
         let copied = std::fs::copy(committed.join(name), checkpoint.join(name));
         copied.map_err(|error| error.to_string())?;

@@ -11,13 +11,6 @@ use burn_wsam::{
     WsamError,
 };
 
-impl Target {
-    fn around(&self, config: &WsamConfig, base: ModuleOptimizer) -> Result<Wsam, String> {
-        let config = config.clone().with_route(self.policy).with_burn_optimizer(base);
-        config.init(&self.device).map_err(text)
-    }
-}
-
 fn with_base(config: &WsamConfig, base: BaseConfig) -> WsamConfig {
     WsamConfig { base, ..config.clone() }
 }

@@ -2,7 +2,6 @@
 //! the oracle, to a step that is not finite, to a resume in the middle and to the other route
 //! (`pairwise/run.rs`).
 
-#[path = "pairwise/run.rs"]
 mod run;
 
 use super::Target;

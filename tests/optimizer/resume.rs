@@ -244,7 +244,7 @@ fn numbered(target: &Target) -> Mlp {
 }
 
 fn committed(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/0.1").join(name)
+    burn_wsam_support::repository().join("tests/records/0.1").join(name)
 }
 
 /// Records that version 0.1 wrote, after three steps of AdamW, and of Burn's Lion as the base.

@@ -1,26 +1,12 @@
 //! The Burn benchmarks in tensor operations, without Burn's fusion. `cargo run --release -- --bench` in
 //! this folder; the report is named `unfused`.
 
-#[path = "../../common/burned.rs"]
-mod burned;
-#[path = "../../../examples/digits/data.rs"]
-#[allow(dead_code)]
-mod data;
-#[path = "../../../examples/digits/model.rs"]
-#[allow(dead_code)]
-mod model;
-#[path = "../../common/report.rs"]
-mod report;
-#[path = "../../common/sets.rs"]
-mod sets;
-#[path = "../../common/ways.rs"]
-mod ways;
-
+use burn_wsam_support::bench::{sets};
 use burn::tensor::Device;
 use burn_wsam::RoutePolicy::TensorOps;
 use criterion::Criterion;
-use report::Report;
-use ways::{Way, optimizers, slow, trainings};
+use burn_wsam_support::bench::report::Report;
+use burn_wsam_support::bench::ways::{Way, optimizers, slow, trainings};
 
 /// Larger tensors do not fit a binding of lavapipe, and Burn keeps a tensor in one.
 const LARGEST: u64 = 128 << 20;

@@ -1,0 +1,42 @@
+//! Thousands of steps of models that come and go, beside the oracle, under memory accounting; and
+//! thousands of damaged records and configurations.
+//!
+//! `WSAM_SOAK_STEPS` says how many steps on each device; the suite takes a few hundred, which
+//! are too few to judge memory by.
+
+mod damage;
+mod memory;
+mod run;
+mod world;
+
+use burn_wsam_support as common;
+use burn_wsam_support::nets;
+use common::target::{self, Target};
+
+const TESTS: &[(&str, target::Test)] = &[("soak", world::soak)];
+
+const DAMAGE: &[(&str, target::Test)] =
+    &[("damaged records", damage::records), ("damaged configurations", damage::configurations)];
+
+fn main() {
+    let mut trials = target::on(TESTS, &target::flex(), "flex");
+    trials.extend(target::on(DAMAGE, &target::flex(), "flex"));
+    #[cfg(feature = "fused-wsam")]
+    trials.extend(on_adapters());
+    common::gpu::run(trials);
+}
+
+#[cfg(feature = "fused-wsam")]
+fn on_adapters() -> Vec<libtest_mimic::Trial> {
+    let all = target::on_adapters(TESTS, "the soak on the GPU", |_, _| Vec::new());
+    // Tensor operations on a GPU are Burn's to prove.
+    all.into_iter().filter(|trial| !trial.name().contains("tensor operations")).collect()
+}
+
+/// Steps on each device.
+fn steps() -> usize {
+    let Some(asked) = std::env::var_os("WSAM_SOAK_STEPS") else { return 200 };
+    let steps =
+        asked.to_str().and_then(|text| text.parse::<usize>().ok()).filter(|steps| *steps > 0);
+    steps.unwrap_or_else(|| panic!("WSAM_SOAK_STEPS is {asked:?}, not a positive number of steps"))
+}
