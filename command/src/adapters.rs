@@ -1,4 +1,4 @@
-//! The adapters of this machine: which there are, which are meant, and what they can do.
+//! Finding, choosing and describing this machine's adapters.
 
 use crate::environment::hints;
 use crate::error::Error;
@@ -8,7 +8,11 @@ use burn_wsam::engine::{Engine, EngineError};
 use burn_wsam_support::adapters::{Gpu, adapters_of as adapters, backends};
 use serde_json::{Value, json};
 
-/// The adapters that `name` means: `all`, `best`, or those with it in their names.
+/// Returns the adapters that `--adapter` selects: `all`, `best`, or part of their names.
+///
+/// # Errors
+///
+/// [`Error::Backend`], [`Error::NoAdapter`] or [`Error::NoSuchAdapter`].
 pub(crate) fn chosen(name: &str) -> Result<Vec<Gpu>, Error> {
     let mut found = backends().map(adapters).map_err(Error::Backend)?;
     if found.is_empty() {
@@ -17,7 +21,7 @@ pub(crate) fn chosen(name: &str) -> Result<Vec<Gpu>, Error> {
     match name {
         "all" => {}
         "best" => {
-            // As wgpu prefers them for high performance. The sort is stable.
+            // wgpu's order for high performance. The sort is stable.
             found.sort_by_key(|gpu| match gpu.adapter.get_info().device_type {
                 wgpu::DeviceType::DiscreteGpu => 0,
                 wgpu::DeviceType::IntegratedGpu => 1,
@@ -38,12 +42,12 @@ pub(crate) fn chosen(name: &str) -> Result<Vec<Gpu>, Error> {
     Ok(found)
 }
 
-/// The adapter's own name.
+/// Returns the name that the driver reports.
 pub(crate) fn full_name(gpu: &Gpu) -> String {
     gpu.adapter.get_info().name
 }
 
-/// An engine on it.
+/// Creates an engine on the adapter.
 pub(crate) fn engine(gpu: &Gpu) -> Result<Engine, Error> {
     match Engine::on_adapter(&gpu.adapter) {
         Ok((engine, _)) => Ok(engine),
@@ -64,7 +68,7 @@ pub(crate) fn list(options: &AdaptersOptions) -> Result<(), Error> {
     if found.is_empty() { Err(Error::NoAdapter { hints: hints() }) } else { Ok(()) }
 }
 
-/// What there is to know of an adapter.
+/// Describes an adapter as JSON: driver, limits, features and route.
 fn describe(gpu: &Gpu) -> Value {
     let (info, limits) = (gpu.adapter.get_info(), gpu.adapter.limits());
     let has = |feature| gpu.adapter.features().contains(feature);
@@ -90,14 +94,14 @@ fn describe(gpu: &Gpu) -> Value {
     })
 }
 
-/// The route that steps would take there, and why.
+/// Describes the route that steps take on the adapter, with the reason.
 fn route(engine: Result<Engine, EngineError>) -> Value {
     match engine {
         Ok(engine) => {
             let tuning = engine.tuning();
             json!({
                 "fused": true,
-                "why": "it opens a device that takes all kernels",
+                "why": "all kernels run on its device",
                 "workgroup": tuning.workgroup,
                 "chunk_len": tuning.chunk_len,
                 "max_frames": tuning.max_frames,
@@ -118,13 +122,13 @@ fn text(adapter: &Value) -> String {
     let mut line = |name: &str, value: String| text += &format!("  {name:<40} {value}\n");
     line("driver", word(&adapter["driver"]));
     let route = &adapter["route"];
-    let way = if route["fused"] == true { "fused" } else { "tensor operations" };
-    line("route", format!("{way}: {}", word(&route["why"])));
+    let name = if route["fused"] == true { "fused" } else { "tensor operations" };
+    line("route", format!("{name}: {}", word(&route["why"])));
     if route["fused"] == true {
         let [workgroup, chunk, frames] =
             ["workgroup", "chunk_len", "max_frames"].map(|name| word(&route[name]));
         let tuning = format!(
-            "workgroups of {workgroup}, chunks of {chunk} elements, up to {frames} frames a dispatch"
+            "workgroups of {workgroup}, chunks of {chunk} elements, up to {frames} frames per dispatch"
         );
         line("tuning", tuning);
     }
@@ -134,7 +138,7 @@ fn text(adapter: &Value) -> String {
             line(name, bytes.map_or_else(|| word(value), mebibytes));
         }
     }
-    // The end of the last line comes from the writer.
+    // `output::line` ends the last line.
     text.pop();
     text
 }

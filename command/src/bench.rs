@@ -1,4 +1,4 @@
-//! `wsam bench`: stages and whole steps beside a plain copy.
+//! `wsam bench`: times stages, whole steps and a plain copy.
 
 use crate::adapters::chosen;
 use crate::error::Error;

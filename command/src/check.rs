@@ -1,4 +1,4 @@
-//! `wsam check`: the golden trajectories on this machine's adapters.
+//! `wsam check`: compares the engine with the golden files on this machine's adapters.
 
 use crate::adapters::{chosen, engine, full_name};
 use crate::error::Error;
@@ -17,10 +17,10 @@ use include_dir::{Dir, include_dir};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The golden files that the command was built with.
+/// The golden files that are compiled into the command.
 static GOLDEN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../tests/golden");
 
-/// The golden files of `folder`, or those that come with the command.
+/// Reads the golden files of `folder`, or those that are compiled in.
 pub(crate) fn load(folder: Option<&PathBuf>) -> Result<(Vec<Golden>, Vec<Toy>), Error> {
     if let Some(folder) = folder {
         return golden::load_from(folder).map_err(Error::Golden);
@@ -34,17 +34,17 @@ pub(crate) fn load(folder: Option<&PathBuf>) -> Result<(Vec<Golden>, Vec<Toy>), 
 }
 
 pub(crate) fn check(options: &CheckOptions) -> Result<(), Error> {
-    // Files first: a bad one should not wait for an adapter.
+    // Files are read before adapters are opened, so that a bad file is reported first.
     let (goldens, toys) = load(options.golden.as_ref())?;
     if goldens.is_empty() {
         let folder = options.golden.as_ref().map_or("", |folder| folder.to_str().unwrap_or(""));
-        return Err(Error::Golden(format!("{folder}: no trajectory in it")));
+        return Err(Error::Golden(format!("{folder}: no trajectory found")));
     }
     let mut counts = Counts::default();
     let mut failures = Vec::new();
     for gpu in chosen(&options.adapter)? {
-        // An adapter that takes no engine is named at the end; the others are checked all the same.
-        match caught(&full_name(&gpu), || on(&gpu, &goldens, &toys, &mut counts)) {
+        // A failure on one adapter is reported at the end, after the other adapters are checked.
+        match caught(&full_name(&gpu), || check_adapter(&gpu, &goldens, &toys, &mut counts)) {
             Ok(()) => {}
             Err(error @ (Error::ClosedPipe | Error::Output(_))) => return Err(error),
             Err(error) => failures.push(error),
@@ -59,7 +59,7 @@ pub(crate) fn check(options: &CheckOptions) -> Result<(), Error> {
     Error::all(failures)
 }
 
-/// Replays so far.
+/// Number of replays so far.
 #[derive(Default)]
 struct Counts {
     failed: usize,
@@ -67,13 +67,18 @@ struct Counts {
 }
 
 /// Checks one adapter.
-fn on(gpu: &Gpu, goldens: &[Golden], toys: &[Toy], counts: &mut Counts) -> Result<(), Error> {
+fn check_adapter(
+    gpu: &Gpu,
+    goldens: &[Golden],
+    toys: &[Toy],
+    counts: &mut Counts,
+) -> Result<(), Error> {
     let info = gpu.adapter.get_info();
     let (name, driver) = (info.name, format!("{} {}", info.driver, info.driver_info));
     output::line(format_args!("{name} ({}, {driver})", info.backend))?;
     let engine = Arc::new(engine(gpu)?);
     output::line(format_args!(
-        "worst error, as a share of what is allowed: out of place, in place, lean"
+        "largest error, as a share of the allowed error: out of place, in place, lean"
     ))?;
     for golden in goldens {
         let results = replays(&engine, golden);
@@ -87,7 +92,7 @@ fn on(gpu: &Gpu, goldens: &[Golden], toys: &[Toy], counts: &mut Counts) -> Resul
         counts.failed += ends.iter().filter(|end| end.is_err()).count();
         let right = ends.iter().filter(|end| end.is_ok()).count();
         let (file, all) = (&toy.file, ends.len());
-        output::line(format_args!("  {file:<38} {right} of {all} runs end where they should"))?;
+        output::line(format_args!("  {file:<38} {right} of {all} runs end in the expected basin"))?;
         for error in ends.iter().filter_map(|end| end.as_ref().err()) {
             output::line(format_args!("    FAILED {error}"))?;
         }
@@ -95,7 +100,7 @@ fn on(gpu: &Gpu, goldens: &[Golden], toys: &[Toy], counts: &mut Counts) -> Resul
     Ok(())
 }
 
-/// A file in both placements and, where the form allows it, in lean mode.
+/// Replays a file in both placements and, for the decoupled form, in lean mode.
 fn replays(engine: &Arc<Engine>, golden: &Golden) -> Vec<Result<Worst, String>> {
     let Golden { hyper, lr, weight, .. } = golden;
     let mut routes: Vec<Box<dyn Route>> = [Placement::OutOfPlace, Placement::InPlace]
@@ -120,7 +125,7 @@ fn report(file: &str, results: &[Result<Worst, String>]) -> Result<(), Error> {
     errors.try_for_each(|error| output::line(format_args!("    {error}")))
 }
 
-/// Each run of the paper's example: it must end in the basin where the authors' code ended.
+/// Runs the paper's example. Each run must end in the basin in which the authors' code ended.
 fn toy_ends(engine: &Arc<Engine>, toy: &Toy) -> Vec<Result<(), String>> {
     let end = |run: &golden::ToyRun| {
         let (steps, start) = (run.path.len() - 1, vec![toy.start.to_vec()]);
@@ -131,7 +136,11 @@ fn toy_ends(engine: &Arc<Engine>, toy: &Toy) -> Vec<Result<(), String>> {
             return Ok(());
         }
         let (gamma, coupling) = (run.gamma, run.coupling);
-        Err(format!("gamma {gamma} {coupling:?}: {end:?}, the {}, for {want:?}", basin(end)))
+        Err(format!(
+            "gamma {gamma} {coupling:?}: ended at {end:?} ({}), expected {want:?} ({})",
+            basin(end),
+            basin(want)
+        ))
     };
     toy.runs.iter().map(end).collect()
 }

@@ -1,15 +1,15 @@
-//! Environment variables that decide which adapters there are.
+//! Environment variables that hide adapters.
 
 use std::env::{split_paths, var_os};
 use std::path::Path;
 
-/// Lists of drivers, which the Vulkan loader reads.
+/// Variables in which the Vulkan loader finds lists of drivers.
 const DRIVERS: [&str; 3] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES"];
 /// Other variables that hide adapters.
 const FILTERS: [&str; 3] =
     ["WGPU_BACKEND", "VK_LOADER_DRIVERS_SELECT", "VK_LOADER_DRIVERS_DISABLE"];
 
-/// For a message about a missing adapter: each variable that is set and may have hidden it.
+/// Describes each variable that is set and may hide an adapter, for a message about a missing one.
 pub(crate) fn hints() -> Vec<String> {
     let mut hints = Vec::new();
     for name in FILTERS {

@@ -1,18 +1,18 @@
-//! The command `wsam`: what this machine's adapters are and how fast they take WSAM's kernels,
-//! whether they compute what the authors' code computes, and pictures of both.
+//! The command `wsam`: lists this machine's adapters, checks the WSAM kernels on them against the golden
+//! files, times the kernels, and draws the results.
 //!
 //! Results go to standard output, remarks and errors to standard error. The exit code is
 //!
 //! - 0 on success;
-//! - 1 if a check, a measurement or an input file failed. What was measured before is printed, and each
-//!   failure is named;
+//! - 1 if a check, a measurement or an input file failed. Earlier measurements are printed, and each failure is
+//!   named;
 //! - 2 for bad arguments;
-//! - 3 if no adapter was found, or none of the name or backend that was asked for;
+//! - 3 if no adapter was found, or none with the name or backend that was asked for;
 //! - 4 if the results could not be written to standard output or to the picture, as on a full disk;
-//! - 141 if the reader of standard output closed it, as in `wsam adapters | head -1`: the code that a
-//!   shell shows for a program that SIGPIPE ended. There is no message then.
+//! - 141 if the reader of standard output closed it, as in `wsam adapters | head -1`. This is the code that a
+//!   shell shows for a program that SIGPIPE ended. No message is printed.
 
-// They panic where nothing can be written. `output` is the one place that prints.
+// `println!` and `eprintln!` panic if they cannot write. Only `output` prints.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod adapters;
@@ -23,6 +23,7 @@ mod error;
 mod options;
 mod output;
 mod parameters;
+mod picture;
 mod plot;
 mod read;
 mod results;
@@ -65,6 +66,6 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Scaling(options) => scaling::scaling(&options),
         Command::Tune(options) => tune::tune(&options),
         Command::Toy(options) => toy::toy(&options),
-        Command::Plot(options) => plot::again(&options),
+        Command::Plot(options) => plot::plot(&options),
     }
 }

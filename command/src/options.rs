@@ -2,12 +2,12 @@
 
 use crate::error::EXIT_CODES;
 use crate::parameters::Parameters;
-use crate::plot::Picture;
+use crate::picture::Picture;
 use burn_wsam::layout::WORKGROUPS;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// WSAM on this machine: its adapters, whether they compute it right, and how fast.
+/// Lists adapters, checks the WSAM kernels on them, and times the kernels.
 #[derive(Parser, Debug)]
 #[command(name = "wsam", version, after_help = EXIT_CODES)]
 pub(crate) struct Options {
@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Plot(PlotOptions),
 }
 
-/// List the adapters, the limits that matter, and the route that each would take.
+/// List the adapters, the limits that the kernels depend on, and the route that steps take on each.
 #[derive(Args, Debug)]
 pub(crate) struct AdaptersOptions {
     /// Print JSON.
@@ -34,38 +34,38 @@ pub(crate) struct AdaptersOptions {
     pub(crate) json: bool,
 }
 
-/// Replay the golden trajectories, recorded from the authors' code, on this machine's adapters.
+/// Check the kernels against the golden files, which were recorded from the authors' code.
 ///
-/// Run this first on a new card. For each file it prints the worst error, as a share of what is
+/// Run this first on a new GPU. For each file it prints the largest error, as a share of the error that is
 /// allowed.
 #[derive(Args, Debug)]
 pub(crate) struct CheckOptions {
-    /// A folder of golden files, in place of those that come with the command.
+    /// Folder of golden files; by default the files that are compiled into the command.
     #[arg(long, value_name = "DIR")]
     pub(crate) golden: Option<PathBuf>,
 
-    /// Part of an adapter's name; `all`; or `best`, the one that wgpu prefers.
+    /// Part of an adapter's name, `all`, or `best` for the adapter that wgpu prefers.
     #[arg(long, value_name = "NAME", default_value = "all")]
     pub(crate) adapter: String,
 }
 
-/// Time the kernels, each stage by itself and whole steps, beside a plain copy.
+/// Time each stage, whole steps, and a plain copy to compare with.
 ///
-/// Stages are timed by timestamps on the device. A step is recorded, submitted and waited for in
-/// two halves, as they would run between backward passes. Times are medians with their quartiles.
+/// Stages are timed by timestamps on the device. The two phases of a step are recorded, submitted and waited for
+/// separately, as in training, where a backward pass lies between them. Times are medians with quartiles.
 #[derive(Args, Debug)]
 pub(crate) struct BenchOptions {
-    /// Part of an adapter's name; `all`; or `best`, the one that wgpu prefers.
+    /// Part of an adapter's name, `all`, or `best` for the adapter that wgpu prefers.
     #[arg(long, value_name = "NAME", default_value = "best")]
     pub(crate) adapter: String,
 
-    /// Whose parameters: resnet50, resnet18, vit, gpt2, thousand (1000 tensors of 1000), one (134 M
-    /// in one tensor), or a text file with one tensor a line, as 64x3x7x7 or 1000; /dev/stdin and other
-    /// pipes will do.
+    /// Parameter set: resnet50, resnet18, vit, gpt2, thousand (1000 tensors of 1000 elements), one (134 M
+    /// elements in one tensor), or a text file or pipe, such as /dev/stdin, with one tensor per line, as
+    /// 64x3x7x7 or 1000.
     #[arg(long, value_name = "SET", value_delimiter = ',', default_value = "resnet50")]
     pub(crate) params: Vec<Parameters>,
 
-    /// Time the same step in Burn's tensor operations on the same adapter, too.
+    /// Also time the same step in Burn's tensor operations on the same adapter.
     #[cfg(feature = "burn")]
     #[arg(long)]
     pub(crate) tensor_ops: bool,
@@ -77,14 +77,14 @@ pub(crate) struct BenchOptions {
     pub(crate) output: OutputOptions,
 }
 
-/// Time whole steps against the number of parameters, and against that of tensors.
+/// Time whole steps for increasing numbers of parameters and of tensors.
 #[derive(Args, Debug)]
 pub(crate) struct ScalingOptions {
-    /// Part of an adapter's name; `all`; or `best`, the one that wgpu prefers.
+    /// Part of an adapter's name, `all`, or `best` for the adapter that wgpu prefers.
     #[arg(long, value_name = "NAME", default_value = "best")]
     pub(crate) adapter: String,
 
-    /// The most parameters, in millions.
+    /// Largest number of parameters, in units of 1,048,576.
     #[arg(long, value_name = "M", default_value_t = 64,
         value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) max_params: u64,
@@ -96,29 +96,28 @@ pub(crate) struct ScalingOptions {
     pub(crate) output: OutputOptions,
 }
 
-/// Time whole steps in several tunings, in turns, beside a plain copy, and name the fastest: for
-/// `Engine::with_tuning`.
+/// Time whole steps with several tunings, interleaved, and name the fastest, for `Engine::with_tuning`.
 #[derive(Args, Debug)]
 pub(crate) struct TuneOptions {
-    /// Part of an adapter's name; `all`; or `best`, the one that wgpu prefers.
+    /// Part of an adapter's name, `all`, or `best` for the adapter that wgpu prefers.
     #[arg(long, value_name = "NAME", default_value = "best")]
     pub(crate) adapter: String,
 
-    /// Whose parameters, as in `bench`.
+    /// Parameter set, as for `bench`.
     #[arg(long, value_name = "SET", default_value = "resnet50")]
     pub(crate) params: Parameters,
 
-    /// Invocations in a workgroup.
+    /// Workgroup sizes.
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = WORKGROUPS)]
     pub(crate) workgroup: Vec<u32>,
 
-    /// Elements that a workgroup of an ascent or descent owns.
+    /// Elements that one workgroup of an ascent or descent processes.
     #[arg(long, value_name = "N", value_delimiter = ',',
         default_values_t = [4096, 8192, 16_384, 32_768])]
     pub(crate) chunk_len: Vec<u32>,
 
-    /// The most elements that a workgroup of a norm owns; without it the adapter's own, rounded up to
-    /// whole chunks.
+    /// Largest number of elements that one workgroup of a norm processes; by default the adapter's value,
+    /// rounded up to a multiple of the chunk length.
     #[arg(long, value_name = "N")]
     pub(crate) max_norm_chunk_len: Option<u32>,
 
@@ -130,59 +129,59 @@ pub(crate) struct TuneOptions {
     pub(crate) json: bool,
 }
 
-/// Which step to time, and how long.
+/// The step to time, and for how long.
 #[derive(Args, Debug)]
 pub(crate) struct StepOptions {
-    /// The base optimizer.
+    /// Base optimizer.
     #[arg(long, value_enum, default_value_t = BaseChoice::Momentum)]
     pub(crate) base: BaseChoice,
 
-    /// The form of the step.
+    /// Form of the step.
     #[arg(long, value_enum, default_value_t = Mode::Decoupled)]
     pub(crate) mode: Mode,
 
-    /// Seconds to time each thing for; at least ten times it runs in any case.
+    /// Seconds to time each row for; each runs at least ten times.
     #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = seconds)]
     pub(crate) seconds: f64,
 }
 
-/// What to do with the numbers.
+/// Where the results go.
 #[derive(Args, Debug)]
 pub(crate) struct OutputOptions {
     /// Print JSON in place of the table.
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Draw them, as SVG or PNG by the file's ending.
+    /// Also draw the results to this file, .svg or .png.
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<Picture>,
 }
 
-/// Draw the paper's two-basin example: the paths of the base optimizer, SAM and WSAM.
+/// Run the paper's two-basin example with the base optimizer, SAM and WSAM.
 #[derive(Args, Debug)]
 pub(crate) struct ToyOptions {
-    /// Where to draw it, as SVG or PNG by the file's ending.
+    /// Draw the paths to this file, .svg or .png.
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<Picture>,
 
-    /// Walk on the engine of this adapter (part of its name, or `best`), in `f32`; without it the
-    /// `f64` oracle walks.
+    /// Run in `f32` on the engine of this adapter (part of its name, or `best`); by default in `f64` by the
+    /// reference implementation.
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
 }
 
-/// Draw reports that `bench --json` or `scaling --json` printed, or `cargo bench` left.
+/// Draw saved reports of `bench --json`, `scaling --json` or `cargo bench`.
 #[derive(Args, Debug)]
 pub(crate) struct PlotOptions {
-    /// JSON reports of one kind.
+    /// JSON reports, all of kernels or all of scaling.
     #[arg(required = true, value_name = "REPORT")]
     pub(crate) reports: Vec<PathBuf>,
 
-    /// Where to draw, as SVG or PNG by the file's ending.
+    /// File to draw to, .svg or .png.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Picture,
 
-    /// Only this parameter set, by its name in the report; may be given more than once.
+    /// Draw only this parameter set, by its name in the report; may be given several times.
     #[arg(long, value_name = "SET")]
     pub(crate) set: Vec<String>,
 }
@@ -202,11 +201,11 @@ pub(crate) enum BaseChoice {
 /// The form of the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// The paper's default: the sharpness beside the base step.
+    /// The paper's default: the sharpness term is subtracted separately from the base step.
     Decoupled,
-    /// The sharpness through the base optimizer.
+    /// The sharpness term goes through the base optimizer.
     Coupled,
-    /// The decoupled form that keeps no gradient through the second pass.
+    /// The decoupled form in lean mode, which keeps no gradient through the second pass.
     Lean,
 }
 
@@ -221,7 +220,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn clap_finds_no_contradiction() {
+    fn options_are_consistent() {
         Options::command().debug_assert();
     }
 }

@@ -1,39 +1,37 @@
-//! Everything that the command prints: results on standard output, remarks and errors on standard
-//! error.
+//! Printing: results to standard output, remarks and errors to standard error.
 //!
-//! `print!` and `eprintln!` panic where the reader of a pipe is gone or a disk is full, so nothing
-//! else in the command uses them.
+//! `println!` and `eprintln!` panic if the reader of a pipe is gone or a disk is full, so the command uses the
+//! functions of this module instead.
 
 use crate::error::Error;
 use std::fmt::Arguments;
 use std::io::{self, Write};
 
-/// Writes a result and the end of its line to standard output.
+/// Writes a line to standard output.
 ///
 /// # Errors
 ///
 /// [`Error::ClosedPipe`] or [`Error::Output`], if it cannot be written.
 pub(crate) fn line(text: Arguments<'_>) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    // Flushed here: what is written at the end of the process reports no errors.
+    // Flushed here, because errors of the flush at the end of the process are lost.
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
     written.map_err(Error::output)
 }
 
-/// Writes what clap has to say: help and the version to standard output, complaints to standard error.
+/// Writes a message of clap: help and version to standard output, errors to standard error.
 ///
 /// # Errors
 ///
-/// As [`line()`] for standard output. Complaints are written as by [`note()`].
+/// As [`line()`] for standard output. Failures to write to standard error are ignored, as by [`note()`].
 pub(crate) fn clap(message: &clap::Error) -> Result<(), Error> {
     let printed = message.print().and_then(|()| io::stdout().flush());
     if message.use_stderr() { Ok(()) } else { printed.map_err(Error::output) }
 }
 
-/// Writes a remark and the end of its line to standard error.
+/// Writes a line to standard error.
 ///
-/// If that cannot be written, there is no other place to report it; the exit code tells how the command
-/// ended in any case.
+/// A failure is ignored: it cannot be reported anywhere else, and the exit code does not depend on it.
 pub(crate) fn note(text: Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What `--params` means.
+//! The parameter sets that `--params` selects.
 
 use crate::error::Error;
 use crate::read;
@@ -17,10 +17,12 @@ const NAMES: [(&str, &str); 6] = [
     ("one", "134M + 3"),
 ];
 
-/// A parameter set of the benchmarks, or a file.
+/// The value of `--params`.
 #[derive(Clone, Debug)]
 pub(crate) enum Parameters {
+    /// A parameter set of the benchmarks, by its full name.
     Known(&'static str),
+    /// A file of shapes.
     File(PathBuf),
 }
 
@@ -31,8 +33,7 @@ impl FromStr for Parameters {
         if let Some((_, name)) = NAMES.iter().find(|(short, _)| *short == text) {
             return Ok(Self::Known(name));
         }
-        // Pipes and devices are read as files are. They stay unopened until `load`: opening a pipe twice
-        // loses what is in it.
+        // A pipe may be opened only once, so it is opened in `load`.
         match std::fs::metadata(text) {
             Ok(found) if found.is_dir() => Err("a folder, not a file".to_owned()),
             Ok(_) => Ok(Self::File(text.into())),
@@ -45,10 +46,11 @@ impl FromStr for Parameters {
     }
 }
 
-/// A name and the lengths of the tensors.
+/// Name and tensor lengths of a parameter set.
 pub(crate) type Named = (String, Vec<u64>);
 
 impl Parameters {
+    /// Looks up the set, or reads the file.
     pub(crate) fn load(&self) -> Result<Named, Error> {
         match self {
             Self::Known(name) => {
@@ -65,7 +67,7 @@ impl Parameters {
     }
 }
 
-/// One tensor a line; empty lines and what follows a `#` do not count.
+/// Parses one tensor per line and returns the lengths. Empty lines and text after a `#` are ignored.
 fn lens(path: &Path, text: &str) -> Result<Vec<u64>, Error> {
     let mut lens = Vec::new();
     for (line, text) in text.lines().enumerate() {

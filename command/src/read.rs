@@ -1,24 +1,24 @@
-//! Text files that the user names.
+//! Reading text files.
 
 use crate::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// A text beyond this is a mistake. Without a limit, a device such as /dev/zero is read until memory is
-/// full.
-const LARGEST: u64 = 64 << 20;
+/// Largest text that is read, in bytes. Without a limit, a device such as /dev/zero would be read until memory
+/// is full.
+const MAX_BYTES: u64 = 64 << 20;
 
-/// A whole text in UTF-8, from a file, a pipe or a device, without the byte order mark that some
-/// editors and shells put at its start.
+/// Reads a UTF-8 text from a file, pipe or device, and removes the byte order mark that some editors and shells
+/// write.
 pub(crate) fn text(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let mut text = String::new();
     File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
         .map_err(failed)?;
-    if text.len() as u64 > LARGEST {
-        let reason = format!("more than {LARGEST} bytes of text");
+    if text.len() as u64 > MAX_BYTES {
+        let reason = format!("more than {MAX_BYTES} bytes of text");
         return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
     }
     if text.starts_with('\u{feff}') {

@@ -1,4 +1,4 @@
-//! What `bench`, `scaling` and `tune` measured, and what failed on the way.
+//! Measurements and failures of `bench`, `scaling` and `tune`.
 
 use crate::adapters::full_name;
 use crate::error::Error;
@@ -13,7 +13,8 @@ use indicatif::ProgressBar;
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Measurements on all adapters. A failure ends what it happens in, and nothing else.
+/// Measurements on all adapters. A failure skips the rest of its parameter set or adapter; the others are still
+/// measured.
 #[derive(Default)]
 pub(crate) struct Results {
     reports: Vec<Report>,
@@ -47,11 +48,11 @@ impl Results {
         }
     }
 
-    /// Prints what was measured, then `remarks` below the tables, and draws it, as was asked for.
+    /// Prints the measurements and, below the tables, `remarks`; draws them if `--plot` is given.
     ///
     /// # Errors
     ///
-    /// Every failure, of measuring, of printing and of drawing.
+    /// All failures of measuring, printing and drawing.
     pub(crate) fn finish(
         mut self,
         bench: &str,
@@ -59,10 +60,11 @@ impl Results {
         output: &OutputOptions,
     ) -> Result<(), Error> {
         let printed = self.print(bench, remarks, output.json);
-        // The picture is drawn even if nothing can be printed: it may be all that is left.
+        // The picture is drawn even if printing failed, so that the measurements are not lost.
         let drawn = output.plot.as_ref().map_or(Ok(()), |picture| {
-            let whole: Vec<_> = self.reports.iter().filter_map(|r| r.whole_sets(bench)).collect();
-            if whole.is_empty() { Ok(()) } else { plot::reports(&whole, picture) }
+            let complete: Vec<_> =
+                self.reports.iter().filter_map(|r| r.complete_sets(bench)).collect();
+            if complete.is_empty() { Ok(()) } else { plot::draw_reports(&complete, picture) }
         });
         self.failures.extend([printed, drawn].into_iter().filter_map(Result::err));
         Error::all(self.failures)
@@ -81,15 +83,15 @@ impl Results {
 }
 
 impl Report {
-    /// Without the sets that failed before their copy was timed, which pictures need.
-    fn whole_sets(&self, bench: &str) -> Option<Value> {
+    /// The report without the sets whose copy was not timed because of a failure; pictures need the copy.
+    fn complete_sets(&self, bench: &str) -> Option<Value> {
         let copied = |set: &str| self.rows.iter().any(|row| row.set == set && row.name == "copy");
         let rows: Vec<_> = self.rows.iter().filter(|row| copied(&row.set)).cloned().collect();
         if rows.is_empty() { None } else { Some(rows::json(bench, &self.machine, &rows)) }
     }
 }
 
-/// Rows of the adapter that is being measured on.
+/// Rows and failures of one adapter.
 pub(crate) struct Rows {
     adapter: String,
     pub(crate) rows: Vec<Row>,
@@ -97,7 +99,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Measures one parameter set. If it fails, the rows it added before stay, and the failure is kept.
+    /// Measures one parameter set. If it fails, the rows that it has added stay, and the failure is recorded.
     pub(crate) fn measure(
         &mut self,
         set: &str,
@@ -109,8 +111,8 @@ impl Rows {
     }
 }
 
-/// Work on an adapter, whose panic is an error. wgpu panics where a device is lost or out of memory, and
-/// other sets and adapters need not suffer.
+/// Runs `work` and returns a panic as an error. wgpu panics if a device is lost or out of memory; other sets and
+/// adapters are still measured.
 pub(crate) fn caught(at: &str, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -149,7 +151,7 @@ mod tests {
         let sets: Vec<_> = rows.rows.iter().map(|row| row.set.as_str()).collect();
         assert_eq!(sets, ["refused", "last"]);
         let failures: Vec<_> = rows.failures.iter().map(ToString::to_string).collect();
-        let panicked = "a, panicked: the work on it panicked: the device is lost";
+        let panicked = "a, panicked: panicked: the device is lost";
         assert_eq!(failures, ["the picture could not be drawn: why", panicked]);
     }
 }

@@ -1,4 +1,4 @@
-//! `wsam scaling`: the time of a step against the number of parameters, and against that of tensors.
+//! `wsam scaling`: times a step for increasing numbers of parameters and of tensors.
 
 use crate::adapters::chosen;
 use crate::error::Error;
@@ -8,21 +8,21 @@ use crate::results::Results;
 use crate::timing::progress;
 use serde_json::json;
 
-/// Tensors, where parameters vary.
+/// Number of tensors while the number of parameters varies.
 const TENSORS: u64 = 100;
-/// Parameters, where tensors vary.
+/// Number of parameters while the number of tensors varies.
 const PARAMETERS: u64 = 4 << 20;
 
 pub(crate) fn scaling(options: &ScalingOptions) -> Result<(), Error> {
-    let most = options.max_params << 20;
+    let max = options.max_params << 20;
     let mut points = Vec::new();
     let mut parameters = 1 << 14;
-    while parameters <= most {
+    while parameters <= max {
         points.push(("parameters", set(parameters, TENSORS)));
         parameters *= 4;
     }
     let counts = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
-    points.extend(counts.map(|tensors| ("tensors", set(PARAMETERS.min(most), tensors))));
+    points.extend(counts.map(|tensors| ("tensors", set(PARAMETERS.min(max), tensors))));
 
     let gpus = chosen(&options.adapter)?;
     let progress = progress(2 * points.len() * gpus.len());
@@ -36,7 +36,7 @@ pub(crate) fn scaling(options: &ScalingOptions) -> Result<(), Error> {
                     found.rows.push(timing.copy(set, &model)?);
                     Ok(())
                 });
-                // A plan keeps its buffers, and every point has its own.
+                // A plan keeps its buffers alive, and each point has other buffers.
                 timing.engine.forget_plans();
             }
         });
@@ -45,7 +45,7 @@ pub(crate) fn scaling(options: &ScalingOptions) -> Result<(), Error> {
     results.finish("scaling", &[], &options.output)
 }
 
-/// So many parameters in so many tensors, as evenly as they go.
+/// Splits `parameters` into `tensors` tensors of nearly equal length.
 fn set(parameters: u64, tensors: u64) -> Named {
     let len = |i| parameters * (i + 1) / tensors - parameters * i / tensors;
     (format!("{parameters} in {tensors}"), (0..tensors).map(len).collect())

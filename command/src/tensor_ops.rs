@@ -1,5 +1,4 @@
-//! The same step in Burn's tensor operations on the same adapter: what a model is stepped by where the
-//! kernels do not run.
+//! A step in Burn's tensor operations, the route of devices on which the kernels do not run.
 
 use crate::error::Error;
 use crate::parameters::Named;
@@ -11,9 +10,9 @@ use burn_wsam_support::bench::burned::Flat;
 use burn_wsam_support::burned::{config, device};
 use std::time::{Duration, Instant};
 
-/// A model in Burn, and its optimizer.
+/// A Burn model and its optimizer.
 pub(crate) struct TensorOps {
-    /// The adapter and the parameter set.
+    /// Names the adapter and the parameter set in errors.
     at: String,
     device: Device,
     optim: Wsam,
@@ -43,10 +42,10 @@ impl TensorOps {
         Ok(Self { at, device, optim, lean, gradients, model: Some(model) })
     }
 
-    /// One step from end to end, with gradients that are there.
+    /// Times one step, whose gradients are computed before.
     pub(crate) fn run(&mut self) -> Result<Duration, Error> {
         let Some(model) = self.model.take() else {
-            return Err(self.failed("a step was refused before"));
+            return Err(self.failed("an earlier step failed"));
         };
         let (first, second) = (model.grads(&self.gradients), model.grads(&self.gradients));
         self.wait()?;

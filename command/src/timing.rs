@@ -1,4 +1,4 @@
-//! Times of steps, stages and copies over one parameter set on one adapter, as rows.
+//! Timing of steps, stages and copies of one parameter set on one adapter.
 
 use crate::adapters::{engine, full_name};
 use crate::error::Error;
@@ -18,10 +18,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Times are taken at least so often.
-const LEAST: usize = 10;
+/// Smallest number of timed runs per row.
+const MIN_RUNS: usize = 10;
 
-/// What to time, and where.
+/// An engine on one adapter, and the step to time.
 pub(crate) struct Timing<'a> {
     pub(crate) engine: Engine,
     adapter: String,
@@ -48,7 +48,7 @@ impl<'a> Timing<'a> {
                 Mode::Coupled => Coupling::Coupled,
                 Mode::Decoupled | Mode::Lean => Coupling::Decoupled,
             },
-            // The stages as they are; a look at `g~` would be a dispatch more.
+            // Without the check of `g~`, which would be one more dispatch.
             non_finite: NonFinite::Propagate,
             ..Hyperparameters::new(found)
         };
@@ -64,18 +64,22 @@ impl<'a> Timing<'a> {
         self.hyper.base.state_names().len()
     }
 
-    /// An error of the engine, at what was being measured.
+    /// The engine's error, with the adapter and the parameter set.
     fn failed(&self, at: &str, source: EngineError) -> Error {
         Error::Engine { at: format!("{}, {at}", self.adapter), source }
     }
 
-    /// A remark between the bars.
+    /// Prints a remark above the progress bar.
     fn note(&self, text: &str) {
-        // `ProgressBar::println` drops its text where the bars are hidden.
+        // `ProgressBar::println` prints nothing while the bar is hidden.
         self.progress.suspend(|| output::note(format_args!("{}: {text}", self.adapter)));
     }
 
-    /// Buffers for a set, unless they are more than the adapter has.
+    /// Creates the buffers of a parameter set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] or [`Error::Memory`].
     pub(crate) fn model(&self, (set, lens): &Named) -> Result<Model, Error> {
         let (set, adapter) = (set.clone(), self.adapter.clone());
         let aligned = |len: &u64| len.checked_mul(4)?.checked_next_multiple_of(256);
@@ -93,11 +97,11 @@ impl<'a> Timing<'a> {
         }
     }
 
-    /// The whole step. Counts are `more` and what the step counts itself.
+    /// Times whole steps. The row's counts are those of the step and `more`.
     pub(crate) fn step(&self, set: &Named, model: &Model, more: Value) -> Result<Row, Error> {
         let steps = Steps::new(model, self.lean());
         let fail = |error| self.failed(&set.0, error);
-        // Recorded and thrown away: the counts.
+        // Recorded for its counts, and not submitted.
         let stats = steps.record(&self.engine, &self.hyper, drop).map_err(fail)?;
         let parameters: u64 = set.1.iter().sum();
         let mut counts = json!({
@@ -119,8 +123,8 @@ impl<'a> Timing<'a> {
         self.row(set, name, Some(stats.bytes()), counts, run)
     }
 
-    /// The same step in tensor operations, how many times the engine's; nothing where Burn has no tensors
-    /// so large, which is said. `rows` has the engine's.
+    /// Times the same step in tensor operations, and compares it with the engine's step in `rows`. Prints a remark
+    /// and returns `None` if a tensor is too large for Burn.
     #[cfg(feature = "burn")]
     pub(crate) fn tensor_ops(
         &self,
@@ -131,8 +135,8 @@ impl<'a> Timing<'a> {
         let largest = self.engine.device().limits().max_storage_buffer_binding_size;
         if let Some(len) = set.1.iter().find(|len| 4 * **len > largest) {
             self.note(&format!(
-                "{} not in tensor operations: Burn keeps a tensor in one binding of at most \
-                 {largest} bytes, and one has {len} elements",
+                "{} is not timed in tensor operations: Burn binds a tensor as a whole, a binding has at most \
+                 {largest} bytes, and one tensor has {len} elements",
                 set.0
             ));
             return Ok(None);
@@ -148,7 +152,7 @@ impl<'a> Timing<'a> {
         Ok(Some(row))
     }
 
-    /// Adds each stage by itself; nothing where the adapter has no timestamps, which is said.
+    /// Times each stage and adds its row. Prints a remark and adds nothing if the adapter has no timestamps.
     pub(crate) fn stages(
         &self,
         set: &Named,
@@ -156,10 +160,10 @@ impl<'a> Timing<'a> {
         rows: &mut Vec<Row>,
     ) -> Result<(), Error> {
         let fail = |error| self.failed(&set.0, error);
-        // A fork, so that the dispatches of whole steps stay untimed.
+        // A fork, so that whole steps run without timestamps.
         let timed = self.engine.fork().map_err(fail)?;
         if let Err(error) = timed.time_dispatches() {
-            self.note(&format!("no times of single stages: {error}"));
+            self.note(&format!("stages are not timed: {error}"));
             return Ok(());
         }
         let steps = Steps::new(model, self.lean());
@@ -170,7 +174,7 @@ impl<'a> Timing<'a> {
             let run = || stages::stage_time(&timed, &self.hyper, &steps, stage).map_err(fail);
             let row = self.row(set, stages::name(stage, self.base), bytes, Value::Null, run)?;
             if stage == Stage::Norm && row.quartiles()[1] == 0.0 {
-                self.note("its timestamps do not tell times");
+                self.note("stages are not timed: timestamps do not advance");
                 return Ok(());
             }
             rows.push(row);
@@ -198,7 +202,7 @@ impl<'a> Timing<'a> {
         }
         let (start, all) = (Instant::now(), self.options.seconds * timed.len() as f64);
         let mut rounds = 0;
-        while !timed.is_empty() && (rounds < LEAST || start.elapsed().as_secs_f64() < all) {
+        while !timed.is_empty() && (rounds < MIN_RUNS || start.elapsed().as_secs_f64() < all) {
             timed.retain_mut(|(_, engine, row)| match steps.run(engine, &self.hyper) {
                 Ok((time, _)) => {
                     row.seconds.push(time.as_secs_f64());
@@ -214,7 +218,7 @@ impl<'a> Timing<'a> {
         timed.into_iter().map(|(tuning, _, row)| (tuning, row)).collect()
     }
 
-    /// An engine with a tuning, which has run once, and a row without times.
+    /// Creates an engine with a tuning, runs one step, and returns the engine with a row that has no times yet.
     fn tuned(&self, set: &Named, steps: &Steps, tuning: Tuning) -> Result<(Engine, Row), Error> {
         let Tuning { workgroup, chunk_len, max_norm_chunk_len, .. } = tuning;
         let name = format!("step, workgroups of {workgroup}, chunks of {chunk_len}");
@@ -234,7 +238,7 @@ impl<'a> Timing<'a> {
         Ok((engine, Row { set, name, bytes, counts, seconds: Vec::new(), beside: None }))
     }
 
-    /// The memory's own rate.
+    /// Times a copy, which shows the memory's rate.
     pub(crate) fn copy(&self, set: &Named, model: &Model) -> Result<Row, Error> {
         let (bytes, run) = copy::copy(&self.engine, [&model.buffers[0], &model.buffers[1]]);
         self.row(set, "copy".to_owned(), Some(bytes), Value::Null, || Ok(run()))
@@ -252,7 +256,7 @@ impl<'a> Timing<'a> {
         // The first run compiles and allocates.
         run()?;
         let (mut seconds, start) = (Vec::new(), Instant::now());
-        while seconds.len() < LEAST || start.elapsed().as_secs_f64() < self.options.seconds {
+        while seconds.len() < MIN_RUNS || start.elapsed().as_secs_f64() < self.options.seconds {
             seconds.push(run()?.as_secs_f64());
         }
         self.progress.inc(1);
@@ -260,9 +264,9 @@ impl<'a> Timing<'a> {
     }
 }
 
-/// Hidden by itself where stderr is not a terminal.
-pub(crate) fn progress(things: usize) -> ProgressBar {
+/// Creates a progress bar. It is hidden if standard error is not a terminal.
+pub(crate) fn progress(count: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len}, {elapsed} {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(things as u64).with_style(style)
+    ProgressBar::new(count as u64).with_style(style)
 }

@@ -1,4 +1,4 @@
-//! `wsam toy`: the paper's two-basin example.
+//! `wsam toy`: runs the paper's two-basin example.
 
 use crate::adapters::{chosen, engine};
 use crate::check::load;
@@ -14,25 +14,27 @@ use burn_wsam_support::replay::{OracleRoute, Route};
 use burn_wsam_support::toy::{basin, toy_loss_grad, toy_path};
 use std::sync::Arc;
 
-/// The paper's: the base optimizer, SAM, and WSAM with two weights.
+/// The paper's runs: the base optimizer, SAM, and WSAM with two values of gamma.
 const GAMMAS: [(f64, &str); 4] =
     [(0.0, "SGD"), (0.5, "SAM"), (0.6, "WSAM, γ = 0.6"), (0.95, "WSAM, γ = 0.95")];
 
 pub(crate) fn toy(options: &ToyOptions) -> Result<(), Error> {
     let engine = match &options.adapter {
-        // Of several that are meant, the first.
+        // The first, if the name selects several.
         Some(name) => {
             let gpu = &chosen(name)?[0];
             output::line(format_args!("in f32 on {}", crate::adapters::full_name(gpu)))?;
             Some(Arc::new(engine(gpu)?))
         }
         None => {
-            output::line(format_args!("in f64 by the oracle"))?;
+            output::line(format_args!("in f64 by the reference implementation"))?;
             None
         }
     };
     let (_, toys) = load(None)?;
-    let toy = toys.first().ok_or_else(|| Error::Golden("no example in the command".to_owned()))?;
+    let toy = toys
+        .first()
+        .ok_or_else(|| Error::Golden("no two-basin example is compiled in".to_owned()))?;
     let steps = toy.runs.first().map_or(0, |run| run.path.len().saturating_sub(1));
     output::line(format_args!(
         "SGD with momentum {} and learning rate {}, rho {}, {steps} steps from {:?}, coupled",

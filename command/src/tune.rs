@@ -1,4 +1,4 @@
-//! `wsam tune`: whole steps in several tunings.
+//! `wsam tune`: times whole steps with several tunings.
 
 use crate::adapters::{chosen, full_name};
 use crate::error::Error;
@@ -35,8 +35,8 @@ pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
     results.finish("tuning", &fastest, &OutputOptions { json: options.json, plot: None })
 }
 
-/// Without the tunings whose chunks are too long for the loops of their workgroups, which stderr names; all of
-/// them if none is left, so that the engine says what is wrong.
+/// Removes the tunings whose chunks are too long for the loops of their workgroups, and names them on standard
+/// error. Returns all tunings if all are too long, so that the engine's error says why.
 fn loopable(all: Vec<Tuning>) -> Vec<Tuning> {
     let fits = |tuning: &Tuning| tuning.chunk_len <= tuning.longest_chunk();
     let (fitting, too_long): (Vec<_>, Vec<_>) = all.into_iter().partition(fits);
@@ -52,14 +52,14 @@ fn loopable(all: Vec<Tuning>) -> Vec<Tuning> {
     fitting
 }
 
-/// Every workgroup with every length of chunks; the rest is the adapter's.
-fn tunings(own: Tuning, options: &TuneOptions) -> Vec<Tuning> {
+/// Combines every workgroup size with every chunk length; the other numbers are the adapter's.
+fn tunings(default: Tuning, options: &TuneOptions) -> Vec<Tuning> {
     let with = |workgroup: &u32, chunk_len: &u32| {
         let (workgroup, chunk_len) = (*workgroup, *chunk_len);
-        let whole = || own.max_norm_chunk_len.checked_next_multiple_of(chunk_len);
-        // What is no length the engine says.
-        let max_norm_chunk_len = options.max_norm_chunk_len.or_else(whole).unwrap_or(chunk_len);
-        Tuning { workgroup, chunk_len, max_norm_chunk_len, ..own }
+        let multiple = || default.max_norm_chunk_len.checked_next_multiple_of(chunk_len);
+        // The engine checks the length.
+        let max_norm_chunk_len = options.max_norm_chunk_len.or_else(multiple).unwrap_or(chunk_len);
+        Tuning { workgroup, chunk_len, max_norm_chunk_len, ..default }
     };
     let all = |workgroup| options.chunk_len.iter().map(move |len| with(workgroup, len));
     options.workgroup.iter().flat_map(all).collect()

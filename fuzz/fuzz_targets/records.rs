@@ -2,14 +2,11 @@
 
 #![no_main]
 
-#[path = "subject.rs"]
-mod subject;
-
 use burn::tensor::Bytes;
 use burn_wsam::{AdamWBaseConfig, Wsam, WsamConfig};
+use burn_wsam_fuzz::{Subject, device, loss, seed};
 use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
-use subject::{Subject, device, loss};
 
 struct Run {
     optim: Wsam,
@@ -41,7 +38,7 @@ thread_local! {
 }
 
 fuzz_target!(
-    init: subject::seed(|| RUN.with_borrow(|run| run.record.to_vec())),
+    init: seed(|| RUN.with_borrow(|run| run.record.to_vec())),
     |data: &[u8]| {
         RUN.with_borrow_mut(|run| {
             let bytes = Bytes::from_bytes_vec(data.to_vec());

@@ -1,12 +1,12 @@
 //! The Burn benchmarks in tensor operations, without Burn's fusion. `cargo run --release -- --bench` in
 //! this folder; the report is named `unfused`.
 
-use burn_wsam_support::bench::{sets};
 use burn::tensor::Device;
 use burn_wsam::RoutePolicy::TensorOps;
-use criterion::Criterion;
 use burn_wsam_support::bench::report::Report;
+use burn_wsam_support::bench::sets;
 use burn_wsam_support::bench::ways::{Way, optimizers, slow, trainings};
+use criterion::Criterion;
 
 /// Larger tensors do not fit a binding of lavapipe, and Burn keeps a tensor in one.
 const LARGEST: u64 = 128 << 20;

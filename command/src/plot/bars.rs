@@ -1,8 +1,7 @@
-//! The rate of each stage beside the roof, which is the rate of a copy: a panel for each adapter and
-//! parameter set.
+//! Bars of each stage's rate, with a line at the rate of a copy. One panel for each adapter and parameter set.
 
+use super::figure::{BLUE, Drawn, FONT, Figure, GREEN, GREY, ORANGE, RED};
 use super::saved::{Report, Row};
-use super::{BLUE, Drawn, FONT, Figure, GREEN, GREY, ORANGE, RED};
 use plotters::coord::Shift;
 use plotters::prelude::{
     ChartBuilder, Color, DrawingArea, DrawingBackend, IntoFont, PathElement, RGBColor, Rectangle,
@@ -11,9 +10,9 @@ use plotters::prelude::{
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 const WIDTH: u32 = 900;
-/// Pixels a bar, with the room around it.
+/// Height of a bar with its margins, in pixels.
 const BAR: u32 = 30;
-/// Title above, axis below.
+/// Height of the title and of the axis, in pixels.
 const HEAD: u32 = 40;
 const FOOT: u32 = 52;
 
@@ -25,7 +24,7 @@ pub(crate) struct BarsFigure {
 
 struct Panel {
     title: String,
-    roof: f64,
+    copy_rate: f64,
     bars: Vec<Bar>,
 }
 
@@ -54,9 +53,9 @@ impl BarsFigure {
         }
         let fastest = |panel: &Panel| {
             let rates = panel.bars.iter().map(|bar| bar.rates[0]);
-            rates.fold(panel.roof, f64::max)
+            rates.fold(panel.copy_rate, f64::max)
         };
-        // Room for the numbers.
+        // The numbers stand to the right of the bars.
         let ends = panels.iter().map(|panel| 1.4 * fastest(panel)).collect();
         Ok(Self { panels, ends })
     }
@@ -64,19 +63,19 @@ impl BarsFigure {
 
 fn panel(report: &Report, set: &str) -> Result<Panel, String> {
     let rows = || report.rows.iter().filter(|row| row.set == set);
-    let roof = rows().find(|row| row.name == "copy").and_then(Row::rates);
-    let roof =
-        roof.ok_or_else(|| format!("{set}: the report has no copy with a count of bytes"))?[1];
+    let copy_rate = rows().find(|row| row.name == "copy").and_then(Row::rates);
+    let copy_rate =
+        copy_rate.ok_or_else(|| format!("{set}: the report has no copy with a count of bytes"))?[1];
     let bar = |row: &Row| {
         let rates = row.rates()?;
-        let share = row.of_copy.unwrap_or(rates[1] / roof);
+        let share = row.of_copy.unwrap_or(rates[1] / copy_rate);
         Some(Bar { name: row.name.clone(), rates, share })
     };
     let bars: Vec<_> = rows().filter(|row| row.name != "copy").filter_map(bar).collect();
     if bars.is_empty() {
-        return Err(format!("{set}: nothing in it but the copy has a count of bytes"));
+        return Err(format!("{set}: no row but the copy has a count of bytes"));
     }
-    Ok(Panel { title: format!("{set}: {}", report.adapter), roof, bars })
+    Ok(Panel { title: format!("{set}: {}", report.adapter), copy_rate, bars })
 }
 
 fn colour(name: &str) -> RGBColor {
@@ -106,7 +105,7 @@ impl Figure for BarsFigure {
 }
 
 fn height(panel: &Panel) -> u32 {
-    // More rows than fit are refused by `save`.
+    // `save` refuses pictures that are too tall.
     let bars = u32::try_from(panel.bars.len()).unwrap_or(u32::MAX);
     BAR.saturating_mul(bars).saturating_add(HEAD + FOOT)
 }
@@ -136,7 +135,7 @@ fn draw_panel<DB: DrawingBackend>(
         .bold_line_style(GREY.mix(0.25))
         .draw()?;
     for (i, bar) in panel.bars.iter().enumerate() {
-        // The first one on top.
+        // The first bar is at the top.
         let y = count - i as f64 - 0.5;
         let [high, median, low] = bar.rates;
         let fill = colour(&bar.name).mix(0.85).filled();
@@ -144,8 +143,8 @@ fn draw_panel<DB: DrawingBackend>(
         let whisker = vec![(low, y), (high, y)];
         chart.draw_series([PathElement::new(whisker, plotters::style::BLACK.stroke_width(2))])?;
         let text = format!("{median:.2}, {:.0} % of the copy", 100.0 * bar.share);
-        // Clear of the roof's line.
-        let at = chart.backend_coord(&(high.max(panel.roof), y));
+        // To the right of the copy's line.
+        let at = chart.backend_coord(&(high.max(panel.copy_rate), y));
         let style = |horizontal| {
             let style = TextStyle::from((FONT, 15).into_font());
             style.pos(Pos::new(horizontal, VPos::Center))
@@ -155,14 +154,14 @@ fn draw_panel<DB: DrawingBackend>(
         let left = relative(area, chart.backend_coord(&(0.0, y)));
         area.draw(&Text::new(bar.name.clone(), (left.0 - 8, left.1), style(HPos::Right)))?;
     }
-    let roof = vec![(panel.roof, 0.0), (panel.roof, count)];
-    chart.draw_series([PathElement::new(roof, plotters::style::BLACK.stroke_width(2))])?;
-    let top = relative(area, chart.backend_coord(&(panel.roof, count)));
+    let copy_rate = vec![(panel.copy_rate, 0.0), (panel.copy_rate, count)];
+    chart.draw_series([PathElement::new(copy_rate, plotters::style::BLACK.stroke_width(2))])?;
+    let top = relative(area, chart.backend_coord(&(panel.copy_rate, count)));
     let style = TextStyle::from((FONT, 14).into_font()).pos(Pos::new(HPos::Center, VPos::Bottom));
-    area.draw(&Text::new(format!("copy, {:.2}", panel.roof), (top.0, top.1 - 1), style))
+    area.draw(&Text::new(format!("copy, {:.2}", panel.copy_rate), (top.0, top.1 - 1), style))
 }
 
-/// From pixels of the whole picture to pixels of one area.
+/// Converts pixels of the whole picture to pixels of one area.
 fn relative<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, at: (i32, i32)) -> (i32, i32) {
     let base = area.get_base_pixel();
     (at.0 - base.0, at.1 - base.1)

@@ -1,63 +1,66 @@
-//! Reports, as `measured::rows::json` writes them.
+//! Parsing of reports that `burn_wsam_support::bench::rows::json` has written.
 //!
-//! Every number is held against a range before anything is drawn: axes and ticks have no answer for 0,
-//! infinity or a denormal, and some of them loop for ever.
+//! Every number is checked against a range before anything is drawn, because plotters' axes panic or loop
+//! endlessly on 0, infinity or denormals.
 
 use serde_json::Value;
 use std::ops::RangeInclusive;
 
 /// One benchmark on one adapter.
 pub(crate) struct Report {
-    /// The file it is from, or what stands for one.
+    /// The file, or a name for measurements that come from no file.
     pub(crate) source: String,
     pub(crate) bench: String,
     pub(crate) adapter: String,
     pub(crate) rows: Vec<Row>,
 }
 
-/// One thing that was timed.
+/// One timed step, stage or copy.
 pub(crate) struct Row {
     pub(crate) set: String,
     pub(crate) name: String,
     /// Lower quartile, median, upper quartile.
     pub(crate) seconds: [f64; 3],
     pub(crate) bytes: Option<f64>,
-    /// The rate as a share of the copy's that ran with it.
+    /// The rate as a share of the rate of the copy that was interleaved with it.
     pub(crate) of_copy: Option<f64>,
     pub(crate) counts: Counts,
 }
 
-/// What `scaling` draws by.
+/// Counts that the scaling picture uses.
 pub(crate) struct Counts {
     pub(crate) parameters: Option<f64>,
     pub(crate) tensors: Option<f64>,
     pub(crate) dispatches: Option<f64>,
-    /// Which of them varies.
+    /// Name of the count that varies.
     pub(crate) axis: Option<String>,
 }
 
-/// From a picosecond to thirty years.
+/// From one picosecond to thirty years.
 const SECONDS: RangeInclusive<f64> = 1e-12..=1e9;
 /// Up to an exabyte.
 const BYTES: RangeInclusive<f64> = 1.0..=1e18;
 const SHARE: RangeInclusive<f64> = 1e-9..=1e9;
 const COUNT: RangeInclusive<f64> = 1.0..=1e15;
-/// A picture has no room for longer names.
-const LONGEST: usize = 200;
+/// Longest name that fits a picture, in characters.
+const MAX_NAME: usize = 200;
 
 impl Row {
-    /// GB/s at the quartiles of time, so the fastest first.
+    /// GB/s at the quartiles of time, the fastest first.
     pub(crate) fn rates(&self) -> Option<[f64; 3]> {
         let bytes = self.bytes?;
         Some(self.seconds.map(|seconds| bytes / seconds / 1e9))
     }
 }
 
-/// Reads the reports of a source. An error says which report, row and field is wrong, and not the
-/// source.
+/// Parses the reports of a source.
+///
+/// # Errors
+///
+/// Names the report, row and field, but not the source.
 pub(crate) fn parse(source: &str, reports: &[Value]) -> Result<Vec<Report>, String> {
     if reports.is_empty() {
-        return Err("there is no report in it".to_owned());
+        return Err("no report found".to_owned());
     }
     let parsed = reports.iter().enumerate().map(|(i, json)| {
         let at = if reports.len() == 1 { String::new() } else { format!("report {}: ", i + 1) };
@@ -67,9 +70,9 @@ pub(crate) fn parse(source: &str, reports: &[Value]) -> Result<Vec<Report>, Stri
 }
 
 fn report(source: &str, json: &Value) -> Result<Report, String> {
-    let rows = json["rows"].as_array().ok_or("no list of rows: not a report")?;
+    let rows = json["rows"].as_array().ok_or("not a report: it has no list of rows")?;
     if rows.is_empty() {
-        return Err("its list of rows is empty: nothing to draw".to_owned());
+        return Err("its list of rows is empty".to_owned());
     }
     let rows = rows.iter().enumerate().map(|(i, json)| {
         let names = [&json["set"], &json["name"]].map(|name| name.as_str().unwrap_or("?"));
@@ -105,7 +108,7 @@ fn row(json: &Value) -> Result<Row, String> {
     let axis = match &json["counts"]["axis"] {
         Value::Null => None,
         Value::String(axis) => Some(axis.clone()),
-        other => return Err(format!("counts.axis is {}, not a word", shown(other))),
+        other => return Err(format!("counts.axis is {}, not a string", shown(other))),
     };
     Ok(Row {
         set,
@@ -122,7 +125,7 @@ fn row(json: &Value) -> Result<Row, String> {
     })
 }
 
-/// A field that holds a number in a range, or nothing.
+/// Reads a field that is null or a number in a range.
 fn number(
     json: &Value,
     path: &str,
@@ -141,11 +144,11 @@ fn number(
 }
 
 fn text(json: &Value, name: &str) -> Result<String, String> {
-    let text = json[name].as_str().ok_or_else(|| format!("no {name} in it: not a report"))?;
-    // SVG has no way to write control characters.
-    if text.is_empty() || text.chars().count() > LONGEST || text.contains(char::is_control) {
+    let text = json[name].as_str().ok_or_else(|| format!("not a report: it has no {name}"))?;
+    // SVG cannot contain control characters.
+    if text.is_empty() || text.chars().count() > MAX_NAME || text.contains(char::is_control) {
         let shown = cut(text);
-        return Err(format!("{name} is {shown:?}, not 1 to {LONGEST} printable characters"));
+        return Err(format!("{name} is {shown:?}, not 1 to {MAX_NAME} printable characters"));
     }
     Ok(text.to_owned())
 }
@@ -154,7 +157,7 @@ fn shown(value: &Value) -> String {
     cut(&value.to_string())
 }
 
-/// The start of a text, for a message.
+/// Shortens a text for a message.
 fn cut(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}...", &text[..end]),

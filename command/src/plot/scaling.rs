@@ -1,7 +1,7 @@
-//! The time of a step against the number of parameters, and against that of tensors.
+//! Curves of a step's time over the number of parameters and over the number of tensors.
 
+use super::figure::{Drawn, FONT, Figure, GREY, PALETTE};
 use super::saved::{Report, Row};
-use super::{Drawn, FONT, Figure, GREY, PALETTE};
 use plotters::coord::Shift;
 use plotters::prelude::{
     ChartBuilder, Circle, Color, DashedLineSeries, DrawingArea, DrawingBackend, IntoFont,
@@ -16,7 +16,7 @@ pub(crate) struct ScalingFigure {
 
 struct Curves {
     label: String,
-    /// Both against the number of parameters.
+    /// Step and copy over the number of parameters.
     by_parameters: Curve,
     by_tensors: Curve,
 }
@@ -25,9 +25,9 @@ struct Curves {
 struct Curve {
     /// Number and milliseconds.
     step: Vec<(f64, f64)>,
-    /// What the step's bytes would take at the copy's rate.
+    /// Time that the step's bytes take at the copy's rate.
     floor: Vec<(f64, f64)>,
-    /// What does not vary.
+    /// The count that does not vary.
     fixed: f64,
 }
 
@@ -47,7 +47,8 @@ fn curves(report: &Report) -> Result<Curves, String> {
     let mut rows = report.rows.iter();
     while let Some(step) = rows.next() {
         let copy = rows.next().filter(|copy| copy.set == step.set && copy.name == "copy");
-        let copy = copy.ok_or_else(|| format!("{}: no copy beside the step", step.set))?;
+        let copy =
+            copy.ok_or_else(|| format!("{}: the step is not followed by a copy", step.set))?;
         let count = |name: &str, count: Option<f64>| {
             count.ok_or_else(|| format!("{}: no counts.{name}", step.set))
         };
@@ -81,7 +82,7 @@ fn floor(step: &Row, copy: &Row) -> Result<f64, String> {
     Ok(ratio * copy.seconds[1])
 }
 
-/// Pixels of a line of the legend.
+/// Height of a line of the legend, in pixels.
 const LEGEND: u32 = 26;
 
 impl Figure for ScalingFigure {
@@ -96,7 +97,7 @@ impl Figure for ScalingFigure {
         let by = |of: fn(&Curves) -> &Curve| self.curves.iter().map(of).collect::<Vec<_>>();
         let (parameters, tensors) =
             (by(|curves| &curves.by_parameters), by(|curves| &curves.by_tensors));
-        // One range for both, of whole decades, so that what is flat looks flat.
+        // Both panels have the same range, so that a flat curve looks flat in both.
         let all = || parameters.iter().chain(&tensors).flat_map(|curve| curve.points());
         let range = decades(all().map(|(_, ms)| *ms));
         let fixed = |curves: &[&Curve]| {
@@ -134,7 +135,7 @@ impl Curve {
     }
 }
 
-/// Powers of ten around the values, at least a decade apart: an axis of no length has no ticks.
+/// Returns powers of ten around the values, at least one decade apart, because an axis of length 0 has no ticks.
 fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values.fold((f64::MAX, 0.0_f64), |(low, high), x| (low.min(x), high.max(x)));
     let (low, high) = (low.log10().floor(), high.log10().ceil());
@@ -180,7 +181,7 @@ fn panel<DB: DrawingBackend>(
     Ok(())
 }
 
-/// 16384 as 16k.
+/// Formats a count: 16384 as 16k.
 fn short(number: &f64) -> String {
     let (value, unit) = match *number {
         n if n >= 1e6 => (n / 1e6, "M"),

@@ -1,6 +1,6 @@
-//! The paper's two-basin example: level lines of the loss, and paths over them.
+//! Picture of the paper's two-basin example: level lines of the loss, and the paths of the runs.
 
-use super::{BLUE, Drawn, FONT, Figure, GREEN, GREY, ORANGE, RED};
+use super::figure::{BLUE, Drawn, FONT, Figure, GREEN, GREY, ORANGE, RED};
 use burn_wsam_support::contours::Grid;
 use burn_wsam_support::toy::{FLAT, SHARP, toy_loss_grad};
 use plotters::coord::Shift;
@@ -9,7 +9,7 @@ use plotters::prelude::{
     LineSeries, PathElement, SeriesLabelPosition, Text, TextStyle,
 };
 
-/// One walk.
+/// The path of one run.
 pub(crate) struct Path {
     pub(crate) label: String,
     pub(crate) points: Vec<[f64; 2]>,

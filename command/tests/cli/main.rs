@@ -9,6 +9,7 @@ mod pictures;
 
 use assert_cmd::Command;
 use burn_wsam_support as common;
+use burn_wsam_support::repository;
 use common::gpu::{Gpu, Test, run, trials};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
@@ -123,7 +124,7 @@ fn text(path: &Path) -> &str {
 }
 
 fn golden(file: &str) -> String {
-    fs::read_to_string(Path::new("tests/golden").join(file)).unwrap()
+    fs::read_to_string(repository().join("tests/golden").join(file)).unwrap()
 }
 
 fn bad_arguments() {
@@ -141,9 +142,9 @@ fn bad_arguments() {
 
     let sizes = folder("sizes").join("sizes.txt");
     fs::write(&sizes, "10\n3y4\n").unwrap();
-    wsam(&["bench", "--params", text(&sizes)]).fails(1, "line 2: \"3y4\" is no tensor");
+    wsam(&["bench", "--params", text(&sizes)]).fails(1, "line 2: \"3y4\" is not a tensor shape");
     fs::write(&sizes, "# nothing\n").unwrap();
-    wsam(&["bench", "--params", text(&sizes)]).fails(1, "there is no tensor in it");
+    wsam(&["bench", "--params", text(&sizes)]).fails(1, "no tensor shape found");
 }
 
 /// Each of them is refused before any adapter is asked for.
@@ -193,9 +194,9 @@ fn toy() {
 }
 
 fn plot() {
-    let report = "benches/results/llvmpipe-22.3.6-two-cores/kernels.json";
+    let report = repository().join("benches/results/llvmpipe-22.3.6-two-cores/kernels.json");
     let picture = folder("plot").join("stages.svg");
-    wsam(&["plot", report, "--set", "ResNet-50", "--out", text(&picture)]).ok();
+    wsam(&["plot", text(&report), "--set", "ResNet-50", "--out", text(&picture)]).ok();
     let drawn = fs::read_to_string(&picture).unwrap();
     for words in ["ResNet-50: llvmpipe", "lean_descent", "GB/s", "of the copy"] {
         assert!(drawn.contains(words), "no {words:?} in the picture");
@@ -238,7 +239,7 @@ fn lists(gpu: &Gpu) -> Result<(), String> {
 
 fn check_passes(gpu: &Gpu) -> Result<(), String> {
     let out = wsam(&["check", "--adapter", &name(gpu)]).ok();
-    let files = fs::read_dir("tests/golden").unwrap().count();
+    let files = fs::read_dir(repository().join("tests/golden")).unwrap().count();
     let lines = out.lines().filter(|line| line.contains(".json")).count();
     assert_eq!(lines, files, "one line a file:\n{out}");
     assert!(out.contains("within the tolerance") && !out.contains("FAILED"), "{out}");

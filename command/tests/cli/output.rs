@@ -187,7 +187,7 @@ pub(crate) fn one_writer() {
         }
     }
     let mut found = Vec::new();
-    sources(Path::new("src/bin/wsam"), &mut found);
+    sources(Path::new("src"), &mut found);
     assert!(found.len() > 15);
     for path in found {
         for (i, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
@@ -214,11 +214,12 @@ pub(crate) fn params_from_pipes() {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsam"));
         finished(command.args(["bench", "--params", input]).write_stdin(content))
     };
-    from("/dev/stdin", b"64x3\n3y4\n").fails(1, "line 2: \"3y4\" is no tensor");
-    from("/dev/fd/0", b"64x3\r\n3y4\r\n").fails(1, "line 2: \"3y4\" is no tensor");
-    from("/dev/stdin", b"\xef\xbb\xbf64x3\r\n\r\n3y4").fails(1, "line 3: \"3y4\" is no tensor");
-    from("/dev/stdin", b"\xef\xbb\xbf").fails(1, "there is no tensor in it");
-    from("/dev/stdin", b"").fails(1, "/dev/stdin: there is no tensor in it");
+    from("/dev/stdin", b"64x3\n3y4\n").fails(1, "line 2: \"3y4\" is not a tensor shape");
+    from("/dev/fd/0", b"64x3\r\n3y4\r\n").fails(1, "line 2: \"3y4\" is not a tensor shape");
+    from("/dev/stdin", b"\xef\xbb\xbf64x3\r\n\r\n3y4")
+        .fails(1, "line 3: \"3y4\" is not a tensor shape");
+    from("/dev/stdin", b"\xef\xbb\xbf").fails(1, "no tensor shape found");
+    from("/dev/stdin", b"").fails(1, "/dev/stdin: no tensor shape found");
     from("/dev/stdin", b"\xff\xfe1\x000\x00").fails(1, "/dev/stdin: ");
     from("/dev/zero", b"").fails(1, "/dev/zero: more than");
 
@@ -228,14 +229,14 @@ pub(crate) fn params_from_pipes() {
     assert!(Process::new("mkfifo").arg(&fifo).status().unwrap().success());
     std::thread::scope(|threads| {
         threads.spawn(|| fs::write(&fifo, "\u{feff}10\n3y4\n").unwrap());
-        from(text(&fifo), b"").fails(1, "line 2: \"3y4\" is no tensor");
+        from(text(&fifo), b"").fails(1, "line 2: \"3y4\" is not a tensor shape");
     });
     // A process substitution, where there is a shell that has them.
     if Process::new("bash").arg("--version").output().is_ok() {
         let script = "\"$0\" bench --params <(printf '10\\n3y4\\n')";
         let mut bash = Command::new("bash");
         let bash = bash.args(["-c", script]).arg(assert_cmd::cargo::cargo_bin!("wsam"));
-        finished(bash).fails(1, "line 2: \"3y4\" is no tensor");
+        finished(bash).fails(1, "line 2: \"3y4\" is not a tensor shape");
     }
 }
 

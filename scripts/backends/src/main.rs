@@ -6,15 +6,12 @@
 //! Prints one line for each way: its name, what read it, and a cell for each stage, between tabs.
 //! Exits with 1 if anything failed, and says what on stderr.
 
-#[path = "../../../src/layout/mod.rs"]
-#[allow(dead_code, unreachable_pub, unused_imports)]
-mod layout;
 mod shipped;
 mod tools;
 mod ways;
 mod writers;
 
-use layout::Stage;
+use burn_wsam::layout::Stage;
 use naga::ShaderStage;
 use naga::back::pipeline_constants::process_overrides;
 use shipped::Module;

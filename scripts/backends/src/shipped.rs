@@ -1,6 +1,6 @@
 //! What the crate compiles: its own lists, sources and bindings.
 
-use crate::layout::{
+use burn_wsam::layout::{
     self, Access, COLUMNS, Frames, Stage, Width, column_binding, sampled_constants, sampled_modules,
 };
 use naga::back::PipelineConstants;

@@ -1,33 +1,15 @@
-//! Prints what the crate compiles, as one JSON object a line and shader module: the crate's own
-//! lists and its own text of several frames, from the files of `src/layout` that are std only.
-//! Built by `shipped.mjs` with plain rustc, so that no second list has to be kept.
+//! Prints every shader module that the engine compiles, as one JSON object a line. Run by
+//! `scripts/dawn/shipped.mjs`.
 
-#[path = "../../src/layout/frames.rs"]
-#[allow(dead_code)]
-mod frames;
-#[path = "../../src/layout/samples.rs"]
-mod samples;
-#[path = "../../src/layout/specialisations.rs"]
-#[allow(dead_code)]
-mod specialisations;
-
-use frames::framed;
-use samples::{sampled_constants, sampled_modules};
-use specialisations::{Frames, Stage, Width};
+use burn_wsam::layout::{Frames, Stage, Width, framed, sampled_constants, sampled_modules, source};
 
 fn main() {
-    let shaders = std::env::args().nth(1).expect("the folder of the shaders");
-    let read = |file: &&str| {
-        let path = format!("{shaders}/{file}");
-        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-    };
     for (stage, width, frames) in sampled_modules() {
-        let files = stage.files(width);
-        let source: String = files.iter().map(read).collect();
+        let source = source(stage, width);
         assert!(source.is_ascii(), "Rust and JSON quote other text differently");
         let source = match frames {
-            Frames::SINGLE => source,
-            frames => framed(&source, frames),
+            Frames::SINGLE => source.to_owned(),
+            frames => framed(source, frames),
         };
         println!(
             r#"{{"stage":{:?},"width":{:?},"frames":{},"source":{source:?},"variants":[{}]}}"#,

@@ -24,12 +24,10 @@ impl Subject {
         }
     }
 
-    #[allow(dead_code)]
     pub fn ids(&self) -> [ParamId; 2] {
         [self.a.id, self.b.id]
     }
 
-    #[allow(dead_code)]
     pub fn values(&self) -> String {
         format!("{:?} {:?}", self.a.val().into_data(), self.b.val().into_data())
     }
