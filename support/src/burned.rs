@@ -15,6 +15,25 @@ use burn_wsam::{
     RoutePolicy, SgdBaseConfig, Wsam, WsamConfig,
 };
 
+/// The devices that [`device`] has made, for [`wait_for_devices`].
+#[cfg(feature = "fused-wsam")]
+static DEVICES: std::sync::Mutex<Vec<Device>> = std::sync::Mutex::new(Vec::new());
+
+/// Waits until every device made by [`device`] has finished its work.
+///
+/// A test may drop tensors whose operations have not run yet. Burn's threads run them later, and if
+/// the process exits meanwhile, the driver's threads use what its static destructors have freed:
+/// SwiftShader then crashes.
+#[cfg(feature = "fused-wsam")]
+pub fn wait_for_devices() {
+    let devices = DEVICES.lock().map(|devices| devices.clone()).unwrap_or_default();
+    for device in devices {
+        if let Err(error) = device.sync() {
+            eprintln!("at exit: {error:?}");
+        }
+    }
+}
+
 /// A Burn device on the test's adapter, shared with the kernels.
 #[cfg(feature = "fused-wsam")]
 pub fn device(gpu: &Gpu) -> Result<Device, String> {
@@ -35,6 +54,7 @@ pub fn device(gpu: &Gpu) -> Result<Device, String> {
     let device =
         Device::wgpu_options().setup(setup.clone()).init().map_err(|error| fail(&error))?;
     burn_wsam::share(&device, &setup).map_err(|error| fail(&error))?;
+    DEVICES.lock().map_err(|error| fail(&error))?.push(device.clone());
     Ok(device)
 }
 

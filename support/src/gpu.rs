@@ -50,5 +50,8 @@ pub fn run(trials: Vec<Trial>) -> ! {
         }
     }
     arguments.test_threads.get_or_insert(1);
-    libtest_mimic::run(&arguments, trials).exit()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    #[cfg(all(feature = "burn", feature = "fused-wsam"))]
+    super::burned::wait_for_devices();
+    conclusion.exit()
 }
