@@ -1,5 +1,5 @@
-//! The Burn route from end to end: the optimizer's part of a step on the parameter sets, and whole
-//! training steps beside their two passes alone. unfused/ has the same without Burn's fusion.
+//! Steps in Burn from end to end: the optimizer's part of a step on the parameter sets, and whole
+//! training steps compared with their two passes alone. unfused/ has the same without Burn's fusion.
 
 use burn_wsam::RoutePolicy::{Fused, TensorOps};
 use burn_wsam_support::bench::report::Report;
@@ -21,7 +21,10 @@ fn all(criterion: &mut Criterion) {
     let largest = engine.device().limits().max_storage_buffer_binding_size;
     for set in sets::sets() {
         if set.lens.iter().any(|len| 4 * len > largest) {
-            println!("{}: left out, for Burn keeps a tensor in one binding of {largest}", set.name);
+            println!(
+                "{}: skipped, because Burn keeps a tensor in one binding of at most {largest} bytes",
+                set.name
+            );
             continue;
         }
         let mut group = criterion.benchmark_group(set.name);

@@ -1,5 +1,5 @@
-//! What the host pays: recording in the engine, and the calls of the Burn route with the device idle
-//! and the gradients ready.
+//! Host time: recording in the engine, and the calls of a step in Burn, with the device idle and the
+//! gradients ready.
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Distribution, Tensor};
@@ -13,7 +13,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// Recording both halves, without and with a plan that fits.
+/// Times the recording of both phases, with cached and with new plans.
 fn recording(criterion: &mut Criterion, report: &Report) {
     let (engine, _) = raw::engine();
     let (_, base) = raw::bases()[1];
@@ -30,7 +30,7 @@ fn recording(criterion: &mut Criterion, report: &Report) {
             start.elapsed()
         };
         report.time(&mut group, (set.name, "recording"), None, Value::Null, None, record);
-        let anew = || {
+        let with_new_plan = || {
             engine.forget_plans();
             record()
         };
@@ -40,14 +40,14 @@ fn recording(criterion: &mut Criterion, report: &Report) {
             None,
             Value::Null,
             None,
-            anew,
+            with_new_plan,
         );
         group.finish();
     }
 }
 
-/// A step's calls on a model of 160 tensors. The gradients are computed before each call, and what a
-/// call has submitted is waited for after it.
+/// Times a step's calls on a model of 160 tensors. The gradients are computed before the clock starts, and
+/// the wait for submitted work comes after it stops.
 fn calls(criterion: &mut Criterion, report: &Report) {
     let device = raw::shared().autodiff();
     let x = Tensor::<2>::random([5, 24], Distribution::Default, &device);
@@ -56,7 +56,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
     group.sample_size(20).measurement_time(Duration::from_secs(2));
     let grads = |model: &Deep| {
         let grads = GradientsParams::from_grads(model.loss(&x).backward(), model);
-        device.sync().expect("the device is there");
+        device.sync().expect("the device works");
         grads
     };
     for (base, config, burns) in bases() {
@@ -68,13 +68,13 @@ fn calls(criterion: &mut Criterion, report: &Report) {
                 let first = grads(&before);
                 let start = Instant::now();
                 let ascended = optim.ascend(before, first).expect("a valid step");
-                let up = start.elapsed();
+                let ascent_time = start.elapsed();
                 let second = grads(&ascended);
                 let start = Instant::now();
                 let after = optim.descend(1e-3, ascended, second).expect("a valid step");
-                let down = start.elapsed();
+                let descent_time = start.elapsed();
                 model = Some(after);
-                up + down
+                ascent_time + descent_time
             };
             for _ in 0..5 {
                 run();

@@ -1,4 +1,4 @@
-//! Each stage of a step by itself, by timestamps on the device, in turns with a plain copy.
+//! Times each stage of a step by timestamps on the device, interleaved with a plain copy.
 
 use burn_wsam::layout::Stage;
 use burn_wsam::method::{Hyperparameters, NonFinite};
@@ -32,7 +32,7 @@ fn kernels(criterion: &mut Criterion) {
             let [ordinary, lean] = [false, true].map(|lean| Steps::new(&model, lean));
             let all = stages::stages(false).map(|stage| (stage, &ordinary));
             let lean = stages::stages(true).map(|stage| (stage, &lean));
-            // The norms are the same.
+            // Lean mode has the same norm stages.
             for (stage, steps) in all.into_iter().chain(lean.into_iter().skip(2)) {
                 // These do not depend on the base optimizer.
                 let shared = !matches!(stage, Stage::Descent | Stage::LeanAscent);

@@ -1,5 +1,5 @@
-//! A whole step of the engine on raw buffers, for each base optimizer and mode, in turns with a plain
-//! copy on the same adapter. See README.md beside this file.
+//! Times a whole step of the engine on raw buffers, for each base optimizer and mode, interleaved with a
+//! plain copy on the same adapter. See README.md in this folder.
 
 use burn_wsam::method::{Hyperparameters, NonFinite};
 use burn_wsam_support::bench::raw::{Model, Steps, bases};
@@ -25,12 +25,12 @@ fn steps(criterion: &mut Criterion) {
             let copy = Other { name: "copy", bytes: Some(bytes), run: &run };
             use NonFinite::{Propagate, Skip};
             for (mode, lean, non_finite) in
-                [("", false, Propagate), (", lean", true, Propagate), (", looking", false, Skip)]
+                [("", false, Propagate), (", lean", true, Propagate), (", checked", false, Skip)]
             {
                 let name = format!("{base_name}{mode}");
                 let hyper = Hyperparameters { non_finite, ..Hyperparameters::new(base) };
                 let steps = Steps::new(&model, lean);
-                // Recorded and thrown away: the counts.
+                // Recorded without submission, for the counts.
                 let stats = steps.record(&engine, &hyper, drop).expect("a valid step");
                 let counts = json!({
                     "dispatches": stats.dispatches,

@@ -1,4 +1,4 @@
-//! Every golden trajectory on every route. See tests/README.md.
+//! Replays every golden trajectory on every route. See tests/README.md.
 
 use burn_wsam::method::Coupling;
 use burn_wsam_support as common;
@@ -12,7 +12,7 @@ fn main() {
     let (goldens, toys) = match golden::load() {
         Ok(loaded) => loaded,
         Err(error) => {
-            // A folder that cannot be read is a failure, not an empty suite.
+            // An unreadable folder is a failing test, not an empty suite.
             let trial = Trial::test("golden files", move || Err(Failed::from(error)));
             libtest_mimic::run(&libtest_mimic::Arguments::from_args(), vec![trial]).exit()
         }
@@ -29,7 +29,7 @@ fn main() {
     trials.extend(on_adapters(&goldens, &toys));
     #[cfg(feature = "burn")]
     for lean in [false, true] {
-        trials.extend(goldens.iter().filter(|golden| fits(golden, lean)).map(|golden| {
+        trials.extend(goldens.iter().filter(|golden| supports(golden, lean)).map(|golden| {
             let make: MakeRoute = Box::new(move |golden| {
                 let device = burn::tensor::Device::flex();
                 burn_route(golden, &device, burn_wsam::RoutePolicy::TensorOps, lean)
@@ -45,7 +45,8 @@ fn main() {
     common::gpu::run(trials);
 }
 
-/// One file on one route, within a tolerance or within what rounding to `f32` allows; prints the worst error.
+/// A trial of one file on one route, with a tolerance or with the bound derived from `f32` rounding. Prints the worst
+/// error.
 fn trial(golden: &Golden, route: &str, tolerance: Option<Tolerance>, make: MakeRoute) -> Trial {
     let (golden, name) = (golden.clone(), format!("{} on {route}", golden.file));
     let title = name.clone();
@@ -65,8 +66,8 @@ fn trial(golden: &Golden, route: &str, tolerance: Option<Tolerance>, make: MakeR
     })
 }
 
-/// Lean mode is for the decoupled form.
-fn fits(golden: &Golden, lean: bool) -> bool {
+/// Whether the mode supports the trajectory: lean mode requires the decoupled form.
+fn supports(golden: &Golden, lean: bool) -> bool {
     !lean || golden.hyper.coupling == Coupling::Decoupled
 }
 
@@ -87,7 +88,7 @@ fn burn_route(
     Ok(Box::new(make(golden, device, policy)?))
 }
 
-/// On each adapter: the engine with the adapter's limits and with WebGPU's, Burn in both routes and
+/// Trials for each adapter: the engine with the adapter's limits and with WebGPU's, Burn in both routes and
 /// modes, and the toy example.
 #[cfg(feature = "fused-wsam")]
 fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
@@ -120,7 +121,7 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
     trials
 }
 
-/// Both placements and lean mode of one engine.
+/// Trials of one engine, in both placements and in lean mode.
 #[cfg(feature = "fused-wsam")]
 fn engine_trials(
     goldens: &[Golden],
@@ -144,7 +145,7 @@ fn engine_trials(
             trials.push(trial(golden, &route, None, make));
         }
     }
-    for golden in goldens.iter().filter(|golden| fits(golden, true)) {
+    for golden in goldens.iter().filter(|golden| supports(golden, true)) {
         let engine = engine.clone();
         let make: MakeRoute = Box::new(move |golden| {
             let Golden { hyper, lr, weight, .. } = golden;
@@ -168,7 +169,7 @@ fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
     let routes = [(RoutePolicy::Fused, "fused"), (RoutePolicy::TensorOps, "tensor operations")];
     let mut trials = Vec::new();
     for ((policy, label), lean) in routes.into_iter().flat_map(|r| [(r, false), (r, true)]) {
-        for golden in goldens.iter().filter(|golden| fits(golden, lean)) {
+        for golden in goldens.iter().filter(|golden| supports(golden, lean)) {
             let device = device.clone();
             let make: MakeRoute = Box::new(move |golden| burn_route(golden, &device, policy, lean));
             let route = format!("burn, {label}{} [{}]", mode(lean), gpu.name);
@@ -178,7 +179,7 @@ fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
     trials
 }
 
-/// The engine must end each run of the paper's example where the authors' code ends it. The paths
+/// Checks that the engine ends each run of the paper's example in the same basin as the authors' code. The paths
 /// themselves are chaotic near a minimum, in f32 sooner than in f64.
 #[cfg(feature = "fused-wsam")]
 fn toy_trials(
@@ -204,7 +205,7 @@ fn toy_trials(
             if basin(end) == basin(want) {
                 Ok(())
             } else {
-                Err(format!("ends in the {}, {end:?} for {want:?}", basin(end)).into())
+                Err(format!("ends in the {}, {end:?}, expected {want:?}", basin(end)).into())
             }
         })
     };

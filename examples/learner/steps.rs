@@ -1,4 +1,4 @@
-//! What Burn's training asks of a model. Nothing here knows of WSAM.
+//! Burn's training and inference steps of the network. They do not depend on WSAM.
 
 use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;

@@ -1,4 +1,4 @@
-//! Bytes that say they are an optimizer's record: read, or refused with nothing changed.
+//! Loads bytes as an optimizer's record, which loads or is refused without a change.
 
 #![no_main]
 
@@ -43,7 +43,8 @@ fuzz_target!(
         RUN.with_borrow_mut(|run| {
             let bytes = Bytes::from_bytes_vec(data.to_vec());
             if run.optim.from_bytes(&run.model, bytes).is_ok() {
-                // Other states: they must step, and give way to the right ones.
+                // The bytes were a valid record with other states: a step must not panic, and the original
+                // record must replace them.
                 let stepped = run.optim.step(0.01, run.model.clone(), loss);
                 drop(stepped.map_err(|rejected| rejected.error));
                 run.optim.from_bytes(&run.model, run.record.clone()).expect("its own record");

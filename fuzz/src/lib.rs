@@ -1,4 +1,4 @@
-//! What is fuzzed around: a model of two parameters, whose ids are the same in every process.
+//! A model of two parameters with the same ids in every process.
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
@@ -37,10 +37,10 @@ pub fn loss(model: &Subject) -> Tensor<1> {
     model.a.val().powi_scalar(2).sum() + model.b.val().powi_scalar(4).sum()
 }
 
-/// Writes the fuzzer's first input to the file that `WSAM_FUZZ_SEED` names, if it names one, and ends.
+/// If `WSAM_FUZZ_SEED` is set, writes the fuzzer's first input to that file and exits.
 pub fn seed(bytes: impl FnOnce() -> Vec<u8>) {
     if let Some(path) = std::env::var_os("WSAM_FUZZ_SEED") {
-        std::fs::write(path, bytes()).expect("the seed's folder is there");
+        std::fs::write(path, bytes()).expect("the folder of WSAM_FUZZ_SEED must exist");
         std::process::exit(0);
     }
 }

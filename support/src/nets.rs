@@ -30,7 +30,7 @@ impl Mlp {
         (self.b.forward(relu(self.a.forward(x))) - y).powi_scalar(2).mean()
     }
 
-    /// As [`exact_loss`], for runs that are compared bit for bit.
+    /// [`exact_loss`], for runs that are compared bit for bit.
     pub fn exact(&self, batch: u64) -> Tensor<1> {
         exact_loss(self, batch, self.loss(batch))
     }
@@ -48,8 +48,8 @@ impl ConvNet {
     pub fn new(device: &Device) -> Self {
         device.seed(1);
         Self {
-            // No bias: the normalisation takes it out again, so that its gradient is rounding alone,
-            // which Adam would blow up to full steps.
+            // No bias: normalisation cancels it, so its gradient would be rounding error, which Adam would
+            // magnify to full steps.
             conv: Conv2dConfig::new([1, 4], [3, 3]).with_bias(false).init(device),
             norm: BatchNormConfig::new(4).init(device),
             linear: LinearConfig::new(4 * 4 * 4, 3).init(device),
@@ -73,7 +73,7 @@ pub fn config() -> WsamConfig {
     WsamConfig::new(BaseConfig::Sgd(SgdBaseConfig::new()))
 }
 
-/// A copy with parameters' ids and values, and running statistics of its own.
+/// A copy with the same parameter ids and values, and its own running statistics.
 pub fn fork<M: Module>(model: &M) -> M {
     model.clone().valid().train()
 }
@@ -82,8 +82,8 @@ pub fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// Path, id and values of every float parameter and running statistic; or of its gradient, where it
-/// has one.
+/// Path, id and values of every float parameter and running statistic. With `grads`, the values are those of the
+/// gradients, of parameters that have one.
 pub fn read<M: Module>(
     model: &M,
     grads: Option<&GradientsParams>,
@@ -121,23 +121,23 @@ pub fn parameters<M: Module>(model: &M) -> Vec<(String, Vec<f32>)> {
     read(model, None).into_iter().map(|(path, _, values)| (path, values)).collect()
 }
 
-/// Equal bit for bit. Where two models come from passes of their own, their gradients must be exact
-/// for that: [`Mlp::exact`].
+/// Checks equality bit for bit. Two models whose passes were evaluated separately need exact gradients for that:
+/// [`Mlp::exact`].
 pub fn same<M: Module>(what: &str, got: &M, want: &[(String, Vec<f32>)]) -> Result<(), String> {
     let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     for ((path, got), (_, want)) in parameters(got).iter().zip(want) {
         if bits(got) != bits(want) {
-            return Err(format!("{what}: {path} is {got:?} for {want:?}"));
+            return Err(format!("{what}: {path} is {got:?}, expected {want:?}"));
         }
     }
     Ok(())
 }
 
-/// Equal within f32's rounding over some steps. A NaN fails.
+/// Checks equality within the f32 rounding of some steps. A NaN fails.
 pub fn close<M: Module, N: Module>(what: &str, got: &M, want: &N) -> Result<(), String> {
     let (got, want) = (parameters(got), parameters(want));
     if got.len() != want.len() {
-        return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} parameters, expected {}", got.len(), want.len()));
     }
     for ((path, got), (_, want)) in got.iter().zip(&want) {
         let want: Vec<_> = want.iter().copied().map(f64::from).collect();
@@ -146,15 +146,15 @@ pub fn close<M: Module, N: Module>(what: &str, got: &M, want: &N) -> Result<(), 
     Ok(())
 }
 
-/// Each element by the tolerance of [`close`].
+/// Checks each element with the tolerance of [`close`].
 pub fn near(what: &str, got: &[f32], want: &[f64]) -> Result<(), String> {
     if got.len() != want.len() {
-        return Err(format!("{what}: {} elements for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} elements, expected {}", got.len(), want.len()));
     }
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         let right = (f64::from(*got) - want).abs() <= 2e-6 + 2e-5 * want.abs();
         if !right {
-            return Err(format!("{what}[{i}] is {got} for {want}"));
+            return Err(format!("{what}[{i}] is {got}, expected {want}"));
         }
     }
     Ok(())

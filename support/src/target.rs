@@ -24,7 +24,11 @@ impl Target {
     }
 
     /// The same around one of Burn's optimizers.
-    pub fn around(&self, config: &WsamConfig, base: ModuleOptimizer) -> Result<Wsam, String> {
+    pub fn with_burn_base(
+        &self,
+        config: &WsamConfig,
+        base: ModuleOptimizer,
+    ) -> Result<Wsam, String> {
         let config = config.clone().with_route(self.policy).with_burn_optimizer(base);
         config.init(&self.device).map_err(|error| error.to_string())
     }

@@ -1,5 +1,5 @@
-//! The engine on every adapter: against the oracle on awkward shapes, against itself bit for bit,
-//! and against callers' mistakes.
+//! Tests of the engine on every adapter: against the oracle on awkward shapes, bit for bit against
+//! itself, and with invalid calls.
 
 mod faults;
 mod groups;
@@ -28,56 +28,56 @@ fn main() {
         ("lengths", shapes::lengths),
         ("a long tensor", shapes::long_tensor),
         ("many tensors", shapes::many_tensors),
-        ("nothing to do", shapes::nothing_to_do),
+        ("no elements", shapes::no_elements),
         ("zero gradients", shapes::zero_gradients),
         ("extreme gradients", shapes::extreme_gradients),
         ("a billion elements", shapes::a_billion_elements),
-        ("a non-finite gradient shows", shapes::non_finite_gradients_show),
-        ("any step", properties::any_step),
-        ("any step with groups", properties::any_groups),
-        ("groups beside the oracle", groups::beside_oracle),
-        ("a rate for each tensor", groups::rates),
+        ("non-finite gradients propagate", shapes::non_finite_gradients_propagate),
+        ("random steps", properties::any_step),
+        ("random steps with groups", properties::any_groups),
+        ("parameter groups match the oracle", groups::match_oracle),
+        ("a learning rate for each tensor", groups::rates),
         ("more kinds than a page holds", groups::many_kinds),
-        ("groups cost no dispatches", groups::counts),
-        ("refused groups", groups::refused),
-        ("one buffer, any offset, tails untouched", layouts::one_buffer),
-        ("own buffers, tails untouched", layouts::own_buffers),
+        ("groups add no dispatches", groups::counts),
+        ("invalid groups", groups::refused),
+        ("tensors at any offset of one buffer", layouts::one_buffer),
+        ("a buffer for each role, in place", layouts::own_buffers),
         ("placements agree bit for bit", layouts::placements_agree),
-        ("a step repeats bit for bit", layouts::repeats),
-        ("anchor restores exactly", layouts::anchor_is_exact),
+        ("steps are bit-reproducible", layouts::repeats),
+        ("the anchor restores exactly", layouts::anchor_is_exact),
         ("windows over large buffers", limits::windows),
         ("two-dimensional grids", limits::grids),
         ("WebGPU's default limits", limits::webgpu_defaults),
-        ("a device that grants too little", limits::too_little),
+        ("limits below the engine's needs", limits::too_low),
         ("tunings", limits::tunings),
-        ("tunings whose loops are too long", loops::refused),
+        ("tunings with too long loops", loops::refused),
         ("the longest chunks", loops::longest_chunks),
-        ("more partial sums than one finish takes", loops::many_partials),
-        ("a device of few bytes", limits::few_bytes),
-        ("a norm beyond f32", overflows::norms),
-        ("a blend by its difference", refusals::difference),
-        ("refused slices", refusals::slices),
-        ("refused numbers", refusals::numbers),
-        ("refused blends", refusals::blends),
-        ("a blend from the device", refusals::device_blend),
-        ("counts", stats::counts),
-        ("a step that is not finite", non_finite::skipped),
-        ("a step that is not finite, lean", non_finite::lean),
-        ("a base step that is not finite", non_finite::base_alone),
+        ("more partial sums than one norm_finish adds", loops::many_partials),
+        ("small buffer limits", limits::small_buffers),
+        ("a gradient norm that overflows f32", overflows::norms),
+        ("rounding of blends", refusals::rounding),
+        ("invalid slices", refusals::slices),
+        ("invalid numbers", refusals::numbers),
+        ("invalid blend buffers", refusals::blends),
+        ("a blend from a device buffer", refusals::device_blend),
+        ("counted costs", stats::counts),
+        ("a non-finite step", non_finite::skipped),
+        ("a non-finite lean step", non_finite::lean),
+        ("a non-finite base step", non_finite::base_alone),
         ("a loss scale", non_finite::scaled),
         ("a loss that overflows its scale", non_finite::overflow),
-        ("refused scales", non_finite::refused),
-        ("half precision, every number", half_precision::every_half),
+        ("invalid loss scales", non_finite::refused),
+        ("half precision, every value", half_precision::every_value),
         ("half precision, every rounding", half_precision::every_rounding),
-        ("half precision beside the oracle", half_precision::beside_oracle),
-        ("half precision beside single", half_precision::mixed),
-        ("half precision by chance", half_precision::by_chance),
-        ("half precision, a step that is not finite", half_precision::skipped),
-        ("half precision, counts", half_precision::counts),
-        ("half precision, refused", half_precision::refused),
+        ("half precision matches the oracle", half_precision::match_oracle),
+        ("half and single precision in one step", half_precision::mixed),
+        ("stochastic rounding", half_precision::stochastic_rounding),
+        ("half precision, a non-finite step", half_precision::skipped),
+        ("half precision, counted costs", half_precision::counts),
+        ("half precision, invalid slices", half_precision::refused),
         ("a lost device", faults::lost),
         ("buffers of another device", faults::foreign),
-        ("no memory", faults::no_memory),
+        ("a chunk table above the buffer limit", faults::no_memory),
     ];
     let mut trials = trials(tests);
     trials.extend(common::gpu::adapters().iter().map(faults::no_memory_at_all));
@@ -88,7 +88,7 @@ fn main() {
     run(trials);
 }
 
-/// f32 against f64, with gradients of order 1.
+/// Tolerance of f32 against f64, with gradients of order 1.
 const SINGLE: Tolerance = Tolerance { rtol: 2e-5, atol: 1e-6, share: 4e-6 };
 
 const MOMENTS: Moments =
@@ -132,7 +132,7 @@ fn model(seed: u64, lens: &[usize]) -> Vec<Vec<f64>> {
     lens.iter().zip(0..).map(|(len, i)| noise(seed + 1000 * i, *len)).collect()
 }
 
-/// Drives engine and oracle side by side.
+/// Runs engine and oracle on the same gradients and compares them.
 fn against_oracle(
     engine: &Arc<Engine>,
     hyper: Hyperparameters,
@@ -143,12 +143,12 @@ fn against_oracle(
     let weight = model(1, lens);
     let mut route = EngineRoute::new(engine, hyper.clone(), placement, &weight);
     let mut oracle = OracleRoute::new(hyper.clone(), weight);
-    side_by_side(&hyper, &mut route, &mut oracle, lens, steps)
+    compare_steps(&hyper, &mut route, &mut oracle, lens, steps)
 }
 
-/// What f32 can give where `a g + b g~` cancels: the roundings of both products and of `a` and `b`
-/// remain, and with clipping the error of the norm in the clip factors, which the engine promises to
-/// be below 1e-6. Gradients here are at most 1.
+/// Tolerance for weights. Where `a g + b g~` cancels, the rounding errors of both products and of `a` and
+/// `b` remain, and with clipping the norm's error in the clip factors, for which the engine guarantees
+/// 1e-6. Gradients here are at most 1.
 fn tolerance(hyper: &Hyperparameters) -> Tolerance {
     if hyper.coupling == Coupling::Decoupled {
         return SINGLE;
@@ -157,11 +157,11 @@ fn tolerance(hyper: &Hyperparameters) -> Tolerance {
     let weights = blends.map(|group| group.blend.a.abs() + group.blend.b.abs());
     let each = 4.0 * 2f64.powi(-24) + if hyper.clip.is_some() { 1e-6 } else { 0.0 };
     let atol = weights.map(|weight| weight * each).fold(SINGLE.atol, f64::max);
-    // All elements of a short tensor may cancel: a share of the largest says nothing.
+    // All elements of a short tensor may cancel, so a share of the largest element is no bound.
     Tolerance { atol, share: f64::MAX, ..SINGLE }
 }
 
-fn side_by_side(
+fn compare_steps(
     hyper: &Hyperparameters,
     route: &mut dyn Route,
     oracle: &mut OracleRoute,

@@ -1,4 +1,4 @@
-//! Times in the READMEs and in `docs` are those of the committed reports.
+//! Checks that times in the READMEs and in `docs` are those of the committed reports.
 
 mod h200;
 
@@ -6,22 +6,22 @@ use burn_wsam_support::repository;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// One cell's number, or a bracket's: of what report, which row, and how.
+/// The source of one printed number: report, row and quantity.
 #[derive(Clone, Copy, Debug)]
 enum Figure<'a> {
     /// Median, in ms.
     Time(&'a str, &'a str),
-    /// The share of the copy's rate.
+    /// Bandwidth as a share of the copy's.
     Share(&'a str, &'a str),
-    /// The copy's GB/s.
+    /// Bandwidth of the copy, in GB/s.
     CopyRate(&'a str),
-    /// How many times the second row's median the first row's is.
-    Times((&'a str, &'a str), (&'a str, &'a str)),
-    /// What a training step takes more than its two passes: those that ran in turns with it, or
-    /// else those alone.
-    More(&'a str, &'a str),
+    /// Median of the first row divided by that of the second.
+    Ratio((&'a str, &'a str), (&'a str, &'a str)),
+    /// Time of a training step minus that of its two passes, interleaved with it if the report has them, otherwise
+    /// measured alone.
+    Extra(&'a str, &'a str),
 }
-use Figure::{CopyRate, More, Share, Time, Times};
+use Figure::{CopyRate, Extra, Ratio, Share, Time};
 
 struct Reports(HashMap<&'static str, Value>);
 
@@ -32,7 +32,7 @@ impl Reports {
             let file = results.join(machine).join(format!("{name}.json"));
             let text = std::fs::read_to_string(file).expect("committed");
             let json: Value = serde_json::from_str(&text).expect("JSON");
-            // The command `wsam` writes a list, of an adapter each.
+            // The command `wsam` writes a list with one report for each adapter.
             (key, json.get(0).cloned().unwrap_or(json))
         };
         let first = "llvmpipe-22.3.6-two-cores";
@@ -61,18 +61,18 @@ impl Reports {
                 self.row(report, set, name)["of_copy"].as_f64().expect("a share")
             }
             CopyRate(report) => self.row(report, set, "copy")["gb_per_s"].as_f64().expect("a rate"),
-            Times(one, other) => self.ms(set, one) / self.ms(set, other),
-            More(report, name) => {
-                let beside = &self.row(report, set, name)["beside"]["seconds"]["median"];
+            Ratio(one, other) => self.ms(set, one) / self.ms(set, other),
+            Extra(report, name) => {
+                let interleaved = &self.row(report, set, name)["beside"]["seconds"]["median"];
                 let alone = || self.ms(set, (report, "two passes alone"));
-                let passes = beside.as_f64().map_or_else(alone, |seconds| 1e3 * seconds);
+                let passes = interleaved.as_f64().map_or_else(alone, |seconds| 1e3 * seconds);
                 self.ms(set, (report, name)) - passes
             }
         }
     }
 }
 
-/// The rows of the table with this header, cell by cell.
+/// Cells of the table with this header, row by row.
 fn table(page: &str, header: &str) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(repository().join(page)).expect("a page");
     let mut lines = text.lines().skip_while(|line| *line != header);
@@ -82,26 +82,26 @@ fn table(page: &str, header: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Numbers of a cell: `98.5 (0.94)` has two, and so has `163 (+12)`.
+/// The numbers in a cell. `98.5 (0.94)` and `163 (+12)` have two.
 fn numbers(cell: &str) -> Vec<&str> {
     let number = |text: &&str| !text.is_empty();
     let parts = cell.split([' ', '(', ')']).map(|part| part.trim_start_matches('+'));
     parts.filter(number).collect()
 }
 
-/// Whether `value`, rounded to as many places as `printed` has, is `printed`.
+/// Whether `value`, rounded to the number of decimal places of `printed`, equals `printed`.
 fn agrees(printed: &str, value: f64) -> bool {
     let places = printed.split_once('.').map_or(0, |(_, places)| places.len());
     format!("{value:.places$}") == printed
 }
 
-/// Whether a cell of a set's has these figures, all of them and nothing else.
+/// Checks that the numbers of a set's cell are these figures.
 fn cell_holds(reports: &Reports, (page, set): (&str, &str), cell: &str, figures: &[Figure<'_>]) {
     let printed = numbers(cell);
     assert_eq!(printed.len(), figures.len(), "{page}, {set}: {cell}");
     for (printed, figure) in printed.iter().zip(figures) {
         let value = reports.value(set, *figure);
-        assert!(agrees(printed, value), "{page}, {set}: {printed} for {value}, {figure:?}");
+        assert!(agrees(printed, value), "{page}, {set}: {printed}, expected {value}, {figure:?}");
     }
 }
 
@@ -131,7 +131,7 @@ const fn against(
     name: &'static str,
     fused: &'static str,
 ) -> [Figure<'static>; 2] {
-    [Time(report, name), Times((report, name), ("burn", fused))]
+    [Time(report, name), Ratio((report, name), ("burn", fused))]
 }
 
 const IN_BURN: [&str; 4] = ["ResNet-50", "ResNet-18 (CIFAR)", "ViT-B/16", "1000 x 1000"];
@@ -164,8 +164,7 @@ fn burn_in_the_costs() {
     holds(COSTS, header, &sets, &columns);
 }
 
-/// Names in the report of the H200, behind those of their base optimizers; and how many of the five sets were
-/// measured.
+/// Row names in the report of the H200, with `{}` for the base optimizer, and the sets that were measured.
 const H200: [(&str, &[&str]); 11] = [
     ("{}, engine, pipelined", &H200_SETS),
     ("{}, checked, engine, pipelined", &H200_SETS),
@@ -181,8 +180,8 @@ const H200: [(&str, &[&str]); 11] = [
 ];
 const H200_SETS: [&str; 5] = ["ResNet-50", "ViT-B/16", "GPT-2 124M", "1000 x 1000", "134M + 3"];
 
-/// A table with a row for each of these places in [`H200`] and a column for each set. Cells are empty exactly where
-/// nothing was measured.
+/// Checks a table with a row for each of these indices of [`H200`] and a column for each set. A cell is empty if and
+/// only if nothing was measured.
 fn h200_holds(page: &str, header: &str, base: &str, sets: &[&str], places: &[usize]) {
     let reports = Reports::read();
     let rows = table(page, header);
@@ -215,7 +214,7 @@ fn h200_in_the_readme() {
     h200_holds("README.md", header, "SGD + momentum", &sets, &[0, 1, 4, 5, 6, 8, 9, 10]);
 }
 
-/// The bars of the README's picture: each number is the report's, and the bar is as long as that.
+/// Each bar of the README's picture has the report's number and the length of that number.
 #[test]
 fn picture_in_the_readme() {
     const PIXELS_A_MS: f64 = 31.0;
@@ -269,7 +268,7 @@ fn stages_in_the_benchmarks() {
     for (row, name) in rows.iter().zip(names) {
         assert_eq!(row[0].replace('`', ""), name);
         for (cell, set) in row[1..].iter().zip(["ResNet-50", "ViT-B/16", "1000 x 1000"]) {
-            // norm_finish moves next to nothing, and has no rate.
+            // norm_finish moves almost no memory, so it has no bandwidth.
             let count = if name == "norm_finish" { 1 } else { 2 };
             let figures = [Time("kernels", name), Share("kernels", name)];
             cell_holds(&reports, (BENCHES, set), cell, &figures[..count]);
@@ -312,14 +311,14 @@ fn burn_in_the_benchmarks() {
 fn unfused_in_the_benchmarks() {
     let header = "| Without Burn's fusion | SGD + momentum: fused | unfused tensor ops | AdamW: fused | unfused tensor ops |";
     let times =
-        |ops, fused| [Time("unfused", ops), Times(("unfused", ops), ("burn before", fused))];
+        |ops, fused| [Time("unfused", ops), Ratio(("unfused", ops), ("burn before", fused))];
     let (sgd, adamw) = (times(SGD_OPS, SGD), times(ADAMW_OPS, ADAMW));
     let columns: [&[Figure<'_>]; 4] =
         [&[Time("burn before", SGD)], &sgd, &[Time("burn before", ADAMW)], &adamw];
     holds(BENCHES, header, &IN_BURN, &columns);
 }
 
-/// Whole training steps, and what they take more than the two passes alone.
+/// Times of whole training steps, and their extra time over the two passes.
 #[test]
 fn trainings_in_the_benchmarks() {
     let reports = Reports::read();
@@ -331,16 +330,16 @@ fn trainings_in_the_benchmarks() {
         ),
         ("| | two passes, unfused | tensor ops, unfused |", "unfused", &["tensor operations"][..]),
     ];
-    for (header, report, ways) in tables {
+    for (header, report, methods) in tables {
         let rows = table(BENCHES, header);
         assert_eq!(rows.len(), 4, "{header}");
         for row in &rows {
             let (set, base) = row[0].split_once(", ").expect("a set and a base optimizer");
             cell_holds(&reports, (BENCHES, set), &row[1], &[Time(report, "two passes alone")]);
-            assert_eq!(row.len(), ways.len() + 2, "{row:?}");
-            for (cell, way) in row[2..].iter().zip(ways) {
-                let name = format!("{base}, {way}");
-                let figures = [Time(report, &name), More(report, &name)];
+            assert_eq!(row.len(), methods.len() + 2, "{row:?}");
+            for (cell, method) in row[2..].iter().zip(methods) {
+                let name = format!("{base}, {method}");
+                let figures = [Time(report, &name), Extra(report, &name)];
                 cell_holds(&reports, (BENCHES, set), cell, &figures);
             }
         }

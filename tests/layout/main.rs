@@ -1,4 +1,4 @@
-//! Uniform structs and binding numbers against naga's reflection of the shaders, and the shaders themselves through naga's validator.
+//! Validates the shaders with naga, and compares uniform structs and binding numbers with naga's reflection.
 
 mod validation;
 
@@ -30,7 +30,7 @@ fn reflect(module: &naga::Module, name: &str) -> (u32, Vec<(String, u32)>) {
     found.unwrap_or_else(|| panic!("no struct {name}"))
 }
 
-/// The Rust struct's fields must be the WGSL struct's, at the same offsets.
+/// Checks that the Rust struct has the WGSL struct's fields, at the same offsets.
 macro_rules! same_layout {
     ($stage:expr, $ty:ident { $($field:ident),* $(,)? }) => {{
         let (size, fields) = reflect(&module($stage), stringify!($ty));
@@ -107,7 +107,7 @@ fn structs_match_the_shaders() {
     );
 }
 
-/// Numbers that the shaders write out.
+/// Constants that the shaders define themselves.
 #[test]
 fn constants_match_the_shaders() {
     let module = module(Stage::LeanAscent);
@@ -136,12 +136,12 @@ fn constants_match_the_shaders() {
     assert_eq!(size(&self::module(Stage::Norm), "norms") as usize, size_of::<Norms>());
     assert_eq!(Norms::place(0), 1);
     assert_eq!(size(&self::module(Stage::Check), "norms") as usize, size_of::<Norms>());
-    // Places of the last scope and of the marks, one after another.
+    // The marks follow the last scope.
     assert_eq!(Norms::place(SCOPES) + 1, mark(false));
     assert_eq!(4 * mark(true) as usize, offset_of!(Norms, bad_perturbed));
 }
 
-/// Stages with the widths that they have.
+/// All stages in all of their widths.
 fn single_frames() -> impl Iterator<Item = (Stage, Width)> {
     let single = sampled_modules().filter(|(_, _, frames)| *frames == Frames::SINGLE);
     single.map(|(stage, width, _)| (stage, width))
@@ -199,7 +199,7 @@ fn webgpu_limits_suffice() {
     }
 }
 
-/// The cache key is the whole list of compile inputs: two keys, two pipelines.
+/// The cache key contains every compile input, so two keys give two pipelines.
 #[test]
 fn keys_name_every_compile_input() {
     let frames = Frames::SINGLE;
@@ -216,7 +216,7 @@ fn keys_name_every_compile_input() {
             inputs.insert(format!("{:?} {:?} {constants:?}", kernel.stage(), width));
         }
     }
-    // An anchor is one of two things with master weights, and the same kernel.
+    // With master weights the anchor has two meanings that share one kernel.
     let same = |(kernel, width): &&(Kernel, Width)| {
         width.has_master() && matches!(kernel, Kernel::Descent { anchored: true, .. })
     };
@@ -225,8 +225,8 @@ fn keys_name_every_compile_input() {
     assert_eq!(inputs.len(), keys.len() - twice, "two kernels compile to the same thing");
 }
 
-/// Only what varies is repeated, fields that share a column's name are left alone, and only the
-/// frame that a chunk names sees elements.
+/// Only varying columns are repeated for each frame, struct fields with a column's name are unchanged, and only the
+/// frame that a chunk names processes its elements.
 #[test]
 fn frames_repeat_what_varies() {
     let frames = Frames { count: 3, varying: 1 << column::GRAD };

@@ -1,5 +1,5 @@
-//! WSAM under burn-train's `SupervisedTraining`: on the CPU in tensor operations, and on every adapter
-//! by both routes.
+//! Tests of WSAM under burn-train's `SupervisedTraining`: tensor operations on the CPU, and both routes on every
+//! adapter.
 
 mod bench;
 mod faults;
@@ -16,40 +16,40 @@ use burn_wsam_support::nets as tools;
 use common::target::{self, Target, Test};
 
 const TESTS: &[(&str, Test)] = &[
-    ("gamma 0 is Burn's own strategy", limits::gamma_zero),
-    ("gamma 0 is Burn's own strategy, accumulated", limits::gamma_zero_accumulated),
-    ("Burn's events in Burn's order", limits::events),
-    ("a training is the loop written out", loops::whole),
-    ("accumulated gradients, perturbed once", loops::accumulated),
-    ("accumulated gradients, each perturbed", loops::each),
+    ("gamma 0 matches Burn's own strategy", limits::gamma_zero),
+    ("gamma 0 matches Burn's own strategy, accumulated", limits::gamma_zero_accumulated),
+    ("events match Burn's", limits::events),
+    ("training matches a loop of steps", loops::plain),
+    ("accumulated gradients with one perturbation", loops::accumulated),
+    ("accumulated gradients with a perturbation each", loops::each_perturbed),
     ("lean steps", loops::lean),
-    ("a schedule for rho and for gamma", loops::schedules),
-    ("WSAM for a part of the training", loops::partly),
-    ("TrainStep::optimize keeps its last word", loops::overridden),
-    ("a training resumes bit for bit", resume::whole),
-    ("a training resumes in the middle of its schedules", resume::schedules),
-    ("a checkpoint that is deleted under way", resume::deleted),
-    ("masks of a training go on", resume::masks),
+    ("schedules of rho and gamma", loops::schedules),
+    ("WSAM in some epochs only", loops::partly_active),
+    ("an overridden TrainStep::optimize", loops::overridden),
+    ("resume is bit-exact", resume::whole),
+    ("resume in the middle of schedules", resume::schedules),
+    ("a checkpoint deleted during training", resume::deleted),
+    ("resume continues the dropout masks", resume::masks),
     ("a checkpoint of version 0.1", resume::version_0_1),
-    ("a quantised layer in a training", resume::quantised),
-    ("a checkpoint of Burn's own is taken over", resume::takeover),
-    ("a checkpoint of another optimizer is refused", resume::refused),
+    ("a quantised layer", resume::quantised),
+    ("a checkpoint of Burn's own strategy", resume::takeover),
+    ("a refused checkpoint of another base optimizer", resume::refused),
     ("early stopping", stops::early),
-    ("interruption", stops::interrupted),
-    ("a value out of its domain ends the training", stops::out_of_domain),
-    ("a learning rate that is not finite ends it", stops::learning_rate),
-    ("a batch without gradients ends it", stops::no_gradients),
-    ("running statistics after steps that are not taken", faults::statistics),
-    ("a loss of several numbers ends it", faults::losses),
+    ("an interrupted training", stops::interrupted),
+    ("an error from a scheduled value out of its domain", stops::out_of_domain),
+    ("an error from a non-finite learning rate", stops::learning_rate),
+    ("an error from a batch without gradients", stops::no_gradients),
+    ("running statistics after skipped and refused steps", faults::statistics),
+    ("an error from an unreduced loss", faults::losses),
     ("frozen copies of the trained network", faults::copies),
     ("a learner of another optimizer", misuse::foreign_learner),
     ("a learner under another strategy", misuse::foreign_strategy),
-    ("a training around a Burn optimizer resumes bit for bit", resume::around_burn),
-    ("a checkpoint without a Burn optimizer is refused", misuse::around_burn),
+    ("resume with a Burn optimizer as the base is bit-exact", resume::burn_base),
+    ("a refused checkpoint without a Burn optimizer's record", misuse::burn_base),
     ("learning rates by parameter", limits::rates_by_parameter),
     ("metrics and checkpoints in files", reports::files),
     ("sharpness as a metric", reports::sharpness),
-    ("the last step", reports::last),
+    ("reports of the last step", reports::last),
 ];
 
 fn main() {

@@ -1,10 +1,10 @@
-//! The oracle against the golden files, against hand-written limits, and against itself; and the
-//! comparison that all other implementations are judged by, against faults planted on purpose.
+//! Tests of the oracle against the golden files and known limits, and of the comparison that all other
+//! implementations use, with deliberate faults.
 
-// In a test a panic is the report.
+// A panic reports a test's failure.
 #![allow(clippy::unwrap_used)]
 
-// One test binary, several rooms: each binary links the whole of Burn.
+// One test binary for all modules, because each binary links Burn.
 mod authors;
 mod base;
 mod groups;
@@ -46,8 +46,8 @@ fn start() -> Tensors {
     vec![vec![0.5, -1.25, 3.0], vec![0.0], vec![], vec![-0.75, 1e-3]]
 }
 
-/// Some gradient with the shapes of `start()`, another one for each `seed`. It shrinks with the
-/// seed, so that AMSGrad's largest second moment is not the last one.
+/// A gradient with the shapes of `start()`, which depends on `seed`. It shrinks as the seed grows, so that
+/// AMSGrad's largest second moment is not the last one.
 fn gradient(seed: u32) -> Tensors {
     let mut angle = f64::from(seed);
     let mut next = || {

@@ -1,5 +1,5 @@
-//! The scheduler: dispatches, submissions and bytes counted on the benchmarks' parameter sets and on
-//! a Burn model; what arenas and kept plans must never do to a model.
+//! Tests of the scheduler: dispatches, submissions and bytes counted on the benchmarks' parameter sets
+//! and on a Burn model, and models whose arenas and plans are reused.
 
 mod counts;
 #[cfg(feature = "burn")]
@@ -23,8 +23,8 @@ fn main() {
         ("134M + 3", |gpu| counts::set(gpu, "134M + 3")),
         ("eight storage buffers", counts::eight_buffers),
         ("many buffers", counts::many_buffers),
-        ("buffers of all kinds counted together", counts::counted_together),
-        ("plans are kept, and made anew", counts::plans),
+        ("a limit on buffers of all kinds together", counts::counted_together),
+        ("reused and new plans", counts::plans),
     ];
     #[allow(unused_mut)]
     let mut all = trials(tests);
@@ -39,17 +39,17 @@ fn on_burn() -> Vec<libtest_mimic::Trial> {
     type OnDevice = fn(&burn::tensor::Device) -> Result<(), String>;
     let tests: &[(&str, OnDevice)] = &[
         ("a model of 160 tensors", models::counted),
-        ("arenas take turns", models::turns),
-        ("memory through the second pass", models::memory),
+        ("alternating arenas", models::alternating),
+        ("memory during the second pass", models::memory),
         ("a model that grows and shrinks", models::growing),
         ("a parameter that changes its shape", models::reshaped),
-        ("two models, one optimizer", models::two_models),
-        ("ascents interleaved", models::interleaved),
-        ("an optimizer dropped half way", models::dropped),
+        ("two models with one optimizer", models::two_models),
+        ("interleaved ascents", models::interleaved),
+        ("an optimizer dropped after an ascent", models::dropped),
         ("detached weights", models::detached),
         ("a moving average", models::moving_average),
         ("lean steps", models::lean),
-        ("a lean step given up", models::lean_abandoned),
+        ("an abandoned lean step", models::lean_abandoned),
         ("validation on another thread", threads::validation),
         ("two optimizers on two threads", threads::side_by_side),
     ];

@@ -1,8 +1,8 @@
-//! Thousands of steps of models that come and go, beside the oracle, under memory accounting; and
+//! Soak tests: thousands of steps of random models, compared with the oracle, with memory in use measured; and
 //! thousands of damaged records and configurations.
 //!
-//! `WSAM_SOAK_STEPS` says how many steps on each device; the suite takes a few hundred, which
-//! are too few to judge memory by.
+//! `WSAM_SOAK_STEPS` sets the number of steps on each device. The default of 200 is too low to see memory
+//! growth.
 
 mod damage;
 mod memory;
@@ -13,7 +13,7 @@ use burn_wsam_support as common;
 use burn_wsam_support::nets;
 use common::target::{self, Target};
 
-const TESTS: &[(&str, target::Test)] = &[("soak", world::soak)];
+const TESTS: &[(&str, target::Test)] = &[("random runs", world::soak)];
 
 const DAMAGE: &[(&str, target::Test)] =
     &[("damaged records", damage::records), ("damaged configurations", damage::configurations)];
@@ -28,12 +28,12 @@ fn main() {
 
 #[cfg(feature = "fused-wsam")]
 fn on_adapters() -> Vec<libtest_mimic::Trial> {
-    let all = target::on_adapters(TESTS, "the soak on the GPU", |_, _| Vec::new());
-    // Tensor operations on a GPU are Burn's to prove.
+    let all = target::on_adapters(TESTS, "soak tests on the GPU", |_, _| Vec::new());
+    // Tensor operations on a GPU would test Burn's kernels, not this crate.
     all.into_iter().filter(|trial| !trial.name().contains("tensor operations")).collect()
 }
 
-/// Steps on each device.
+/// Number of steps on each device.
 fn steps() -> usize {
     let Some(asked) = std::env::var_os("WSAM_SOAK_STEPS") else { return 200 };
     let steps =

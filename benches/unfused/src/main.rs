@@ -1,4 +1,4 @@
-//! The Burn benchmarks in tensor operations, without Burn's fusion. `cargo run --release -- --bench` in
+//! The Burn benchmarks in tensor operations, without Burn's fusion. Run `cargo run --release -- --bench` in
 //! this folder; the report is named `unfused`.
 
 use burn::tensor::Device;
@@ -8,7 +8,7 @@ use burn_wsam_support::bench::sets;
 use burn_wsam_support::bench::ways::{Way, optimizers, slow, trainings};
 use criterion::Criterion;
 
-/// Larger tensors do not fit a binding of lavapipe, and Burn keeps a tensor in one.
+/// Largest binding of lavapipe in bytes. Burn keeps a tensor in one binding.
 const LARGEST: u64 = 128 << 20;
 
 fn main() {

@@ -1,6 +1,6 @@
-//! The command `wsam`: what it prints, what it refuses, and the exit codes.
+//! Tests of the command `wsam`: output, errors and exit codes.
 
-// In a test a panic is the report.
+// A panic reports a test's failure.
 #![allow(clippy::unwrap_used)]
 
 mod environment;
@@ -16,53 +16,53 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Without any adapter.
+/// Tests that need no adapter.
 const TESTS: &[(&str, fn())] = &[
-    ("bad arguments end in 2", bad_arguments),
+    ("bad arguments exit with 2", bad_arguments),
     #[cfg(target_os = "linux")]
-    ("no adapter ends in 3", environment::no_adapter),
-    ("damaged golden files fail loudly", damaged_golden_files),
+    ("no adapter exits with 3", environment::no_adapter),
+    ("damaged golden files", damaged_golden_files),
     ("the toy example, as SVG and PNG", toy),
-    ("saved reports are drawn", plot),
-    ("reports that are none", no_reports),
-    ("reports with wild values are refused", pictures::wild_values),
-    ("reports with extreme values end", pictures::extreme_values),
-    ("reports with random values end", pictures::random_values),
+    ("plot of a saved report", plot),
+    ("invalid reports", invalid_reports),
+    ("reports with invalid values", pictures::invalid_values),
+    ("reports with extreme values", pictures::extreme_values),
+    ("reports with random values", pictures::random_values),
     ("reports with missing parts", pictures::missing_parts),
-    ("an unknown backend is named", environment::unknown_backend),
-    ("an absent backend is named", environment::absent_backend),
+    ("an unknown backend", environment::unknown_backend),
+    ("a backend of another platform", environment::absent_backend),
     #[cfg(target_os = "linux")]
-    ("missing drivers are named", environment::missing_drivers),
-    ("one writer prints", output::one_writer),
+    ("missing drivers", environment::missing_drivers),
+    ("output goes through one writer", output::one_writer),
     ("the help lists the exit codes", output::help_lists_exit_codes),
     #[cfg(unix)]
-    ("a closed pipe ends quietly in 141", output::closed_pipe),
+    ("a closed pipe exits with 141", output::closed_pipe),
     #[cfg(unix)]
     ("a closed stderr keeps the exit code", output::closed_stderr),
     #[cfg(target_os = "linux")]
-    ("a full disk ends in 4", output::full_disk),
+    ("a full disk exits with 4", output::full_disk),
     #[cfg(unix)]
     ("parameters from pipes", output::params_from_pipes),
 ];
 
 const ON_ADAPTERS: &[(&str, Test)] = &[
-    ("adapters lists it", lists),
+    ("adapters lists the adapter", lists_adapter),
     ("check passes", check_passes),
     ("check fails on a wrong number", wrong_number),
-    ("bench gives JSON and a picture", bench),
+    ("bench writes JSON and a picture", bench),
     #[cfg(feature = "burn")]
-    ("bench beside tensor operations", bench_tensor_ops),
+    ("bench compares with tensor operations", bench_tensor_ops),
     ("bench in lean mode", bench_lean),
-    ("bench refuses what does not fit", bench_too_large),
-    ("scaling gives JSON", scaling),
+    ("bench refuses too large tensors", bench_too_large),
+    ("scaling writes JSON and a picture", scaling),
     ("tune times each tuning", tune),
     ("the toy example on the engine", toy_on_engine),
-    ("bench keeps what it measured", output::bench_keeps_what_it_measured),
-    ("tune keeps what it measured", output::tune_keeps_what_it_measured),
+    ("bench keeps results when a set fails", output::bench_keeps_results),
+    ("tune keeps results when a tuning fails", output::tune_keeps_results),
     #[cfg(unix)]
-    ("measurements whose output fails", output::output_of_measurements),
+    ("measurements with failing output", output::output_of_measurements),
     #[cfg(unix)]
-    ("bench takes parameters from stdin", output::bench_from_stdin),
+    ("bench reads parameters from stdin", output::bench_from_stdin),
 ];
 
 fn main() {
@@ -78,32 +78,32 @@ fn main() {
     run(all)
 }
 
-/// What a run of the command came to.
-struct Ran {
+/// Exit code and output of a run of the command.
+struct Finished {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-fn wsam(arguments: &[&str]) -> Ran {
+fn wsam(arguments: &[&str]) -> Finished {
     finished(Command::new(assert_cmd::cargo::cargo_bin!("wsam")).args(arguments))
 }
 
-fn finished(command: &mut Command) -> Ran {
+fn finished(command: &mut Command) -> Finished {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-impl Ran {
-    /// The standard output of a run that ended in 0.
+impl Finished {
+    /// Checks that the exit code is 0, and returns the standard output.
     fn ok(self) -> String {
         let Self { code, out, err } = self;
         assert_eq!(code, Some(0), "{out}\n{err}");
         out
     }
 
-    /// The complaint of a run that ended in `code`; it names `what`.
+    /// Checks the exit code, and that the output contains `what`.
     fn fails(self, code: i32, what: &str) {
         let Self { code: found, out, err } = self;
         assert_eq!(found, Some(code), "{out}\n{err}");
@@ -111,7 +111,7 @@ impl Ran {
     }
 }
 
-/// An empty folder of this test binary's own.
+/// Creates an empty folder for one test.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli").join(name);
     let _ = fs::remove_dir_all(&folder);
@@ -147,7 +147,7 @@ fn bad_arguments() {
     wsam(&["bench", "--params", text(&sizes)]).fails(1, "no tensor shape found");
 }
 
-/// Each of them is refused before any adapter is asked for.
+/// Damaged golden files are refused before an adapter is opened.
 fn damaged_golden_files() {
     let whole = golden("sgd_coupled.json");
     let missing = whole.replacen("\"rho\"", "\"rhubarb\"", 1);
@@ -204,7 +204,7 @@ fn plot() {
     assert!(!drawn.contains("ViT"), "another set is drawn too");
 }
 
-fn no_reports() {
+fn invalid_reports() {
     let folder = folder("reports");
     let (json, out) = (folder.join("report.json"), folder.join("out.svg"));
     let draw = |content: &str| {
@@ -221,12 +221,12 @@ fn no_reports() {
     assert!(!out.exists());
 }
 
-/// The adapter by its whole name, which no other has in the test's setup.
+/// The adapter's full name. No two adapters of the test machines share one.
 fn name(gpu: &Gpu) -> String {
     gpu.adapter.get_info().name
 }
 
-fn lists(gpu: &Gpu) -> Result<(), String> {
+fn lists_adapter(gpu: &Gpu) -> Result<(), String> {
     let list: Value = serde_json::from_str(&wsam(&["adapters", "--json"]).ok()).unwrap();
     let found = list.as_array().unwrap().iter().find(|found| found["name"] == name(gpu).as_str());
     let found = found.ok_or("it is not listed")?;
@@ -246,7 +246,7 @@ fn check_passes(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// A number of the last step that is wrong by a part in a thousand.
+/// `check` fails on a value of the last step that is wrong by 0.1 %.
 fn wrong_number(gpu: &Gpu) -> Result<(), String> {
     let mut json: Value = serde_json::from_str(&golden("adamw_decoupled.json")).unwrap();
     let last = json["expected"].as_array_mut().unwrap().last_mut().unwrap();
@@ -261,7 +261,7 @@ fn wrong_number(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// A small set, timed for a moment.
+/// Writes a small parameter set.
 fn small(folder: &Path) -> PathBuf {
     let sizes = folder.join("small.txt");
     fs::write(&sizes, "64x3x7x7 # stem\n64\n1000x33\n").unwrap();
@@ -347,7 +347,10 @@ fn scaling(gpu: &Gpu) -> Result<(), String> {
     assert_eq!(2 * steps.len(), rows.len());
     for step in steps {
         let counts = &step["counts"];
-        assert_eq!(counts["dispatches"], 4, "whatever the tensors: {counts}");
+        assert_eq!(
+            counts["dispatches"], 4,
+            "the number of dispatches depends on the tensors: {counts}"
+        );
     }
     assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
     Ok(())
@@ -375,7 +378,7 @@ fn tune(gpu: &Gpu) -> Result<(), String> {
     assert!(out.contains("fastest with Tuning { workgroup: "), "{out}");
     tune(&["--workgroup", "7"]).fails(1, "workgroup");
     tune(&["--chunk-len", "0"]).fails(1, "chunk_len");
-    // Too long for the loops of workgroups of 8, and offered with 64 alone.
+    // Chunks that are too long for the loops of workgroups of 8, and valid with workgroups of 64.
     tune(&["--workgroup", "8", "--chunk-len", "4194304"]).fails(1, "chunk_len");
     let found = tune(&["--workgroup", "8,64", "--chunk-len", "4194304"]);
     assert!(found.err.contains("workgroups of 8"), "{}", found.err);

@@ -1,4 +1,4 @@
-//! What happens where the output cannot be written, and what is left when a measurement fails.
+//! Output that cannot be written, measurements that fail, and parameters from pipes.
 
 use super::{finished, folder, name, row, small, text, wsam};
 use crate::common::gpu::Gpu;
@@ -16,30 +16,31 @@ fn process(arguments: &[&str]) -> Process {
     process
 }
 
-/// What the command itself wrote to standard error. Drivers write there as well.
+/// Lines that the command wrote to standard error, without those of drivers.
 #[cfg(unix)]
-fn said(stderr: Vec<u8>) -> Vec<String> {
+fn error_lines(stderr: Vec<u8>) -> Vec<String> {
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(!stderr.contains("panicked"), "{stderr}");
     stderr.lines().filter(|line| !line.contains("XDG_RUNTIME_DIR")).map(str::to_owned).collect()
 }
 
-/// The writing end of a pipe that nobody reads.
+/// The writing end of a pipe whose reading end is closed.
 #[cfg(unix)]
-fn unread() -> Stdio {
+fn closed_writer() -> Stdio {
     let (_, writer) = std::io::pipe().unwrap();
     writer.into()
 }
 
 #[cfg(unix)]
-fn ended_by_the_pipe(arguments: &[&str]) {
-    let Output { status, stderr, .. } = process(arguments).stdout(unread()).output().unwrap();
-    let said = said(stderr);
-    assert_eq!(status.code(), Some(141), "{arguments:?}: {said:?}");
-    assert!(said.is_empty(), "{arguments:?}: {said:?}");
+fn exits_by_closed_pipe(arguments: &[&str]) {
+    let Output { status, stderr, .. } =
+        process(arguments).stdout(closed_writer()).output().unwrap();
+    let lines = error_lines(stderr);
+    assert_eq!(status.code(), Some(141), "{arguments:?}: {lines:?}");
+    assert!(lines.is_empty(), "{arguments:?}: {lines:?}");
 }
 
-/// Commands that need no adapter.
+/// Commands that print and need no adapter.
 #[cfg(unix)]
 const PRINTING: &[&[&str]] =
     &[&["--help"], &["bench", "--help"], &["help", "toy"], &["--version"], &["toy"], &["adapters"]];
@@ -48,56 +49,56 @@ const PRINTING: &[&[&str]] =
 pub(crate) fn closed_pipe() {
     for arguments in PRINTING {
         if *arguments != ["adapters"] {
-            ended_by_the_pipe(arguments);
+            exits_by_closed_pipe(arguments);
         }
     }
-    // This one prints in any case.
-    let list = process(&["adapters", "--json"]).stdout(unread()).output().unwrap();
+    // `adapters` prints a list in JSON even without adapters.
+    let list = process(&["adapters", "--json"]).stdout(closed_writer()).output().unwrap();
     assert_eq!(list.status.code(), Some(141));
 }
 
-/// Remarks and errors are lost with standard error; the exit code is not.
+/// With a closed standard error, messages are lost and the exit code is kept.
 #[cfg(unix)]
 pub(crate) fn closed_stderr() {
     let code = |arguments: &[&str], stdout| {
         let mut process = process(arguments);
-        process.stderr(unread()).stdout(stdout).status().unwrap().code()
+        process.stderr(closed_writer()).stdout(stdout).status().unwrap().code()
     };
     let picture = folder("closed-stderr").join("toy.svg");
     assert_eq!(code(&["toy", "--plot", text(&picture)], Stdio::null()), Some(0));
     assert!(picture.exists());
     assert_eq!(code(&["toy", "--plot", "toy.jpg"], Stdio::null()), Some(2));
     assert_eq!(code(&["plot", "/nonexistent", "--out", text(&picture)], Stdio::null()), Some(1));
-    assert_eq!(code(&["toy"], unread()), Some(141));
+    assert_eq!(code(&["toy"], closed_writer()), Some(141));
 }
 
 #[cfg(target_os = "linux")]
-fn full() -> fs::File {
+fn full_device() -> fs::File {
     fs::File::options().write(true).open("/dev/full").unwrap()
 }
 
 #[cfg(target_os = "linux")]
-fn refused_by_the_disk(arguments: &[&str]) {
-    let Output { status, stderr, .. } = process(arguments).stdout(full()).output().unwrap();
-    let said = said(stderr);
-    assert_eq!(status.code(), Some(4), "{arguments:?}: {said:?}");
-    let one = said.len() == 1 && said[0].starts_with("wsam: standard output: ");
-    assert!(one, "{arguments:?}: {said:?}");
+fn exits_by_full_disk(arguments: &[&str]) {
+    let Output { status, stderr, .. } = process(arguments).stdout(full_device()).output().unwrap();
+    let lines = error_lines(stderr);
+    assert_eq!(status.code(), Some(4), "{arguments:?}: {lines:?}");
+    let one = lines.len() == 1 && lines[0].starts_with("wsam: standard output: ");
+    assert!(one, "{arguments:?}: {lines:?}");
 }
 
 #[cfg(target_os = "linux")]
 pub(crate) fn full_disk() {
     for arguments in PRINTING {
         if *arguments != ["adapters"] {
-            refused_by_the_disk(arguments);
+            exits_by_full_disk(arguments);
         }
     }
-    let list = process(&["adapters", "--json"]).stdout(full()).output().unwrap();
+    let list = process(&["adapters", "--json"]).stdout(full_device()).output().unwrap();
     assert_eq!(list.status.code(), Some(4));
-    // Nor is there room for the message.
-    let silent = process(&["toy"]).stdout(full()).stderr(full()).status().unwrap();
+    // Standard error is full as well.
+    let silent = process(&["toy"]).stdout(full_device()).stderr(full_device()).status().unwrap();
     assert_eq!(silent.code(), Some(4));
-    // Pictures.
+    // A picture's file is full.
     let folder = folder("full-disk");
     for ending in ["svg", "png"] {
         let picture = folder.join("full").with_extension(ending);
@@ -123,20 +124,20 @@ pub(crate) fn output_of_measurements(gpu: &Gpu) -> Result<(), String> {
         vec!["adapters"],
     ];
     for arguments in &commands {
-        ended_by_the_pipe(arguments);
+        exits_by_closed_pipe(arguments);
         #[cfg(target_os = "linux")]
-        refused_by_the_disk(arguments);
+        exits_by_full_disk(arguments);
     }
-    // The picture is there all the same.
+    // The picture is written although standard output is closed.
     let arguments = [&bench as &[&str], &["--plot", text(&picture)]].concat();
-    let ran = process(&arguments).stdout(unread()).output().unwrap();
+    let ran = process(&arguments).stdout(closed_writer()).output().unwrap();
     assert_eq!(ran.status.code(), Some(141));
     assert!(fs::read_to_string(&picture).unwrap().contains("small: "));
     Ok(())
 }
 
-/// The small set's rows are printed and drawn, though the one before and the one after it fail.
-pub(crate) fn bench_keeps_what_it_measured(gpu: &Gpu) -> Result<(), String> {
+/// The small set's rows are printed and drawn, although the sets before and after it fail.
+pub(crate) fn bench_keeps_results(gpu: &Gpu) -> Result<(), String> {
     let folder = folder("kept");
     let (sizes, name, picture) = (small(&folder), name(gpu), folder.join("bars.svg"));
     let [first, last] = ["first.txt", "last.txt"].map(|file| folder.join(file));
@@ -162,8 +163,8 @@ pub(crate) fn bench_keeps_what_it_measured(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// Tunings that the engine refuses, before and after one that it takes.
-pub(crate) fn tune_keeps_what_it_measured(gpu: &Gpu) -> Result<(), String> {
+/// The valid tuning's row is printed, although the tunings before and after it are refused.
+pub(crate) fn tune_keeps_results(gpu: &Gpu) -> Result<(), String> {
     let (sizes, name) = (small(&folder("tuned")), name(gpu));
     let tune = ["tune", "--adapter", &name, "--params", text(&sizes), "--seconds", "0.01"];
     let tunings = ["--workgroup", "7,64,9", "--chunk-len", "4096"];
@@ -178,7 +179,7 @@ pub(crate) fn tune_keeps_what_it_measured(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// As `println!` would end in a panic.
+/// The command's sources use no `println!`, which panics on a closed pipe.
 pub(crate) fn one_writer() {
     fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -199,7 +200,7 @@ pub(crate) fn one_writer() {
     }
 }
 
-/// The exit codes that these tests hold are the ones in the help.
+/// The help lists every exit code that these tests check.
 pub(crate) fn help_lists_exit_codes() {
     let help = wsam(&["--help"]).ok();
     for code in ["  0 ", "  1 ", "  2 ", "  3 ", "  4 ", "  141 "] {
@@ -207,7 +208,8 @@ pub(crate) fn help_lists_exit_codes() {
     }
 }
 
-/// Pipes and what editors leave in files. A wrong line tells that the others were understood.
+/// Parameters from pipes, with byte order marks and line endings as editors write them. The error names the line, which
+/// shows that the lines before it were parsed.
 #[cfg(unix)]
 pub(crate) fn params_from_pipes() {
     let from = |input: &str, content: &[u8]| {
@@ -231,7 +233,7 @@ pub(crate) fn params_from_pipes() {
         threads.spawn(|| fs::write(&fifo, "\u{feff}10\n3y4\n").unwrap());
         from(text(&fifo), b"").fails(1, "line 2: \"3y4\" is not a tensor shape");
     });
-    // A process substitution, where there is a shell that has them.
+    // A process substitution, if bash is installed.
     if Process::new("bash").arg("--version").output().is_ok() {
         let script = "\"$0\" bench --params <(printf '10\\n3y4\\n')";
         let mut bash = Command::new("bash");
@@ -240,7 +242,7 @@ pub(crate) fn params_from_pipes() {
     }
 }
 
-/// The set that came through a pipe is the one that is measured.
+/// The set from standard input is measured.
 #[cfg(unix)]
 pub(crate) fn bench_from_stdin(gpu: &Gpu) -> Result<(), String> {
     let name = name(gpu);

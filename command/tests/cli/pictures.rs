@@ -1,14 +1,14 @@
-//! Reports with values that no measurement gives: an error that names file, row and field, or a picture,
-//! and in any case an end.
+//! Plots of reports with invalid and extreme values: an error with file, row and field, or a picture, within a time
+//! limit.
 
-use super::{Ran, finished, folder, text};
+use super::{Finished, finished, folder, text};
 use assert_cmd::Command;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// A picture takes a few milliseconds.
+/// A picture usually takes a few milliseconds.
 const LIMIT: Duration = Duration::from_secs(20);
 
 struct Pictures {
@@ -22,7 +22,7 @@ impl Pictures {
         Self { report: folder.join("wild.json"), picture: folder.join("out.svg") }
     }
 
-    fn draw_text(&self, report: &[u8], picture: &str) -> Ran {
+    fn draw_text(&self, report: &[u8], picture: &str) -> Finished {
         fs::write(&self.report, report).unwrap();
         let _ = fs::remove_file(&self.picture);
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsam"));
@@ -30,15 +30,15 @@ impl Pictures {
         let ran =
             finished(command.args(["plot", text(&self.report), "--out", picture]).timeout(LIMIT));
         let shown = &report[..report.len().min(2000)];
-        assert!(start.elapsed() < LIMIT, "no end with {}", String::from_utf8_lossy(shown));
+        assert!(start.elapsed() < LIMIT, "it ran too long on {}", String::from_utf8_lossy(shown));
         ran
     }
 
-    fn draw(&self, report: &Value) -> Ran {
+    fn draw(&self, report: &Value) -> Finished {
         self.draw_text(report.to_string().as_bytes(), text(&self.picture))
     }
 
-    /// Refused with all of the words, without a picture.
+    /// Checks that the report is refused with all of `words`, and that no picture is written.
     fn refused(&self, report: &Value, words: &[&str]) {
         let ran = self.draw(report);
         for word in words {
@@ -48,8 +48,8 @@ impl Pictures {
         assert!(!self.picture.exists(), "drawn: {report}");
     }
 
-    /// Refused, or drawn with nothing but numbers.
-    fn ends(&self, report: &Value) -> bool {
+    /// Checks that the report is refused, or drawn without NaN and infinity. Returns whether it was drawn.
+    fn draws(&self, report: &Value) -> bool {
         let ran = self.draw(report);
         match ran.code {
             Some(0) => {
@@ -100,7 +100,7 @@ fn report(bench: &str) -> Value {
 
 const BENCHES: [&str; 2] = ["kernels", "scaling"];
 
-/// The fields of a row that hold numbers, and which counts are read at all.
+/// The numeric fields of a row that `plot` reads.
 const FIELDS: [&[&str]; 8] = [
     &["bytes"],
     &["of_copy"],
@@ -126,9 +126,9 @@ fn set(report: &mut Value, row: usize, field: &[&str], value: Value) {
     }
 }
 
-/// None of them is a time, a number of bytes, a share or a count.
-fn wild() -> Vec<Value> {
-    let mut wild: Vec<Value> = [
+/// Values that are invalid as a time, a number of bytes, a share and a count.
+fn invalid() -> Vec<Value> {
+    let mut invalid: Vec<Value> = [
         0.0,
         -0.0,
         -1.0,
@@ -143,17 +143,17 @@ fn wild() -> Vec<Value> {
     ]
     .map(Value::from)
     .into();
-    wild.extend([json!(-1), json!(0), json!(i64::MIN), json!(u64::MAX)]);
-    wild.extend([json!("many"), json!("NaN"), json!([1]), json!({ "a": 1 }), json!(true)]);
-    wild
+    invalid.extend([json!(-1), json!(0), json!(i64::MIN), json!(u64::MAX)]);
+    invalid.extend([json!("many"), json!("NaN"), json!([1]), json!({ "a": 1 }), json!(true)]);
+    invalid
 }
 
-pub(crate) fn wild_values() {
+pub(crate) fn invalid_values() {
     let pictures = Pictures::new("wild");
     for bench in BENCHES {
         pictures.draw(&report(bench)).ok();
         for field in FIELDS {
-            for value in wild() {
+            for value in invalid() {
                 for at in [0, 1] {
                     let mut report = report(bench);
                     set(&mut report, at, field, value.clone());
@@ -163,7 +163,7 @@ pub(crate) fn wild_values() {
             }
         }
     }
-    // Numbers that JSON does not have.
+    // Numbers that JSON does not allow.
     for number in ["NaN", "Infinity", "1e999", "-1e999"] {
         let report = report("kernels").to_string().replacen("4000000", number, 1);
         pictures.draw_text(report.as_bytes(), text(&pictures.picture)).fails(1, "wild.json");
@@ -176,7 +176,7 @@ pub(crate) fn wild_values() {
     pictures.refused(&order, &["row 1", "seconds: quartiles"]);
 }
 
-/// Values at the ends of what is accepted, in every pair of fields: the axes have an end.
+/// Values at the limits of what is accepted, in every field: the axes stay finite.
 pub(crate) fn extreme_values() {
     let pictures = Pictures::new("extreme");
     let ends =
@@ -187,7 +187,7 @@ pub(crate) fn extreme_values() {
             for value in &ends {
                 let mut report = report(bench);
                 let rows = report["rows"].as_array().unwrap().len();
-                // In all rows, or in one of them.
+                // In all rows, or in one row.
                 for row in if i % 2 == 0 { 0..rows } else { 0..1 } {
                     match field {
                         ["seconds", _] => {
@@ -198,14 +198,14 @@ pub(crate) fn extreme_values() {
                         _ => set(&mut report, row, field, value.clone()),
                     }
                 }
-                drawn += usize::from(pictures.ends(&report));
+                drawn += usize::from(pictures.draws(&report));
             }
         }
     }
     assert!(drawn > 40, "{drawn} pictures");
 }
 
-/// Several fields at once, by chance.
+/// Random values in several fields at once.
 pub(crate) fn random_values() {
     let pictures = Pictures::new("random");
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -233,7 +233,7 @@ pub(crate) fn random_values() {
                 set(&mut report, row, field, value.into());
             }
         }
-        drawn += usize::from(pictures.ends(&report));
+        drawn += usize::from(pictures.draws(&report));
     }
     assert!((30..270).contains(&drawn), "{drawn} of 300 were drawn");
 }
@@ -245,7 +245,7 @@ pub(crate) fn missing_parts() {
         empty["rows"] = json!([]);
         pictures.refused(&empty, &["its list of rows is empty"]);
         pictures.refused(&json!([report(bench), empty]), &["report 2: its list of rows is empty"]);
-        // Either end of a pair, and rows of another order.
+        // Either row of a pair is missing, or a field of it.
         for at in [0, 1] {
             let mut report = report(bench);
             let rows = report["rows"].as_array_mut().unwrap();
@@ -255,7 +255,7 @@ pub(crate) fn missing_parts() {
             for field in FIELDS {
                 let mut report = super::pictures::report(bench);
                 set(&mut report, at, field, Value::Null);
-                pictures.ends(&report);
+                pictures.draws(&report);
             }
         }
         for name in ["", "a\u{1}b", &"long".repeat(100)] {
@@ -267,21 +267,21 @@ pub(crate) fn missing_parts() {
             pictures.refused(&report, &["adapter is"]);
         }
     }
-    // One axis of two is drawn by itself.
+    // A report with one of the two axes is drawn.
     let mut one = report("scaling");
     one["rows"].as_array_mut().unwrap().truncate(2);
     pictures.draw(&one).ok();
     one["rows"][0]["counts"]["axis"] = "time".into();
     pictures.refused(&one, &["counts.axis is Some(\"time\"), not parameters or tensors"]);
-    // More rows than a picture has room for.
+    // More rows than fit into a picture.
     let mut many = report("kernels");
     let row = many["rows"][0].clone();
     many["rows"].as_array_mut().unwrap().extend(std::iter::repeat_n(row, 5000));
-    pictures.draw(&many).fails(1, "choose with --set");
-    // A byte order mark, as some shells write one before what they redirect.
+    pictures.draw(&many).fails(1, "choose parameter sets with --set");
+    // A byte order mark, as some shells write before redirected output.
     let marked = format!("\u{feff}{}", report("kernels"));
     pictures.draw_text(marked.as_bytes(), text(&pictures.picture)).ok();
-    // PNG has a backend of its own.
+    // PNG uses another backend.
     let png = pictures.picture.with_extension("png");
     pictures.draw_text(report("scaling").to_string().as_bytes(), text(&png)).ok();
     assert!(fs::read(&png).unwrap().ends_with(b"IEND\xae\x42\x60\x82"));

@@ -19,7 +19,7 @@ const _: () = assert!(ROWS.len() == 1797 * ROW, "digits.u8 is not 1,797 rows of 
 /// Images held out for the test, of 1,797.
 const TEST_IMAGES: usize = 360;
 
-/// Decides which images are held out. Apart from `--seed`, so that all runs share one test set.
+/// Selects the held-out images. It is independent of `--seed`, so that all runs share one test set.
 const SPLIT_SEED: u64 = 1998;
 
 /// Images with their labels, on a device.
@@ -59,8 +59,8 @@ impl Digits {
         batch(&self.indices, device)
     }
 
-    /// One epoch of whole batches in an order of its own. The images left over at the end, fewer
-    /// than a batch, sit this epoch out.
+    /// One epoch of full batches in a new order. The remaining images, fewer than a batch, are not
+    /// used in this epoch.
     pub fn epoch(
         &self,
         batch_size: usize,
@@ -82,7 +82,7 @@ fn values(indices: &[usize]) -> (Vec<f32>, Vec<u8>) {
     (pixels.map(|pixel| f32::from(*pixel) / BRIGHTEST).collect(), labels.collect())
 }
 
-/// These images.
+/// The images with these indices.
 pub fn batch(indices: &[usize], device: &Device) -> Batch {
     let (pixels, labels) = values(indices);
     let labels: Vec<i32> = labels.into_iter().map(i32::from).collect();
@@ -93,7 +93,7 @@ pub fn batch(indices: &[usize], device: &Device) -> Batch {
     }
 }
 
-/// A generator of its own (SplitMix64), for an order that no library's next version changes.
+/// A SplitMix64 generator, so that the order does not depend on a library's version.
 pub struct Shuffle {
     state: u64,
 }

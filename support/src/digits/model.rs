@@ -24,14 +24,14 @@ pub struct Network {
 impl Network {
     /// A network for training on `device`, with the same weights on every device.
     pub fn new(seed: u64, device: &Device) -> Self {
-        // Each backend has a random generator of its own: draw on the CPU, then move.
+        // Backends have different random generators, so the weights are drawn on the CPU and then moved.
         let cpu = Device::flex();
         cpu.seed(seed);
         let conv = |channels, stride| {
             Conv2dConfig::new(channels, [3, 3])
                 .with_stride([stride, stride])
                 .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
-                // The normalisation behind it has a bias of its own.
+                // The normalisation after it has a bias.
                 .with_bias(false)
                 .init(&cpu)
         };
@@ -43,12 +43,12 @@ impl Network {
             norm_2: BatchNormConfig::new(second).init(&cpu),
             linear: LinearConfig::new(second * 4 * 4, CLASSES).init(&cpu),
         };
-        // Initialisation is lazy: without `valid`, which asks for the weights, it would happen on
-        // `device` after all.
+        // Initialisation is lazy. `valid` reads the weights and so initialises them on the CPU, not
+        // on `device`.
         network.valid().to_device(device).train()
     }
 
-    /// The same weights with running statistics of their own, which Burn shares between clones.
+    /// A copy with the same weights and its own running statistics, which Burn's clones share.
     pub fn copy(&self) -> Self {
         self.valid().train()
     }
@@ -66,7 +66,7 @@ impl Network {
         loss.forward(logits, batch.labels.clone())
     }
 
-    /// Images classified correctly, as a tensor. Call it on a network for inference.
+    /// Number of correctly classified images, for a network in evaluation mode.
     pub fn correct(&self, batch: &Batch) -> Tensor<1, burn::tensor::Int> {
         let digits = self.forward(batch.images.clone()).argmax(1).squeeze_dim::<1>(1);
         digits.equal(batch.labels.clone()).int().sum()

@@ -1,4 +1,4 @@
-//! Burn's own optimizers, and any other, as the base.
+//! A Burn optimizer as the base.
 
 use super::Target;
 use super::misuse::refused;
@@ -15,8 +15,8 @@ fn with_base(config: &WsamConfig, base: BaseConfig) -> WsamConfig {
     WsamConfig { base, ..config.clone() }
 }
 
-/// Ways of the method that change what a base optimizer gets.
-fn ways() -> Vec<WsamConfig> {
+/// Settings of the method that change the gradient which a base optimizer receives.
+fn variants() -> Vec<WsamConfig> {
     let config = || WsamConfig::new(BaseConfig::Burn).with_rho(0.1).with_gamma(0.7);
     vec![
         config(),
@@ -27,7 +27,7 @@ fn ways() -> Vec<WsamConfig> {
     ]
 }
 
-/// Burn's optimizer as the base does as the base optimizer of the same kind.
+/// A Burn optimizer as the base steps like the built-in base optimizer of the same kind.
 pub(crate) fn as_built_in(target: &Target) -> Result<(), String> {
     let momentum = || Some(MomentumConfig::new());
     let pairs: [(BaseConfig, ModuleOptimizer); 2] = [
@@ -38,8 +38,8 @@ pub(crate) fn as_built_in(target: &Target) -> Result<(), String> {
         ),
     ];
     for (built_in, burn) in pairs {
-        for config in ways() {
-            let mut optim = target.around(&config, burn.clone())?;
+        for config in variants() {
+            let mut optim = target.with_burn_base(&config, burn.clone())?;
             let mut want_optim = target.init(&with_base(&config, built_in.clone()))?;
             let mut model = Mlp::new(&target.device);
             let mut want = model.clone();
@@ -67,7 +67,7 @@ pub(crate) fn as_built_in(target: &Target) -> Result<(), String> {
                             (got, want) => got.is_none() && want.is_none(),
                         };
                         if !right {
-                            return Err(format!("{what}: a norm is {got:?} for {want:?}"));
+                            return Err(format!("{what}: a norm is {got:?}, expected {want:?}"));
                         }
                     }
                 }
@@ -78,9 +78,9 @@ pub(crate) fn as_built_in(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// At gamma 0 any optimizer steps as it does alone; with gamma its loss falls.
-pub(crate) fn any(target: &Target) -> Result<(), String> {
-    // Muon is for matrices.
+/// At gamma 0 a Burn optimizer as the base steps as it does without WSAM. At gamma 0.8 the loss falls.
+pub(crate) fn others(target: &Target) -> Result<(), String> {
+    // Muon supports only matrices, so AdamW takes the biases.
     let muon: ModuleOptimizer = AdamWConfig::new().init();
     let muon =
         muon.with_group(ParamGroup::from_predicate("weight"), MuonConfig::new().build(), None);
@@ -92,17 +92,18 @@ pub(crate) fn any(target: &Target) -> Result<(), String> {
     for (name, burn, lr) in optimizers {
         for decouple in [false, true] {
             let config = WsamConfig::new(BaseConfig::Burn).with_gamma(0.0).with_decouple(decouple);
-            let (mut optim, mut alone) = (target.around(&config, burn.clone())?, burn.clone());
+            let (mut optim, mut without_wsam) =
+                (target.with_burn_base(&config, burn.clone())?, burn.clone());
             let mut ours = Mlp::new(&target.device);
             let mut theirs = ours.clone();
             for batch in 0..3 {
                 let first = grads(&theirs.loss(batch), &theirs);
-                theirs = alone.step(lr, theirs, first);
+                theirs = without_wsam.step(lr, theirs, first);
                 (ours, _) = optim.step(lr, ours, |model| model.loss(batch)).map_err(text)?;
                 close(&format!("{name}, {config}, step {batch}"), &ours, &theirs)?;
             }
             let config = config.with_gamma(0.8);
-            let mut optim = target.around(&config, burn.clone())?;
+            let mut optim = target.with_burn_base(&config, burn.clone())?;
             let mut model = Mlp::new(&target.device);
             let loss = |model: &Mlp| model.loss(0).into_scalar::<f32>();
             let before = loss(&model);
@@ -118,11 +119,11 @@ pub(crate) fn any(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A run goes on from its record bit for bit, and the record is Burn's own.
+/// A run resumes from its record bit for bit, and Burn's optimizer loads the same record.
 pub(crate) fn records(target: &Target) -> Result<(), String> {
     let config = WsamConfig::new(BaseConfig::Burn);
     let lion = || LionConfig::new().init();
-    let mut optim = target.around(&config, lion())?;
+    let mut optim = target.with_burn_base(&config, lion())?;
     let mut model = Mlp::new(&target.device);
     let train = |optim: &mut Wsam, mut model: Mlp| {
         for batch in 0..3 {
@@ -136,12 +137,12 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
     let halfway = model.clone();
     let want = parameters(&train(&mut optim, model)?);
 
-    let mut resumed = target.around(&config, lion())?;
+    let mut resumed = target.with_burn_base(&config, lion())?;
     resumed.from_bytes(&halfway, bytes.clone()).map_err(text)?;
     same("resumed", &train(&mut resumed, halfway.clone())?, &want)?;
     let burn = lion().load_record(record);
-    let mut taken_over = target.around(&config, burn)?;
-    same("taken over", &train(&mut taken_over, halfway)?, &want)?;
+    let mut loaded_by_burn = target.with_burn_base(&config, burn)?;
+    same("loaded by Burn", &train(&mut loaded_by_burn, halfway)?, &want)?;
 
     let other = Mlp::new(&target.device);
     match resumed.from_bytes(&other, bytes) {
@@ -170,10 +171,10 @@ pub(crate) fn misuse(target: &Target) -> Result<(), String> {
     ] {
         match config.with_burn_optimizer(adamw()).init(&target.device) {
             Err(WsamError::NotWithBurnOptimizer { .. }) => {}
-            other => return Err(format!("what is the optimizer's own: {other:?}")),
+            other => return Err(format!("an option of the Burn optimizer itself: {other:?}")),
         }
     }
-    let mut optim = target.around(&config, adamw())?;
+    let mut optim = target.with_burn_base(&config, adamw())?;
     let mut model = Mlp::new(&target.device);
     let before = parameters(&model);
     let first = grads(&model.loss(0), &model);
