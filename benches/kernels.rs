@@ -2,21 +2,21 @@
 
 use burn_wsam::layout::Stage;
 use burn_wsam::method::{Hyperparameters, NonFinite};
-use burn_wsam_support::bench::raw::{Model, Steps, bases};
+use burn_wsam_support::bench::engine_steps::{Model, Steps, bases};
 use burn_wsam_support::bench::report::{Other, Report};
 use burn_wsam_support::bench::stages::{bytes, stage_time};
-use burn_wsam_support::bench::{copy, raw, sets, stages};
+use burn_wsam_support::bench::{copy, engine_steps, sets, stages};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::Value;
 use std::time::Duration;
 
 fn kernels(criterion: &mut Criterion) {
-    let (engine, adapter) = raw::engine();
+    let (engine, adapter) = engine_steps::engine();
     if let Err(error) = engine.time_dispatches() {
         println!("{error}: no times of single stages on {}", adapter.name);
         return;
     }
-    let report = Report::new("kernels", raw::machine(&adapter));
+    let report = Report::new("kernels", engine_steps::machine(&adapter));
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();
         let mut group = criterion.benchmark_group(set.name);

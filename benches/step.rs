@@ -2,17 +2,17 @@
 //! plain copy on the same adapter. See README.md in this folder.
 
 use burn_wsam::method::{Hyperparameters, NonFinite};
-use burn_wsam_support::bench::raw::{Model, Steps, bases};
+use burn_wsam_support::bench::engine_steps::{Model, Steps, bases};
 use burn_wsam_support::bench::report::{Other, Report};
-use burn_wsam_support::bench::{copy, raw, sets};
+use burn_wsam_support::bench::{copy, engine_steps, sets};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
 use std::time::Duration;
 
 fn steps(criterion: &mut Criterion) {
-    let (engine, adapter) = raw::engine();
+    let (engine, adapter) = engine_steps::engine();
     println!("{:?}", engine.tuning());
-    let report = Report::new("step", raw::machine(&adapter));
+    let report = Report::new("step", engine_steps::machine(&adapter));
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();
         println!("{}: {} tensors, {parameters} parameters", set.name, set.lens.len());

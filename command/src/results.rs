@@ -7,7 +7,7 @@ use crate::output;
 use crate::plot;
 use crate::timing::Timing;
 use burn_wsam_support::adapters::Gpu;
-use burn_wsam_support::bench::raw::machine;
+use burn_wsam_support::bench::engine_steps::machine;
 use burn_wsam_support::bench::rows::{self, Row};
 use indicatif::ProgressBar;
 use serde_json::Value;
@@ -137,7 +137,7 @@ mod tests {
             bytes: Some(1),
             counts: Value::Null,
             seconds: vec![1.0],
-            beside: None,
+            interleaved: None,
         };
         rows.measure("refused", |rows| {
             rows.rows.push(row("refused"));

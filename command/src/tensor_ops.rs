@@ -6,8 +6,8 @@ use burn::tensor::{Device, Tensor};
 use burn_wsam::method::Hyperparameters;
 use burn_wsam::{NonFinitePolicy, Rejected, RoutePolicy, Wsam};
 use burn_wsam_support::adapters::Gpu;
-use burn_wsam_support::bench::burned::Flat;
-use burn_wsam_support::burned::{config, device};
+use burn_wsam_support::bench::burn_models::Flat;
+use burn_wsam_support::burn_route::{config, device};
 use std::time::{Duration, Instant};
 
 /// A Burn model and its optimizer.
@@ -38,7 +38,7 @@ impl TensorOps {
             .init(&device)
             .map_err(|error| failed(error.to_string()))?;
         let model = Flat::new(lens, &device);
-        let gradients = model.made_up(&device.clone().inner());
+        let gradients = model.random_grads(&device.clone().inner());
         Ok(Self { at, device, optim, lean, gradients, model: Some(model) })
     }
 

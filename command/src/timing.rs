@@ -11,7 +11,7 @@ use burn_wsam::engine::{Engine, EngineError, Tuning};
 use burn_wsam::layout::Stage;
 use burn_wsam::method::{Coupling, Hyperparameters, NonFinite};
 use burn_wsam_support::adapters::Gpu;
-use burn_wsam_support::bench::raw::{Model, Steps, bases};
+use burn_wsam_support::bench::engine_steps::{Model, Steps, bases};
 use burn_wsam_support::bench::rows::Row;
 use burn_wsam_support::bench::{copy, stages};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -235,7 +235,7 @@ impl<'a> Timing<'a> {
             "dispatches": stats.dispatches,
         });
         let (set, bytes) = (set.0.clone(), Some(stats.bytes()));
-        Ok((engine, Row { set, name, bytes, counts, seconds: Vec::new(), beside: None }))
+        Ok((engine, Row { set, name, bytes, counts, seconds: Vec::new(), interleaved: None }))
     }
 
     /// Times a copy, which shows the memory's rate.
@@ -260,7 +260,7 @@ impl<'a> Timing<'a> {
             seconds.push(run()?.as_secs_f64());
         }
         self.progress.inc(1);
-        Ok(Row { set: set.clone(), name, bytes, counts, seconds, beside: None })
+        Ok(Row { set: set.clone(), name, bytes, counts, seconds, interleaved: None })
     }
 }
 

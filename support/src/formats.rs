@@ -1,4 +1,4 @@
-//! Numbers in half precision, and slices of them. The example `half_precision` uses it as well.
+//! Conversion to and from half precision, and slices of halves.
 
 use burn_wsam::engine::{Engine, Format, Slice};
 use half::{bf16, f16};
@@ -6,7 +6,7 @@ use wgpu::util::DeviceExt;
 
 pub const FORMATS: [Format; 2] = [Format::F16, Format::Bf16];
 
-/// To the nearest half, by way of f32.
+/// Rounds to f32 and then to the nearest half.
 pub fn encode(format: Format, x: f64) -> u16 {
     match format {
         Format::Bf16 => bf16::from_f32(x as f32).to_bits(),
@@ -21,7 +21,7 @@ pub fn decode(format: Format, bits: u16) -> f64 {
     }
 }
 
-/// What stands behind a tensor's end in its last vector, and must stay there.
+/// Padding after a tensor's end in its last vector, which no kernel may change.
 pub const BEHIND: u16 = 0x7e5a;
 
 /// A slice over a buffer of its own.

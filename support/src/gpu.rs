@@ -1,4 +1,4 @@
-//! Tests on each adapter, which show as ignored where there is none.
+//! Trials on every adapter; without an adapter they show as ignored.
 
 pub use super::adapters::{Gpu, adapters, backends};
 
@@ -52,6 +52,6 @@ pub fn run(trials: Vec<Trial>) -> ! {
     arguments.test_threads.get_or_insert(1);
     let conclusion = libtest_mimic::run(&arguments, trials);
     #[cfg(all(feature = "burn", feature = "fused-wsam"))]
-    super::burned::wait_for_devices();
+    super::burn_route::wait_for_devices();
     conclusion.exit()
 }

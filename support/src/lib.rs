@@ -12,16 +12,16 @@ pub mod replay;
 pub mod toy;
 
 #[cfg(feature = "fused-wsam")]
+pub mod engine_route;
+#[cfg(feature = "fused-wsam")]
 pub mod formats;
 #[cfg(feature = "fused-wsam")]
-pub mod halves;
+pub mod half_model;
 #[cfg(feature = "fused-wsam")]
-pub mod lean;
-#[cfg(feature = "fused-wsam")]
-pub mod raw;
+pub mod lean_route;
 
 #[cfg(feature = "burn")]
-pub mod burned;
+pub mod burn_route;
 #[cfg(feature = "burn")]
 pub mod digits;
 #[cfg(feature = "burn")]

@@ -1,8 +1,8 @@
 //! Models and helpers.
 
-pub use crate::burned::data;
+pub use crate::burn_route::data;
 
-use crate::burned::exact_loss;
+use crate::burn_route::exact_loss;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};

@@ -1,5 +1,5 @@
-//! Where tests of the Burn optimizer run: on the CPU in tensor operations, and on every adapter by both
-//! routes.
+//! Devices and routes of the Burn optimizer's tests: tensor operations on the CPU, and both routes on every
+//! adapter.
 
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
@@ -74,7 +74,7 @@ pub fn on_adapters(
     }
     let mut trials = Vec::new();
     for (place, gpu) in adapters.iter().enumerate() {
-        let device = match super::burned::device(gpu) {
+        let device = match super::burn_route::device(gpu) {
             Ok(device) => device.autodiff(),
             Err(error) => {
                 trials.push(Trial::test(format!("device [{}]", gpu.name), || Err(error.into())));

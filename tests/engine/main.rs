@@ -17,10 +17,9 @@ mod stats;
 
 use burn_wsam::engine::{Engine, Placement};
 use burn_wsam::method::{Base, Coupling, Hyperparameters, Moments, Momentum, NonFinite};
-use burn_wsam_support as common;
-use common::gpu::{Test, run, trials};
-use common::raw::{EngineRoute, propagating};
-use common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
+use burn_wsam_support::engine_route::{EngineRoute, propagating};
+use burn_wsam_support::gpu::{Test, run, trials};
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use std::sync::Arc;
 
 fn main() {
@@ -80,7 +79,7 @@ fn main() {
         ("a chunk table above the buffer limit", faults::no_memory),
     ];
     let mut trials = trials(tests);
-    trials.extend(common::gpu::adapters().iter().map(faults::no_memory_at_all));
+    trials.extend(burn_wsam_support::gpu::adapters().iter().map(faults::no_memory_at_all));
     trials.push(processes::trial());
     if processes::is_child() {
         return processes::print();

@@ -11,9 +11,8 @@ mod reports;
 mod resume;
 mod stops;
 
-use burn_wsam_support as common;
 use burn_wsam_support::nets as tools;
-use common::target::{self, Target, Test};
+use burn_wsam_support::target::{self, Target, Test};
 
 const TESTS: &[(&str, Test)] = &[
     ("gamma 0 matches Burn's own strategy", limits::gamma_zero),
@@ -56,5 +55,5 @@ fn main() {
     let mut trials = target::on(TESTS, &target::flex(), "flex");
     #[cfg(feature = "fused-wsam")]
     trials.extend(target::on_adapters(TESTS, "SupervisedTraining on the GPU", |_, _| Vec::new()));
-    common::gpu::run(trials);
+    burn_wsam_support::gpu::run(trials);
 }

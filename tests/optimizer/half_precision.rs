@@ -2,7 +2,6 @@
 
 use super::Target;
 use super::nets::{fork, text};
-use crate::common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use burn::module::{Module, Param, ParamId};
 use burn::optim::{GradientsParams, LionConfig};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
@@ -10,6 +9,7 @@ use burn_wsam::method::Hyperparameters;
 use burn_wsam::{
     AdamWBaseConfig, BaseConfig, MASTER, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig, WsamError,
 };
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use half::f16;
 
 #[derive(Module, Debug)]

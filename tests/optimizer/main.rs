@@ -26,9 +26,8 @@ mod sharpness;
 mod statistics;
 
 use burn::tensor::DType;
-use burn_wsam_support as common;
 use burn_wsam_support::nets;
-use common::target::{self, Target, Test};
+use burn_wsam_support::target::{self, Target, Test};
 use libtest_mimic::Trial;
 
 const TESTS: &[(&str, Test)] = &[
@@ -166,7 +165,7 @@ fn main() {
     trials.extend(target::on(HOST, &flex, "flex"));
     #[cfg(feature = "fused-wsam")]
     trials.extend(on_adapters());
-    common::gpu::run(trials);
+    burn_wsam_support::gpu::run(trials);
 }
 
 #[cfg(feature = "fused-wsam")]

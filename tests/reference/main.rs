@@ -14,9 +14,8 @@ mod toy;
 
 use burn_wsam::method::{Base, Hyperparameters, Moments, Momentum};
 use burn_wsam::reference::Oracle;
-use burn_wsam_support as common;
-use common::golden::{self, Tensors};
-use common::replay::{OracleRoute, Tolerance, replay};
+use burn_wsam_support::golden::{self, Tensors};
+use burn_wsam_support::replay::{OracleRoute, Tolerance, replay};
 
 const EXACT: Tolerance = Tolerance::DOUBLE;
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use burn_wsam::method::{Base, Coupling, Hyperparameters};
 
-use crate::common::bound::Bound;
-use crate::common::golden::{self, Expected, Golden, Tensors};
-use crate::common::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use crate::{EXACT, MOMENTUM};
+use burn_wsam_support::bound::Bound;
+use burn_wsam_support::golden::{self, Expected, Golden, Tensors};
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 
 /// An oracle that changes one number of its results.
 struct Faulty {

@@ -9,9 +9,8 @@ mod nets;
 #[cfg(feature = "burn")]
 mod threads;
 
-use burn_wsam_support as common;
 use burn_wsam_support::bench::sets;
-use common::gpu::{Test, run, trials};
+use burn_wsam_support::gpu::{Test, run, trials};
 
 fn main() {
     let tests: &[(&str, Test)] = &[
@@ -53,10 +52,12 @@ fn on_burn() -> Vec<libtest_mimic::Trial> {
         ("validation on another thread", threads::validation),
         ("two optimizers on two threads", threads::side_by_side),
     ];
-    let adapters = common::gpu::adapters();
+    let adapters = burn_wsam_support::gpu::adapters();
     let devices: Vec<_> = adapters
         .iter()
-        .filter_map(|gpu| Some((gpu.name.clone(), common::burned::device(gpu).ok()?.autodiff())))
+        .filter_map(|gpu| {
+            Some((gpu.name.clone(), burn_wsam_support::burn_route::device(gpu).ok()?.autodiff()))
+        })
         .collect();
     let mut trials = Vec::new();
     if devices.len() != adapters.len() {

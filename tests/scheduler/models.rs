@@ -1,12 +1,12 @@
 //! Models whose arenas and plans are reused from step to step.
 
 use super::nets::*;
-use crate::common::burned::memory_in_use;
 use burn::module::{Module, Param};
 use burn::nn::LinearConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{NonFinitePolicy, SgdBaseConfig, WsamConfig, WsamError};
+use burn_wsam_support::burn_route::memory_in_use;
 
 fn sgd() -> WsamConfig {
     WsamConfig::new(SgdBaseConfig::new().into())

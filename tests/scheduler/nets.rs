@@ -1,11 +1,11 @@
 //! A model of many small tensors.
 
-use crate::common::burned::{data, exact_loss};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{AdamWBaseConfig, Ascended, RoutePolicy, Wsam, WsamConfig};
+use burn_wsam_support::burn_route::{data, exact_loss};
 
 #[derive(Module, Debug)]
 pub(crate) struct Deep {

@@ -9,9 +9,8 @@ mod memory;
 mod run;
 mod world;
 
-use burn_wsam_support as common;
 use burn_wsam_support::nets;
-use common::target::{self, Target};
+use burn_wsam_support::target::{self, Target};
 
 const TESTS: &[(&str, target::Test)] = &[("random runs", world::soak)];
 
@@ -23,7 +22,7 @@ fn main() {
     trials.extend(target::on(DAMAGE, &target::flex(), "flex"));
     #[cfg(feature = "fused-wsam")]
     trials.extend(on_adapters());
-    common::gpu::run(trials);
+    burn_wsam_support::gpu::run(trials);
 }
 
 #[cfg(feature = "fused-wsam")]

@@ -158,7 +158,7 @@ impl Run {
 }
 
 fn widened(read: Vec<(String, ParamId, Vec<f32>)>) -> Vec<Vec<f64>> {
-    read.into_iter().map(|(_, _, values)| crate::common::golden::widen(&values)).collect()
+    read.into_iter().map(|(_, _, values)| burn_wsam_support::golden::widen(&values)).collect()
 }
 
 fn weights(model: &Net) -> Vec<Vec<f64>> {

@@ -8,9 +8,8 @@ mod output;
 mod pictures;
 
 use assert_cmd::Command;
-use burn_wsam_support as common;
+use burn_wsam_support::gpu::{Gpu, Test, run, trials};
 use burn_wsam_support::repository;
-use common::gpu::{Gpu, Test, run, trials};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 use std::fs;

@@ -1,8 +1,8 @@
 //! Output that cannot be written, measurements that fail, and parameters from pipes.
 
 use super::{finished, folder, name, row, small, text, wsam};
-use crate::common::gpu::Gpu;
 use assert_cmd::Command;
+use burn_wsam_support::gpu::Gpu;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

@@ -1,9 +1,9 @@
-//! The memory's own rate, as a kernel can have it.
+//! A plain copy kernel, which shows the memory rate that a kernel can reach.
 
 use burn_wsam::engine::Engine;
 use std::time::{Duration, Instant};
 
-/// A vec4 copy, 4,096 elements a workgroup.
+/// Copies vectors of four, 4,096 elements per workgroup.
 const COPY: &str = "
 override WORKGROUP: u32;
 @group(0) @binding(0) var<storage, read> source: array<vec4<f32>>;
@@ -20,7 +20,7 @@ fn copy(
     }
 }";
 
-/// Workgroups that were fastest on one adapter or another.
+/// Workgroup sizes, each the fastest on some adapter.
 const WORKGROUPS: [u32; 2] = [8, 256];
 
 /// Copies one buffer into another, both of one size, in the form that is fastest here; the time it

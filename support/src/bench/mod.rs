@@ -6,13 +6,13 @@ pub mod sets;
 #[cfg(feature = "fused-wsam")]
 pub mod copy;
 #[cfg(feature = "fused-wsam")]
-pub mod raw;
+pub mod engine_steps;
 #[cfg(feature = "fused-wsam")]
 pub mod stages;
 
 #[cfg(feature = "burn")]
-pub mod burned;
+pub mod burn_models;
+#[cfg(all(feature = "burn", feature = "criterion"))]
+pub mod burn_steps;
 #[cfg(feature = "criterion")]
 pub mod report;
-#[cfg(all(feature = "burn", feature = "criterion"))]
-pub mod ways;

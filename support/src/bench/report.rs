@@ -1,4 +1,4 @@
-//! What every benchmark hands out beside criterion's own output: a table and a JSON file.
+//! Reports of the benchmarks: a table and a JSON file, in addition to criterion's output.
 
 use super::rows::{self, Row};
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
@@ -14,7 +14,7 @@ pub struct Report {
     rows: RefCell<Vec<Row>>,
 }
 
-/// What takes turns with something that is timed.
+/// A run that is interleaved with a timed one.
 pub struct Other<'a> {
     pub name: &'static str,
     pub bytes: Option<u64>,
@@ -22,21 +22,21 @@ pub struct Other<'a> {
 }
 
 impl Report {
-    /// `machine` says what it runs on.
+    /// `machine` describes the adapter and the driver.
     pub fn new(bench: &'static str, machine: Value) -> Self {
         println!("{bench} on {machine}");
         Self { bench, machine, rows: RefCell::default() }
     }
 
-    /// Times `run` under criterion. It returns the time that counts. What is `beside` it runs in turns
-    /// with it, and its time is not counted: what slows one down on a shared machine slows the other.
+    /// Times `run`, which returns its time, under criterion. `interleaved` runs after each run and is timed
+    /// separately, so that other load on the machine slows both down equally.
     pub fn time(
         &self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         (set, name): (&str, &str),
         bytes: Option<u64>,
         counts: Value,
-        beside: Option<&Other<'_>>,
+        interleaved: Option<&Other<'_>>,
         mut run: impl FnMut() -> Duration,
     ) {
         if let Some(bytes) = bytes {
@@ -52,33 +52,33 @@ impl Report {
                     let time = run();
                     sum += time;
                     seconds.push(time.as_secs_f64());
-                    others.extend(beside.map(|other| (other.run)().as_secs_f64()));
+                    others.extend(interleaved.map(|other| (other.run)().as_secs_f64()));
                 }
                 sum
             });
         });
-        // A filter on the command line leaves it out.
+        // Empty if a filter on the command line excludes the row.
         if !seconds.is_empty() {
             let (set, name) = (set.to_owned(), name.to_owned());
-            let beside = beside.map(|other| {
+            let interleaved = interleaved.map(|other| {
                 Box::new(Row {
                     set: set.clone(),
                     name: other.name.to_owned(),
                     bytes: other.bytes,
                     counts: Value::Null,
                     seconds: others,
-                    beside: None,
+                    interleaved: None,
                 })
             });
-            self.rows.borrow_mut().push(Row { set, name, bytes, counts, seconds, beside });
+            self.rows.borrow_mut().push(Row { set, name, bytes, counts, seconds, interleaved });
         }
     }
 
-    /// All runs of what took turns with something in a set, as a row of its own.
+    /// Adds a row with all interleaved runs of a set.
     pub fn others(&self, set: &str) {
         let mut rows = self.rows.borrow_mut();
         let of_set = rows.iter().filter(|row| row.set == set);
-        let mut of_set = of_set.filter_map(|row| row.beside.as_deref());
+        let mut of_set = of_set.filter_map(|row| row.interleaved.as_deref());
         let Some(mut all) = of_set.next().cloned() else {
             return;
         };

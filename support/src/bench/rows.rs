@@ -1,8 +1,8 @@
-//! What a benchmark found: rows, as a table and as JSON.
+//! Rows of a report, as a table and as JSON.
 
 use serde_json::{Value, json};
 
-/// One thing that was timed.
+/// One timed step, stage or copy.
 #[derive(Clone)]
 pub struct Row {
     /// The parameter set.
@@ -10,11 +10,11 @@ pub struct Row {
     pub name: String,
     /// Bytes of tensors moved, where they are counted.
     pub bytes: Option<u64>,
-    /// What else was counted.
+    /// Other counts.
     pub counts: Value,
     pub seconds: Vec<f64>,
-    /// What ran in turns with it.
-    pub beside: Option<Box<Row>>,
+    /// The run that was interleaved with it.
+    pub interleaved: Option<Box<Row>>,
 }
 
 impl Row {
@@ -31,15 +31,15 @@ impl Row {
     }
 }
 
-/// The rate as a share of the copy's: of the one that ran in turns with it, or else on the same set.
+/// Rate as a share of the copy's rate: of the interleaved copy, or else of the copy on the same set.
 fn of_copy(rows: &[Row], row: &Row) -> Option<f64> {
     let on_set = rows.iter().filter(|other| other.set == row.set);
     let copy =
-        row.beside.as_deref().into_iter().chain(on_set).find(|other| other.name == "copy")?;
+        row.interleaved.as_deref().into_iter().chain(on_set).find(|other| other.name == "copy")?;
     Some(row.rate()? / copy.rate()?)
 }
 
-/// In Markdown.
+/// Formats rows as a Markdown table.
 pub fn table(rows: &[Row]) -> String {
     let mut lines = vec![
         "| set | | median ms | quartiles | GB/s | of the copy | |".to_owned(),
@@ -58,7 +58,7 @@ pub fn table(rows: &[Row]) -> String {
     lines.join("\n")
 }
 
-/// For programs. `machine` says what it ran on.
+/// Formats a report as JSON. `machine` describes the adapter and the driver.
 pub fn json(bench: &str, machine: &Value, rows: &[Row]) -> Value {
     let seconds = |row: &Row| {
         let [low, median, high] = row.quartiles();
@@ -74,7 +74,7 @@ pub fn json(bench: &str, machine: &Value, rows: &[Row]) -> Value {
             "gb_per_s": row.rate(),
             "of_copy": of_copy(rows, row),
             "counts": row.counts,
-            "beside": row.beside.as_deref().map(|other| {
+            "beside": row.interleaved.as_deref().map(|other| {
                 json!({ "name": other.name, "seconds": seconds(other) })
             }),
         })

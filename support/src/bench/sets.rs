@@ -1,4 +1,4 @@
-//! The parameter sets that every benchmark uses.
+//! Parameter sets of the benchmarks.
 
 /// Lengths of a model's parameters, in module order.
 pub struct Set {

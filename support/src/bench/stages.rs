@@ -1,6 +1,6 @@
-//! Each stage of a step by itself, by timestamps on the device.
+//! Timing of single stages by timestamps on the device.
 
-use super::raw::{Steps, wait};
+use super::engine_steps::{Steps, wait};
 use burn_wsam::engine::{Engine, EngineError};
 use burn_wsam::layout::Stage;
 use burn_wsam::method::Hyperparameters;

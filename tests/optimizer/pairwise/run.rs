@@ -6,13 +6,13 @@ use super::{
     init, oracle_config,
 };
 use crate::Target;
-use crate::common::target::flex;
 use crate::nets::text;
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, TensorData};
 use burn_wsam::reference::Oracle;
 use burn_wsam::{Perturbation, RoutePolicy, Wsam, WsamError};
+use burn_wsam_support::target::flex;
 
 const STEPS: usize = 6;
 /// The step whose loss is NaN in one pass.

@@ -1,8 +1,8 @@
-//! Tensors in half precision on the engine.
+//! A model in half precision on the engine.
 
+use super::engine_route::{read, slice};
 use super::formats::{BEHIND, decode, encode, upload};
 use super::golden::Tensors;
-use super::raw::{read, slice};
 use burn_wsam::engine::{
     Ascent, AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, Format, Placement,
     Rounding, Slice, StepStats,
@@ -10,7 +10,7 @@ use burn_wsam::engine::{
 use burn_wsam::method::Hyperparameters;
 use std::sync::Arc;
 
-/// The slice's content; what stands behind it must be what stood there.
+/// Reads a slice and checks that the padding after its end is unchanged.
 pub fn round_trip(engine: &Engine, slice: &Slice) -> Result<Vec<u16>, String> {
     let bytes = engine.read_buffer(&slice.buffer).map_err(|error| error.to_string())?;
     let mut bits: Vec<u16> = bytemuck::pod_collect_to_vec(&bytes);

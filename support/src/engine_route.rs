@@ -1,4 +1,4 @@
-//! The engine as a route, and buffers to feed it.
+//! [`EngineRoute`], the engine as a route of the replay, and helpers for its buffers.
 
 use super::adapters::{Gpu, webgpu_device};
 use super::golden::{Tensors, narrow, widen};
@@ -23,7 +23,7 @@ pub fn webgpu_engine(gpu: &Gpu) -> Result<Arc<Engine>, String> {
     Engine::new(&device, &queue).map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// Whatever comes of it: without a look at `g~`.
+/// The same hyperparameters without checks for non-finite gradients.
 pub fn propagating(hyper: Hyperparameters) -> Hyperparameters {
     Hyperparameters { non_finite: NonFinite::Propagate, ..hyper }
 }

@@ -1,4 +1,4 @@
-//! The Burn optimizer as a route, on any device.
+//! [`BurnRoute`], the Burn optimizer as a route of the replay, and helpers for Burn's devices and tensors.
 
 #[cfg(feature = "fused-wsam")]
 use super::adapters::Gpu;

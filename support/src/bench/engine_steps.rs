@@ -1,4 +1,4 @@
-//! A parameter set on raw buffers, and the copy to measure against.
+//! Steps of the engine over a parameter set in raw buffers.
 
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, LeanAscentTensor,

@@ -1,6 +1,6 @@
-//! Ways to step in Burn, timed from end to end, host and device, synchronised.
+//! Timing of steps in Burn on host and device together, with a synchronisation before and after.
 
-use super::burned::{Deep, Flat, bases, wsam};
+use super::burn_models::{Deep, Flat, bases, wsam};
 use super::report::{Other, Report};
 use crate::digits::{data::Digits, model::Network};
 use burn::module::Module;
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 const LR: f64 = 1e-3;
 
-/// A route and a mode, by name.
+/// A route and a mode, with the name of its rows.
 #[derive(Clone, Copy)]
-pub struct Way {
+pub struct Variant {
     pub name: &'static str,
     pub route: RoutePolicy,
     pub lean: bool,
@@ -30,29 +30,29 @@ fn timed<T>(device: &Device, run: impl FnOnce() -> T) -> (Duration, T) {
     (start.elapsed(), value)
 }
 
-pub fn slow(group: &mut BenchmarkGroup<'_, WallTime>) {
+pub fn configure(group: &mut BenchmarkGroup<'_, WallTime>) {
     group.sample_size(10).warm_up_time(Duration::from_millis(200));
     group.measurement_time(Duration::from_secs(2));
 }
 
-/// The optimizer's part of a step over a parameter set: both gradients are there, and nothing else is
-/// timed. Then Burn's own base optimizers, one step each.
-pub fn optimizers(
+/// Times the optimizer's part of a step over a parameter set, with both gradients computed before; then one step
+/// of Burn's own base optimizers.
+pub fn time_optimizers(
     group: &mut BenchmarkGroup<'_, WallTime>,
     report: &Report,
     (set, lens): (&str, &[u64]),
     device: &Device,
-    ways: &[Way],
+    variants: &[Variant],
 ) {
-    let made_up = Flat::new(lens, device).made_up(&device.clone().inner());
+    let random = Flat::new(lens, device).random_grads(&device.clone().inner());
     for (base, config, burns) in bases() {
-        for way in ways {
-            let mut optim = wsam(&config, way.route, way.lean, device);
+        for variant in variants {
+            let mut optim = wsam(&config, variant.route, variant.lean, device);
             let mut model = Some(Flat::new(lens, device));
             let mut run = || {
                 let before = model.take().expect("put back after each step");
-                let (first, second) = (before.grads(&made_up), before.grads(&made_up));
-                let (times, after) = if way.lean {
+                let (first, second) = (before.grads(&random), before.grads(&random));
+                let (times, after) = if variant.lean {
                     let (up, ascended) = timed(device, || {
                         optim.lean_ascend(LR, before, first).expect("a valid step")
                     });
@@ -75,14 +75,14 @@ pub fn optimizers(
             for _ in 0..3 {
                 run();
             }
-            let name = format!("{base}, {}", way.name);
+            let name = format!("{base}, {}", variant.name);
             report.time(group, (set, &name), None, Value::Null, None, run);
         }
         let mut optim = burns();
         let mut model = Some(Flat::new(lens, device));
         let run = || {
             let before = model.take().expect("put back after each step");
-            let grads = before.grads(&made_up);
+            let grads = before.grads(&random);
             let (time, after) = timed(device, || optim.step(LR, before, grads));
             model = Some(after);
             time
@@ -92,29 +92,29 @@ pub fn optimizers(
     }
 }
 
-/// Whole training steps of a model, in turns with the two passes they are made of.
-pub fn training<M: Module>(
+/// Times whole training steps of a model, interleaved with their two passes alone.
+pub fn time_training<M: Module>(
     criterion: &mut Criterion,
     report: &Report,
     (set, device): (&str, &Device),
-    ways: &[Way],
+    variants: &[Variant],
     new: impl Fn() -> M,
     loss: impl Fn(&M) -> Tensor<1>,
 ) {
     let mut group = criterion.benchmark_group(set);
-    slow(&mut group);
+    configure(&mut group);
     let model = new();
     let pass = || timed(device, || GradientsParams::from_grads(loss(&model).backward(), &model));
     let passes = || {
-        // Kept, as a step keeps the first one's gradients through the second.
+        // Kept until the second pass ends, as a step does.
         let (first, _grads) = pass();
         first + pass().0
     };
     passes();
     let passes = Other { name: "two passes alone", bytes: None, run: &passes };
     for (base, config, _) in bases() {
-        for way in ways {
-            let mut optim = wsam(&config, way.route, way.lean, device);
+        for variant in variants {
+            let mut optim = wsam(&config, variant.route, variant.lean, device);
             let mut model = Some(new());
             let mut run = || {
                 let before = model.take().expect("put back after each step");
@@ -127,7 +127,7 @@ pub fn training<M: Module>(
                 run();
             }
             let counts = json!({ "whole_step": true });
-            let name = format!("{base}, {}", way.name);
+            let name = format!("{base}, {}", variant.name);
             report.time(&mut group, (set, &name), None, counts, Some(&passes), run);
         }
     }
@@ -135,15 +135,27 @@ pub fn training<M: Module>(
     group.finish();
 }
 
-/// The two models: 160 small tensors, and the digits example's network on its test set.
-pub fn trainings(criterion: &mut Criterion, report: &Report, device: &Device, ways: &[Way]) {
+/// Times training steps of two models: 160 small tensors, and the network of the digits example.
+pub fn time_trainings(
+    criterion: &mut Criterion,
+    report: &Report,
+    device: &Device,
+    variants: &[Variant],
+) {
     let x = Tensor::<2>::random([16, 24], burn::tensor::Distribution::Default, device);
     let deep = |model: &Deep| model.loss(&x);
-    training(criterion, report, ("160 tensors", device), ways, || Deep::new(24, device), deep);
+    time_training(
+        criterion,
+        report,
+        ("160 tensors", device),
+        variants,
+        || Deep::new(24, device),
+        deep,
+    );
 
     let (_, test) = Digits::split();
     let batch = test.all(device);
     let network = |network: &Network| network.loss(&batch);
     let new = || Network::new(1, device);
-    training(criterion, report, ("digits network", device), ways, new, network);
+    time_training(criterion, report, ("digits network", device), variants, new, network);
 }

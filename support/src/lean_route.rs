@@ -1,7 +1,7 @@
-//! The engine's lean mode as a route.
+//! [`LeanRoute`], the engine's lean mode as a route of the replay.
 
+use super::engine_route::{perturbed, read, slice};
 use super::golden::{Tensors, narrow, widen};
-use super::raw::{perturbed, read, slice};
 use super::replay::Route;
 use burn_wsam::engine::{Engine, LeanAscent, LeanAscentTensor, LeanDescentTensor, Slice};
 use burn_wsam::method::Hyperparameters;

@@ -1,4 +1,4 @@
-//! Parameter sets and models in Burn.
+//! Burn models of the benchmarks.
 
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -10,7 +10,7 @@ use burn_wsam::{
     AdamWBaseConfig, BaseConfig, NonFinitePolicy, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig,
 };
 
-/// Parameters and nothing else.
+/// A module with parameters and no layers.
 #[derive(Module, Debug)]
 pub struct Flat {
     params: Vec<Param<Tensor<1>>>,
@@ -23,17 +23,17 @@ impl Flat {
         Self { params: params.map(Param::from_tensor).collect() }
     }
 
-    /// Gradients that no backward pass made, and that live on.
-    pub fn made_up(&self, device: &Device) -> Vec<Tensor<1>> {
+    /// Random gradients, which are reused in each step.
+    pub fn random_grads(&self, device: &Device) -> Vec<Tensor<1>> {
         let like = |param: &Param<Tensor<1>>| {
             Tensor::random(param.dims(), Distribution::Uniform(-1.0, 1.0), device)
         };
         self.params.iter().map(like).collect()
     }
 
-    pub fn grads(&self, made_up: &[Tensor<1>]) -> GradientsParams {
+    pub fn grads(&self, random: &[Tensor<1>]) -> GradientsParams {
         let mut grads = GradientsParams::new();
-        for (param, grad) in self.params.iter().zip(made_up) {
+        for (param, grad) in self.params.iter().zip(random) {
             grads.register(param.id, grad.clone());
         }
         grads
