@@ -1,6 +1,6 @@
 //! The model between the two halves of a step.
 
-use super::optimizer::{AscentHandle, LeanAscentHandle};
+use super::backend::{AscentHandle, LeanAscentHandle};
 use burn::module::Module;
 use std::convert::Infallible;
 use std::ops::Deref;

@@ -14,7 +14,7 @@ pub(crate) use direct::{Bridge, DeviceTensor, PendingMemory, identity};
 pub(crate) use fusion::{Bridge, DeviceTensor, PendingMemory, identity};
 
 use super::error::WsamError;
-use super::forms::TensorLayout;
+use super::params::TensorLayout;
 use crate::engine::{Format, Slice};
 use burn::backend::StreamId;
 use burn::backend::ops::FloatTensorOps;

@@ -1,54 +1,19 @@
 //! Serialisable configuration, in the shape of Burn's own optimizer configurations.
 
-use super::base_config::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig};
+mod base;
+
+pub use base::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig};
+
 use super::error::WsamError;
 use super::groups::GroupConfig;
 use super::loss_scale::{LossScale, LossScaleConfig};
-use super::missing::MissingGradientPolicy;
-use super::optimizer::{Options, Wsam};
-use crate::method::{Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, NonFinite};
+use super::optimizer::Wsam;
+use super::options::{LEAN_BASE_STEP, MissingGradientPolicy, NonFinitePolicy, Options};
+use super::route::RoutePolicy;
+use crate::method::{Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter};
 use burn::config::Config;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
-
-/// The routes that steps may take.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum RoutePolicy {
-    /// Fused where the device allows it, tensor operations elsewhere. [`Wsam::route`](crate::Wsam::route)
-    /// returns the choice and its reason.
-    Auto,
-    /// Fused, or an error from [`WsamConfig::init`].
-    Fused,
-    /// Tensor operations.
-    TensorOps,
-}
-
-/// What a step does if `g` or `g~` holds a NaN or an infinity, or has a norm beyond `f32`. [`NonFinite`]
-/// has the details, and the rule of lean mode.
-///
-/// The device decides. The host reads the outcome when the next step needs the step count: it then waits for the
-/// last step only. In tensor operations, and around a Burn optimizer, it waits for all queued work.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum NonFinitePolicy {
-    /// Skip the step: weights, state and running statistics stay as they were, bit for bit.
-    Skip,
-    /// Skip the step if `g` is not finite; take the base optimizer's step if only `g~` is not.
-    BaseStep,
-    /// Skip the step, and return the model with [`WsamError::NonFinite`]. Every step waits for the device.
-    Refuse,
-    /// Take the step with whatever values result. Gradients are not checked, and the host does not wait.
-    Propagate,
-}
-
-impl NonFinitePolicy {
-    fn method(self) -> NonFinite {
-        match self {
-            Self::Skip | Self::Refuse => NonFinite::Skip,
-            Self::BaseStep => NonFinite::BaseStep,
-            Self::Propagate => NonFinite::Propagate,
-        }
-    }
-}
 
 /// Configuration of [`Wsam`], with the defaults of the WSAM authors except
 /// [`non_finite`](Self::non_finite): their code propagates.
@@ -278,14 +243,6 @@ impl WsamConfig {
         Wsam::new(hyper, groups, optimizer, self.route, options, device)
     }
 }
-
-/// A lean step takes the base step on `g` and frees `w` before `g~` is known.
-pub(crate) const LEAN_BASE_STEP: WsamError = WsamError::Conflict {
-    option: "lean mode",
-    other: "non_finite = BaseStep",
-    reason: "a lean step frees the weights before g~ is known, so it cannot take the base step instead; \
-             use Skip or Refuse",
-};
 
 /// A [`WsamConfig`] around a Burn optimizer.
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 //! Copies of modules with new parameter values.
 
-use super::forms::{TensorLayout, of_type};
-use super::params::ParamValues;
+use super::half_precision::of_type;
+use super::params::{ParamValues, TensorLayout};
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Int, Shape, Tensor};
 use std::any::Any;

@@ -287,3 +287,9 @@ impl<M> From<Rejected<M>> for WsamError {
         rejected.error
     }
 }
+
+impl<M> From<(M, WsamError)> for Rejected<M> {
+    fn from((model, error): (M, WsamError)) -> Self {
+        Self::new(model, error)
+    }
+}

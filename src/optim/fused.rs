@@ -4,7 +4,7 @@
 //! weights, into new arenas. `w` stays unchanged, so restoring it needs no copy, and a clone of the model that
 //! the user keeps never changes. State is stored in arenas that only this optimizer uses.
 
-mod external;
+mod burn_base;
 mod masters;
 mod resolve;
 mod steps;
@@ -12,11 +12,12 @@ mod steps;
 use super::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice};
 use super::device::Shared;
 use super::error::WsamError;
-use super::forms::TensorLayout;
+use super::params::TensorLayout;
 use super::pending::{Finite, LeanStep, PendingOutcomes, Submitted};
-use super::report::Norms;
+use super::report::{Norms, StepNorms};
 use super::state::{OptimizerState, read, state_names};
-use super::step_backend::{StepBackend, StepContext};
+use super::state_store::StateStore;
+use super::step_backend::StepContext;
 use crate::engine::{Ascent, Engine, LeanAscent, Mix, Rounding, StepStats, norms_of};
 use crate::layout;
 use crate::method::{Base, Hyperparameters, NonFinite, Outcome};
@@ -136,8 +137,8 @@ pub(crate) struct DeviceNorms {
     lean: bool,
 }
 
-impl DeviceNorms {
-    pub(crate) fn outcome(&self) -> Result<Outcome, WsamError> {
+impl StepNorms for DeviceNorms {
+    fn outcome(&self) -> Result<Outcome, WsamError> {
         if !self.policy.looks() {
             return Ok(Outcome::Whole);
         }
@@ -145,12 +146,12 @@ impl DeviceNorms {
         Ok(self.policy.outcome(self.lean, gradient, perturbed))
     }
 
-    pub(crate) fn gradient(&self) -> Result<Option<f64>, WsamError> {
+    fn gradient(&self) -> Result<Option<f64>, WsamError> {
         let read = || Ok(f64::from(self.engine.read_norms(&self.norms)?.gradient));
         self.has_gradient.then(read).transpose()
     }
 
-    pub(crate) fn perturbed(&self) -> Result<Option<f64>, WsamError> {
+    fn perturbed(&self) -> Result<Option<f64>, WsamError> {
         let read = || Ok(f64::from(self.engine.read_norms(&self.norms)?.perturbed));
         self.has_perturbed.then(read).transpose()
     }
@@ -168,7 +169,7 @@ impl Fused {
         })
     }
 
-    pub(crate) fn last_step(&self) -> Option<StepStats> {
+    pub(crate) fn last_step_stats(&self) -> Option<StepStats> {
         self.last_step
     }
 
@@ -185,7 +186,7 @@ impl Fused {
         lean: bool,
         norms: &wgpu::Buffer,
     ) -> Norms {
-        Norms::Fused(Box::new(DeviceNorms {
+        Box::new(DeviceNorms {
             engine: self.engine.clone(),
             norms: norms.clone(),
             has_gradient: hyper.perturbs_by_gradient_norm()
@@ -194,7 +195,7 @@ impl Fused {
             has_perturbed: hyper.clip.is_some() || track_norms,
             policy: hyper.non_finite,
             lean,
-        }))
+        })
     }
 
     /// Rounding of `w + e_w` to half precision.

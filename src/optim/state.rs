@@ -1,8 +1,10 @@
-//! Optimizer state read back to the host.
+//! Optimizer state on the host: read back from the device, or loaded from a record.
 
 use super::error::WsamError;
 use crate::method::Base;
+use burn::module::ParamId;
 use burn::tensor::{Tensor, TensorData};
+use burn_pack::Scalar;
 
 /// State of one parameter, read back to the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +21,25 @@ pub struct OptimizerState {
 /// records.
 pub const MASTER: &str = "master";
 
+/// State of one parameter from a record, checked and ready for a route.
+#[derive(Debug)]
+pub(crate) struct LoadedState {
+    pub(crate) id: ParamId,
+    pub(crate) step: u64,
+    /// One-dimensional, in the type that the parameter's steps compute in, in the order of
+    /// [`Base::state_names`].
+    pub(crate) tensors: Vec<TensorData>,
+    pub(crate) master: Option<TensorData>,
+    pub(crate) len: u64,
+}
+
+/// State of one parameter with the names of a record, in the parameter's shape.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorded {
+    pub(crate) tensors: Vec<(&'static str, TensorData)>,
+    pub(crate) scalars: Vec<(&'static str, Scalar)>,
+}
+
 /// Names of all state tensors that a parameter may have.
 pub(crate) fn state_names(base: &Base) -> impl Iterator<Item = &'static str> {
     base.state_names().iter().copied().chain([MASTER])
@@ -31,4 +52,10 @@ pub(crate) fn read(tensor: Tensor<1>) -> Result<TensorData, WsamError> {
     // CubeCL reads the data lazily, and a later step may write to the memory first. Force the read now.
     let _ = data.as_bytes();
     Ok(data)
+}
+
+/// Reads a tensor of one element, of any type, from the device.
+pub(crate) fn read_scalar(tensor: &Tensor<1>) -> Result<f64, WsamError> {
+    let data = read(tensor.clone())?;
+    Ok(data.iter::<f64>().next().unwrap_or(f64::NAN))
 }

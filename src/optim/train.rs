@@ -7,9 +7,8 @@
 //! ```
 //! use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
 //! use burn::data::dataset::InMemDataset;
-//! use burn::module::Module;
-//! use burn::nn::{Linear, LinearConfig};
-//! use burn::tensor::{Device, Tensor};
+//! //! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::Tensor;
 //! use burn::train::metric::LossMetric;
 //! use burn::train::{
 //!     InferenceStep, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
@@ -109,9 +108,12 @@
 //!   steps: before the first one, with the model's current weights.
 //! - A step that returns an error ends the training: see [`WsamTrainingError`].
 
+mod checkpoint;
 mod error;
 mod gradients;
+mod options;
 mod pass_through;
+mod queue;
 mod report;
 mod run;
 mod schedule;
@@ -124,21 +126,19 @@ pub use report::TrainingStep;
 pub use schedule::{Moment, Schedule};
 pub use sharpness::SharpnessMetric;
 
-use super::optimizer::{Perturbation, Wsam};
+use super::optimizer::Wsam;
+use super::options::Perturbation;
 use super::route::Route;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn::module::Module;
 use burn::optim::ModuleOptimizer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use burn::train::{Learner, LearnerModel, TrainStep, TrainingStrategy};
+use options::{LossOf, StepOptions};
 use pass_through::PassThroughOptimizer;
 use shared::Shared;
 use std::fmt;
 use std::sync::Arc;
 use strategy::Strategy;
-
-/// The loss in what a model's [`TrainStep`] returns.
-type LossOf<M> = dyn Fn(&<M as TrainStep>::Output) -> Tensor<1>;
 
 /// WSAM for a [`SupervisedTraining`](burn::train::SupervisedTraining): makes the learner and its strategy, and
 /// reports on the training. See the [module](self).
@@ -149,15 +149,6 @@ pub struct WsamTraining {
     shared: Arc<Shared>,
     options: StepOptions,
     route: Route,
-}
-
-/// Options of a training, fixed before it begins.
-#[derive(Clone)]
-struct StepOptions {
-    perturbation: Perturbation,
-    rho: Option<Schedule>,
-    gamma: Option<Schedule>,
-    active: Option<Arc<dyn Fn(Moment) -> bool + Send + Sync>>,
 }
 
 impl WsamTraining {
@@ -228,7 +219,11 @@ impl WsamTraining {
     where
         <M as TrainStep>::Input: Clone,
     {
-        TrainingStrategy::Custom(Arc::new(Strategy { training: self.clone(), loss: None }))
+        TrainingStrategy::Custom(Arc::new(Strategy::new(
+            self.shared.clone(),
+            self.options.clone(),
+            None,
+        )))
     }
 
     /// [`strategy`](Self::strategy) with a function that returns the loss in the output of the model's
@@ -242,7 +237,11 @@ impl WsamTraining {
         <M as TrainStep>::Input: Clone,
     {
         let loss: Option<Box<LossOf<M>>> = Some(Box::new(loss));
-        TrainingStrategy::Custom(Arc::new(Strategy { training: self.clone(), loss }))
+        TrainingStrategy::Custom(Arc::new(Strategy::new(
+            self.shared.clone(),
+            self.options.clone(),
+            loss,
+        )))
     }
 
     /// The sharpness of each step as a metric. It has values under
@@ -270,14 +269,6 @@ impl WsamTraining {
     /// The error of this crate that ended the training, if any.
     pub fn error(&self) -> Option<Arc<WsamTrainingError>> {
         self.shared.training().error.clone()
-    }
-
-    /// The optimizer's device, with the model's autodiff context if the model is already on that device.
-    fn device_for<M: Module>(&self, model: &M) -> Device {
-        let own = self.shared.wsam().device().clone();
-        let of_model = model.devices().into_iter().find(|device| *device == own);
-        let device = of_model.unwrap_or(own);
-        if device.is_autodiff() { device } else { device.autodiff() }
     }
 }
 

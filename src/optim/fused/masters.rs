@@ -3,8 +3,9 @@
 use super::Fused;
 use crate::optim::bridge::{DeviceTensor, Memory, OnDevice};
 use crate::optim::error::WsamError;
-use crate::optim::forms::{TensorLayout, of_type, reconciled};
+use crate::optim::half_precision::{of_type, reconciled};
 use crate::optim::param_entries::ParamEntry;
+use crate::optim::params::TensorLayout;
 use crate::optim::step_backend::StepContext;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::Wgpu;

@@ -7,8 +7,8 @@ use crate::optim::bridge::{
     AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, PendingMemory, identity,
 };
 use crate::optim::error::WsamError;
-use crate::optim::forms::TensorLayout;
 use crate::optim::param_entries::ParamEntry;
+use crate::optim::params::TensorLayout;
 use crate::optim::step_backend::StepContext;
 use burn::backend::TensorMetadata;
 use burn::module::ParamId;

@@ -8,12 +8,12 @@ use crate::engine::{
 };
 use crate::optim::bridge::{AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, identity};
 use crate::optim::error::WsamError;
-use crate::optim::forms::TensorLayout;
 use crate::optim::param_entries::ParamEntry;
-use crate::optim::params::without;
+use crate::optim::params::{TensorLayout, without};
 use crate::optim::pending::{LeanStep, ResolvedOutcome};
-use crate::optim::record::LoadedState;
 use crate::optim::report::Norms;
+use crate::optim::state::LoadedState;
+use crate::optim::state_store::StateStore;
 use crate::optim::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use burn::backend::TensorMetadata;
 use burn::module::ParamId;
@@ -302,7 +302,7 @@ impl StepBackend for Fused {
         ascent_state: AscentState,
         grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<TensorOutput<Self, MixState>, WsamError> {
-        self.mix_external(context, ascent_state, grads_perturbed)
+        self.mix_gradients(context, ascent_state, grads_perturbed)
     }
 
     fn clip(
@@ -310,7 +310,7 @@ impl StepBackend for Fused {
         context: StepContext<'_>,
         entries: Vec<ParamEntry<DeviceTensor>>,
     ) -> Result<Vec<DeviceTensor>, WsamError> {
-        self.clip_external(context, entries)
+        self.clip_gradients(context, entries)
     }
 
     fn sharpen(
@@ -320,9 +320,17 @@ impl StepBackend for Fused {
         mixed: MixState,
         weights: Option<Vec<DeviceTensor>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError> {
-        self.sharpen_external(context, rates, mixed, weights)
+        self.take_sharpness_step(context, rates, mixed, weights)
     }
 
+    fn release(&self, tensors: Vec<DeviceTensor>) {
+        if let Some(first) = tensors.first() {
+            Bridge::new(first).release(tensors);
+        }
+    }
+}
+
+impl StateStore for Fused {
     fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
         self.pending.latest(|readback| readback.read(&self.engine))
     }
@@ -394,12 +402,6 @@ impl StepBackend for Fused {
 
     fn state_len(&self, id: ParamId) -> Option<usize> {
         self.states.get(&id).map(|state| state.len as usize)
-    }
-
-    fn release(&self, tensors: Vec<DeviceTensor>) {
-        if let Some(first) = tensors.first() {
-            Bridge::new(first).release(tensors);
-        }
     }
 }
 

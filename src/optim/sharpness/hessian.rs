@@ -1,9 +1,9 @@
 //! The largest eigenvalue of the loss's Hessian, by power iteration. A product of the Hessian with a
 //! vector is the difference of two gradients.
 
+use super::error::{SharpnessError, finite};
 use super::point::{Point, Vector, combine, dot, scaled};
 use super::random::Normal;
-use super::{SharpnessError, finite};
 use crate::method::InvalidHyperparameter;
 use crate::optim::error::WsamError;
 use burn::module::Module;

@@ -1,11 +1,12 @@
 //! The loss over a plane through the weights, after Li et al. 2018 (<https://arxiv.org/abs/1712.09913>).
 
-use super::SharpnessError;
+use super::error::SharpnessError;
 use super::point::{Point, Vector, combine, scalar};
 use super::random::Normal;
 use crate::method::InvalidHyperparameter;
 use crate::optim::error::WsamError;
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use crate::optim::walk::{ParamVisitor, Path, visit_params};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::HashSet;
 
@@ -66,7 +67,7 @@ where
             taken: Vec::new(),
             any: false,
         };
-        model.visit(&mut filters);
+        visit_params(model, &mut filters);
         filters
     });
     if !first.any {
@@ -91,8 +92,8 @@ struct Filters {
     any: bool,
 }
 
-impl ModuleVisitor for Filters {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Filters {
+    fn visit<const D: usize>(&mut self, param: &Param<Tensor<D>>, _path: &Path) {
         let weight = param.val();
         let len = weight.shape().num_elements();
         let trains = weight.is_require_grad() && weight.dtype().is_float();

@@ -1,91 +1,56 @@
-//! Weights that the strategy passes to the learner.
+//! Weights that the strategy passes to the learner, and the parameters that it passes them for.
 
-use crate::optim::param_entries::Path;
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use crate::optim::walk::{for_each_id, for_each_param};
+use burn::module::{Module, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
 use std::collections::{HashMap, HashSet};
 
 /// Values of the `wanted` parameters, by id, without autodiff. Of several parameters with the same id, the first
 /// one, as in Burn's optimizers.
 pub(super) fn weights<M: Module>(model: &M, wanted: impl Fn(ParamId) -> bool) -> GradientsParams {
-    struct Collect<W> {
-        wanted: W,
-        seen: HashSet<ParamId>,
-        found: GradientsParams,
-    }
-    impl<W: Fn(ParamId) -> bool> ModuleVisitor for Collect<W> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if (self.wanted)(param.id) && self.seen.insert(param.id) {
-                self.found.register(param.id, param.val().without_autodiff());
-            }
+    let mut found = GradientsParams::new();
+    for_each_id(model, |param, _| {
+        if wanted(param.id()) {
+            param.register_value(&mut found);
         }
-    }
-    let mut collect = Collect { wanted, seen: HashSet::new(), found: GradientsParams::new() };
-    model.visit(&mut collect);
-    collect.found
+    });
+    found
 }
 
 /// Ids of the trainable parameters.
 pub(super) fn trainable<M: Module>(model: &M) -> HashSet<ParamId> {
-    struct Find(HashSet<ParamId>);
-    impl ModuleVisitor for Find {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            // A quantised parameter takes no steps, even if it still requires a gradient.
-            if param.is_require_grad() && param.val().dtype().is_float() {
-                self.0.insert(param.id);
-            }
+    let mut found = HashSet::new();
+    for_each_param(model, |param, _| {
+        // A quantised parameter takes no steps, even if it still requires a gradient.
+        if param.requires_grad() && param.dtype().is_float() {
+            found.insert(param.id());
         }
-    }
-    let mut find = Find(HashSet::new());
-    model.visit(&mut find);
-    find.0
+    });
+    found
 }
 
 /// Paths of a frozen parameter and a later trainable one with the same id, if the model has such a pair.
 pub(super) fn frozen_in_front<M: Module>(model: &M) -> Option<(String, String)> {
-    #[derive(Default)]
-    struct Find {
-        path: Path,
-        /// For each id, the path of the first parameter if it is frozen.
-        first: HashMap<ParamId, Option<String>>,
-        found: Option<(String, String)>,
-    }
-    impl ModuleVisitor for Find {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.enter(name);
+    // For each id, the path of the first parameter if it is frozen.
+    let mut first: HashMap<ParamId, Option<String>> = HashMap::new();
+    let mut found = None;
+    for_each_param(model, |param, path| match first.get(&param.id()) {
+        Some(Some(frozen)) if param.requires_grad() => {
+            found.get_or_insert_with(|| (frozen.clone(), path.to_string()));
         }
-
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.exit();
+        Some(_) => {}
+        None => {
+            let frozen = (!param.requires_grad()).then(|| path.to_string());
+            first.insert(param.id(), frozen);
         }
-
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let (path, trainable) = (self.path.to_string(), param.is_require_grad());
-            match self.first.get(&param.id) {
-                Some(Some(frozen)) if trainable => {
-                    self.found.get_or_insert_with(|| (frozen.clone(), path));
-                }
-                Some(_) => {}
-                None => drop(self.first.insert(param.id, (!trainable).then_some(path))),
-            }
-        }
-    }
-    let mut find = Find::default();
-    model.visit(&mut find);
-    find.found
+    });
+    found
 }
 
 /// Whether a parameter is quantised.
 pub(super) fn has_quantised<M: Module>(model: &M) -> bool {
-    struct Find(bool);
-    impl ModuleVisitor for Find {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            // A parameter without a value is not quantised, because initialisers do not quantise.
-            self.0 |= param.is_initialized() && !param.val().dtype().is_float();
-        }
-    }
-    let mut find = Find(false);
-    model.visit(&mut find);
-    find.0
+    let mut found = false;
+    // A parameter without a value is not quantised, because initialisers do not quantise.
+    for_each_param(model, |param, _| found |= param.is_initialized() && !param.dtype().is_float());
+    found
 }

@@ -2,18 +2,18 @@
 
 use super::error::WsamTrainingError;
 use super::gradients::{frozen_in_front, trainable, weights};
+use super::options::{LossOf, StepOptions};
 use super::report::TrainingStep;
 use super::schedule::{Moment, Schedule};
 use super::shared::{Mode, Shared};
-use super::{LossOf, StepOptions};
 use crate::optim::error::WsamError;
-use crate::optim::masks::Masks;
-use crate::optim::optimizer::{Perturbation, check_loss_shape, copied};
+use crate::optim::options::Perturbation;
+use crate::optim::pass::{Sum, check_loss_shape, copied};
 use crate::optim::rates::Rates;
-use crate::optim::report::StepReport;
+use crate::optim::report::{Norms, StepReport};
 use crate::optim::run_state::RunState;
+use crate::optim::seeds::Masks;
 use crate::optim::statistics::RunningStatistics;
-use crate::optim::sums::Sum;
 use burn::module::ParamId;
 use burn::optim::GradientsParams;
 use burn::store::{ModuleRecord, RecordError};
@@ -118,7 +118,7 @@ where
             let (mut wsam, states) = (self.shared.wsam(), states.collect());
             match wsam.burn_optimizer() {
                 None => wsam.load_recorded(model, states, run)?,
-                Some(_) => wsam.load_recorded_external(model, states, run)?,
+                Some(_) => wsam.load_recorded_burn_base(model, states, run)?,
             }
         }
         let after = |schedule: &Option<Schedule>| schedule.as_ref().map(|s| s.after(self.steps));
@@ -325,7 +325,7 @@ where
 fn report(
     loss: Option<Tensor<1>>,
     perturbed_loss: Option<Tensor<1>>,
-    norms: crate::optim::report::Norms,
+    norms: Norms,
 ) -> Option<StepReport> {
     Some(StepReport { loss: loss?, perturbed_loss: perturbed_loss?, norms })
 }

@@ -12,7 +12,7 @@ use crate::optim::report::Norms;
 use crate::optim::step_backend::{PhaseOutput, StepContext, TensorOutput};
 
 impl Fused {
-    pub(super) fn mix_external(
+    pub(super) fn mix_gradients(
         &mut self,
         context: StepContext<'_>,
         ascent_state: AscentState,
@@ -62,7 +62,7 @@ impl Fused {
         Ok(PhaseOutput { built, rest, released: weights })
     }
 
-    pub(super) fn clip_external(
+    pub(super) fn clip_gradients(
         &mut self,
         context: StepContext<'_>,
         entries: Vec<ParamEntry<DeviceTensor>>,
@@ -95,7 +95,7 @@ impl Fused {
         Ok(outputs)
     }
 
-    pub(super) fn sharpen_external(
+    pub(super) fn take_sharpness_step(
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
