@@ -170,17 +170,17 @@
 //! the calls, with whatever moves them. Averaged before the perturbation it is one large batch:
 //!
 //! ```text
-//! g = average(gradient(&model))           ascended = optim.ascend(model, g)?
-//! g~ = average(gradient(&*ascended))      model = optim.descend(lr, ascended, g~)?
+//! g = average(gradient(&model))                 ascended = optim.ascend(model, g)?
+//! g~ = average(gradient(ascended.model()))      model = optim.descend(lr, ascended, g~)?
 //! ```
 //!
 //! For a perturbation of each replica's own, climb twice: along its gradient for the second pass, then
 //! along the average, which is what the step counts from.
 //!
 //! ```text
-//! local = gradient(&model)                ascended = optim.ascend(model, local)?
-//! g~ = average(gradient(&*ascended))      model = ascended.restore()
-//! g = average(local)                      model = optim.descend(lr, optim.ascend(model, g)?, g~)?
+//! local = gradient(&model)                      ascended = optim.ascend(model, local)?
+//! g~ = average(gradient(ascended.model()))      model = ascended.restore()
+//! g = average(local)                            model = optim.descend(lr, optim.ascend(model, g)?, g~)?
 //! ```
 //!
 //! Replicas that start equal and see the same averages stay equal bit for bit on adapters of one kind.

@@ -79,7 +79,7 @@ fn step(
     let grads = gradients(&network, micro_batches);
     let ascended = optim.ascend(network, grads)?;
     // The same micro-batches, or it would not be the sharpness of this loss.
-    let grads = gradients(&ascended, micro_batches);
+    let grads = gradients(ascended.model(), micro_batches);
     Ok(optim.descend(lr, ascended, grads)?)
 }
 

@@ -180,13 +180,13 @@ impl RouteBackend {
     }
 
     /// Copies the model's parameters to separate memory, where the route has placed them in an arena.
-    pub(crate) fn detach<M: Module>(&mut self, model: M) -> M {
+    pub(crate) fn copy_to_own_memory<M: Module>(&mut self, model: M) -> M {
         match self {
             Self::TensorOps(_) => model,
             #[cfg(feature = "fused-wsam")]
             Self::Fused(fused) => {
                 fused.forget_places();
-                super::copies::detach(model)
+                super::copies::copy_to_own_memory(model)
             }
         }
     }

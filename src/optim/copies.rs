@@ -145,9 +145,9 @@ pub(crate) fn with_ids<M: Module>(module: M, id: impl FnMut(ParamId) -> ParamId)
 /// Returns the module with each parameter copied to its own memory. Quantised parameters never enter an arena,
 /// so they are not copied.
 #[cfg(feature = "fused-wsam")]
-pub(crate) fn detach<M: Module>(module: M) -> M {
-    struct Detach;
-    impl ModuleMapper for Detach {
+pub(crate) fn copy_to_own_memory<M: Module>(module: M) -> M {
+    struct Copy;
+    impl ModuleMapper for Copy {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let value = param.val();
             if !value.dtype().is_float() {
@@ -158,7 +158,7 @@ pub(crate) fn detach<M: Module>(module: M) -> M {
             replace(param, |_| copy)
         }
     }
-    module.map(&mut Detach)
+    module.map(&mut Copy)
 }
 
 /// Returns the parameter with a new value. Shape, type, autodiff context and distribution stay the same.

@@ -19,7 +19,7 @@ pub enum WsamError {
     /// A Burn optimizer was passed with a configuration for another base optimizer, or is missing.
     #[error("the base is {base}, and {} Burn optimizer was passed: {}",
         if *handed_in { "a" } else { "no" },
-        if *handed_in { "configure BaseConfig::Burn" } else { "call WsamConfig::with_burn_optimizer" })]
+        if *handed_in { "configure WsamConfig::burn" } else { "call WsamConfig::init_with" })]
     BurnOptimizer {
         /// The configured base optimizer.
         base: &'static str,
@@ -274,6 +274,11 @@ impl<M> Rejected<M> {
     pub(crate) fn new(model: M, error: WsamError) -> Self {
         Self { model: Box::new(model), error }
     }
+
+    /// From a model and the error that it is returned with.
+    pub(crate) fn from_parts((model, error): (M, WsamError)) -> Self {
+        Self::new(model, error)
+    }
 }
 
 impl<M> std::fmt::Debug for Rejected<M> {
@@ -285,11 +290,5 @@ impl<M> std::fmt::Debug for Rejected<M> {
 impl<M> From<Rejected<M>> for WsamError {
     fn from(rejected: Rejected<M>) -> Self {
         rejected.error
-    }
-}
-
-impl<M> From<(M, WsamError)> for Rejected<M> {
-    fn from((model, error): (M, WsamError)) -> Self {
-        Self::new(model, error)
     }
 }

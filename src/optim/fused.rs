@@ -139,7 +139,7 @@ pub(crate) struct DeviceNorms {
 
 impl StepNorms for DeviceNorms {
     fn outcome(&self) -> Result<Outcome, WsamError> {
-        if !self.policy.looks() {
+        if !self.policy.checks_gradients() {
             return Ok(Outcome::Whole);
         }
         let Finite { gradient, perturbed } = finite(&self.engine.read_norms(&self.norms)?);
@@ -284,7 +284,7 @@ impl Fused {
         norms: &wgpu::Buffer,
         scope: OutcomeScope<'_>,
     ) -> Result<(), WsamError> {
-        if !policy.looks() {
+        if !policy.checks_gradients() {
             self.submit(encoder);
             return Ok(());
         }

@@ -25,6 +25,7 @@ use burn::module::{Module, ParamGroup, ParamId};
 /// # }
 /// ```
 #[derive(Config, Debug)]
+#[non_exhaustive]
 pub struct GroupConfig {
     /// Matches the parameters of the group.
     pub params: ParamGroup,
@@ -50,7 +51,19 @@ pub struct GroupConfig {
 }
 
 impl GroupConfig {
-    pub(crate) fn group(&self) -> Group {
+    /// Returns an error for settings that belong in a Burn optimizer, if that is the base.
+    pub(crate) fn check_with_burn_optimizer(&self) -> Result<(), WsamError> {
+        let unsupported = |what| Err(WsamError::NotWithBurnOptimizer { what });
+        if self.lr_factor != 1.0 {
+            return unsupported("the learning-rate factor of a group");
+        }
+        if self.weight_decay.is_some() {
+            return unsupported("the weight decay of a group");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn settings(&self) -> Group {
         Group {
             lr_factor: self.lr_factor,
             weight_decay: self.weight_decay,

@@ -6,6 +6,7 @@ use burn::config::Config;
 /// A dynamic loss scale, as in `torch.amp.GradScaler`: it grows after a number of consecutive whole steps, and
 /// shrinks after each step that was not taken whole.
 #[derive(Config, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LossScaleConfig {
     /// The first scale.
     #[config(default = 65536.0)]

@@ -42,9 +42,7 @@ mod device;
 mod fused;
 
 pub use ascended::{Ascended, LeanAscended};
-pub use config::{
-    AdamBaseConfig, AdamWBaseConfig, BaseConfig, BurnWsamConfig, SgdBaseConfig, WsamConfig,
-};
+pub use config::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
 pub use error::{Rejected, WsamError};
 pub use groups::GroupConfig;
 pub use loss_scale::LossScaleConfig;
@@ -52,7 +50,7 @@ pub use optimizer::Wsam;
 pub use options::{MissingGradientPolicy, NonFinitePolicy, Perturbation};
 pub use report::StepReport;
 pub use route::{Route, RoutePolicy, TensorOpsReason};
-pub use state::{MASTER, OptimizerState};
+pub use state::{MASTER_WEIGHTS, OptimizerState};
 pub use statistics::RunningStatistics;
 
 #[cfg(feature = "fused-wsam")]

@@ -46,7 +46,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// // In two, with the same effect:
 /// let grads = GradientsParams::from_grads(loss(&model).backward(), &model);
 /// let ascended = optim.ascend(model, grads)?;
-/// let grads = GradientsParams::from_grads(loss(&ascended).backward(), &*ascended);
+/// let grads = GradientsParams::from_grads(loss(ascended.model()).backward(), ascended.model());
 /// let model = optim.descend(0.1, ascended, grads)?;
 /// # let _ = model;
 /// # Ok(())
@@ -128,7 +128,7 @@ impl Wsam {
 
     /// What the last whole step cost; `None` before the first one and in tensor operations.
     #[cfg(feature = "fused-wsam")]
-    pub fn last_step(&self) -> Option<crate::engine::StepStats> {
+    pub fn last_step_stats(&self) -> Option<crate::engine::StepStats> {
         self.backend.last_step_stats()
     }
 
@@ -147,8 +147,8 @@ impl Wsam {
     /// The fused route stores the weights of a model in one arena, which is freed when the last of them is
     /// dropped: call this before keeping a small part of a large model for long. The next step moves the weights
     /// into an arena again. In tensor operations this returns the model unchanged.
-    pub fn detach<M: Module>(&mut self, model: M) -> M {
-        self.backend.detach(model)
+    pub fn copy_to_own_memory<M: Module>(&mut self, model: M) -> M {
+        self.backend.copy_to_own_memory(model)
     }
 
     #[cfg(feature = "train")]

@@ -12,6 +12,7 @@ use burn::config::Config;
 /// A parameter without a second gradient has taken part in the ascent under each policy: it counts in `||g||`
 /// and in the norm that perturbations are divided by. Lean mode supports only `Refuse`.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MissingGradientPolicy {
     /// Refuse the step, with [`WsamError::MissingGradient`](crate::WsamError::MissingGradient) or
     /// [`WsamError::MissingFirstGradient`](crate::WsamError::MissingFirstGradient).
@@ -30,6 +31,7 @@ pub enum MissingGradientPolicy {
 /// The device decides. The host reads the outcome when the next step needs the step count: it then waits for the
 /// last step only. In tensor operations, and around a Burn optimizer, it waits for all queued work.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NonFinitePolicy {
     /// Skip the step: weights, state and running statistics stay as they were, bit for bit.
     Skip,
@@ -53,6 +55,7 @@ impl NonFinitePolicy {
 
 /// How weights are perturbed in a step over several micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Perturbation {
     /// Once, along the gradient of all micro-batches, as in a step over one large batch.
     Whole,

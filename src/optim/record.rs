@@ -18,7 +18,7 @@ pub(super) use owned::owned;
 use super::error::WsamError;
 use super::optimizer::Wsam;
 use super::run_state::RunState;
-use super::state::{MASTER, Recorded};
+use super::state::{MASTER_WEIGHTS, Recorded};
 use burn::module::{Module, ParamId};
 use burn::optim::OptimizerRecord;
 use burn::tensor::{Bytes, Shape, TensorData};
@@ -41,7 +41,7 @@ impl Wsam {
     pub fn to_record<M: Module>(&self, model: &M) -> Result<OptimizerRecord, WsamError> {
         // Convert through bytes for a Burn optimizer too: its record reads GPU state lazily, so later steps could
         // change the values.
-        OptimizerRecord::from_bytes(self.into_bytes(model)?).map_err(failed)
+        OptimizerRecord::from_bytes(self.to_bytes(model)?).map_err(failed)
     }
 
     fn writer_of<M: Module>(&self, model: &M) -> Result<Writer, WsamError> {
@@ -95,7 +95,7 @@ impl Wsam {
     ) -> Result<Option<Recorded>, WsamError> {
         let Some(state) = self.state(id)? else { return Ok(None) };
         let (base, found) = (&self.hyperparameters().base, shape.num_elements());
-        let names = fields(base).chain([MASTER]);
+        let names = fields(base).chain([MASTER_WEIGHTS]);
         let tensors = state.tensors.into_iter().zip(names).map(|((_, data), field)| {
             let (bytes, flat, dtype) = data.into_parts();
             if flat.num_elements() != found {
@@ -133,7 +133,7 @@ impl Wsam {
         model: &M,
         record: OptimizerRecord,
     ) -> Result<(), WsamError> {
-        self.from_bytes(model, record.into_bytes().map_err(failed)?)
+        self.load_bytes(model, record.into_bytes().map_err(failed)?)
     }
 
     fn read<M: Module>(&mut self, model: &M, reader: Reader) -> Result<(), WsamError> {
@@ -206,7 +206,7 @@ impl Wsam {
         model: &M,
         path: impl AsRef<std::path::Path>,
     ) -> Result<(), WsamError> {
-        self.from_bytes(model, owned::file(path.as_ref())?)
+        self.load_bytes(model, owned::file(path.as_ref())?)
     }
 
     /// [`to_record`](Self::to_record), in memory.
@@ -214,9 +214,7 @@ impl Wsam {
     /// # Errors
     ///
     /// As there.
-    // The name is Burn's.
-    #[allow(clippy::wrong_self_convention)]
-    pub fn into_bytes<M: Module>(&self, model: &M) -> Result<Bytes, WsamError> {
+    pub fn to_bytes<M: Module>(&self, model: &M) -> Result<Bytes, WsamError> {
         self.writer_of(model)?.into_bytes().map_err(failed)
     }
 
@@ -225,9 +223,7 @@ impl Wsam {
     /// # Errors
     ///
     /// As there, and [`WsamError::Record`] for bytes that are not a record.
-    // The name is Burn's.
-    #[allow(clippy::wrong_self_convention)]
-    pub fn from_bytes<M: Module>(&mut self, model: &M, bytes: Bytes) -> Result<(), WsamError> {
+    pub fn load_bytes<M: Module>(&mut self, model: &M, bytes: Bytes) -> Result<(), WsamError> {
         match self.burn_optimizer() {
             Some(_) => self.read_burn_base(model, bytes),
             None => self.read(model, Reader::from_bytes(bytes).map_err(failed)?),

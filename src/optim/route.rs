@@ -5,6 +5,7 @@ use std::fmt;
 
 /// The routes that steps may take.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RoutePolicy {
     /// Fused where the device allows it, tensor operations elsewhere. [`Wsam::route`](crate::Wsam::route)
     /// returns the choice and its reason.
@@ -17,6 +18,7 @@ pub enum RoutePolicy {
 
 /// The route an optimizer's steps take. It is chosen when the optimizer is made and never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Route {
     /// Through the WGSL kernels.
     Fused {
@@ -38,6 +40,7 @@ impl Route {
 
 /// Why steps run in tensor operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TensorOpsReason {
     /// The configuration asks for it.
     Requested,

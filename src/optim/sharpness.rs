@@ -78,6 +78,6 @@ where
     let grads = GradientsParams::from_grads(value.backward(), &copy);
     let before = finite("the loss", scalar(value)?)?;
     let ascended = probe.ascend(copy, grads).map_err(WsamError::from)?;
-    let after = finite("the loss at w + e_w", scalar(loss(&ascended))?)?;
+    let after = finite("the loss at w + e_w", scalar(loss(ascended.model()))?)?;
     Ok(after - before)
 }

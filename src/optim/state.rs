@@ -7,19 +7,31 @@ use burn::tensor::{Tensor, TensorData};
 use burn_pack::Scalar;
 
 /// State of one parameter, read back to the host.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
 pub struct OptimizerState {
     /// Steps this parameter has taken.
     pub step: u64,
     /// Name and values of each state tensor, flat, in the order of
-    /// [`Base::state_names`](crate::method::Base::state_names); after them [`MASTER`], if the parameter has
+    /// [`Base::state_names`](crate::method::Base::state_names); after them [`MASTER_WEIGHTS`], if the parameter has
     /// master weights.
     pub tensors: Vec<(&'static str, TensorData)>,
 }
 
+/// One line: the step count, and the name and number of elements of each tensor.
+impl std::fmt::Debug for OptimizerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OptimizerState {{ step: {}", self.step)?;
+        for (name, data) in &self.tensors {
+            write!(f, ", {name}: {:?} x {}", data.dtype(), data.num_elements())?;
+        }
+        f.write_str(" }")
+    }
+}
+
 /// The name of [master weights](crate::WsamConfig::master_weights) among the tensors of a state, and in
 /// records.
-pub const MASTER: &str = "master";
+pub const MASTER_WEIGHTS: &str = "master";
 
 /// State of one parameter from a record, checked and ready for a route.
 #[derive(Debug)]
@@ -42,7 +54,7 @@ pub(crate) struct Recorded {
 
 /// Names of all state tensors that a parameter may have.
 pub(crate) fn state_names(base: &Base) -> impl Iterator<Item = &'static str> {
-    base.state_names().iter().copied().chain([MASTER])
+    base.state_names().iter().copied().chain([MASTER_WEIGHTS])
 }
 
 /// Reads a tensor from the device.

@@ -11,7 +11,7 @@ use std::any::Any;
 /// [`Wsam::step`](crate::Wsam::step) and [`Wsam::step_accumulated`](crate::Wsam::step_accumulated)
 /// restore them if a step is skipped or fails. Callers of [`Wsam::ascend`](crate::Wsam::ascend) and
 /// [`Wsam::descend`](crate::Wsam::descend) take them before the first pass, and pass them to
-/// [`Wsam::keep_statistics`](crate::Wsam::keep_statistics) after the second half:
+/// [`Wsam::restore_statistics_if_skipped`](crate::Wsam::restore_statistics_if_skipped) after the second half:
 ///
 /// ```
 /// # use burn::nn::{BatchNorm, BatchNormConfig};
@@ -27,9 +27,9 @@ use std::any::Any;
 /// let statistics = RunningStatistics::of(&model);
 /// let grads = GradientsParams::from_grads(loss(&model).backward(), &model);
 /// let ascended = optim.ascend(model, grads)?;
-/// let grads = GradientsParams::from_grads(loss(&ascended).backward(), &*ascended);
+/// let grads = GradientsParams::from_grads(loss(ascended.model()).backward(), ascended.model());
 /// let model = optim.descend(0.1, ascended, grads)?;
-/// let model = optim.keep_statistics(model, &statistics)?;
+/// let model = optim.restore_statistics_if_skipped(model, &statistics)?;
 /// # let _ = model;
 /// # Ok(())
 /// # }

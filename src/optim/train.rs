@@ -123,7 +123,7 @@ mod strategy;
 
 pub use error::WsamTrainingError;
 pub use report::TrainingStep;
-pub use schedule::{Moment, Schedule};
+pub use schedule::{Schedule, StepInfo};
 pub use sharpness::SharpnessMetric;
 
 use super::optimizer::Wsam;
@@ -193,7 +193,10 @@ impl WsamTraining {
     /// ```
     ///
     /// The result should depend only on the argument, otherwise a resumed training may differ.
-    pub fn with_active(mut self, active: impl Fn(Moment) -> bool + Send + Sync + 'static) -> Self {
+    pub fn with_active(
+        mut self,
+        active: impl Fn(StepInfo) -> bool + Send + Sync + 'static,
+    ) -> Self {
         self.options.active = Some(Arc::new(active));
         self
     }
@@ -246,7 +249,7 @@ impl WsamTraining {
 
     /// The sharpness of each step as a metric. It has values under
     /// [`strategy_with_loss`](Self::strategy_with_loss).
-    pub fn sharpness(&self) -> SharpnessMetric {
+    pub fn sharpness_metric(&self) -> SharpnessMetric {
         SharpnessMetric::new(self.shared.clone())
     }
 
@@ -256,14 +259,14 @@ impl WsamTraining {
     }
 
     /// The last step; `None` before the first one of the training.
-    pub fn last(&self) -> Option<Arc<TrainingStep>> {
+    pub fn last_step(&self) -> Option<Arc<TrainingStep>> {
         self.shared.training().last.clone()
     }
 
     /// Cost of the last step of WSAM; `None` before the first one and in tensor operations.
     #[cfg(feature = "fused-wsam")]
-    pub fn last_cost(&self) -> Option<crate::engine::StepStats> {
-        self.shared.wsam().last_step()
+    pub fn last_step_stats(&self) -> Option<crate::engine::StepStats> {
+        self.shared.wsam().last_step_stats()
     }
 
     /// The error of this crate that ended the training, if any.

@@ -24,7 +24,7 @@ fn wsam(target: &Target) -> Result<WsamTraining, String> {
 
 /// Steps taken.
 fn steps(wsam: &WsamTraining) -> usize {
-    wsam.last().map_or(0, |step| step.at.step as usize + 1)
+    wsam.last_step().map_or(0, |step| step.at.step as usize + 1)
 }
 
 /// The training ended by an error of ours, told in Burn's way too, after so many steps.
@@ -128,7 +128,7 @@ pub(crate) fn out_of_domain(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let last = (ITERATIONS + 1) as u64;
     for bad in [f64::NAN, -1.0] {
-        let rho = Schedule::of(move |at| if at.step == last { bad } else { 0.05 });
+        let rho = Schedule::from_fn(move |at| if at.step == last { bad } else { 0.05 });
         let wsam = wsam(target)?.with_rho(rho);
         let result = training(&folder, 3)
             .with_training_strategy(wsam.strategy())

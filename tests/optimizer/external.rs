@@ -13,13 +13,12 @@ use burn_wsam::{
 
 impl Target {
     fn around(&self, config: &WsamConfig, base: ModuleOptimizer) -> Result<Wsam, String> {
-        let config = config.clone().with_route(self.policy).with_burn_optimizer(base);
-        config.init(&self.device).map_err(text)
+        config.clone().with_route(self.policy).init_with(base, &self.device).map_err(text)
     }
 }
 
 fn with_base(config: &WsamConfig, base: BaseConfig) -> WsamConfig {
-    WsamConfig { base, ..config.clone() }
+    config.clone().with_base(base)
 }
 
 /// Ways of the method that change what a base optimizer gets.
@@ -138,20 +137,20 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
         Ok::<_, String>(model)
     };
     model = train(&mut optim, model)?;
-    let bytes = optim.into_bytes(&model).map_err(text)?;
+    let bytes = optim.to_bytes(&model).map_err(text)?;
     let record = optim.to_record(&model).map_err(text)?;
     let halfway = model.clone();
     let want = parameters(&train(&mut optim, model)?);
 
     let mut resumed = target.around(&config, lion())?;
-    resumed.from_bytes(&halfway, bytes.clone()).map_err(text)?;
+    resumed.load_bytes(&halfway, bytes.clone()).map_err(text)?;
     same("resumed", &train(&mut resumed, halfway.clone())?, &want)?;
     let burn = lion().load_record(record);
     let mut taken_over = target.around(&config, burn)?;
     same("taken over", &train(&mut taken_over, halfway)?, &want)?;
 
     let other = Mlp::new(&target.device);
-    match resumed.from_bytes(&other, bytes) {
+    match resumed.load_bytes(&other, bytes) {
         Err(WsamError::ForeignRecord { .. }) => Ok(()),
         other => Err(format!("another model's record: {other:?}")),
     }
@@ -160,7 +159,7 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
 pub(crate) fn misuse(target: &Target) -> Result<(), String> {
     let adamw = || AdamWConfig::new().init();
     let built_in = WsamConfig::new(AdamWBaseConfig::new().into()).with_route(RoutePolicy::Auto);
-    match built_in.with_burn_optimizer(adamw()).init(&target.device) {
+    match built_in.init_with(adamw(), &target.device) {
         Err(WsamError::BurnOptimizer { base: "AdamW", handed_in: true }) => {}
         other => return Err(format!("two base optimizers: {other:?}")),
     }
@@ -175,7 +174,7 @@ pub(crate) fn misuse(target: &Target) -> Result<(), String> {
         config.clone().with_groups(vec![bias().with_lr_factor(2.0)]),
         config.clone().with_groups(vec![bias().with_weight_decay(Some(0.0))]),
     ] {
-        match config.with_burn_optimizer(adamw()).init(&target.device) {
+        match config.init_with(adamw(), &target.device) {
             Err(WsamError::NotWithBurnOptimizer { .. }) => {}
             other => return Err(format!("what is the optimizer's own: {other:?}")),
         }

@@ -64,7 +64,7 @@ impl Case<'_> {
             return self.target.init(&self.config);
         }
         let config = self.config.clone().with_route(self.target.policy);
-        config.with_burn_optimizer(LionConfig::new().init()).init(&self.target.device).map_err(text)
+        config.init_with(LionConfig::new().init(), &self.target.device).map_err(text)
     }
 
     /// One step. The third is over a NaN in both passes, the sixth in the second pass.
@@ -134,7 +134,7 @@ impl Case<'_> {
                         optim.save(model, &file).map_err(text)?;
                         None
                     }
-                    Form::Bytes => Some(optim.into_bytes(model).map_err(text)?),
+                    Form::Bytes => Some(optim.to_bytes(model).map_err(text)?),
                     Form::Record => {
                         let record = optim.to_record(model).map_err(text)?;
                         Some(record.into_bytes().map_err(text)?)
@@ -159,7 +159,7 @@ impl Case<'_> {
                     let record = OptimizerRecord::from_bytes(bytes).map_err(text)?;
                     optim.load_record(&model, record).map_err(text)?;
                 }
-                (_, Some(bytes)) => optim.from_bytes(&model, bytes).map_err(text)?,
+                (_, Some(bytes)) => optim.load_bytes(&model, bytes).map_err(text)?,
                 (_, None) => optim.load(&model, file).map_err(text)?,
             }
             let steps = at as u64..STEPS;
@@ -256,7 +256,7 @@ pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
         let (mut optim, model) = (case.init()?, numbered(target));
         optim.load(&model, committed(name)).map_err(text)?;
         let record = Reader::from_file(committed(name)).map_err(text)?;
-        let written = optim.into_bytes(&model).map_err(text)?;
+        let written = optim.to_bytes(&model).map_err(text)?;
         let written = Reader::from_bytes(written).map_err(text)?;
         for tensor in record.tensor_names() {
             let bytes = |reader: &Reader| reader.tensor_data(tensor).map_err(text);
@@ -284,7 +284,7 @@ pub(crate) fn damaged(target: &Target) -> Result<(), String> {
     let (mut optim, model) = (case.init()?, Dropping::new(target));
     let nothing = |_: u64, _: &Wsam, _: &Dropping| Ok(());
     let (model, ..) = case.run(&mut optim, model, 0..4, nothing)?;
-    let whole = optim.into_bytes(&model).map_err(text)?;
+    let whole = optim.to_bytes(&model).map_err(text)?;
     let copy = |bytes: &Bytes| Bytes::from_bytes_vec(bytes.to_vec());
     let name = |field: &str| format!("wsam.run.{field}");
     for (field, value) in [
@@ -304,11 +304,11 @@ pub(crate) fn damaged(target: &Target) -> Result<(), String> {
             writer = writer.with_scalar(&name, scalar);
         }
         let bytes = writer.with_scalar(&name(field), value).into_bytes().map_err(text)?;
-        match optim.from_bytes(&model, bytes) {
+        match optim.load_bytes(&model, bytes) {
             Err(WsamError::Record { reason }) if reason.contains(&name(field)) => {}
             other => return Err(format!("{field}: {other:?}")),
         }
-        if optim.into_bytes(&model).map_err(text)?[..] != whole[..] {
+        if optim.to_bytes(&model).map_err(text)?[..] != whole[..] {
             return Err(format!("{field} changed the optimizer"));
         }
     }
@@ -355,7 +355,7 @@ pub(crate) fn files_that_go(target: &Target) -> Result<(), String> {
             change(&file, &other).map_err(text)?;
             for (name, mut optim) in [("load", resumed), ("load_record", by_record)] {
                 // Reads all that was loaded, before a step replaces it.
-                let again = optim.into_bytes(&model).map_err(text)?;
+                let again = optim.to_bytes(&model).map_err(text)?;
                 if matches!(case.config.base, BaseConfig::AdamW(_)) && again[..] != bytes[..] {
                     return Err(format!("{name}, {what}: the record changed"));
                 }

@@ -157,7 +157,7 @@ impl Model {
             windows.div_ceil((1 + spare / columns).min(u64::from(engine.tuning().max_frames)))
         };
         let norm = |columns| 1 + of(Stage::Norm, columns);
-        let looks = hyper.non_finite.looks();
+        let looks = hyper.non_finite.checks_gradients();
         let clip = match (hyper.clip, looks) {
             (Some(_), _) => norm(1),
             (None, true) => of(Stage::Check, 1),
@@ -195,7 +195,7 @@ impl Model {
                 }
                 // One more for a clipped step, which takes a second norm, and one that finishes it.
                 // An unclipped one may look at g~ all the same.
-                let most = match (hyper.clip, hyper.non_finite.looks()) {
+                let most = match (hyper.clip, hyper.non_finite.checks_gradients()) {
                     (Some(_), _) => 6,
                     (None, true) => 5,
                     (None, false) => 4,

@@ -99,8 +99,8 @@ impl Run {
             }
             Way::Lean => {
                 let ascended = self.optim.lean_ascend(LR, model, first).map_err(text)?;
-                let second = grads(&ascended.loss(batch), &*ascended);
-                self.follow(&g, &flat(&ascended, &second))?;
+                let second = grads(&ascended.model().loss(batch), ascended.model());
+                self.follow(&g, &flat(ascended.model(), &second))?;
                 self.optim.lean_descend(ascended, second).map_err(text)?
             }
             Way::Ordinary | Way::Restored | Way::Poisoned(_) => {
@@ -108,8 +108,11 @@ impl Run {
                 if matches!(way, Way::Restored) {
                     ascended.restore()
                 } else {
-                    let second = grads(&(ascended.loss(batch) * factor(bad_second)), &*ascended);
-                    self.follow(&g, &flat(&ascended, &second))?;
+                    let second = grads(
+                        &(ascended.model().loss(batch) * factor(bad_second)),
+                        ascended.model(),
+                    );
+                    self.follow(&g, &flat(ascended.model(), &second))?;
                     self.optim.descend(LR, ascended, second).map_err(text)?
                 }
             }
@@ -122,9 +125,9 @@ impl Run {
     /// Goes on with an optimizer made from the old one's record.
     pub(crate) fn resume(&mut self) -> Result<(), String> {
         let model = self.model.as_ref().ok_or("the model is gone")?;
-        let bytes = self.optim.into_bytes(model).map_err(text)?;
+        let bytes = self.optim.to_bytes(model).map_err(text)?;
         let mut optim = self.target.init(&self.config)?;
-        optim.from_bytes(model, bytes).map_err(text)?;
+        optim.load_bytes(model, bytes).map_err(text)?;
         self.optim = optim;
         Ok(())
     }
@@ -132,7 +135,8 @@ impl Run {
     /// Weights in memory of their own, or a clone in place of the model.
     pub(crate) fn shuffle(&mut self, detach: bool) -> Result<(), String> {
         let model = self.model.take().ok_or("the model is gone")?;
-        self.model = Some(if detach { self.optim.detach(model) } else { model.clone() });
+        self.model =
+            Some(if detach { self.optim.copy_to_own_memory(model) } else { model.clone() });
         Ok(())
     }
 

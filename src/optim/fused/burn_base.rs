@@ -25,7 +25,7 @@ impl Fused {
         // unscaled, no kernel is needed.
         let is_unmodified = hyper.coupling == Coupling::Decoupled
             && !hyper.clips_gradient()
-            && !hyper.non_finite.looks()
+            && !hyper.non_finite.checks_gradients()
             && context.inv_scale == 1.0;
         let arenas = if is_unmodified { Vec::new() } else { vec![specs] };
         let (made, resolving) = bridge.resolve(grads_perturbed, arenas, perturbed, &shapes);
@@ -68,7 +68,7 @@ impl Fused {
         entries: Vec<ParamEntry<DeviceTensor>>,
     ) -> Result<Vec<DeviceTensor>, WsamError> {
         let StepContext { hyper, inv_scale, .. } = context;
-        if !hyper.clips_gradient() && !hyper.non_finite.looks() && inv_scale == 1.0 {
+        if !hyper.clips_gradient() && !hyper.non_finite.checks_gradients() && inv_scale == 1.0 {
             return Ok(entries.into_iter().map(|entry| entry.grad).collect());
         }
         let (specs, shapes) = outputs_of(entries.iter());

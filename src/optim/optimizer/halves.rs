@@ -12,7 +12,7 @@ use burn::optim::GradientsParams;
 impl Wsam {
     /// The first half of a step: perturbs the weights to `w + e_w`.
     ///
-    /// `grads` is the gradient at `model`. The result dereferences to the perturbed model, for the
+    /// `grads` is the gradient at `model`. [`Ascended::model`] is the perturbed model, for the
     /// second pass; then call [`descend`](Self::descend).
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Wsam {
         }
         let (backend, base, context) = self.parts(scale);
         let stepped = backend.base_step(base, context, &rates, model, grads);
-        let model = stepped.map_err(Rejected::from)?;
+        let model = stepped.map_err(Rejected::from_parts)?;
         self.count_step();
         self.error_if_skipped(model, |model| model)
     }
@@ -114,7 +114,7 @@ impl Wsam {
         let (backend, base, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
         let descended = backend.descend(base, context, rates, models, ascent_state, grads);
-        let descended = descended.map_err(Rejected::from)?;
+        let descended = descended.map_err(Rejected::from_parts)?;
         self.count_step();
         self.error_if_skipped(descended, |(model, _)| model)
     }

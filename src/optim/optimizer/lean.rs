@@ -62,7 +62,7 @@ impl Wsam {
         let loss_scale = self.loss_scale();
         let (backend, _, context) = self.parts(loss_scale);
         let ascended = backend.lean_ascend(context, rates, model, grads);
-        let ((perturbed, anchor), ascent_state) = ascended.map_err(Rejected::from)?;
+        let ((perturbed, anchor), ascent_state) = ascended.map_err(Rejected::from_parts)?;
         // The base optimizer has stepped. The loss scale stays as it is until the second half.
         self.steps += 1;
         let optimizer = self.identity;
@@ -96,7 +96,7 @@ impl Wsam {
         let (backend, _, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
         let descended = backend.lean_descend(context, models, ascent_state, grads);
-        let descended = descended.map_err(Rejected::from)?;
+        let descended = descended.map_err(Rejected::from_parts)?;
         self.update_loss_scale();
         self.error_if_skipped(descended, |(model, _)| model)
     }

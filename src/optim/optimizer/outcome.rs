@@ -38,7 +38,7 @@ impl Wsam {
     /// # Errors
     ///
     /// [`Rejected`] if the device was lost.
-    pub fn keep_statistics<M: Module>(
+    pub fn restore_statistics_if_skipped<M: Module>(
         &self,
         model: M,
         statistics: &RunningStatistics,

@@ -175,7 +175,7 @@ impl Wsam {
         let statistics = RunningStatistics::of(&model);
         match step(self, model) {
             Ok((model, report)) => {
-                self.keep_statistics(model, &statistics).map(|model| (model, report))
+                self.restore_statistics_if_skipped(model, &statistics).map(|model| (model, report))
             }
             Err(Rejected { model, error }) => Err(Rejected::new(statistics.restore(*model), error)),
         }
@@ -217,8 +217,8 @@ impl Wsam {
             };
             first.add(&model, copied(&model, &grads), Some(loss));
             let ascended = self.ascend(model, grads)?;
-            let perturbed = each(&ascended, part)
-                .map(|(grads, loss)| second.add(&*ascended, grads, Some(loss)));
+            let perturbed = each(ascended.model(), part)
+                .map(|(grads, loss)| second.add(ascended.model(), grads, Some(loss)));
             model = ascended.restore();
             if let Err(error) = perturbed {
                 return Err(Rejected::new(model, error));
@@ -241,7 +241,7 @@ impl Wsam {
     ) -> Result<(M, StepReport), Rejected<M>> {
         let (model, norms, perturbed_loss) = if self.options.lean {
             let ascended = self.lean_ascend_at(rates, model, grads)?;
-            let (grads, loss) = match second(&ascended) {
+            let (grads, loss) = match second(ascended.model()) {
                 Ok(pass) => pass,
                 Err(error) => return Err(Rejected::new(ascended.abandon(), error)),
             };
@@ -249,7 +249,7 @@ impl Wsam {
             (model, norms, loss)
         } else {
             let ascended = self.ascend(model, grads)?;
-            let (grads, loss) = match second(&ascended) {
+            let (grads, loss) = match second(ascended.model()) {
                 Ok(pass) => pass,
                 Err(error) => return Err(Rejected::new(ascended.restore(), error)),
             };

@@ -8,7 +8,7 @@ use crate::optim::half_precision::computed_in;
 use crate::optim::run_state::{MOST_STEPS, RunState};
 #[cfg(feature = "train")]
 use crate::optim::state::Recorded;
-use crate::optim::state::{LoadedState, MASTER};
+use crate::optim::state::{LoadedState, MASTER_WEIGHTS};
 use crate::optim::walk::for_each_id;
 use burn::module::{Module, ParamId};
 use burn::tensor::{DType, Shape, TensorData};
@@ -144,8 +144,8 @@ impl RecordEntry {
         let Parameter { id, path: param, shape, dtype } = parameter;
         // A record without master weights is valid: they start as copies of the weights.
         let has_master =
-            has_masters && computed_in(dtype) != dtype && self.tensors.contains_key(MASTER);
-        let expected = fields(base).chain(has_master.then_some(MASTER));
+            has_masters && computed_in(dtype) != dtype && self.tensors.contains_key(MASTER_WEIGHTS);
+        let expected = fields(base).chain(has_master.then_some(MASTER_WEIGHTS));
         let mut expected: Vec<_> = expected.map(str::to_owned).collect();
         expected.sort();
         let found: Vec<_> = self.tensors.keys().cloned().collect();
@@ -162,7 +162,7 @@ impl RecordEntry {
         })?;
         let len = shape.num_elements();
         let mut tensors = fields(base)
-            .chain([MASTER])
+            .chain([MASTER_WEIGHTS])
             .filter_map(|field| self.tensors.remove(field))
             .map(|data| {
                 if *data.shape() != shape {

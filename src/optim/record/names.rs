@@ -2,7 +2,7 @@
 
 use crate::method::Base;
 use crate::optim::error::WsamError;
-use crate::optim::state::MASTER;
+use crate::optim::state::MASTER_WEIGHTS;
 
 /// Names of all tensors in [`Recorded`](crate::optim::state::Recorded), for any base optimizer.
 #[cfg(feature = "train")]
@@ -11,7 +11,7 @@ pub(in crate::optim) const TENSOR_FIELDS: [&str; 5] = [
     "momentum.moment_1",
     "momentum.moment_2",
     "momentum.max_moment_2",
-    MASTER,
+    MASTER_WEIGHTS,
 ];
 #[cfg(feature = "train")]
 pub(in crate::optim) const STEP_FIELDS: [&str; 2] = ["step", "momentum.time"];

@@ -18,6 +18,7 @@ use std::collections::HashSet;
 /// index of the first dimension of one with more dimensions. Parameters of one dimension (biases,
 /// normalisation) do not vary.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Plane {
     /// Coordinates go from `-radius` to `radius`. Positive; at 1, the distance to the weights
     /// equals their norm.
@@ -36,6 +37,7 @@ impl Default for Plane {
 
 /// Losses over a plane.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Surface {
     /// Coordinates along each of the directions.
     pub coordinates: Vec<f64>,
@@ -118,6 +120,27 @@ impl ParamVisitor for Filters {
 }
 
 impl Plane {
+    /// Sets [`radius`](Self::radius).
+    #[must_use]
+    pub fn with_radius(mut self, radius: f64) -> Self {
+        self.radius = radius;
+        self
+    }
+
+    /// Sets [`points`](Self::points).
+    #[must_use]
+    pub fn with_points(mut self, points: usize) -> Self {
+        self.points = points;
+        self
+    }
+
+    /// Sets [`seed`](Self::seed).
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     fn check(&self) -> Result<(), WsamError> {
         let wrong = |name, value, expected| {
             Err(WsamError::Hyperparameter(InvalidHyperparameter { name, value, expected }))

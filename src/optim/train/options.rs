@@ -1,6 +1,6 @@
 //! Options of a training.
 
-use super::schedule::{Moment, Schedule};
+use super::schedule::{Schedule, StepInfo};
 use crate::optim::options::Perturbation;
 use burn::tensor::Tensor;
 use burn::train::TrainStep;
@@ -15,5 +15,5 @@ pub(super) struct StepOptions {
     pub(super) perturbation: Perturbation,
     pub(super) rho: Option<Schedule>,
     pub(super) gamma: Option<Schedule>,
-    pub(super) active: Option<Arc<dyn Fn(Moment) -> bool + Send + Sync>>,
+    pub(super) active: Option<Arc<dyn Fn(StepInfo) -> bool + Send + Sync>>,
 }

@@ -4,7 +4,7 @@ use super::error::WsamTrainingError;
 use super::gradients::{frozen_in_front, trainable, weights};
 use super::options::{LossOf, StepOptions};
 use super::report::TrainingStep;
-use super::schedule::{Moment, Schedule};
+use super::schedule::{Schedule, StepInfo};
 use super::shared::{Mode, Shared};
 use crate::optim::error::WsamError;
 use crate::optim::options::Perturbation;
@@ -33,7 +33,7 @@ pub(super) struct Run<'a, M: LearnerModel> {
 
 /// The micro-batches of one step.
 pub(super) struct Window<M: TrainStep> {
-    at: Moment,
+    at: StepInfo,
     perturbed: bool,
     /// Whether each micro-batch is perturbed along its own gradient.
     each: bool,
@@ -132,7 +132,7 @@ where
         epoch: usize,
         accumulation: usize,
     ) -> Result<Window<M>, WsamTrainingError> {
-        let at = Moment { epoch, step: self.steps };
+        let at = StepInfo { epoch, step: self.steps };
         let mut wsam = self.shared.wsam();
         if let Some(rho) = &mut self.rho {
             wsam.set_rho(rho.next(at))?;
@@ -183,7 +183,7 @@ where
         let model = self.learner.model();
         window.first.add(&model, copied(&model, &grads), loss);
         let ascended = self.shared.wsam().ascend(model, grads)?;
-        self.second(&ascended, window)?;
+        self.second(ascended.model(), window)?;
         // The learner still has the model, so the restored one is dropped.
         drop(ascended.restore());
         Ok(output)
@@ -227,7 +227,7 @@ where
             return taken;
         }
         let (wsam, model) = (self.shared.wsam(), self.learner.model());
-        drop(wsam.keep_statistics(model, &window.statistics)?);
+        drop(wsam.restore_statistics_if_skipped(model, &window.statistics)?);
         Ok(())
     }
 
@@ -245,7 +245,7 @@ where
             self.lean(&rates, grads, loss, window)?
         } else {
             let ascended = self.shared.wsam().ascend(self.learner.model(), grads)?;
-            self.second(&ascended, window)?;
+            self.second(ascended.model(), window)?;
             let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
             let (model, norms) = self.shared.wsam().descend_reported(&rates, ascended, grads)?;
             (model, report(loss, perturbed_loss, norms))
@@ -265,7 +265,7 @@ where
         let ascended = self.shared.wsam().lean_ascend_at(rates, self.learner.model(), grads)?;
         // Replace the learner's weights now; while it keeps the old ones, lean mode saves no memory.
         self.deliver(ascended.anchor.clone())?;
-        self.second(&ascended, window)?;
+        self.second(ascended.model(), window)?;
         let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
         let (model, norms) = self.shared.wsam().lean_descend_reported(ascended, grads)?;
         Ok((model, report(loss, perturbed_loss, norms)))
@@ -302,7 +302,7 @@ where
 
     fn record_step(
         &mut self,
-        at: Moment,
+        at: StepInfo,
         perturbed: bool,
         lr: f64,
         report: Option<StepReport>,

@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The sharpness `L(w + e_w) - L(w)` of each step as a training metric, made by
-/// [`WsamTraining::sharpness`](super::WsamTraining::sharpness):
-/// `.metric_train_numeric(wsam.sharpness())`.
+/// [`WsamTraining::sharpness_metric`](super::WsamTraining::sharpness_metric):
+/// `.metric_train_numeric(wsam.sharpness_metric())`.
 ///
 /// Iterations without a step of WSAM (the base optimizer alone, a micro-batch that is not the last) have no
 /// value.
