@@ -122,10 +122,38 @@ impl Memory {
     }
 }
 
-/// Result of [`Bridge::resolve`]: memory of the tensors, and new arenas.
+/// A tensor to allocate, over which Burn gets a tensor of this shape.
+#[derive(Clone, Debug)]
+pub(crate) struct OutputSpec {
+    pub(crate) spec: AllocSpec,
+    pub(crate) shape: Shape,
+}
+
+/// Memory to allocate, in the order in which it is allocated. Each list becomes one arena, uninitialised.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemoryRequest {
+    /// New values of weights, perturbed or stepped.
+    pub(crate) outputs: Vec<OutputSpec>,
+    /// What a lean step keeps in place of the weights between its halves.
+    pub(crate) stepped: Vec<AllocSpec>,
+    /// States of the base optimizer, one list for each state.
+    pub(crate) states: Vec<Vec<AllocSpec>>,
+    /// Master weights.
+    pub(crate) masters: Vec<AllocSpec>,
+}
+
+/// The memory that a [`MemoryRequest`] asked for, in lists of the same lengths.
+pub(crate) struct NewMemory {
+    pub(crate) outputs: Vec<Memory>,
+    pub(crate) stepped: Vec<Memory>,
+    pub(crate) states: Vec<Vec<Memory>>,
+    pub(crate) masters: Vec<Memory>,
+}
+
+/// Result of [`Bridge::resolve`]: memory of the tensors, and new memory.
 pub(crate) struct ResolvedMemory {
     pub(crate) tensors: Vec<Memory>,
-    pub(crate) arenas: Vec<Vec<Memory>>,
+    pub(crate) new: NewMemory,
 }
 
 /// Runs on the thread of Burn's server, so that each server call is a plain function call.
@@ -134,9 +162,9 @@ fn resolve(
     here: StreamId,
     tensors: Vec<Handle>,
     specs: &[AllocSpec],
-    arenas: &[Vec<AllocSpec>],
+    request: &MemoryRequest,
 ) -> Result<ResolvedMemory, WsamError> {
-    cube.exclusive(|| resolve_on_server(cube, here, tensors, specs, arenas))
+    cube.exclusive(|| resolve_on_server(cube, here, tensors, specs, request))
         .map_err(|error| WsamError::Backend { reason: error.to_string() })?
 }
 
@@ -145,7 +173,7 @@ fn resolve_on_server(
     here: StreamId,
     tensors: Vec<Handle>,
     specs: &[AllocSpec],
-    arenas: &[Vec<AllocSpec>],
+    request: &MemoryRequest,
 ) -> Result<ResolvedMemory, WsamError> {
     // Flush before allocating: Burn reuses released memory once the work on it is submitted.
     let mut streams = vec![here];
@@ -160,10 +188,8 @@ fn resolve_on_server(
             .map_err(|error| WsamError::Backend { reason: error.to_string() })?;
     }
     let tensors = tensors.into_iter().zip(specs).map(|(handle, spec)| locate(cube, handle, *spec));
-    Ok(ResolvedMemory {
-        tensors: tensors.collect::<Result<_, _>>()?,
-        arenas: arenas.iter().map(|specs| arena(cube, specs)).collect::<Result<_, _>>()?,
-    })
+    let tensors = tensors.collect::<Result<_, _>>()?;
+    Ok(ResolvedMemory { tensors, new: allocate(cube, request)? })
 }
 
 /// Looks up the buffer of a handle.
@@ -187,24 +213,39 @@ fn largest_allocation(cube: &CubeClient) -> u64 {
     cube.properties().memory.max_page_size
 }
 
+/// Allocates the arenas of a request, in its order.
+fn allocate(cube: &CubeClient, request: &MemoryRequest) -> Result<NewMemory, WsamError> {
+    let MemoryRequest { outputs, stepped, states, masters } = request;
+    let arena_of = |specs: &Vec<AllocSpec>| arena(cube, specs.iter().copied());
+    Ok(NewMemory {
+        outputs: arena(cube, outputs.iter().map(|output| output.spec))?,
+        stepped: arena_of(stepped)?,
+        states: states.iter().map(arena_of).collect::<Result<_, _>>()?,
+        masters: arena_of(masters)?,
+    })
+}
+
 /// Allocates memory for these tensors, in as few pieces as the adapter's largest binding allows.
 ///
 /// Burn owns the memory and reuses a piece only when no tensor and no pending work refers to it. A training
 /// loop therefore alternates between two arenas for weights, unless a clone of the model keeps one alive.
-fn arena(cube: &CubeClient, specs: &[AllocSpec]) -> Result<Vec<Memory>, WsamError> {
+fn arena(
+    cube: &CubeClient,
+    specs: impl Iterator<Item = AllocSpec>,
+) -> Result<Vec<Memory>, WsamError> {
     let largest = largest_allocation(cube);
     let mut pieces: Vec<(u64, Vec<(u64, AllocSpec)>)> = Vec::new();
     for spec in specs {
         let size = spec.allocated();
         match pieces.last_mut() {
             Some((end, places)) if *end + size <= largest => {
-                places.push((*end, *spec));
+                places.push((*end, spec));
                 *end += size;
             }
-            _ => pieces.push((size, vec![(0, *spec)])),
+            _ => pieces.push((size, vec![(0, spec)])),
         }
     }
-    let mut memory = Vec::with_capacity(specs.len());
+    let mut memory = Vec::new();
     for (size, places) in pieces {
         let piece = locate(cube, cube.empty(size as usize), AllocSpec::single(size / 4))?;
         memory.extend(places.into_iter().map(|(start, spec)| {

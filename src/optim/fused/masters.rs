@@ -1,6 +1,6 @@
 //! Master weights of parameters in half precision.
 
-use super::Fused;
+use super::backend::Fused;
 use crate::optim::bridge::{DeviceTensor, Memory, OnDevice};
 use crate::optim::error::WsamError;
 use crate::optim::half_precision::{of_type, reconciled};
@@ -45,7 +45,7 @@ impl Fused {
         let master = match stored {
             Some((memory, _)) if is_placed => return Ok(Master::Placed(memory)),
             Some((memory, bridge)) => {
-                bridge.tensors(&[memory], std::slice::from_ref(&shape)).pop().map(flat)
+                bridge.tensors([(&memory, &shape)].into_iter()).pop().map(flat)
             }
             None => None,
         };
