@@ -5,11 +5,11 @@
 //! the user keeps never changes. State is stored in arenas that only this optimizer uses.
 
 mod backend;
-mod between;
 mod burn_base;
 mod masters;
 mod outcomes;
 mod params;
+mod phase_states;
 mod resolve;
 mod states;
 mod steps;

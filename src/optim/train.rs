@@ -110,7 +110,6 @@
 
 mod checkpoint;
 mod error;
-mod gradients;
 mod options;
 mod pass_through;
 mod queue;
@@ -120,6 +119,7 @@ mod schedule;
 mod shared;
 mod sharpness;
 mod strategy;
+mod weights;
 
 pub use error::WsamTrainingError;
 pub use report::TrainingStep;

@@ -66,7 +66,7 @@ impl Bridge {
 
     /// The largest size of a tensor in bytes.
     pub(crate) fn largest_allocation(&self) -> u64 {
-        super::largest_allocation(&self.cube)
+        largest_allocation(&self.cube)
     }
 
     /// Drops tensors.

@@ -1,7 +1,8 @@
 //! The bridge through Burn's fusion server.
 
-use super::{
-    AllocSpec, CubeClient, Memory, MemoryRequest, OutputSpec, ResolvedMemory, contiguous, resolve,
+use super::memory::{
+    AllocSpec, CubeClient, Memory, MemoryRequest, OutputSpec, ResolvedMemory, contiguous,
+    largest_allocation, resolve,
 };
 use crate::optim::error::WsamError;
 use burn::backend::fusion::custom::{
@@ -124,7 +125,7 @@ impl Bridge {
 
     /// The largest size of a tensor in bytes.
     pub(crate) fn largest_allocation(&self) -> u64 {
-        super::largest_allocation(&self.cube)
+        largest_allocation(&self.cube)
     }
 
     /// Drops tensors in one call to Burn's fusion server instead of one call a tensor. Tensors with other

@@ -1,9 +1,9 @@
 //! Steps around a Burn optimizer on the fused route.
 
 use super::backend::{Fused, NewWeight, identities, scaled_by};
-use super::between::{AscentState, MixState};
 use super::outcomes::OutcomeScope;
 use super::params::{MixedParam, ResolvedParam};
+use super::phase_states::{AscentState, MixState};
 use super::resolve::ResolvedParams;
 use super::steps::output;
 use crate::engine::StepStats;

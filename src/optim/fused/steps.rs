@@ -1,9 +1,9 @@
 //! The halves of ordinary and lean steps. Each records its kernels into one submission.
 
 use super::backend::{Fused, NewWeight, identities, ids, scaled_by};
-use super::between::{AscentState, LeanAscentState, MixState};
 use super::outcomes::OutcomeScope;
 use super::params::{LeanParam, ParamStep, partners};
+use super::phase_states::{AscentState, LeanAscentState, MixState};
 use super::resolve::ResolvedParams;
 use crate::engine::{AscentOptions, BlendSource, GradientOptions, InvScale, Placement, StepStats};
 use crate::optim::bridge::{

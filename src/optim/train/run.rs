@@ -1,11 +1,11 @@
 //! A running training, which takes optimizer steps over one batch or over accumulated ones.
 
 use super::error::WsamTrainingError;
-use super::gradients::{frozen_in_front, trainable, weights};
 use super::options::{LossOf, StepOptions};
 use super::report::TrainingStep;
 use super::schedule::{Schedule, StepInfo};
 use super::shared::{Mode, Shared};
+use super::weights::{frozen_in_front, trainable, weights};
 use crate::optim::error::WsamError;
 use crate::optim::options::Perturbation;
 use crate::optim::pass::{Sum, check_loss_shape, copied};

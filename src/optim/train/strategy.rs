@@ -2,10 +2,10 @@
 //!
 //! Burn's loop does not support custom steps, so this loop raises the same events in the same order.
 
-use super::gradients::has_quantised;
 use super::options::{LossOf, StepOptions};
 use super::run::Run;
 use super::shared::Shared;
+use super::weights::has_quantised;
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, LearnerModel,
     SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainStep,
