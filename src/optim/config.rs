@@ -151,10 +151,10 @@ impl WsamConfig {
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] and
     /// [`WsamError::LeanMasters`] for lean mode with the coupled form or master weights,
-    /// [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`], which requires [`init_with`](Self::init_with), [`WsamError::Conflict`] for
-    /// two options that contradict each other or of which one disables the other, [`WsamError::NotFused`] if
-    /// the policy requires the fused route and the device does not allow it, [`WsamError::StochasticRounding`]
-    /// for stochastic rounding in tensor operations.
+    /// [`WsamError::BurnOptimizer`] for [`burn`](Self::burn), which requires [`init_with`](Self::init_with),
+    /// [`WsamError::Conflict`] for two options that contradict each other or of which one disables the other,
+    /// [`WsamError::NotFused`] if the policy requires the fused route and the device does not allow it,
+    /// [`WsamError::StochasticRounding`] for stochastic rounding in tensor operations.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
         self.make(None, device)
     }

@@ -93,6 +93,7 @@ pub(crate) trait AnyParam: Any {
     fn value_address(&self) -> *const ();
 
     /// Puts the value, without autodiff, into `grads` in place of a gradient.
+    #[cfg(feature = "train")]
     fn register_value(&self, grads: &mut GradientsParams);
 
     /// Puts the parameter's gradient in `from`, if there is one, into `to` too.
@@ -136,6 +137,7 @@ impl<const D: usize> AnyParam for Param<Tensor<D>> {
         (&raw const **self).cast()
     }
 
+    #[cfg(feature = "train")]
     fn register_value(&self, grads: &mut GradientsParams) {
         grads.register(self.id, self.val().without_autodiff());
     }

@@ -2,6 +2,7 @@
 
 use crate::method::Base;
 use crate::optim::error::WsamError;
+#[cfg(feature = "train")]
 use crate::optim::state::MASTER_WEIGHTS;
 
 /// Names of all tensors in [`Recorded`](crate::optim::state::Recorded), for any base optimizer.
