@@ -7,8 +7,9 @@
 //! ```
 //! use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
 //! use burn::data::dataset::InMemDataset;
-//! //! use burn::nn::{Linear, LinearConfig};
-//! use burn::tensor::Tensor;
+//! use burn::module::Module;
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::{Device, Tensor};
 //! use burn::train::metric::LossMetric;
 //! use burn::train::{
 //!     InferenceStep, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
