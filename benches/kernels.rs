@@ -1,33 +1,22 @@
 //! Times each stage of a step by timestamps on the device, interleaved with a plain copy.
 
-#[path = "common/copy.rs"]
-mod copy;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
-#[path = "common/stages.rs"]
-mod stages;
-
 use burn_wsam::layout::Stage;
 use burn_wsam::method::{Hyperparameters, NonFinite};
+use burn_wsam_support::bench::engine_steps::{Model, Steps, bases};
+use burn_wsam_support::bench::report::{Other, Report};
+use burn_wsam_support::bench::stages::{bytes, stage_time};
+use burn_wsam_support::bench::{copy, engine_steps, sets, stages};
 use criterion::{Criterion, criterion_group, criterion_main};
-use raw::{Model, Steps, bases};
-use report::{Other, Report};
 use serde_json::Value;
-use stages::{bytes, stage_time};
 use std::time::Duration;
 
 fn kernels(criterion: &mut Criterion) {
-    let (engine, adapter) = raw::engine();
+    let (engine, adapter) = engine_steps::engine();
     if let Err(error) = engine.time_dispatches() {
         println!("{error}: no times of single stages on {}", adapter.name);
         return;
     }
-    let report = Report::new("kernels", raw::machine(&adapter));
+    let report = Report::new("kernels", engine_steps::machine(&adapter));
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();
         let mut group = criterion.benchmark_group(set.name);

@@ -1,27 +1,18 @@
 //! Times a whole step of the engine on raw buffers, for each base optimizer and mode, interleaved with a
 //! plain copy on the same adapter. See README.md in this folder.
 
-#[path = "common/copy.rs"]
-mod copy;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
-
 use burn_wsam::method::{Hyperparameters, NonFinite};
+use burn_wsam_support::bench::engine_steps::{Model, Steps, bases};
+use burn_wsam_support::bench::report::{Other, Report};
+use burn_wsam_support::bench::{copy, engine_steps, sets};
 use criterion::{Criterion, criterion_group, criterion_main};
-use raw::{Model, Steps, bases};
-use report::{Other, Report};
 use serde_json::json;
 use std::time::Duration;
 
 fn steps(criterion: &mut Criterion) {
-    let (engine, adapter) = raw::engine();
+    let (engine, adapter) = engine_steps::engine();
     println!("{:?}", engine.tuning());
-    let report = Report::new("step", raw::machine(&adapter));
+    let report = Report::new("step", engine_steps::machine(&adapter));
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();
         println!("{}: {} tensors, {parameters} parameters", set.name, set.lens.len());

@@ -4,13 +4,9 @@
 //! more parameters, each element of `e_w` is smaller. The table has the component along `e_w` and the length of the
 //! change that an ascent makes to the weights, both relative to the length of `e_w`.
 
-#[path = "../tests/common/formats.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod formats;
-
 use burn_wsam::engine::{AscentOptions, AscentTensor, Engine, EngineError, Format, Rounding};
 use burn_wsam::method::{Base, Hyperparameters};
-use formats::{FORMATS, decode, encode, upload};
+use burn_wsam_support::formats::{FORMATS, decode, encode, upload};
 use std::process::ExitCode;
 
 const DEVIATION: f64 = 0.05;

@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 
 . scripts/drivers.sh
 
-# Dev-dependencies give Burn the same features in all three sets, so it is built once.
+# Burn has the same features in all three sets (tests/Cargo.toml), so that it is built once.
 burn_only="--no-default-features --features burn"
 fused_only="--no-default-features --features fused-wsam"
 
@@ -23,8 +23,8 @@ drivers
 say "formatting"
 cargo fmt --all --check
 
-# The default features, `train` and `cli`.
-all="--features train,cli"
+# The default features and `train`.
+all="--features train"
 
 say "tests, all features"
 # shellcheck disable=SC2086
@@ -53,19 +53,20 @@ cargo clippy --release --all-targets $fused_only -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps $all
 
 say "dependencies of single features"
-# Without dev-dependencies: `burn` alone must not depend on wgpu, nor `fused-wsam` alone on Burn.
+# The library by itself: `burn` alone must not depend on wgpu, nor `fused-wsam` alone on Burn.
 # shellcheck disable=SC2086
-cargo check --release --lib $burn_only
+cargo check --release --package burn-wsam --lib $burn_only
 # shellcheck disable=SC2086
-cargo check --release --lib $fused_only
-cargo check --release --bin wsam --no-default-features --features cli
+cargo check --release --package burn-wsam --lib $fused_only
 # shellcheck disable=SC2086
-if cargo tree -e normal $fused_only | grep -i '\bburn-core\b\|\bcubecl\b'; then
+cargo check --release --package burn-wsam-command $fused_only
+# shellcheck disable=SC2086
+if cargo tree --package burn-wsam -e normal $fused_only | grep -i '\bburn-core\b\|\bcubecl\b'; then
     echo "the engine's dependencies contain Burn"
     exit 1
 fi
 # shellcheck disable=SC2086
-if cargo tree -e normal $burn_only | grep -w 'wgpu\|naga'; then
+if cargo tree --package burn-wsam -e normal $burn_only | grep -w 'wgpu\|naga'; then
     echo "the tensor operations' dependencies contain wgpu"
     exit 1
 fi

@@ -1,10 +1,8 @@
 //! Replays every golden trajectory on every route. See tests/README.md.
 
-mod common;
-
 use burn_wsam::method::Coupling;
-use common::golden::{self, Golden};
-use common::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
+use burn_wsam_support::golden::{self, Golden};
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use libtest_mimic::{Failed, Trial};
 
 type MakeRoute = Box<dyn Fn(&Golden) -> Result<Box<dyn Route>, String> + Send>;
@@ -43,7 +41,7 @@ fn main() {
     trials.push(Trial::test("at least one trajectory", move || {
         if goldens.is_empty() { Err("no trajectory in the folder".into()) } else { Ok(()) }
     }));
-    common::gpu::run(trials);
+    burn_wsam_support::gpu::run(trials);
 }
 
 /// A trial of one file on one route, with a tolerance or with the bound derived from `f32` rounding. Prints the worst
@@ -84,7 +82,7 @@ fn burn_route(
     policy: burn_wsam::RoutePolicy,
     lean: bool,
 ) -> Result<Box<dyn Route>, String> {
-    use common::burned::BurnRoute;
+    use burn_wsam_support::burn_route::BurnRoute;
     let make = if lean { BurnRoute::lean } else { BurnRoute::new };
     Ok(Box::new(make(golden, device, policy)?))
 }
@@ -93,7 +91,7 @@ fn burn_route(
 /// modes, and the toy example.
 #[cfg(feature = "fused-wsam")]
 fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
-    use common::{gpu, raw};
+    use burn_wsam_support::{engine_route, gpu};
 
     let adapters = gpu::adapters();
     if adapters.is_empty() {
@@ -101,7 +99,10 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
     }
     let mut trials = Vec::new();
     for gpu in &adapters {
-        let opened = [("", raw::engine(gpu)), (", WebGPU's limits", raw::webgpu_engine(gpu))];
+        let opened = [
+            ("", engine_route::engine(gpu)),
+            (", WebGPU's limits", engine_route::webgpu_engine(gpu)),
+        ];
         for (limits, engine) in opened {
             match engine {
                 Ok(engine) => {
@@ -126,12 +127,12 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
 #[cfg(feature = "fused-wsam")]
 fn engine_trials(
     goldens: &[Golden],
-    gpu: &common::gpu::Gpu,
+    gpu: &burn_wsam_support::gpu::Gpu,
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
     limits: &str,
 ) -> Vec<Trial> {
     use burn_wsam::engine::Placement;
-    use common::{lean, raw};
+    use burn_wsam_support::{engine_route, lean_route};
     let mut trials = Vec::new();
     for (placement, label) in
         [(Placement::OutOfPlace, "out of place"), (Placement::InPlace, "in place")]
@@ -140,7 +141,7 @@ fn engine_trials(
             let engine = engine.clone();
             let make: MakeRoute = Box::new(move |golden| {
                 let (hyper, weight) = (golden.hyper.clone(), &golden.weight);
-                Ok(Box::new(raw::EngineRoute::new(&engine, hyper, placement, weight)))
+                Ok(Box::new(engine_route::EngineRoute::new(&engine, hyper, placement, weight)))
             });
             let route = format!("engine, {label}{limits} [{}]", gpu.name);
             trials.push(trial(golden, &route, None, make));
@@ -150,7 +151,7 @@ fn engine_trials(
         let engine = engine.clone();
         let make: MakeRoute = Box::new(move |golden| {
             let Golden { hyper, lr, weight, .. } = golden;
-            Ok(Box::new(lean::LeanRoute::new(&engine, hyper.clone(), *lr, weight)))
+            Ok(Box::new(lean_route::LeanRoute::new(&engine, hyper.clone(), *lr, weight)))
         });
         let route = format!("engine, lean{limits} [{}]", gpu.name);
         trials.push(trial(golden, &route, None, make));
@@ -159,9 +160,9 @@ fn engine_trials(
 }
 
 #[cfg(all(feature = "fused-wsam", feature = "burn"))]
-fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
+fn burn_on(gpu: &burn_wsam_support::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
     use burn_wsam::RoutePolicy;
-    let device = match common::burned::device(gpu) {
+    let device = match burn_wsam_support::burn_route::device(gpu) {
         Ok(device) => device,
         Err(error) => {
             return vec![Trial::test(format!("burn [{}]", gpu.name), || Err(error.into()))];
@@ -185,12 +186,12 @@ fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
 #[cfg(feature = "fused-wsam")]
 fn toy_trials(
     toy: &golden::Toy,
-    gpu: &common::gpu::Gpu,
+    gpu: &burn_wsam_support::gpu::Gpu,
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
 ) -> Vec<Trial> {
     use burn_wsam::engine::Placement;
-    use common::raw;
-    use common::toy::{basin, toy_path};
+    use burn_wsam_support::engine_route;
+    use burn_wsam_support::toy::{basin, toy_path};
     let trial = |run: &golden::ToyRun| {
         let (toy, run, engine) = (toy.clone(), run.clone(), engine.clone());
         let name = format!("{} gamma {} {:?} [{}]", toy.file, run.gamma, run.coupling, gpu.name);
@@ -198,8 +199,12 @@ fn toy_trials(
         Trial::test(name, move || {
             let steps = run.path.len() - 1;
             let start = vec![toy.start.to_vec()];
-            let mut route =
-                raw::EngineRoute::new(&engine, toy.hyper(&run), Placement::OutOfPlace, &start);
+            let mut route = engine_route::EngineRoute::new(
+                &engine,
+                toy.hyper(&run),
+                Placement::OutOfPlace,
+                &start,
+            );
             let path = toy_path(&toy, steps, &mut route)?;
             let (end, want) = (path[steps], run.path[steps]);
             println!("\n    {title}: {end:?}, authors {want:?}: {}", basin(want));

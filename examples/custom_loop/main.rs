@@ -1,22 +1,15 @@
 //! A training loop that calls `ascend` and `descend`, with gradients accumulated over micro-batches and
 //! parameter groups. See README.md in this folder.
 
-#[allow(dead_code)]
-#[path = "../digits/data.rs"]
-mod data;
-#[allow(dead_code)]
-#[path = "../digits/model.rs"]
-mod model;
-
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::module::{Module, ParamGroup};
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
 use burn_wsam::{GroupConfig, SgdBaseConfig, Wsam, WsamConfig, WsamError};
+use burn_wsam_support::digits::data::{Batch, Digits, Shuffle};
+use burn_wsam_support::digits::model::Network;
 use clap::Parser;
-use data::{Batch, Digits, Shuffle};
-use model::Network;
 use std::error::Error;
 
 /// Trains a small convolutional network on the UCI handwritten digits with WSAM, in a custom training loop.
@@ -40,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let device = device().autodiff();
     let (train, test) = Digits::split();
-    let micro_batches = train.len() / options.batch_size as usize;
+    let micro_batches = train.count() / options.batch_size as usize;
     let steps = micro_batches.div_ceil(options.accumulation as usize) * options.epochs as usize;
     let mut rate = CosineAnnealingLrSchedulerConfig::new(0.05, steps).init()?;
 
@@ -64,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let all = test.all(&device.clone().inner());
         let correct: i64 = network.valid().correct(&all).into_scalar();
-        println!("epoch {epoch}: {:.2} %", 100.0 * correct as f64 / test.len() as f64);
+        println!("epoch {epoch}: {:.2} %", 100.0 * correct as f64 / test.count() as f64);
     }
     Ok(())
 }
@@ -80,7 +73,7 @@ fn step(
     let grads = gradients(&network, micro_batches);
     let ascended = optim.ascend(network, grads)?;
     // The second gradient must use the same micro-batches.
-    let grads = gradients(&ascended, micro_batches);
+    let grads = gradients(ascended.model(), micro_batches);
     Ok(optim.descend(lr, ascended, grads)?)
 }
 

@@ -1,7 +1,5 @@
 //! Trains handwritten digits with the base optimizer, SAM and WSAM. See README.md in this folder.
 
-mod data;
-mod model;
 mod optimizer;
 mod options;
 mod place;
@@ -9,8 +7,8 @@ mod report;
 mod train;
 
 use burn_wsam::WsamError;
+use burn_wsam_support::digits::model::Network;
 use clap::Parser;
-use model::Network;
 use optimizer::Optimizer;
 use options::{Method, Options};
 use std::io::{self, Write};

@@ -1,14 +1,14 @@
 //! One interface for the three optimizers: Burn's own, and the same one as the base of SAM and WSAM.
 
 use crate::Error;
-use crate::data::Batch;
-use crate::model::Network;
 use crate::options::{Base, Method, Options};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{AdamWBaseConfig, BaseConfig, Route, SgdBaseConfig, Wsam, WsamConfig};
+use burn_wsam_support::digits::data::Batch;
+use burn_wsam_support::digits::model::Network;
 
 /// An optimizer for [`Network`].
 pub(crate) enum Optimizer {
@@ -59,7 +59,7 @@ impl Optimizer {
             Self::Base(_) => "Burn's optimizer",
             Self::Wsam(optimizer) => match optimizer.route() {
                 Route::Fused { .. } => "fused",
-                Route::TensorOps(_) => "tensor operations",
+                _ => "tensor operations",
             },
         }
     }

@@ -1,8 +1,6 @@
 //! One training and its measurements.
 
 use crate::Error;
-use crate::data::{Digits, Shuffle};
-use crate::model::Network;
 use crate::optimizer::Optimizer;
 use crate::options::Options;
 use crate::place::Place;
@@ -10,6 +8,8 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{SgdBaseConfig, WsamConfig, WsamError};
+use burn_wsam_support::digits::data::{Digits, Shuffle};
+use burn_wsam_support::digits::model::Network;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
@@ -40,14 +40,14 @@ pub(crate) fn train(
     let device = place.device.clone().autodiff();
     let (train, test) = Digits::split();
     let batch_size = options.batch_size as usize;
-    if batch_size > train.len() {
-        return Err(Error::BatchSize { batch_size, images: train.len() });
+    if batch_size > train.count() {
+        return Err(Error::BatchSize { batch_size, images: train.count() });
     }
     let peak = options.lr()?;
     let mut model = initial.copy();
     let mut shuffle = Shuffle::new(options.seed);
 
-    let steps = u64::from(options.epochs) * (train.len() / batch_size) as u64;
+    let steps = u64::from(options.epochs) * (train.count() / batch_size) as u64;
     let progress = progress(name, steps);
     let mut epoch_times = Vec::new();
     let (mut train_loss, mut test_accuracy) = (f64::NAN, f64::NAN);
@@ -92,7 +92,7 @@ fn accuracy(model: &Network, test: &Digits, device: &Device) -> Result<f64, Erro
     let correct = model.valid().correct(&test.all(device));
     let correct: i64 =
         correct.try_into_scalar().map_err(|error| Error::Device(error.to_string()))?;
-    Ok(correct as f64 / test.len() as f64)
+    Ok(correct as f64 / test.count() as f64)
 }
 
 /// `L(w + e_w) - L(w)` at radius [`SHARPNESS_RHO`], with the whole training set as one batch.
@@ -107,7 +107,7 @@ fn sharpness(model: &Network, train: &Digits, device: &Device) -> Result<f64, Er
     let loss = model.loss(&batch);
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let ascended = probe.ascend(model, grads).map_err(WsamError::from)?;
-    let rise = ascended.loss(&batch).without_autodiff() - loss.without_autodiff();
+    let rise = ascended.model().loss(&batch).without_autodiff() - loss.without_autodiff();
     number(rise)
 }
 

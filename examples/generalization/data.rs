@@ -1,13 +1,9 @@
 //! Images, as rows of pixels, and labels with noise.
 
-#[path = "../digits/data.rs"]
-#[allow(dead_code)]
-mod digits;
-
 use crate::Error;
 use crate::options::{Data, Options};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use digits::{Digits, Shuffle};
+use burn_wsam_support::digits::data::{Digits, Shuffle};
 use std::path::Path;
 
 pub(crate) const CLASSES: usize = 10;

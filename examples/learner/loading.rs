@@ -1,10 +1,10 @@
 //! Burn data loaders of the digits.
 
-use crate::data::{Batch, Digits, batch};
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
+use burn_wsam_support::digits::data::{Batch, Digits, batch};
 use std::sync::Arc;
 
 /// Makes batches from indices of images.

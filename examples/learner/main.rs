@@ -1,12 +1,6 @@
 //! Trains handwritten digits with WSAM under Burn's `SupervisedTraining`. See README.md in this folder.
 
-#[allow(dead_code)]
-#[path = "../digits/data.rs"]
-mod data;
 mod loading;
-#[allow(dead_code)]
-#[path = "../digits/model.rs"]
-mod model;
 mod steps;
 
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
@@ -20,10 +14,10 @@ use burn::train::{
 use burn_wsam::train::WsamTraining;
 use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
 use clap::Parser;
-use model::Network;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use steps::Classifier;
 
 /// Trains a small convolutional network on the UCI handwritten digits with WSAM, under Burn's
 /// SupervisedTraining, with its dashboard on a terminal and plain lines elsewhere.
@@ -103,7 +97,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut training = SupervisedTraining::new(&options.folder, train, valid)
         .metrics((AccuracyMetric::new(), LossMetric::new()))
         .metric_train_numeric(LearningRateMetric::new())
-        .metric_train_numeric(wsam.sharpness())
+        .metric_train_numeric(wsam.sharpness_metric())
         .with_default_checkpointers()
         .early_stopping(MetricEarlyStoppingStrategy::new(
             &LossMetric::new(),
@@ -125,7 +119,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         }
         training = training.checkpoint(epoch as usize);
     }
-    let result = training.launch(wsam.learner(Network::new(1, &device), rate));
+    let result = training.launch(wsam.learner(Classifier::new(1, &device), rate));
     if let Some(error) = result.error {
         return Err(error.to_string().into());
     }

@@ -2,14 +2,11 @@
 
 #![no_main]
 
-#[path = "subject.rs"]
-mod subject;
-
 use burn::config::Config;
 use burn::module::ParamGroup;
 use burn_wsam::{AdamWBaseConfig, GroupConfig, LossScaleConfig, WsamConfig};
+use burn_wsam_fuzz::{Subject, device, loss, seed};
 use libfuzzer_sys::fuzz_target;
-use subject::{Subject, device, loss};
 
 /// A valid configuration with every kind of option.
 fn valid() -> Vec<u8> {
@@ -21,7 +18,7 @@ fn valid() -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-fuzz_target!(init: subject::seed(valid), |data: &[u8]| {
+fuzz_target!(init: seed(valid), |data: &[u8]| {
     let Ok(config) = WsamConfig::load_binary(data) else { return };
     let Ok(mut optim) = config.init(&device()) else { return };
     let model = Subject::new();

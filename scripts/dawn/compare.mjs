@@ -1,4 +1,4 @@
-// The comparison of tests/common/replay.rs, with its tolerance for f32 routes.
+// The comparison of support/src/replay.rs, with its tolerance for f32 routes.
 
 /** `share` allows for the rounding errors that remain where `(1 - alpha) g + alpha g~` cancels. */
 export const SINGLE = { rtol: 2e-5, atol: 1e-7, share: 4e-6 };

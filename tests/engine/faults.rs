@@ -1,11 +1,11 @@
 //! Failures below the engine: lost devices, exhausted memory, buffers of other devices.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, slice};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, EngineError, Role, Slice,
 };
+use burn_wsam_support::engine_route::{engine, slice};
+use burn_wsam_support::gpu::Gpu;
 
 fn ascents(engine: &Engine) -> Vec<AscentTensor> {
     let new = || slice(engine, &[1.0; 8]);

@@ -1,15 +1,15 @@
 //! Parameter groups, learning rates by tensor, and the constants table with one row for each kind.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::{engine, slice};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, EngineError, LeanAscentTensor, Slice,
     StepStats, Tuning,
 };
 use burn_wsam::method::{Clip, ClipScope, Group, InvalidHyperparameter, NormScope};
 use burn_wsam::reference::Oracle;
+use burn_wsam_support::engine_route::{engine, slice};
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::lean_route::LeanRoute;
 
 /// Groups that together override every setting.
 fn all_overrides() -> Vec<Group> {

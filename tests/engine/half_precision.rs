@@ -1,13 +1,13 @@
 //! Half precision: every rounding bit for bit, steps against the oracle, counted costs and invalid slices.
 
 use super::*;
-use crate::common::formats::{FORMATS, decode, encode, upload};
-use crate::common::gpu::Gpu;
-use crate::common::halves::{Model, round_trip};
-use crate::common::raw::{engine, read, slice};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BaseTensor, EngineError, Format, Role, Rounding, Slice,
 };
+use burn_wsam_support::engine_route::{engine, read, slice};
+use burn_wsam_support::formats::{FORMATS, decode, encode, upload};
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::half_model::{Model, round_trip};
 
 /// Takes a step of SGD at a learning rate of 1.
 fn step_from(

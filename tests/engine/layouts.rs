@@ -1,10 +1,10 @@
 //! Offsets, neighbours and placements of tensors do not change a bit of the results.
 
 use super::*;
-use crate::common::golden::narrow;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, slice};
 use burn_wsam::engine::{AscentOptions, AscentTensor, BlendSource, DescentTensor, Slice};
+use burn_wsam_support::engine_route::{engine, slice};
+use burn_wsam_support::golden::narrow;
+use burn_wsam_support::gpu::Gpu;
 
 /// A NaN with a recognisable payload, in memory that no kernel may write.
 const POISON: f32 = f32::from_bits(0x7fc0_dead);
@@ -55,7 +55,7 @@ pub(crate) fn one_buffer_on(engine: &Arc<Engine>) -> Result<(), String> {
         .zip(0..)
         .map(|(_, role)| model(10 * role, &LENS).iter().map(|t| memory.place(t)).collect())
         .collect();
-    let buffer = common::raw::buffer(engine, &memory.memory);
+    let buffer = burn_wsam_support::engine_route::buffer(engine, &memory.memory);
     let at = |role: usize, i: usize| {
         let (offset, len) = places[role][i];
         Slice { offset, ..Slice::new(&buffer, len) }
@@ -89,7 +89,7 @@ pub(crate) fn own_buffers(gpu: &Gpu) -> Result<(), String> {
     for role in 0..6 {
         let mut memory = Poisoned::new();
         let places: Vec<_> = model(10 * role, &LENS).iter().map(|t| memory.place(t)).collect();
-        let buffer = common::raw::buffer(&engine, &memory.memory);
+        let buffer = burn_wsam_support::engine_route::buffer(&engine, &memory.memory);
         slices.push(
             places
                 .into_iter()
@@ -146,7 +146,8 @@ fn step(
 }
 
 fn bits(engine: &Engine, slice: &Slice) -> Result<Vec<u32>, String> {
-    let values = common::raw::read(engine, slice).map_err(|error| error.to_string())?;
+    let values =
+        burn_wsam_support::engine_route::read(engine, slice).map_err(|error| error.to_string())?;
     Ok(values.iter().map(|x| x.to_bits()).collect())
 }
 

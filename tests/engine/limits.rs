@@ -1,10 +1,10 @@
 //! Devices with low limits.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, webgpu_engine};
 use burn_wsam::engine::{EngineError, Tuning};
 use burn_wsam::method::{Clip, ClipScope, Group, NormScope};
+use burn_wsam_support::engine_route::{engine, webgpu_engine};
+use burn_wsam_support::gpu::Gpu;
 
 /// A device with the adapter's limits, changed by `restrict`.
 fn open_device(

@@ -2,13 +2,13 @@
 //! loops silently after 65,535 iterations of all loops together.
 
 use super::*;
-use crate::common::golden::{narrow, widen};
-use crate::common::gpu::Gpu;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::{engine, slice};
 use burn_wsam::engine::{AscentOptions, AscentTensor, EngineError, Slice, Tuning};
 use burn_wsam::layout::{Norms, WORKGROUPS};
 use burn_wsam::method::{Clip, ClipScope};
+use burn_wsam_support::engine_route::{engine, slice};
+use burn_wsam_support::golden::{narrow, widen};
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::lean_route::LeanRoute;
 
 fn tuning(workgroup: u32, chunk_len: u32, max_frames: u32) -> Tuning {
     let (max_norm_chunk_len, partials_by_lane) = (chunk_len, false);
@@ -96,7 +96,8 @@ fn narrow_tensors(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
         AscentTensor { weight: at(&w), grad: at(&g), partner: Some(at(&vec![0.0; len])), group: 0 };
     norms_of(engine, &sgd(), std::slice::from_ref(&tensor))?;
     let partner = tensor.partner.as_ref().ok_or("no partner")?;
-    let got = common::raw::read(engine, partner).map_err(|error| error.to_string())?;
+    let got = burn_wsam_support::engine_route::read(engine, partner)
+        .map_err(|error| error.to_string())?;
     let mut oracle = OracleRoute::new(sgd(), vec![w]);
     let want = oracle.ascend(&[g])?;
     compare(0, "perturbed", &[widen(&got)], &want, SINGLE, &mut Worst::default())

@@ -1,15 +1,15 @@
 //! Non-finite gradients, and gradients of scaled losses.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::{buffer, read, slice};
 use crate::groups::engine_of_few_frames;
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BaseTensor, EngineError, GradientOptions, InvScale,
 };
 use burn_wsam::method::{Clip, ClipScope, Group, Outcome};
 use burn_wsam::reference::Oracle;
+use burn_wsam_support::engine_route::{buffer, read, slice};
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::lean_route::LeanRoute;
 
 /// An odd tail, an empty tensor, several chunks.
 const LENS: [usize; 4] = [259, 0, 9001, 3];
@@ -188,7 +188,7 @@ pub(crate) fn base_alone(gpu: &Gpu) -> Result<(), String> {
         for bad in BAD {
             let (weight, mut grad) = (noise(1, 259), noise(2, 259));
             grad[258] = bad;
-            let narrow = common::golden::narrow;
+            let narrow = burn_wsam_support::golden::narrow;
             let tensor = BaseTensor {
                 weight: slice(&engine, &narrow(&weight)),
                 anchor: None,

@@ -1,11 +1,11 @@
 //! Finite gradients whose norm overflows f32, and infinite gradients.
 
 use super::*;
-use crate::common::golden::Tensors;
-use crate::common::gpu::Gpu;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::engine;
 use burn_wsam::method::{Clip, ClipScope, Group, NormScope};
+use burn_wsam_support::engine_route::engine;
+use burn_wsam_support::golden::Tensors;
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::lean_route::LeanRoute;
 
 const LENS: [usize; 2] = [8, 5];
 const LR: f64 = 2e-38;

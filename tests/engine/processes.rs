@@ -1,9 +1,9 @@
 //! The same steps give the same bits in every process.
 
 use super::*;
-use crate::common::gpu::adapters;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::engine;
+use burn_wsam_support::engine_route::engine;
+use burn_wsam_support::gpu::adapters;
+use burn_wsam_support::lean_route::LeanRoute;
 use std::process::Command;
 
 /// Environment variable that makes this program print hashes and exit.

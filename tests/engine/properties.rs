@@ -1,10 +1,10 @@
 //! Property tests: random steps against the oracle.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::engine;
 use burn_wsam::method::{Clip, ClipScope, Group, NormScope};
 use burn_wsam::reference::Oracle;
+use burn_wsam_support::engine_route::engine;
+use burn_wsam_support::gpu::Gpu;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

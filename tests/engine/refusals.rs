@@ -1,13 +1,13 @@
 //! Invalid calls, which return a typed error with the tensor named and record nothing; and blends.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, read, slice};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, EngineError, Role, Slice, StepStats,
 };
 use burn_wsam::layout::BlendUniforms;
 use burn_wsam::method::Blend;
+use burn_wsam_support::engine_route::{engine, read, slice};
+use burn_wsam_support::gpu::Gpu;
 use wgpu::util::DeviceExt;
 
 fn ascend(

@@ -1,10 +1,10 @@
 //! Lengths of tensors, and extreme values.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, read, slice};
 use burn_wsam::engine::{AscentOptions, AscentTensor};
 use burn_wsam::method::Group;
+use burn_wsam_support::engine_route::{engine, read, slice};
+use burn_wsam_support::gpu::Gpu;
 
 pub(crate) fn lengths(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
@@ -85,7 +85,7 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
             .iter()
             .map(|g| AscentTensor {
                 weight: slice(&engine, &vec![1.0; g.len()]),
-                grad: slice(&engine, &common::golden::narrow(g)),
+                grad: slice(&engine, &burn_wsam_support::golden::narrow(g)),
                 partner: Some(slice(&engine, &vec![0.0; g.len()])),
                 group: 0,
             })
@@ -122,7 +122,7 @@ pub(crate) fn a_billion_elements(gpu: &Gpu) -> Result<(), String> {
     // Also a tenth of that at the two scales whose squares are summed separately, which reads them twice.
     for (tensors, scale) in [(243, 1.0), (24, 1e-30), (24, 1e30)] {
         let grad: Vec<f32> = noise(5, len).iter().map(|x| ((1.5 + x) * scale) as f32).collect();
-        let one = burn_wsam::reference::norm(&[common::golden::widen(&grad)]);
+        let one = burn_wsam::reference::norm(&[burn_wsam_support::golden::widen(&grad)]);
         let (want, grad) = (one * f64::from(tensors).sqrt(), slice(&engine, &grad));
         // Nothing is written, so all tensors may read one buffer, as weight and as gradient.
         let tensor =

@@ -2,12 +2,12 @@
 //! design.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{buffer, engine};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, EngineError, Slice, StepStats,
 };
 use burn_wsam::method::{Clip, ClipScope};
+use burn_wsam_support::engine_route::{buffer, engine};
+use burn_wsam_support::gpu::Gpu;
 
 pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;

@@ -1,15 +1,15 @@
 //! Checks the H200 table in `benches/results/nvidia-h200/README.md` against its reports.
 
 use super::{agrees, table};
+use burn_wsam_support::repository;
 use serde_json::Value;
-use std::path::Path;
 
 const FOLDER: &str = "benches/results/nvidia-h200";
 const SETS: [&str; 5] = ["ResNet-50", "ViT-B/16", "GPT-2 124M", "1000 x 1000", "134M + 3"];
 const BASE: &str = "SGD + momentum";
 
 fn read(name: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER).join(name);
+    let file = repository().join(FOLDER).join(name);
     std::fs::read_to_string(file).expect("committed")
 }
 

@@ -1,6 +1,5 @@
 //! A training script without terminal output, and helpers of these tests.
 
-use crate::Target;
 use crate::nets::{Batch, Net, train_loader, valid_loader};
 use crate::tools::{fork, near, parameters, same};
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
@@ -18,8 +17,7 @@ use burn::train::renderer::{
 use burn::train::{
     InferenceStep, LearnerModel, LearningResult, RegressionOutput, SupervisedTraining, TrainStep,
 };
-use burn_wsam::train::WsamTraining;
-use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
+use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -81,12 +79,6 @@ where
 /// A learning rate that changes at each step.
 pub(crate) fn rate() -> ModuleLrScheduler {
     LinearLrSchedulerConfig::new(0.02, 0.005, 12).init().expect("a valid scheduler")
-}
-
-impl Target {
-    pub(crate) fn wsam(&self, config: &WsamConfig) -> Result<WsamTraining, String> {
-        Ok(WsamTraining::new(self.init(config)?))
-    }
 }
 
 /// The trained model, or an error if the training was interrupted or failed.

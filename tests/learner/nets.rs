@@ -1,6 +1,5 @@
 //! A model with frozen, late and unused layers, and its batches.
 
-use crate::common::burned::exact_loss;
 use crate::tools::data;
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
@@ -10,6 +9,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, Linea
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
+use burn_wsam_support::burn_route::exact_loss;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

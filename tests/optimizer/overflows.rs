@@ -1,11 +1,11 @@
 //! Norms that overflow `f32`, and blends whose weights cancel, on every route.
 
 use super::Target;
-use crate::common::burned::BurnRoute;
-use crate::common::golden::{Golden, Tensors};
-use crate::common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use burn_wsam::method::{Base, Clip, ClipScope, Coupling, Hyperparameters, Momentum, NonFinite};
 use burn_wsam::reference::Oracle;
+use burn_wsam_support::burn_route::BurnRoute;
+use burn_wsam_support::golden::{Golden, Tensors};
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 
 fn sgd() -> Hyperparameters {
     Hyperparameters::new(Base::Sgd { momentum: None, weight_decay: 0.0 })

@@ -1,7 +1,6 @@
 //! Pairwise tests: generated configurations that cover every pair of values of every two options. Each is compared
 //! with the oracle and the other route, steps over a NaN, and resumes in the middle (`pairwise/run.rs`).
 
-#[path = "pairwise/run.rs"]
 mod run;
 
 use super::Target;
@@ -135,7 +134,7 @@ fn init(case: &Case, target: &Target) -> Result<Wsam, String> {
     match case[BASE] {
         BURN => {
             let base = SgdConfig::new().with_momentum(Some(burn_momentum())).init();
-            config.with_burn_optimizer(base).init(&target.device).map_err(text)
+            config.init_with(base, &target.device).map_err(text)
         }
         _ => config.init(&target.device).map_err(text),
     }
@@ -147,7 +146,7 @@ fn oracle_config(case: &Case) -> WsamConfig {
     match case[BASE] {
         BURN => {
             let base = SgdBaseConfig::new().with_momentum(Some(burn_momentum()));
-            WsamConfig { base: base.into(), ..config }
+            config.with_base(base)
         }
         _ => config,
     }

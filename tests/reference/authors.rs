@@ -5,9 +5,9 @@
 //! (PyTorch in f64 under the authors' wrapper, with its fused multiplications, its order of sums and its
 //! subtraction that restores `w`) and shows that the oracle and the paths differ only by rounding.
 
-use crate::common::golden::{self, Toy, ToyRun};
-use crate::common::toy::distance;
 use burn_wsam::method::Coupling;
+use burn_wsam_support::golden::{self, Toy, ToyRun};
+use burn_wsam_support::toy::distance;
 
 /// Gradient of the example's loss, summed in autograd's order.
 fn gradient([mu, sigma]: [f64; 2]) -> [f64; 2] {

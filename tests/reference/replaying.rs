@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use burn_wsam::method::{Base, Coupling, Hyperparameters};
 
-use crate::common::bound::Bound;
-use crate::common::golden::{self, Expected, Golden, Tensors};
-use crate::common::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use crate::{EXACT, MOMENTUM};
+use burn_wsam_support::bound::Bound;
+use burn_wsam_support::golden::{self, Expected, Golden, Tensors};
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 
 /// An oracle that changes one number of its results.
 struct Faulty {
@@ -238,6 +238,7 @@ fn the_derived_bound_detects_wrong_steps() {
             let decay = match &mut hyper.base {
                 Base::Sgd { weight_decay, .. } => weight_decay,
                 Base::Adam(moments) | Base::AdamW(moments) => &mut moments.weight_decay,
+                other => unimplemented!("{other:?}"),
             };
             let some = *decay > 0.0;
             *decay *= 1.1;
@@ -253,6 +254,7 @@ fn the_derived_bound_detects_wrong_steps() {
                 moments.beta_1 *= 1.0001;
                 true
             }
+            other => unimplemented!("{other:?}"),
         }),
     ];
     let (goldens, _) = golden::load().unwrap();

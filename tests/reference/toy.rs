@@ -3,9 +3,9 @@
 use burn_wsam::method::Coupling;
 use burn_wsam::reference::Oracle;
 
-use crate::common::golden::{self, Toy, ToyRun};
-use crate::common::replay::OracleRoute;
-use crate::common::toy::{FLAT, SHARP, distance, toy_loss_grad, toy_path};
+use burn_wsam_support::golden::{self, Toy, ToyRun};
+use burn_wsam_support::replay::OracleRoute;
+use burn_wsam_support::toy::{FLAT, SHARP, distance, toy_loss_grad, toy_path};
 
 fn toys() -> Vec<Toy> {
     let (_, toys) = golden::load().unwrap();

@@ -1,7 +1,5 @@
 //! Costs of steps recorded over real parameter sets. The steps are not submitted, so the buffers take no memory.
 
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, propagating};
 use crate::sets::sets;
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, LeanAscentTensor,
@@ -9,6 +7,8 @@ use burn_wsam::engine::{
 };
 use burn_wsam::layout::{Stage, Width, storage_buffers};
 use burn_wsam::method::{Base, Clip, ClipScope, Hyperparameters, Moments, Momentum};
+use burn_wsam_support::engine_route::{engine, propagating};
+use burn_wsam_support::gpu::Gpu;
 
 const MOMENTS: Moments =
     Moments { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.01, amsgrad: false };
@@ -157,7 +157,7 @@ impl Model {
             windows.div_ceil((1 + spare / columns).min(u64::from(engine.tuning().max_frames)))
         };
         let norm = |columns| 1 + of(Stage::Norm, columns);
-        let checks = hyper.non_finite.looks();
+        let checks = hyper.non_finite.checks_gradients();
         let clip = match (hyper.clip, checks) {
             (Some(_), _) => norm(1),
             (None, true) => of(Stage::Check, 1),
@@ -194,7 +194,7 @@ impl Model {
                     return wrong(format!("{} dispatches, expected {want}", stats.dispatches));
                 }
                 // A clipped step takes a second norm and its norm_finish, an unclipped one may check g~.
-                let most = match (hyper.clip, hyper.non_finite.looks()) {
+                let most = match (hyper.clip, hyper.non_finite.checks_gradients()) {
                     (Some(_), _) => 6,
                     (None, true) => 5,
                     (None, false) => 4,
@@ -274,9 +274,9 @@ pub(crate) fn counted_together(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn many_buffers_on(engine: &std::sync::Arc<Engine>) -> Result<(), String> {
-    use crate::common::raw::EngineRoute;
-    use crate::common::replay::Route;
     use burn_wsam::engine::{Placement, Tuning};
+    use burn_wsam_support::engine_route::EngineRoute;
+    use burn_wsam_support::replay::Route;
     let single = Tuning { max_frames: 1, ..engine.tuning() };
     let single = Engine::with_tuning(engine.device(), engine.queue(), single)
         .map(std::sync::Arc::new)

@@ -1,11 +1,11 @@
 //! A model of many small tensors.
 
-use crate::common::burned::{data, exact_loss};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{AdamWBaseConfig, Ascended, RoutePolicy, Wsam, WsamConfig};
+use burn_wsam_support::burn_route::{data, exact_loss};
 
 #[derive(Module, Debug)]
 pub(crate) struct Deep {
@@ -66,7 +66,7 @@ pub(crate) fn descend(
     ascended: Ascended<Deep>,
     batch: u64,
 ) -> Result<Deep, String> {
-    let second = grads(&ascended, batch);
+    let second = grads(ascended.model(), batch);
     optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
 }
 
@@ -97,7 +97,7 @@ pub(crate) mod exact {
         ascended: Ascended<Deep>,
         batch: u64,
     ) -> Result<Deep, String> {
-        let second = grads(&ascended, batch);
+        let second = grads(ascended.model(), batch);
         optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
     }
 

@@ -1,7 +1,7 @@
 //! Memory in use: Burn's count on a GPU, and the resident set of the process.
 
-use crate::common::burned::memory_in_use;
 use burn::tensor::Device;
+use burn_wsam_support::burn_route::memory_in_use;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {

@@ -1,4 +1,4 @@
-//! Translates every specialisation that build.rs validates with naga's writers for each backend of wgpu, and
+//! Translates every specialisation that tests/layout validates with naga's writers for each backend of wgpu, and
 //! checks the output with the backend's compiler or validator, if it is installed. See README.md.
 //!
 //!     burn-wsam-backends <folder for scratch files> [<libdxcompiler.so>]
@@ -6,15 +6,12 @@
 //! Prints one line for each target: its name, the tool that read the output, and a cell for each stage, separated
 //! by tabs. Exits with 1 if anything failed, and prints the failures to stderr.
 
-#[path = "../../../src/layout/mod.rs"]
-#[allow(dead_code, unreachable_pub, unused_imports)]
-mod layout;
 mod shipped;
 mod targets;
 mod tools;
 mod writers;
 
-use layout::Stage;
+use burn_wsam::layout::Stage;
 use naga::ShaderStage;
 use naga::back::pipeline_constants::process_overrides;
 use shipped::Module;

@@ -1,6 +1,6 @@
 //! Shader modules of the crate, from its own lists, sources and bindings.
 
-use crate::layout::{
+use burn_wsam::layout::{
     self, Access, COLUMNS, Frames, Stage, Width, column_binding, sampled_constants, sampled_modules,
 };
 use naga::back::PipelineConstants;
@@ -35,7 +35,7 @@ pub(crate) struct Module {
     pub(crate) variants: Vec<PipelineConstants>,
 }
 
-/// Every module that build.rs validates.
+/// Every module that tests/layout validates.
 pub(crate) fn modules() -> Result<Vec<Module>, String> {
     sampled_modules().map(|(stage, width, frames)| module(stage, width, frames)).collect()
 }
