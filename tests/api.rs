@@ -1,22 +1,22 @@
 //! The public API, compared with the list in `docs/api.txt`.
 //!
-//! The list is read from the sources, line by line, which works because they are formatted by rustfmt and because
-//! the lint `unreachable_pub` leaves `pub` to what a user can reach. `WSAM_UPDATE_API=1 cargo test --test api` writes
-//! the list again.
+//! The items are read from the sources line by line. That works because rustfmt formats the sources, and because the
+//! lint `unreachable_pub` allows `pub` only for items that users can reach. `WSAM_UPDATE_API=1 cargo test --test api`
+//! updates the list.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Starts of items.
+/// First words of items.
 const ITEMS: [&str; 9] =
     ["fn ", "struct ", "enum ", "trait ", "const ", "static ", "type ", "mod ", "use "];
 
-/// The library's files. The command is in `src/bin`.
+/// The library's source files.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("src can be read") {
         let path = entry.expect("src can be read").path();
-        if path.is_dir() && !path.ends_with("bin") {
+        if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
@@ -24,7 +24,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Path under which users find the items of a file: private modules re-export their items from the public one above.
+/// Public path of the items of a file. Public modules re-export the items of the private modules below them.
 fn module(file: &str) -> &'static str {
     let public = [
         ("src/engine", "engine::"),
@@ -37,12 +37,12 @@ fn module(file: &str) -> &'static str {
     public.iter().find(|(folder, _)| file.starts_with(folder)).map_or("", |(_, module)| module)
 }
 
-/// A block that items stand in.
+/// The block around an item.
 #[derive(Clone)]
 enum Block {
-    /// Its items are public with their type, and named after it: `impl`, `struct`, `enum`, `trait`.
+    /// An `impl`, `struct`, `enum` or `trait`, whose items are listed under its name.
     Named { name: String, all_public: bool },
-    /// Nothing in it is public API.
+    /// A block without public items.
     Private,
 }
 
@@ -66,7 +66,7 @@ fn inherent(line: &str) -> Option<String> {
     (!rest.contains(" for ")).then(|| name(rest.rsplit("::").next().unwrap_or(rest)))
 }
 
-/// What was found in the sources.
+/// The public API as read from the sources.
 #[derive(Default)]
 struct Api {
     /// A line for each public item.
@@ -229,7 +229,7 @@ fn public_api_is_listed() {
     let changes: Vec<_> = removed.chain(added).collect();
     assert!(
         changes.is_empty(),
-        "the public API is not that of docs/api.txt:\n{}\nName the change in CHANGELOG.md, and run: \
+        "the public API differs from docs/api.txt:\n{}\nDescribe the change in CHANGELOG.md, and run: \
          WSAM_UPDATE_API=1 cargo test --test api",
         changes.join("\n")
     );
