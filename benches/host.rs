@@ -60,7 +60,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
         grads
     };
     for (base, config, burns) in bases() {
-        for (way, route) in [("fused", Fused), ("tensor operations", TensorOps)] {
+        for (name, route) in [("fused", Fused), ("tensor operations", TensorOps)] {
             let mut optim = wsam(&config, route, false, &device);
             let mut model = Some(Deep::new(24, &device));
             let mut run = || {
@@ -79,7 +79,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
             for _ in 0..5 {
                 run();
             }
-            report.time(&mut group, (set, &format!("{base}, {way}")), None, Value::Null, None, run);
+            report.time(&mut group, (set, &format!("{base}, {name}")), None, Value::Null, None, run);
         }
         let mut optim = burns();
         let mut model = Some(Deep::new(24, &device));
