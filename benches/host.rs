@@ -79,7 +79,14 @@ fn calls(criterion: &mut Criterion, report: &Report) {
             for _ in 0..5 {
                 run();
             }
-            report.time(&mut group, (set, &format!("{base}, {name}")), None, Value::Null, None, run);
+            report.time(
+                &mut group,
+                (set, &format!("{base}, {name}")),
+                None,
+                Value::Null,
+                None,
+                run,
+            );
         }
         let mut optim = burns();
         let mut model = Some(Deep::new(24, &device));
