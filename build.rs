@@ -7,43 +7,46 @@ fn main() {
 }
 
 mod shaders {
-    #[path = "../src/layout/frames.rs"]
+    #[path = "../src/layout/buffer_sets.rs"]
     #[allow(dead_code, unreachable_pub)]
-    mod frames;
+    mod buffer_sets;
     #[path = "../src/layout/samples.rs"]
     #[allow(unreachable_pub)]
     mod samples;
     #[path = "../src/layout/specialisations.rs"]
     #[allow(dead_code, unreachable_pub)]
     mod specialisations;
+    #[path = "../src/layout/stages.rs"]
+    #[allow(dead_code, unreachable_pub)]
+    mod stages;
 
-    use frames::{COLUMN_NAMES, framed};
+    use buffer_sets::{COLUMN_NAMES, for_buffer_sets};
     use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
     use samples::{sampled_constants, sampled_modules};
-    use specialisations::{Frames, Stage, Width};
+    use stages::{BufferSets, Stage, Width};
     use std::{fs, process::exit};
 
     pub(super) fn validate() {
         println!("cargo::rerun-if-changed=shaders");
         println!("cargo::rerun-if-changed=src/layout");
-        for (stage, width, frames) in sampled_modules() {
-            validate_stage(stage, width, frames);
+        for (stage, width, buffer_sets) in sampled_modules() {
+            validate_stage(stage, width, buffer_sets);
         }
     }
 
-    fn validate_stage(stage: Stage, width: Width, frames: Frames) {
+    fn validate_stage(stage: Stage, width: Width, buffer_sets: BufferSets) {
         let files: Vec<_> =
             stage.files(width).iter().map(|file| format!("shaders/{file}")).collect();
         let texts: Vec<_> = files.iter().map(|file| read(file)).collect();
-        let source = match frames {
-            Frames::SINGLE => texts.concat(),
-            _ => framed(&texts.concat(), frames),
+        let source = match buffer_sets {
+            BufferSets::SINGLE => texts.concat(),
+            _ => for_buffer_sets(&texts.concat(), buffer_sets),
         };
         let place = |span: Option<naga::SourceLocation>| {
             let last = files[files.len() - 1].clone();
-            if frames != Frames::SINGLE {
-                return format!("{last}, {} frames", frames.count);
+            if buffer_sets != BufferSets::SINGLE {
+                return format!("{last}, {} buffer sets", buffer_sets.count);
             }
             let mut line = span.map_or(1, |at| at.line_number as usize);
             for (file, text) in files.iter().zip(&texts) {
@@ -63,9 +66,9 @@ mod shaders {
         let info = validator.validate(&module).unwrap_or_else(|error| {
             fail(&place(error.location(&source)), &error.emit_to_string(&source))
         });
-        check_frames(&module, frames, &place(None));
+        check_buffer_sets(&module, buffer_sets, &place(None));
         let entry = Some((naga::ShaderStage::Compute, stage.entry_point()));
-        for (kernel, constants) in sampled_constants((stage, width, frames)) {
+        for (kernel, constants) in sampled_constants((stage, width, buffer_sets)) {
             let named = constants.iter().map(|(name, value)| ((*name).to_owned(), *value));
             // `process_overrides` validates the module again after it has set the constants.
             let processed =
@@ -76,22 +79,25 @@ mod shaders {
         }
     }
 
-    /// Checks that each frame declares its own variable for every varying column, and that the other
+    /// Checks that each buffer set declares its own variable for every varying column, and that the other
     /// columns are declared once.
-    fn check_frames(module: &naga::Module, frames: Frames, place: &str) {
+    fn check_buffer_sets(module: &naga::Module, buffer_sets: BufferSets, place: &str) {
         for (column, name) in COLUMN_NAMES.iter().enumerate() {
             let variables = module.global_variables.iter();
             let names = variables.filter_map(|(_, variable)| variable.name.as_deref());
+            let stem = name.trim_end_matches("SET");
             let found = names.filter(|found| {
-                let frame = found.strip_prefix(name).and_then(|rest| rest.strip_prefix('_'));
-                found == name || frame.is_some_and(|frame| frame.parse::<u32>().is_ok())
+                let set = found.strip_prefix(stem);
+                found == name || set.is_some_and(|set| set.parse::<u32>().is_ok())
             });
             let (found, want) =
-                (found.count(), if frames.varies(column) { frames.count } else { 1 });
+                (found.count(), if buffer_sets.varies(column) { buffer_sets.count } else { 1 });
             if found != want as usize {
                 fail(
                     place,
-                    &format!("{name}: {found} variables are declared, but {frames:?} needs {want}"),
+                    &format!(
+                        "{name}: {found} variables are declared, but {buffer_sets:?} needs {want}"
+                    ),
                 );
             }
         }

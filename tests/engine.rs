@@ -30,10 +30,10 @@ mod shapes;
 #[path = "engine/stats.rs"]
 mod stats;
 
-use burn_wsam::engine::{Engine, Placement};
+use burn_wsam::engine::{Engine, GradientOptions, Placement};
 use burn_wsam::method::{Base, Coupling, Hyperparameters, Moments, Momentum, NonFinite};
 use common::gpu::{Test, run, trials};
-use common::raw::{EngineRoute, propagating};
+use common::raw::{EngineRoute, Placed, changed, propagating, replaced};
 use common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use std::sync::Arc;
 
@@ -150,7 +150,7 @@ fn model(seed: u64, lens: &[usize]) -> Vec<Vec<f64>> {
 fn against_oracle(
     engine: &Arc<Engine>,
     hyper: Hyperparameters,
-    placement: Placement,
+    placement: Placed,
     lens: &[usize],
     steps: u64,
 ) -> Result<(), String> {

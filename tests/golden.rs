@@ -129,11 +129,10 @@ fn engine_trials(
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
     limits: &str,
 ) -> Vec<Trial> {
-    use burn_wsam::engine::Placement;
+    use crate::common::raw::Placed;
     use common::{lean, raw};
     let mut trials = Vec::new();
-    for (placement, label) in
-        [(Placement::OutOfPlace, "out of place"), (Placement::InPlace, "in place")]
+    for (placement, label) in [(Placed::OutOfPlace, "out of place"), (Placed::InPlace, "in place")]
     {
         for golden in goldens {
             let engine = engine.clone();
@@ -187,7 +186,7 @@ fn toy_trials(
     gpu: &common::gpu::Gpu,
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
 ) -> Vec<Trial> {
-    use burn_wsam::engine::Placement;
+    use crate::common::raw::Placed;
     use common::raw;
     use common::toy::{basin, toy_path};
     let trial = |run: &golden::ToyRun| {
@@ -198,7 +197,7 @@ fn toy_trials(
             let steps = run.path.len() - 1;
             let start = vec![toy.start.to_vec()];
             let mut route =
-                raw::EngineRoute::new(&engine, toy.hyper(&run), Placement::OutOfPlace, &start);
+                raw::EngineRoute::new(&engine, toy.hyper(&run), Placed::OutOfPlace, &start);
             let path = toy_path(&toy, steps, &mut route)?;
             let (end, want) = (path[steps], run.path[steps]);
             println!("\n    {title}: {end:?}, authors {want:?}: {}", basin(want));

@@ -15,8 +15,8 @@ console.log(`Tint, for ${dawn.name}`);
 let failures = 0;
 let pipelines = 0;
 let tooMany = 0;
-for (const { stage, width, frames, source, variants } of shipped()) {
-  const name = `${stage}, ${width}, ${frames} frame${frames > 1 ? "s" : ""}`;
+for (const { stage, width, bufferSets, source, variants } of shipped()) {
+  const name = `${stage}, ${width}, ${bufferSets} buffer set${bufferSets > 1 ? "s" : ""}`;
   const fail = (/** @type {string} */ message) => {
     failures += 1;
     console.error(`FAILED ${name}: ${message}`);
@@ -37,8 +37,8 @@ for (const { stage, width, frames, source, variants } of shipped()) {
       pipelines += 1;
     } catch (error) {
       const { message } = /** @type {Error} */ (error);
-      // Each frame binds its varying columns anew; the engine makes no more frames than fit.
-      if (frames > 1 && /number of storage buffers .* exceeds/.test(message)) tooMany += 1;
+      // Each buffer set has bindings of its own for the columns that vary; the engine uses no more sets than fit.
+      if (bufferSets > 1 && /number of storage buffers .* exceeds/.test(message)) tooMany += 1;
       else fail(`${JSON.stringify(constants)}: ${message}`);
     }
   }

@@ -1,19 +1,22 @@
 //! Prints what the crate compiles, as one JSON object a line and shader module: the crate's own
-//! lists and its own text of several frames, from the files of `src/layout` that are std only.
+//! lists and its own text for several buffer sets, from the files of `src/layout` that are std only.
 //! Built by `shipped.mjs` with plain rustc, so that no second list has to be kept.
 
-#[path = "../../src/layout/frames.rs"]
+#[path = "../../src/layout/buffer_sets.rs"]
 #[allow(dead_code)]
-mod frames;
+mod buffer_sets;
 #[path = "../../src/layout/samples.rs"]
 mod samples;
 #[path = "../../src/layout/specialisations.rs"]
 #[allow(dead_code)]
 mod specialisations;
+#[path = "../../src/layout/stages.rs"]
+#[allow(dead_code)]
+mod stages;
 
-use frames::framed;
+use buffer_sets::for_buffer_sets;
 use samples::{sampled_constants, sampled_modules};
-use specialisations::{Frames, Stage, Width};
+use stages::{BufferSets, Stage, Width};
 
 fn main() {
     let shaders = std::env::args().nth(1).expect("the folder of the shaders");
@@ -21,20 +24,20 @@ fn main() {
         let path = format!("{shaders}/{file}");
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     };
-    for (stage, width, frames) in sampled_modules() {
+    for (stage, width, sets) in sampled_modules() {
         let files = stage.files(width);
         let source: String = files.iter().map(read).collect();
         assert!(source.is_ascii(), "Rust and JSON quote other text differently");
-        let source = match frames {
-            Frames::SINGLE => source,
-            frames => framed(&source, frames),
+        let source = match sets {
+            BufferSets::SINGLE => source,
+            sets => for_buffer_sets(&source, sets),
         };
         println!(
-            r#"{{"stage":{:?},"width":{:?},"frames":{},"source":{source:?},"variants":[{}]}}"#,
+            r#"{{"stage":{:?},"width":{:?},"bufferSets":{},"source":{source:?},"variants":[{}]}}"#,
             stage.entry_point(),
             name(width),
-            frames.count,
-            variants(stage, width, frames),
+            sets.count,
+            variants(stage, width, sets),
         );
     }
 }
@@ -49,10 +52,10 @@ fn name(width: Width) -> &'static str {
 }
 
 /// Values of the `override` constants of every pipeline from one module.
-fn variants(stage: Stage, width: Width, frames: Frames) -> String {
+fn variants(stage: Stage, width: Width, sets: BufferSets) -> String {
     let object = |(_, constants): (_, Vec<(&str, f64)>)| {
         let fields = constants.iter().map(|(name, value)| format!("{name:?}:{value}"));
         format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
     };
-    sampled_constants((stage, width, frames)).map(object).collect::<Vec<_>>().join(",")
+    sampled_constants((stage, width, sets)).map(object).collect::<Vec<_>>().join(",")
 }

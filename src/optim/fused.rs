@@ -138,7 +138,7 @@ pub(crate) struct DeviceNorms {
 
 impl DeviceNorms {
     pub(crate) fn outcome(&self) -> Result<Outcome, WsamError> {
-        if !self.policy.looks() {
+        if !self.policy.checks_gradients() {
             return Ok(Outcome::Whole);
         }
         let Finite { gradient, perturbed } = finite(&self.engine.read_norms(&self.norms)?);
@@ -283,7 +283,7 @@ impl Fused {
         norms: &wgpu::Buffer,
         scope: OutcomeScope<'_>,
     ) -> Result<(), WsamError> {
-        if !policy.looks() {
+        if !policy.checks_gradients() {
             self.submit(encoder);
             return Ok(());
         }
@@ -328,12 +328,12 @@ impl Fused {
             let word = offset / size_of::<f32>();
             norms.clone().narrow(0, word, 1).not_equal_elem(0.0)
         };
-        let bad_gradient = is_bad(offset_of!(layout::Norms, bad_gradient));
+        let bad_gradient = is_bad(offset_of!(layout::Norms, nonfinite_gradient));
         // Only `g` decides whether a lean step, or a step under BaseStep, is skipped.
         let by_first = lean || policy == NonFinite::BaseStep;
         Ok(Some(match by_first {
             true => bad_gradient,
-            false => bad_gradient.bool_or(is_bad(offset_of!(layout::Norms, bad_perturbed))),
+            false => bad_gradient.bool_or(is_bad(offset_of!(layout::Norms, nonfinite_perturbed))),
         }))
     }
 

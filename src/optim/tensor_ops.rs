@@ -93,7 +93,7 @@ impl TensorOps {
 
     /// Queues the outcome of a step, if gradients are checked.
     fn track(&mut self, ids: Vec<ParamId>, norms: &TensorNorms) {
-        if norms.policy.looks() {
+        if norms.policy.checks_gradients() {
             self.pending.push(norms.submitted(ids));
         }
     }
@@ -175,7 +175,7 @@ impl StepBackend for TensorOps {
         let (tensors, norms) = perturb(context, &entries, true);
         let skipped = norms.finite.skipped(norms.policy);
         let step = LeanStep::default();
-        if norms.policy.looks() {
+        if norms.policy.checks_gradients() {
             let ids = entries.iter().map(|entry| entry.id).collect();
             self.pending.push_lean(norms.submitted(ids), &step);
         }
@@ -193,7 +193,7 @@ impl StepBackend for TensorOps {
                 (keep_where(&skipped, stepped + g * factor, old), factor)
             })
             .unzip();
-        let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
+        let ran_on = if norms.policy.checks_gradients() { tensors.clone() } else { Vec::new() };
         let rest = LeanAscentState { stepped, factors, ran_on, norms, step };
         Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }

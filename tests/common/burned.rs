@@ -82,6 +82,7 @@ pub fn config(hyper: &Hyperparameters) -> WsamConfig {
                 .with_weight_decay(weight_decay)
                 .into()
         }
+        other => unreachable!("no configuration for {other:?}"),
     };
     WsamConfig::new(base)
         .with_rho(hyper.rho)
@@ -93,6 +94,7 @@ pub fn config(hyper: &Hyperparameters) -> WsamConfig {
             NonFinite::Skip => NonFinitePolicy::Skip,
             NonFinite::BaseStep => NonFinitePolicy::BaseStep,
             NonFinite::Propagate => NonFinitePolicy::Propagate,
+            other => unreachable!("no policy for {other:?}"),
         })
         .with_max_norm(hyper.clip.map(|clip| clip.max_norm))
         .with_clip_perturbed_only(

@@ -236,6 +236,7 @@ fn the_derived_bound_sees_wrong_steps() {
             let decay = match &mut hyper.base {
                 Base::Sgd { weight_decay, .. } => weight_decay,
                 Base::Adam(moments) | Base::AdamW(moments) => &mut moments.weight_decay,
+                other => unreachable!("no decay of {other:?}"),
             };
             let some = *decay > 0.0;
             *decay *= 1.1;
@@ -251,6 +252,7 @@ fn the_derived_bound_sees_wrong_steps() {
                 moments.beta_1 *= 1.0001;
                 true
             }
+            _ => false,
         }),
     ];
     let (goldens, _) = golden::load().unwrap();

@@ -100,7 +100,7 @@ fn route(engine: Result<Engine, EngineError>) -> Value {
                 "why": "it opens a device that takes all kernels",
                 "workgroup": tuning.workgroup,
                 "chunk_len": tuning.chunk_len,
-                "max_frames": tuning.max_frames,
+                "max_buffer_sets": tuning.max_buffer_sets,
             })
         }
         Err(error) => json!({ "fused": false, "why": error.to_string() }),
@@ -122,7 +122,7 @@ fn text(adapter: &Value) -> String {
     line("route", format!("{way}: {}", word(&route["why"])));
     if route["fused"] == true {
         let [workgroup, chunk, frames] =
-            ["workgroup", "chunk_len", "max_frames"].map(|name| word(&route[name]));
+            ["workgroup", "chunk_len", "max_buffer_sets"].map(|name| word(&route[name]));
         let tuning = format!(
             "workgroups of {workgroup}, chunks of {chunk} elements, up to {frames} frames a dispatch"
         );

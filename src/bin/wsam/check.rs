@@ -7,11 +7,11 @@ use crate::output;
 use crate::replayed::adapters::Gpu;
 use crate::replayed::golden::{self, Golden, Toy};
 use crate::replayed::lean::LeanRoute;
-use crate::replayed::raw::EngineRoute;
+use crate::replayed::raw::{EngineRoute, Placed};
 use crate::replayed::replay::{Route, Worst, replay_rounded};
 use crate::replayed::toy::{basin, toy_path};
 use crate::results::caught;
-use burn_wsam::engine::{Engine, Placement};
+use burn_wsam::engine::Engine;
 use burn_wsam::method::Coupling;
 use include_dir::{Dir, include_dir};
 use std::path::PathBuf;
@@ -98,7 +98,7 @@ fn on(gpu: &Gpu, goldens: &[Golden], toys: &[Toy], counts: &mut Counts) -> Resul
 /// A file in both placements and, where the form allows it, in lean mode.
 fn replays(engine: &Arc<Engine>, golden: &Golden) -> Vec<Result<Worst, String>> {
     let Golden { hyper, lr, weight, .. } = golden;
-    let mut routes: Vec<Box<dyn Route>> = [Placement::OutOfPlace, Placement::InPlace]
+    let mut routes: Vec<Box<dyn Route>> = [Placed::OutOfPlace, Placed::InPlace]
         .into_iter()
         .map(|placement| EngineRoute::new(engine, hyper.clone(), placement, weight))
         .map(|route| Box::new(route) as Box<dyn Route>)
@@ -125,7 +125,7 @@ fn toy_ends(engine: &Arc<Engine>, toy: &Toy) -> Vec<Result<(), String>> {
     let end = |run: &golden::ToyRun| {
         let (steps, start) = (run.path.len() - 1, vec![toy.start.to_vec()]);
         let hyper = toy.hyper(run);
-        let mut route = EngineRoute::new(engine, hyper, Placement::OutOfPlace, &start);
+        let mut route = EngineRoute::new(engine, hyper, Placed::OutOfPlace, &start);
         let (end, want) = (toy_path(toy, steps, &mut route)?[steps], run.path[steps]);
         if basin(end) == basin(want) {
             return Ok(());

@@ -7,10 +7,9 @@ use crate::options::ToyOptions;
 use crate::output;
 use crate::plot::{self, Path, ToyFigure};
 use crate::replayed::golden::ToyRun;
-use crate::replayed::raw::EngineRoute;
+use crate::replayed::raw::{EngineRoute, Placed};
 use crate::replayed::replay::{OracleRoute, Route};
 use crate::replayed::toy::{basin, toy_loss_grad, toy_path};
-use burn_wsam::engine::Placement;
 use burn_wsam::method::Coupling;
 use std::sync::Arc;
 
@@ -44,9 +43,7 @@ pub(crate) fn toy(options: &ToyOptions) -> Result<(), Error> {
             ToyRun { gamma, coupling: Coupling::Coupled, path: Vec::new(), final_loss: f64::NAN };
         let (hyper, start) = (toy.hyper(&run), vec![toy.start.to_vec()]);
         let mut route: Box<dyn Route> = match &engine {
-            Some(engine) => {
-                Box::new(EngineRoute::new(engine, hyper, Placement::OutOfPlace, &start))
-            }
+            Some(engine) => Box::new(EngineRoute::new(engine, hyper, Placed::OutOfPlace, &start)),
             None => Box::new(OracleRoute::new(hyper, start)),
         };
         let points = toy_path(toy, steps, route.as_mut()).map_err(Error::Golden)?;

@@ -59,7 +59,11 @@ fn tunings(own: Tuning, options: &TuneOptions) -> Vec<Tuning> {
         let whole = || own.max_norm_chunk_len.checked_next_multiple_of(chunk_len);
         // What is no length the engine says.
         let max_norm_chunk_len = options.max_norm_chunk_len.or_else(whole).unwrap_or(chunk_len);
-        Tuning { workgroup, chunk_len, max_norm_chunk_len, ..own }
+        let mut tuning = own;
+        tuning.workgroup = workgroup;
+        tuning.chunk_len = chunk_len;
+        tuning.max_norm_chunk_len = max_norm_chunk_len;
+        tuning
     };
     let all = |workgroup| options.chunk_len.iter().map(move |len| with(workgroup, len));
     options.workgroup.iter().flat_map(all).collect()

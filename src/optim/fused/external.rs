@@ -3,7 +3,7 @@
 use super::resolve::ResolvedParams;
 use super::steps::{columns, identities, outputs_of, scaled_by};
 use super::{AscentState, Fused, MixState, OutcomeScope};
-use crate::engine::{BaseTensor, DescentTensor, MixTensor, StepStats};
+use crate::engine::{ClipTensor, MixTensor, SharpenTensor, StepStats};
 use crate::method::Coupling;
 use crate::optim::bridge::{DeviceTensor, Memory};
 use crate::optim::error::WsamError;
@@ -25,7 +25,7 @@ impl Fused {
         // unscaled, no kernel is needed.
         let is_unmodified = hyper.coupling == Coupling::Decoupled
             && !hyper.clips_gradient()
-            && !hyper.non_finite.looks()
+            && !hyper.non_finite.checks_gradients()
             && context.inv_scale == 1.0;
         let arenas = if is_unmodified { Vec::new() } else { vec![specs] };
         let (made, resolving) = bridge.resolve(grads_perturbed, arenas, perturbed, &shapes);
@@ -68,7 +68,7 @@ impl Fused {
         entries: Vec<ParamEntry<DeviceTensor>>,
     ) -> Result<Vec<DeviceTensor>, WsamError> {
         let StepContext { hyper, inv_scale, .. } = context;
-        if !hyper.clips_gradient() && !hyper.non_finite.looks() && inv_scale == 1.0 {
+        if !hyper.clips_gradient() && !hyper.non_finite.checks_gradients() && inv_scale == 1.0 {
             return Ok(entries.into_iter().map(|entry| entry.grad).collect());
         }
         let (specs, shapes) = outputs_of(entries.iter());
@@ -78,12 +78,9 @@ impl Fused {
         let tensors: Vec<_> = params
             .iter()
             .zip(&clipped)
-            .map(|(param, clipped)| BaseTensor {
-                weight: clipped.slice.clone(),
-                anchor: None,
+            .map(|(param, clipped)| ClipTensor {
+                clipped: clipped.slice.clone(),
                 grad: param.grad.slice.clone(),
-                state: Vec::new(),
-                step: 1,
                 group: param.group,
             })
             .collect();
@@ -125,13 +122,11 @@ impl Fused {
                 .zip(&resolved.tensors)
                 .zip(&updated)
                 .zip(&grads_perturbed)
-                .map(|(((param, weight), updated), grad_perturbed)| DescentTensor {
+                .map(|(((param, weight), updated), grad_perturbed)| SharpenTensor {
                     weight: updated.slice.clone(),
                     anchor: Some(weight.slice.clone()),
                     grad: param.grad.slice.clone(),
                     grad_perturbed: grad_perturbed.slice.clone(),
-                    state: Vec::new(),
-                    step: 1,
                     group: param.group,
                 })
                 .collect();

@@ -105,9 +105,14 @@ impl PendingResolve {
 }
 
 impl ResolvedParam {
-    /// Memory that a step reads the weights from.
-    pub(super) fn origin(&self) -> Slice {
-        self.master.as_ref().unwrap_or(&self.weight).slice.clone()
+    /// Memory that a descent reads the weights from, if there are no master weights.
+    pub(super) fn anchor(&self) -> Option<Slice> {
+        self.master.is_none().then(|| self.weight.slice.clone())
+    }
+
+    /// Memory of the master weights, if any.
+    pub(super) fn master_slice(&self) -> Option<Slice> {
+        self.master.as_ref().map(|master| master.slice.clone())
     }
 }
 

@@ -45,16 +45,16 @@ impl StepBackend for Fused {
             .iter()
             .zip(partner_slices(&params, &partners))
             .map(|(param, partner)| AscentTensor {
-                weight: param.origin(),
+                weight: param.weight.slice.clone(),
                 grad: param.grad.slice.clone(),
-                partner,
+                perturbed: partner.map_or(Placement::Unperturbed, Placement::OutOfPlace),
+                master: param.master_slice(),
                 group: param.group,
             })
             .collect();
         let StepContext { hyper, track_norms, inv_scale, .. } = context;
         let inv_scale = InvScale::Host(inv_scale);
-        let placement = Placement::OutOfPlace;
-        let options = AscentOptions { placement, track_norms, inv_scale, rounding };
+        let options = AscentOptions { track_norms, inv_scale, rounding };
         let mut encoder = self.encoder();
         let ascent = self.engine.ascent(&mut encoder, hyper, options, &tensors)?;
         self.submit(encoder);
@@ -90,7 +90,8 @@ impl StepBackend for Fused {
             .zip(&stepping)
             .map(|(((param, updated), grad_perturbed), (step, state))| DescentTensor {
                 weight: updated.slice.clone(),
-                anchor: Some(param.origin()),
+                anchor: param.anchor(),
+                master: param.master_slice(),
                 grad: param.grad.slice.clone(),
                 grad_perturbed: grad_perturbed.slice.clone(),
                 state: slices(state),
@@ -144,7 +145,7 @@ impl StepBackend for Fused {
                 weight: stepped.slice.clone(),
                 anchor: Some(param.weight.slice.clone()),
                 grad: param.grad.slice.clone(),
-                partner,
+                perturbed: partner,
                 state: slices(state),
                 step: *step,
                 group: param.group,
@@ -223,7 +224,7 @@ impl StepBackend for Fused {
             .map(|(((stepped, grad_perturbed), group), ran_on)| LeanDescentTensor {
                 weight: stepped.slice.clone(),
                 grad_perturbed: grad_perturbed.slice.clone(),
-                ran_on: Some(ran_on.slice.clone()),
+                second_pass_weight: Some(ran_on.slice.clone()),
                 group: *group,
             })
             .collect();
@@ -276,7 +277,8 @@ impl StepBackend for Fused {
             .zip(&stepping)
             .map(|((param, updated), (step, state))| BaseTensor {
                 weight: updated.slice.clone(),
-                anchor: Some(param.origin()),
+                anchor: param.anchor(),
+                master: param.master_slice(),
                 grad: param.grad.slice.clone(),
                 state: slices(state),
                 step: *step,
