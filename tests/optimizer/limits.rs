@@ -133,19 +133,19 @@ pub(crate) fn sam(target: &Target) -> Result<(), String> {
         let step = optim.step(0.05, ours, |model| model.loss(batch));
         (ours, _) = step.map_err(|error| error.to_string())?;
 
-        let climbed = climb(fork(&theirs), batch, rho);
-        let grads = grads(&climbed.loss(batch), &climbed);
+        let perturbed = perturb(fork(&theirs), batch, rho);
+        let grads = grads(&perturbed.loss(batch), &perturbed);
         theirs = burn.step(0.05, theirs, grads);
     }
     close("SAM", &ours, &theirs)
 }
 
-fn climb(model: Mlp, batch: u64, rho: f64) -> Mlp {
-    struct Climb {
+fn perturb(model: Mlp, batch: u64, rho: f64) -> Mlp {
+    struct Perturb {
         grads: burn::optim::GradientsParams,
         scale: f64,
     }
-    impl ModuleMapper for Climb {
+    impl ModuleMapper for Perturb {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let grad = self.grads.remove::<D>(param.id).expect("every parameter has a gradient");
             let scale = self.scale;
@@ -167,7 +167,7 @@ fn climb(model: Mlp, batch: u64, rho: f64) -> Mlp {
     .into_iter()
     .fold(0.0, square);
     let scale = rho / sum.sqrt();
-    model.map(&mut Climb { grads, scale })
+    model.map(&mut Perturb { grads, scale })
 }
 
 /// Trains one network by both routes on one device, under several options.

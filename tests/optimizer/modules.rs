@@ -13,7 +13,7 @@ use burn_wsam::{AdamWBaseConfig, BaseConfig, NonFinitePolicy, WsamConfig, WsamEr
 /// over the perturbed model differ by more than four times the bound.
 pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
     let mut optim = target.init(&config().with_rho(3.0))?;
-    let mut climber = target.init(&config().with_rho(3.0))?;
+    let mut large_rho = target.init(&config().with_rho(3.0))?;
     let mut model = ConvNet::new(&target.device);
     for batch in 0..3 {
         let before = statistics(&model);
@@ -25,10 +25,10 @@ pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
         let _ = again.loss(batch);
         let twice = statistics(&again);
         // A pass of the perturbed model, which starts with the same statistics.
-        let ascended = climber.ascend(fork(&model), first).map_err(|error| error.to_string())?;
+        let ascended = large_rho.ascend(fork(&model), first).map_err(|error| error.to_string())?;
         let perturbed = fork(ascended.model());
         let _ = perturbed.loss(batch);
-        let climbed = statistics(&perturbed);
+        let after_ascent = statistics(&perturbed);
         let bounds = bounds(&model, &once);
         let step = optim.step(0.05, model, |model| model.loss(batch));
         (model, _) = step.map_err(|error| error.to_string())?;
@@ -38,7 +38,7 @@ pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
             return Err(format!("step {batch}: statistics {found:?}, expected {once:?}"));
         }
         for (what, other) in
-            [("no pass", before), ("two passes", twice), ("the perturbed model", climbed)]
+            [("no pass", before), ("two passes", twice), ("the perturbed model", after_ascent)]
         {
             if !farthest(&found, &other, &bounds).is_some_and(|far| far > 4.0) {
                 return Err(format!("step {batch}: statistics {found:?} are those of {what}"));

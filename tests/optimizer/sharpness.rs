@@ -143,7 +143,7 @@ pub(crate) fn tied_and_frozen(target: &Target) -> Result<(), String> {
     };
     let top = text(top_eigenvalue(&model, &PowerIteration::default(), loss))?;
     near("the eigenvalue", top.value, 7.0, 1e-3)?;
-    // L = 3.5 |w|^2, so that the climb leads along w: 7 |w| rho + 3.5 rho^2.
+    // L = 3.5 |w|^2, so the perturbation is along w: 7 |w| rho + 3.5 rho^2.
     let (length, rho) = (5.0_f64.sqrt(), 0.5);
     let rise = text(loss_rise(&model, rho, false, loss))?;
     near("the rise", rise, 7.0 * length * rho + 3.5 * rho * rho, 1e-4)
