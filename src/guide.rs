@@ -150,7 +150,7 @@
 //!
 //! # Several models, averages and target networks
 //!
-//! One optimizer may step several models, also with the halves of their steps interleaved. States belong to
+//! One optimizer may step several models, also with the phases of their steps interleaved. States belong to
 //! parameter ids, and stay until [`retain`](crate::Wsam::retain) or [`forget`](crate::Wsam::forget) drops those of
 //! parameters that are gone, or were made again with another shape.
 //!
