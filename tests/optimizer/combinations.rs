@@ -135,7 +135,7 @@ pub(crate) fn rounding_differs_by_step(target: &Target) -> Result<(), String> {
             .with_stochastic_rounding(Some(1))
             .with_route(target.policy);
         let init = || match burn_base {
-            true => config.clone().init_with(SgdConfig::new().init(), &target.device),
+            true => config.init_with(SgdConfig::new().init(), &target.device),
             false => config.init(&target.device),
         };
         let (mut optim, mut repeated) = (init().map_err(text)?, init().map_err(text)?);

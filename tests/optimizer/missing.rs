@@ -7,9 +7,7 @@ use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, LionConfig};
 use burn::tensor::Tensor;
 use burn_wsam::reference::Oracle;
-use burn_wsam::{
-    AdamWBaseConfig, BaseConfig, LossScaleConfig, MissingGradientPolicy, WsamConfig, WsamError,
-};
+use burn_wsam::{AdamWBaseConfig, LossScaleConfig, MissingGradientPolicy, WsamConfig, WsamError};
 
 fn adamw() -> WsamConfig {
     WsamConfig::new(AdamWBaseConfig::new().into()).with_max_norm(Some(0.3))
@@ -134,10 +132,9 @@ fn use_first(target: &Target, config: &WsamConfig) -> Result<(), String> {
 /// The policies with a Burn optimizer as the base.
 fn burn_base(target: &Target) -> Result<(), String> {
     for policy in [MissingGradientPolicy::Hold, MissingGradientPolicy::UseFirst] {
-        let config = WsamConfig::new(BaseConfig::Burn)
-            .with_missing_gradient(policy)
-            .with_route(target.policy);
-        let mut optim = config.init_with(LionConfig::new().init(), &target.device).map_err(text)?;
+        let config = WsamConfig::burn().with_missing_gradient(policy).with_route(target.policy);
+        let lion = LionConfig::new().init();
+        let mut optim = config.init_with(lion, &target.device).map_err(text)?;
         let model = Mlp::new(&target.device);
         let before = parameters(&model.b);
         let given = gradients_of(&model, 0, true);
@@ -164,7 +161,7 @@ fn squares(model: &One) -> Tensor<1> {
 /// `retain` removes the states of parameters that no longer exist, and `forget` the state of a parameter whose
 /// shape changes under its id.
 pub(crate) fn removed(target: &Target) -> Result<(), String> {
-    let burn_base = WsamConfig::new(BaseConfig::Burn).with_route(target.policy);
+    let burn_base = WsamConfig::burn().with_route(target.policy);
     let lion = || burn_base.init_with(LionConfig::new().init(), &target.device);
     for external in [false, true] {
         let mut optim = match external {

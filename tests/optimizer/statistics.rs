@@ -64,7 +64,7 @@ pub(crate) fn skipped(target: &Target) -> Result<(), String> {
                 let what = format!("{policy:?}, {parts} micro-batches, {config}");
                 let config = config.clone().with_non_finite(policy).with_route(target.policy);
                 let init = || match burn_base {
-                    true => config.clone().init_with(SgdConfig::new().init(), &target.device),
+                    true => config.init_with(SgdConfig::new().init(), &target.device),
                     false => config.init(&target.device),
                 };
                 let mut optim = init().map_err(text)?;
@@ -141,7 +141,7 @@ pub(crate) fn finite_statistics(target: &Target) -> Result<(), String> {
     let model = optim.restore_statistics_if_skipped(model, &statistics).map_err(text)?;
     if values(&model) != before {
         return Err(
-            "restore_statistics_if_skipped did not restore the statistics of a skipped step".into(),
+            "restore_statistics_if_skipped did not restore a skipped step's statistics".into()
         );
     }
     // A refused loss returns the unchanged model.
