@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 const ITEMS: [&str; 9] =
     ["fn ", "struct ", "enum ", "trait ", "const ", "static ", "type ", "mod ", "use "];
 
-/// The library's files. The command is in `src/bin`.
+/// The library's files.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("src can be read") {
         let path = entry.expect("src can be read").path();
-        if path.is_dir() && !path.ends_with("bin") {
+        if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);

@@ -123,7 +123,7 @@ impl ParamStep<'_> {
     }
 }
 
-/// A parameter between the halves of a lean step, without its gradient.
+/// A parameter between the phases of a lean step, without its gradient.
 #[derive(Debug)]
 pub(super) struct LeanParam {
     pub(super) id: ParamId,

@@ -1,4 +1,4 @@
-//! The halves of ordinary and lean steps. Each records its kernels into one submission.
+//! The phases of ordinary and lean steps. Each records its kernels into one submission.
 
 use super::backend::{Fused, NewWeight, identities, ids, scaled_by};
 use super::outcomes::OutcomeScope;
