@@ -14,7 +14,7 @@
 #
 # Logs lie in target/matrix. Exits with 1 if a test failed or crashed; a line for each program says how many.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 builds=${1:-"fusion direct fusion-vulkan direct-vulkan"}
 programs=${2:-"golden optimizer learner"}
