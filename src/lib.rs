@@ -19,7 +19,6 @@
 //! - `fused-wsam` (default): the WGSL engine, and with `burn` the fused route.
 //! - `fusion` (default): for a Burn with its feature `fusion`, which this turns on.
 //! - `train`: a learner and a strategy for burn-train's `SupervisedTraining`, in the module `train`.
-//! - `cli`: the command `wsam`.
 
 #![forbid(unsafe_code)]
 

@@ -1,15 +1,12 @@
-//! Bytes that say they are an optimizer's record: read, or refused with nothing changed.
+//! Loads bytes as an optimizer's record, which loads or is refused without a change.
 
 #![no_main]
 
-#[path = "subject.rs"]
-mod subject;
-
 use burn::tensor::Bytes;
 use burn_wsam::{AdamWBaseConfig, Wsam, WsamConfig};
+use burn_wsam_fuzz::{Subject, device, loss, seed};
 use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
-use subject::{Subject, device, loss};
 
 struct Run {
     optim: Wsam,
@@ -41,12 +38,13 @@ thread_local! {
 }
 
 fuzz_target!(
-    init: subject::seed(|| RUN.with_borrow(|run| run.record.to_vec())),
+    init: seed(|| RUN.with_borrow(|run| run.record.to_vec())),
     |data: &[u8]| {
         RUN.with_borrow_mut(|run| {
             let bytes = Bytes::from_bytes_vec(data.to_vec());
             if run.optim.from_bytes(&run.model, bytes).is_ok() {
-                // Other states: they must step, and give way to the right ones.
+                // The bytes were a valid record with other states: a step must not panic, and the original
+                // record must replace them.
                 let stepped = run.optim.step(0.01, run.model.clone(), loss);
                 drop(stepped.map_err(|rejected| rejected.error));
                 run.optim.from_bytes(&run.model, run.record.clone()).expect("its own record");

@@ -1,4 +1,4 @@
-//! What a training leaves behind, and what it tells.
+//! Files, metrics and reports of a training.
 
 use crate::Target;
 use crate::bench::{Folder, bases, rate, trained, training};
@@ -11,7 +11,7 @@ use burn::train::{RegressionOutput, TrainStep};
 use burn_wsam::train::Moment;
 use burn_wsam::{Perturbation, WsamConfig};
 
-/// Burn's files by Burn's names.
+/// The training writes Burn's files under Burn's names.
 pub(crate) fn files(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let wsam = target.wsam(&WsamConfig::new(bases()[1].0.clone()))?;
@@ -39,7 +39,7 @@ pub(crate) fn files(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// `L(w + e_w) - L(w)` of each step, by hand.
+/// `L(w + e_w) - L(w)` of each step, computed with the optimizer directly.
 fn sharpness_by_hand(
     target: &Target,
     config: &WsamConfig,
@@ -72,7 +72,7 @@ fn sharpness_by_hand(
 pub(crate) fn sharpness(target: &Target) -> Result<(), String> {
     for accumulated in [1, 3] {
         let folder = Folder::new();
-        // A perturbation large enough for f32's losses to tell.
+        // A perturbation large enough for a visible difference of f32 losses.
         let config = WsamConfig::new(bases()[0].0.clone()).with_rho(0.5);
         let wsam = target.wsam(&config)?;
         let initial = Net::new(7, &target.device);
@@ -96,7 +96,7 @@ pub(crate) fn sharpness(target: &Target) -> Result<(), String> {
         let expected = want.iter().sum::<f64>() / want.len() as f64;
         near("its mean", &[mean as f32], &[expected])?;
         if !want.iter().all(|value| *value > 1e-3) {
-            return Err(format!("too flat a test: {want:?}"));
+            return Err(format!("the sharpness is too small to compare: {want:?}"));
         }
     }
     Ok(())
@@ -123,8 +123,8 @@ pub(crate) fn last(target: &Target) -> Result<(), String> {
     let (mut rate, steps) = (rate(), 2 * ITERATIONS);
     let lr = (0..steps).map(|_| rate.step().base()).last();
     let at = Moment { epoch: 2, step: steps as u64 - 1 };
-    let told = last.at == at && Some(last.lr) == lr && last.perturbed;
-    if !told || last.rho != 0.05 || last.gamma != 0.2 {
+    let right = last.at == at && Some(last.lr) == lr && last.perturbed;
+    if !right || last.rho != 0.05 || last.gamma != 0.2 {
         return Err(format!("{last:?}"));
     }
     let report = last.report().ok_or("no report")?;
@@ -133,7 +133,7 @@ pub(crate) fn last(target: &Target) -> Result<(), String> {
     if !(norm > 0.0 && perturbed > 0.0) {
         return Err(format!("norms {norm} and {perturbed}"));
     }
-    // Few dispatches: the learner's weights lie where the last step placed them.
+    // Few dispatches show that the learner's weights are still in the optimizer's arena.
     #[cfg(feature = "fused-wsam")]
     if let Some(cost) = wsam.last_cost()
         && cost.dispatches > 8

@@ -12,10 +12,10 @@ use burn_wsam::method::Group;
 use burn_wsam::reference::Oracle;
 use burn_wsam::{AdamWBaseConfig, BaseConfig, GroupConfig, SgdBaseConfig, WsamConfig, WsamError};
 
-/// Of the four parameters of an [`Mlp`]: `a.bias` in none, the others each in one.
+/// Groups of an [`Mlp`]'s four parameters: `a.bias` is in no group, each of the others in one.
 fn groups() -> Vec<GroupConfig> {
     vec![
-        // Of two that match, the last counts.
+        // Both weights match here; `a.weight` also matches the next group, and the last match applies.
         GroupConfig::new(ParamGroup::from_predicate("weight")).with_perturbed(false),
         GroupConfig::new(ParamGroup::from_path("a.weight"))
             .with_lr_factor(2.0)
@@ -42,10 +42,10 @@ fn wide(read: Vec<(String, burn::module::ParamId, Vec<f32>)>) -> Vec<Vec<f64>> {
     read.into_iter().map(|(.., values)| values.into_iter().map(f64::from).collect()).collect()
 }
 
-fn beside(what: &str, got: &Mlp, want: &[Vec<f64>]) -> Result<(), String> {
+fn all_near(what: &str, got: &Mlp, want: &[Vec<f64>]) -> Result<(), String> {
     let got = parameters(got);
     if got.len() != want.len() {
-        return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} parameters, expected {}", got.len(), want.len()));
     }
     let mut pairs = got.iter().zip(want);
     pairs.try_for_each(|((path, got), want)| near(&format!("{what}: {path}"), got, want))
@@ -87,27 +87,27 @@ fn four_steps(target: &Target, config: &WsamConfig) -> Result<(), String> {
         let want = oracle.ascent(&wide(read(&model, Some(&first)))).map_err(text)?;
         if config.lean {
             let ascended = optim.lean_ascend(0.01, model, first).map_err(text)?;
-            beside(&format!("w + e_w, step {batch}"), &ascended, &want)?;
-            same("what is not perturbed", &ascended.b.weight, &[before[2].clone()])?;
+            all_near(&format!("w + e_w, step {batch}"), &ascended, &want)?;
+            same("the unperturbed parameter", &ascended.b.weight, &[before[2].clone()])?;
             let second = grads(&ascended.loss(batch), &*ascended);
             let g_perturbed = wide(read(&*ascended, Some(&second)));
             oracle.descent(0.01, &g_perturbed).map_err(text)?;
             model = optim.lean_descend(ascended, second).map_err(text)?;
         } else {
             let ascended = optim.ascend(model, first).map_err(text)?;
-            beside(&format!("w + e_w, step {batch}"), &ascended, &want)?;
-            same("what is not perturbed", &ascended.b.weight, &[before[2].clone()])?;
+            all_near(&format!("w + e_w, step {batch}"), &ascended, &want)?;
+            same("the unperturbed parameter", &ascended.b.weight, &[before[2].clone()])?;
             let second = grads(&ascended.loss(batch), &*ascended);
             let g_perturbed = wide(read(&*ascended, Some(&second)));
             oracle.descent(0.01, &g_perturbed).map_err(text)?;
             model = optim.descend(0.01, ascended, second).map_err(text)?;
         }
-        beside(&format!("w, step {batch}"), &model, oracle.weights())?;
+        all_near(&format!("w, step {batch}"), &model, oracle.weights())?;
     }
     Ok(())
 }
 
-/// Burn's rates by parameter, beside Burn's own optimizer at gamma 0.
+/// Burn's learning rates by parameter give the same weights as Burn's own optimizer at gamma 0.
 pub(crate) fn rates(target: &Target) -> Result<(), String> {
     let schedule = || {
         ModuleLrSchedulerConfig::new(LinearLrSchedulerConfig::new(0.1, 0.01, 5).into())
@@ -148,13 +148,16 @@ pub(crate) fn misuse(target: &Target) -> Result<(), String> {
     let mut model = Mlp::new(&target.device);
     let before = parameters(&model);
     let first = grads(&model.loss(0), &model);
-    model = refused("a group of nothing", optim.ascend(model, first), &before, |error| {
-        matches!(error, WsamError::EmptyGroup { group: 1 })
-    })?;
+    model = refused(
+        "a group that matches no parameter",
+        optim.ascend(model, first),
+        &before,
+        |error| matches!(error, WsamError::EmptyGroup { group: 1 }),
+    )?;
     let step = optim.step(ModuleLearningRate::default(), model, |model| model.loss(0));
-    refused("no rate at all", step, &before, |error| matches!(error, WsamError::NoLearningRate))?;
+    refused("no learning rate", step, &before, |error| matches!(error, WsamError::NoLearningRate))?;
 
-    // A group whose parameters have no gradient is no mistake.
+    // A group whose parameters have no gradient is valid.
     let frozen = GroupConfig::new(ParamGroup::from_predicate("a."));
     let config = super::nets::config().with_groups(vec![frozen]);
     let mut optim = target.init(&config)?;
@@ -164,7 +167,7 @@ pub(crate) fn misuse(target: &Target) -> Result<(), String> {
 
     match optim.set_group(1, Group::default()) {
         Err(WsamError::EmptyGroup { group: 1 }) => {}
-        other => return Err(format!("a group that is not there was set: {other:?}")),
+        other => return Err(format!("a nonexistent group was set: {other:?}")),
     }
     match optim.set_group(0, Group { rho: Some(f64::NAN), ..Group::default() }) {
         Err(WsamError::Hyperparameter(error)) if error.name == "rho of a group" => {}
@@ -177,7 +180,7 @@ pub(crate) fn misuse(target: &Target) -> Result<(), String> {
     }
 }
 
-/// Groups cost no dispatches: the same number as without, once everything is in its arenas.
+/// A step with groups takes as many dispatches as one without, once all tensors are in arenas.
 #[cfg(feature = "fused-wsam")]
 pub(crate) fn dispatches(target: &Target) -> Result<(), String> {
     let dispatches = |config: &WsamConfig| {
@@ -191,5 +194,5 @@ pub(crate) fn dispatches(target: &Target) -> Result<(), String> {
     let base = || AdamWBaseConfig::new().into();
     let plain = dispatches(&WsamConfig::new(base()))?;
     let grouped = dispatches(&WsamConfig::new(base()).with_groups(groups()))?;
-    if plain == grouped { Ok(()) } else { Err(format!("{grouped:?} for {plain:?}")) }
+    if plain == grouped { Ok(()) } else { Err(format!("{grouped:?}, expected {plain:?}")) }
 }
