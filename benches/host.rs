@@ -64,7 +64,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
             let mut optim = wsam(&config, route, false, &device);
             let mut model = Some(Deep::new(24, &device));
             let mut run = || {
-                let before = model.take().expect("put back after each step");
+                let before = model.take().expect("the model is put back after each step");
                 let first = grads(&before);
                 let start = Instant::now();
                 let ascended = optim.ascend(before, first).expect("a valid step");
@@ -84,7 +84,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
         let mut optim = burns();
         let mut model = Some(Deep::new(24, &device));
         let run = || {
-            let before = model.take().expect("put back after each step");
+            let before = model.take().expect("the model is put back after each step");
             let grads = grads(&before);
             let start = Instant::now();
             model = Some(optim.step(1e-3, before, grads));
