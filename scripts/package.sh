@@ -21,7 +21,7 @@ if [ "$how" = release ]; then
     ! grep -q OWNER_TO_BE_NAMED Cargo.toml || fail "Cargo.toml: repository has no owner yet"
 fi
 
-# Members that are not for users stay at home.
+# Only the library is published.
 public=$(cargo metadata --no-deps --format-version 1 | python3 -c '
 import json, sys
 print(*(p["name"] for p in json.load(sys.stdin)["packages"] if p["publish"] != []))')
