@@ -69,7 +69,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
                 let start = Instant::now();
                 let ascended = optim.ascend(before, first).expect("a valid step");
                 let ascent_time = start.elapsed();
-                let second = grads(&ascended);
+                let second = grads(ascended.model());
                 let start = Instant::now();
                 let after = optim.descend(1e-3, ascended, second).expect("a valid step");
                 let descent_time = start.elapsed();

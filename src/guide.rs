@@ -170,17 +170,17 @@
 //! Averaging before the perturbation equals one large batch:
 //!
 //! ```text
-//! g = average(gradient(&model))           ascended = optim.ascend(model, g)?
-//! g~ = average(gradient(&*ascended))      model = optim.descend(lr, ascended, g~)?
+//! g = average(gradient(&model))                 ascended = optim.ascend(model, g)?
+//! g~ = average(gradient(ascended.model()))      model = optim.descend(lr, ascended, g~)?
 //! ```
 //!
 //! To perturb each replica along its own gradient, call `ascend` twice: with its gradient for the second pass, then
 //! with the average for the step.
 //!
 //! ```text
-//! local = gradient(&model)                ascended = optim.ascend(model, local)?
-//! g~ = average(gradient(&*ascended))      model = ascended.restore()
-//! g = average(local)                      model = optim.descend(lr, optim.ascend(model, g)?, g~)?
+//! local = gradient(&model)                      ascended = optim.ascend(model, local)?
+//! g~ = average(gradient(ascended.model()))      model = ascended.restore()
+//! g = average(local)                            model = optim.descend(lr, optim.ascend(model, g)?, g~)?
 //! ```
 //!
 //! Replicas that start equal and receive the same averages stay equal bit for bit on adapters of one kind.

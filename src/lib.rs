@@ -38,6 +38,14 @@ pub mod reference;
 #[cfg(feature = "burn")]
 pub use crate::optim::*;
 
+/// The version of Burn whose types the API shows.
+#[cfg(feature = "burn")]
+pub use burn;
+
+/// The version of wgpu whose types the API shows.
+#[cfg(feature = "fused-wsam")]
+pub use wgpu;
+
 /// Compiles the README's examples.
 #[cfg(all(doctest, feature = "burn", feature = "fused-wsam"))]
 #[doc = include_str!("../README.md")]

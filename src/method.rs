@@ -14,6 +14,7 @@ pub use non_finite::{NonFinite, Outcome};
 /// Error for a hyperparameter outside its domain.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{name} is {value}, but it must be {expected}")]
+#[non_exhaustive]
 pub struct InvalidHyperparameter {
     /// Name of the hyperparameter, as in the configuration.
     pub name: &'static str,
@@ -53,6 +54,7 @@ pub struct Moments {
 
 /// The base optimizer that WSAM wraps.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Base {
     /// Stochastic gradient descent.
     Sgd {

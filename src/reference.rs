@@ -22,6 +22,7 @@ use crate::method::{
 
 /// Error of a call to the oracle: the tensors do not match, or an ascent is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReferenceError {
     /// The number of gradients differs from the number of weights.
     #[error("{actual} gradient tensors were given for {expected} weight tensors")]

@@ -73,7 +73,7 @@ fn step(
     let grads = gradients(&network, micro_batches);
     let ascended = optim.ascend(network, grads)?;
     // The second gradient must use the same micro-batches.
-    let grads = gradients(&ascended, micro_batches);
+    let grads = gradients(ascended.model(), micro_batches);
     Ok(optim.descend(lr, ascended, grads)?)
 }
 

@@ -59,7 +59,7 @@ impl Optimizer {
             Self::Base(_) => "Burn's optimizer",
             Self::Wsam(optimizer) => match optimizer.route() {
                 Route::Fused { .. } => "fused",
-                Route::TensorOps(_) => "tensor operations",
+                _ => "tensor operations",
             },
         }
     }

@@ -45,8 +45,8 @@ fn flex(policy: RoutePolicy, why: &str) -> Result<Place, Error> {
 
 fn on_gpu((device, adapter): (Device, String), policy: RoutePolicy) -> Result<Place, Error> {
     let headline = match route(&device, policy)? {
-        fused @ Route::Fused { .. } => format!("Route: {fused}"),
         Route::TensorOps(why) => format!("Route: tensor operations on {adapter} ({why})"),
+        other => format!("Route: {other}"),
     };
     Ok(Place { device, adapter, headline })
 }
@@ -67,6 +67,7 @@ fn gpu() -> Result<(Device, String), String> {
     match route(&device, RoutePolicy::Auto).map_err(|error| error.to_string())? {
         Route::Fused { adapter, backend } => Ok((device, format!("{adapter} ({backend})"))),
         Route::TensorOps(why) => Err(why.to_string()),
+        other => Err(format!("unknown route: {other}")),
     }
 }
 

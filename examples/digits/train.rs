@@ -107,7 +107,7 @@ fn sharpness(model: &Network, train: &Digits, device: &Device) -> Result<f64, Er
     let loss = model.loss(&batch);
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let ascended = probe.ascend(model, grads).map_err(WsamError::from)?;
-    let rise = ascended.loss(&batch).without_autodiff() - loss.without_autodiff();
+    let rise = ascended.model().loss(&batch).without_autodiff() - loss.without_autodiff();
     number(rise)
 }
 

@@ -11,7 +11,12 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::path::Path;
 
-const PLANE: Plane = Plane { radius: 1.0, points: 25, seed: 1 };
+/// Points along each direction of the plane.
+const POINTS: usize = 25;
+
+fn plane() -> Plane {
+    Plane::default().with_radius(1.0).with_points(POINTS).with_seed(1)
+}
 
 /// Heights above the loss in the middle.
 const LEVELS: [f64; 10] = [0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0, 7.0];
@@ -20,7 +25,7 @@ const LEVELS: [f64; 10] = [0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0, 7.0];
 pub(crate) fn draw(path: &Path, options: &Options, sets: &Sets) -> Result<(), Error> {
     font()?;
     let trials = options.surface_trials();
-    let surface_of = |trial: &Trial| around(trial, options, sets, &PLANE);
+    let surface_of = |trial: &Trial| around(trial, options, sets, &plane());
     let surfaces = trials.iter().map(surface_of).collect::<Result<Vec<_>, _>>()?;
     panels(path, &trials, surfaces).map_err(|error| Error::Picture(error.to_string()))?;
     println!("{}", path.display());
@@ -55,8 +60,8 @@ fn panel(
     trial: &Trial,
     surface: Surface,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let middle = surface.losses[PLANE.points / 2][PLANE.points / 2];
-    let (ends, axis) = (-PLANE.radius..PLANE.radius, surface.coordinates);
+    let middle = surface.losses[POINTS / 2][POINTS / 2];
+    let (ends, axis) = (-plane().radius..plane().radius, surface.coordinates);
     let grid = Grid { xs: axis.clone(), ys: axis, values: surface.losses.concat() };
     let mut chart = ChartBuilder::on(area)
         .caption(format!("{}: loss {middle:.2}", trial.method), (FONT, 16))

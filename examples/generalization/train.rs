@@ -136,7 +136,7 @@ pub(crate) fn train(trial: &Trial, options: &Options, sets: &Sets) -> Result<Out
     let (net, seconds) = fit(trial, options, sets)?;
     let measured = measured(trial, sets);
     let loss = |net: &Net| net.loss(&measured);
-    let power = PowerIteration { max_products: 50, ..PowerIteration::default() };
+    let power = PowerIteration::default().with_max_products(50);
     // A diverged training is a result too.
     let or_nan = |found: Result<f64, SharpnessError>| match found {
         Err(SharpnessError::NotFinite { .. }) => Ok(f64::NAN),

@@ -97,7 +97,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut training = SupervisedTraining::new(&options.folder, train, valid)
         .metrics((AccuracyMetric::new(), LossMetric::new()))
         .metric_train_numeric(LearningRateMetric::new())
-        .metric_train_numeric(wsam.sharpness())
+        .metric_train_numeric(wsam.sharpness_metric())
         .with_default_checkpointers()
         .early_stopping(MetricEarlyStoppingStrategy::new(
             &LossMetric::new(),

@@ -23,7 +23,7 @@ impl Run {
         for _ in 0..2 {
             (model, _) = optim.step(0.01, model, loss).expect("stepped");
         }
-        let record = optim.into_bytes(&model).expect("written");
+        let record = optim.to_bytes(&model).expect("written");
         let states = states(&optim, &model);
         Self { optim, model, record, states }
     }
@@ -42,12 +42,12 @@ fuzz_target!(
     |data: &[u8]| {
         RUN.with_borrow_mut(|run| {
             let bytes = Bytes::from_bytes_vec(data.to_vec());
-            if run.optim.from_bytes(&run.model, bytes).is_ok() {
+            if run.optim.load_bytes(&run.model, bytes).is_ok() {
                 // The bytes were a valid record with other states: a step must not panic, and the original
                 // record must replace them.
                 let stepped = run.optim.step(0.01, run.model.clone(), loss);
                 drop(stepped.map_err(|rejected| rejected.error));
-                run.optim.from_bytes(&run.model, run.record.clone()).expect("its own record");
+                run.optim.load_bytes(&run.model, run.record.clone()).expect("its own record");
             }
             assert_eq!(states(&run.optim, &run.model), run.states);
         });

@@ -241,6 +241,7 @@ impl Bound {
             Base::Sgd { weight_decay, .. } => weight_decay,
             Base::Adam(moments) => moments.weight_decay,
             Base::AdamW(_) => 0.0,
+            other => unimplemented!("{other:?}"),
         };
         let d = match penalty {
             0.0 => h.clone(),
@@ -250,6 +251,7 @@ impl Bound {
             Base::Sgd { momentum: None, .. } => d,
             Base::Sgd { momentum: Some(momentum), .. } => self.momentum(momentum, &d),
             Base::Adam(moments) | Base::AdamW(moments) => self.adam(moments, &d),
+            other => unimplemented!("{other:?}"),
         };
         let decay = match base {
             Base::AdamW(moments) if moments.weight_decay != 0.0 => {

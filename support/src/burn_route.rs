@@ -102,6 +102,7 @@ pub fn config(hyper: &Hyperparameters) -> WsamConfig {
                 .with_weight_decay(weight_decay)
                 .into()
         }
+        other => unimplemented!("{other:?}"),
     };
     WsamConfig::new(base)
         .with_rho(hyper.rho)
@@ -113,6 +114,7 @@ pub fn config(hyper: &Hyperparameters) -> WsamConfig {
             NonFinite::Skip => NonFinitePolicy::Skip,
             NonFinite::BaseStep => NonFinitePolicy::BaseStep,
             NonFinite::Propagate => NonFinitePolicy::Propagate,
+            other => unimplemented!("{other:?}"),
         })
         .with_max_norm(hyper.clip.map(|clip| clip.max_norm))
         .with_clip_perturbed_only(
@@ -232,7 +234,7 @@ impl BurnRoute {
         let model = self.model.take().ok_or("no model")?;
         let grads = self.grads(&model, grad);
         let ascended = self.optim.ascend(model, grads).map_err(|error| error.to_string())?;
-        Ok(weights(&ascended))
+        Ok(weights(ascended.model()))
     }
 
     fn grads(&self, model: &Model, grad: &[Vec<f64>]) -> GradientsParams {
@@ -255,13 +257,13 @@ impl Route for BurnRoute {
         if let Some(lr) = self.lean {
             let ascended =
                 self.optim.lean_ascend(lr, model, grads).map_err(|error| error.to_string())?;
-            let perturbed = weights(&ascended);
+            let perturbed = weights(ascended.model());
             self.pending = Some(Pending::Lean(ascended));
             return Ok(perturbed);
         }
         let before = weights(&model);
         let ascended = self.optim.ascend(model, grads).map_err(|error| error.to_string())?;
-        let perturbed = weights(&ascended);
+        let perturbed = weights(ascended.model());
         // The way back is exact: take it, and climb again.
         let model = ascended.restore();
         if weights(&model) != before {
@@ -269,7 +271,7 @@ impl Route for BurnRoute {
         }
         let grads = self.grads(&model, grad);
         let ascended = self.optim.ascend(model, grads).map_err(|error| error.to_string())?;
-        if weights(&ascended) != perturbed {
+        if weights(ascended.model()) != perturbed {
             return Err("the second climb went elsewhere".to_owned());
         }
         self.pending = Some(Pending::Ordinary(ascended));
@@ -279,11 +281,11 @@ impl Route for BurnRoute {
     fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
         let descended = match self.pending.take().ok_or("no ascent")? {
             Pending::Ordinary(ascended) => {
-                let grads = self.grads(&ascended, grad_perturbed);
+                let grads = self.grads(ascended.model(), grad_perturbed);
                 self.optim.descend(lr, ascended, grads)
             }
             Pending::Lean(ascended) => {
-                let grads = self.grads(&ascended, grad_perturbed);
+                let grads = self.grads(ascended.model(), grad_perturbed);
                 self.optim.lean_descend(ascended, grads)
             }
         };

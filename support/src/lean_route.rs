@@ -90,7 +90,7 @@ impl Route for LeanRoute {
         self.engine.queue().submit([encoder.finish()]);
         let norms = self.engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
         // A step that was left out is none.
-        if self.hyper.non_finite.looks() && !norms.gradient_is_finite() {
+        if self.hyper.non_finite.checks_gradients() && !norms.gradient_is_finite() {
             self.step -= 1;
         }
         self.pending = Some(ascent);

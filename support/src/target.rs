@@ -29,8 +29,8 @@ impl Target {
         config: &WsamConfig,
         base: ModuleOptimizer,
     ) -> Result<Wsam, String> {
-        let config = config.clone().with_route(self.policy).with_burn_optimizer(base);
-        config.init(&self.device).map_err(|error| error.to_string())
+        let config = config.clone().with_route(self.policy);
+        config.init_with(base, &self.device).map_err(|error| error.to_string())
     }
 
     /// A strategy for burn-train.

@@ -51,7 +51,7 @@ fn by_hand(
 fn two_phases(optim: &mut Wsam, model: Net, window: &[Batch], lr: f64) -> Result<Net, String> {
     let first = if window.len() > 1 { sum(&model, window) } else { grads(&model, &window[0]) };
     let ascended = optim.ascend(model, first).map_err(text)?;
-    let second = sum(&ascended, window);
+    let second = sum(ascended.model(), window);
     optim.descend(lr, ascended, second).map_err(text)
 }
 
@@ -126,7 +126,7 @@ pub(crate) fn each_perturbed(target: &Target) -> Result<(), String> {
             let alone = grads(&fork(&model), batch);
             first.accumulate(&model, grads(&model, batch));
             let ascended = optim.ascend(model, alone).map_err(text)?;
-            second.accumulate(&*ascended, grads(&ascended, batch));
+            second.accumulate(ascended.model(), grads(ascended.model(), batch));
             model = ascended.restore();
         }
         let ascended = optim.ascend(model, first.grads()).map_err(text)?;
@@ -147,7 +147,7 @@ pub(crate) fn lean(target: &Target) -> Result<(), String> {
             let lean: &Step<'_> = &|optim, model, window, lr, _| {
                 let first = sum(&model, window);
                 let ascended = optim.lean_ascend(lr, model, first).map_err(text)?;
-                let second = sum(&ascended, window);
+                let second = sum(ascended.model(), window);
                 optim.lean_descend(ascended, second).map_err(text)
             };
             let taken = check(target, &config, accumulated, |wsam| wsam, lean)?;
@@ -165,7 +165,7 @@ pub(crate) fn rho() -> ModuleLrScheduler {
 pub(crate) fn schedules(target: &Target) -> Result<(), String> {
     let gamma = |epoch: usize, step: u64| if epoch == 1 { 0.5 } else { 0.8 + 0.02 * step as f64 };
     let set = move |wsam: WsamTraining| {
-        let gamma = Schedule::of(move |at| gamma(at.epoch, at.step));
+        let gamma = Schedule::from_fn(move |at| gamma(at.epoch, at.step));
         wsam.with_rho(rho()).with_gamma(gamma)
     };
     let config = WsamConfig::new(bases()[0].0.clone());

@@ -53,7 +53,7 @@ pub(crate) fn burn_base(target: &Target) -> Result<(), String> {
     let learner = Learner::new(Net::new(7, &target.device), bases()[0].1(), 1e-2);
     let first = trained(part(1).with_training_strategy(own).launch(learner))?;
     let config = WsamConfig::new(BaseConfig::Burn).with_route(target.policy);
-    let optim = config.with_burn_optimizer(bases()[0].1()).init(&target.device);
+    let optim = config.init_with(bases()[0].1(), &target.device);
     let wsam = WsamTraining::new(optim.map_err(|error| error.to_string())?);
     let result = part(2)
         .checkpoint(1)

@@ -8,7 +8,7 @@ use burn::train::logger::{FileMetricLogger, MetricLogger};
 use burn::train::metric::NumericEntry;
 use burn::train::metric::store::Split;
 use burn::train::{RegressionOutput, TrainStep};
-use burn_wsam::train::Moment;
+use burn_wsam::train::StepInfo;
 use burn_wsam::{Perturbation, WsamConfig};
 
 /// The training writes Burn's files under Burn's names.
@@ -62,7 +62,7 @@ fn sharpness_by_hand(
         };
         let first = pass(&model, -1.0);
         let ascended = optim.ascend(model, first).map_err(text)?;
-        let second = pass(&ascended, 1.0);
+        let second = pass(ascended.model(), 1.0);
         model = optim.descend(rate.step().base(), ascended, second).map_err(text)?;
         found.push(sharpness);
     }
@@ -77,7 +77,7 @@ pub(crate) fn sharpness(target: &Target) -> Result<(), String> {
         let wsam = target.wsam(&config)?;
         let initial = Net::new(7, &target.device);
         let result = training(&folder, 1)
-            .metric_train_numeric(wsam.sharpness())
+            .metric_train_numeric(wsam.sharpness_metric())
             .with_metric_logger(FileMetricLogger::new(&*folder))
             .grads_accumulation(accumulated)
             .with_training_strategy(
@@ -107,11 +107,11 @@ pub(crate) fn last(target: &Target) -> Result<(), String> {
     let config = WsamConfig::new(bases()[0].0.clone()).with_track_norms(true);
     let wsam = target
         .wsam(&config)?
-        .with_gamma(burn_wsam::train::Schedule::of(|at| 0.1 * at.epoch as f64))
+        .with_gamma(burn_wsam::train::Schedule::from_fn(|at| 0.1 * at.epoch as f64))
         .with_perturbation(Perturbation::EachMicroBatch)
         .with_active(|at| at.epoch == 2);
-    if wsam.last().is_some() || wsam.route() != target.init(&config)?.route() {
-        return Err(format!("{:?} before any step", wsam.last()));
+    if wsam.last_step().is_some() || wsam.route() != target.init(&config)?.route() {
+        return Err(format!("{:?} before any step", wsam.last_step()));
     }
     let result = training(&folder, 2)
         .with_training_strategy(
@@ -119,11 +119,11 @@ pub(crate) fn last(target: &Target) -> Result<(), String> {
         )
         .launch(wsam.learner(Net::new(7, &target.device), rate()));
     trained(result)?;
-    let last = wsam.last().ok_or("no step")?;
+    let last = wsam.last_step().ok_or("no step")?;
     let (mut rate, steps) = (rate(), 2 * ITERATIONS);
     let lr = (0..steps).map(|_| rate.step().base()).last();
-    let at = Moment { epoch: 2, step: steps as u64 - 1 };
-    let right = last.at == at && Some(last.lr) == lr && last.perturbed;
+    let StepInfo { epoch, step, .. } = last.at;
+    let right = (epoch, step) == (2, steps as u64 - 1) && Some(last.lr) == lr && last.perturbed;
     if !right || last.rho != 0.05 || last.gamma != 0.2 {
         return Err(format!("{last:?}"));
     }
@@ -135,7 +135,7 @@ pub(crate) fn last(target: &Target) -> Result<(), String> {
     }
     // Few dispatches show that the learner's weights are still in the optimizer's arena.
     #[cfg(feature = "fused-wsam")]
-    if let Some(cost) = wsam.last_cost()
+    if let Some(cost) = wsam.last_step_stats()
         && cost.dispatches > 8
     {
         return Err(format!("{cost:?}"));

@@ -42,7 +42,7 @@ fn run(
     let model = Net::normalised(seed, &target.device);
     let model = if exact { model.exact() } else { model };
     let model = trained(training.launch(wsam.learner(model, rate())))?;
-    let steps = wsam.last().ok_or("no step")?.at.step as usize + 1;
+    let steps = wsam.last_step().ok_or("no step")?.at.step as usize + 1;
     let want = EPOCHS * ITERATIONS.div_ceil(accumulated);
     if steps == want { Ok(model) } else { Err(format!("{steps} steps, expected {want}")) }
 }
@@ -77,7 +77,7 @@ fn resume_after_each_epoch(
 pub(crate) fn burn_base(target: &Target) -> Result<(), String> {
     let make = || {
         let config = WsamConfig::new(BaseConfig::Burn).with_route(target.policy);
-        let optim = config.with_burn_optimizer(LionConfig::new().init()).init(&target.device);
+        let optim = config.init_with(LionConfig::new().init(), &target.device);
         Ok(WsamTraining::new(optim.map_err(|error| error.to_string())?))
     };
     resume_after_each_epoch(target, "Lion", 1, &make)
@@ -97,7 +97,7 @@ pub(crate) fn whole(target: &Target) -> Result<(), String> {
 pub(crate) fn schedules(target: &Target) -> Result<(), String> {
     let set = |wsam: WsamTraining| {
         wsam.with_rho(loops::rho())
-            .with_gamma(Schedule::of(|at| 0.9 - 0.05 * at.step as f64))
+            .with_gamma(Schedule::from_fn(|at| 0.9 - 0.05 * at.step as f64))
             .with_active(|at| at.step > 2)
             .with_perturbation(Perturbation::EachMicroBatch)
     };
@@ -227,7 +227,7 @@ pub(crate) fn masks(target: &Target) -> Result<(), String> {
     let burn_base = || {
         let config = WsamConfig::new(BaseConfig::Burn).with_mask_seed(Some(5));
         let config = config.with_route(target.policy);
-        let optim = config.with_burn_optimizer(LionConfig::new().init()).init(&target.device);
+        let optim = config.init_with(LionConfig::new().init(), &target.device);
         Ok(WsamTraining::new(optim.map_err(|error| error.to_string())?))
     };
     check_with_dropout(target, &burn_base)

@@ -24,7 +24,7 @@ fn wsam(target: &Target) -> Result<WsamTraining, String> {
 
 /// Number of steps taken.
 fn steps(wsam: &WsamTraining) -> usize {
-    wsam.last().map_or(0, |step| step.at.step as usize + 1)
+    wsam.last_step().map_or(0, |step| step.at.step as usize + 1)
 }
 
 /// Checks that the training ended after `taken` steps with an error of this crate, which Burn reports too.
@@ -128,7 +128,7 @@ pub(crate) fn out_of_domain(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let last = (ITERATIONS + 1) as u64;
     for bad in [f64::NAN, -1.0] {
-        let rho = Schedule::of(move |at| if at.step == last { bad } else { 0.05 });
+        let rho = Schedule::from_fn(move |at| if at.step == last { bad } else { 0.05 });
         let wsam = wsam(target)?.with_rho(rho);
         let result = training(&folder, 3)
             .with_training_strategy(wsam.strategy())

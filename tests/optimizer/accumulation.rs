@@ -159,7 +159,7 @@ pub(crate) fn each_perturbed(target: &Target) -> Result<(), String> {
             let first = grads(&(model.loss(batch) / 3.0), &model);
             let ascended = one.ascend(model.clone(), grads(&model.loss(batch), &model));
             let ascended = ascended.map_err(text)?;
-            let second = grads(&(ascended.loss(batch) / 3.0), &*ascended);
+            let second = grads(&(ascended.model().loss(batch) / 3.0), ascended.model());
             add(&mut blend, &model, first, 1.0 - alpha);
             add(&mut blend, &model, second, alpha);
         }

@@ -14,7 +14,7 @@ fn adamw() -> WsamConfig {
 fn two_calls(optim: &mut Wsam, model: Mlp, batch: u64) -> Result<Mlp, String> {
     let first = grads(&model.exact(batch), &model);
     let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
-    let second = grads(&ascended.exact(batch), &*ascended);
+    let second = grads(&ascended.model().exact(batch), ascended.model());
     optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn repeats(target: &Target) -> Result<(), String> {
             let ascended = optim
                 .ascend(model.clone(), synthetic(&model, seed))
                 .map_err(|error| error.to_string())?;
-            let second = synthetic(&ascended, seed + 10);
+            let second = synthetic(ascended.model(), seed + 10);
             model = optim.descend(0.01, ascended, second).map_err(|error| error.to_string())?;
         }
         Ok(model)
@@ -104,10 +104,10 @@ pub(crate) fn restores(target: &Target) -> Result<(), String> {
     let _ = model.valid();
     let before = parameters(&model);
     let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
-    if parameters(&*ascended) == before {
+    if parameters(ascended.model()) == before {
         return Err("the ascent did not change the weights".to_owned());
     }
-    let _ = ascended.loss(0).backward();
+    let _ = ascended.model().loss(0).backward();
     model = ascended.restore();
     same("the restored model", &model, &before)?;
     // The restored model can be trained.
@@ -130,7 +130,7 @@ pub(crate) fn clones_keep(target: &Target) -> Result<(), String> {
         for (clone, before) in &kept {
             same("a clone after the ascent", clone, before)?;
         }
-        let second = grads(&ascended.loss(batch), &*ascended);
+        let second = grads(&ascended.model().loss(batch), ascended.model());
         model = optim.descend(0.01, ascended, second).map_err(|error| error.to_string())?;
         for (clone, before) in &kept {
             same("a clone after the descent", clone, before)?;
@@ -168,7 +168,10 @@ pub(crate) fn threads(target: &Target) -> Result<(), String> {
         })?
         .map_err(|error| error.to_string())?;
         let second = std::thread::scope(|scope| {
-            scope.spawn(|| grads(&ascended.exact(batch), &*ascended)).join().map_err(panicked)
+            scope
+                .spawn(|| grads(&ascended.model().exact(batch), ascended.model()))
+                .join()
+                .map_err(panicked)
         })?;
         moved = std::thread::scope(|scope| {
             scope.spawn(|| remote.descend(0.01, ascended, second)).join().map_err(panicked)

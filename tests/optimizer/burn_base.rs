@@ -12,7 +12,7 @@ use burn_wsam::{
 };
 
 fn with_base(config: &WsamConfig, base: BaseConfig) -> WsamConfig {
-    WsamConfig { base, ..config.clone() }
+    config.clone().with_base(base)
 }
 
 /// Settings of the method that change the gradient which a base optimizer receives.
@@ -132,20 +132,20 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
         Ok::<_, String>(model)
     };
     model = train(&mut optim, model)?;
-    let bytes = optim.into_bytes(&model).map_err(text)?;
+    let bytes = optim.to_bytes(&model).map_err(text)?;
     let record = optim.to_record(&model).map_err(text)?;
     let halfway = model.clone();
     let want = parameters(&train(&mut optim, model)?);
 
     let mut resumed = target.with_burn_base(&config, lion())?;
-    resumed.from_bytes(&halfway, bytes.clone()).map_err(text)?;
+    resumed.load_bytes(&halfway, bytes.clone()).map_err(text)?;
     same("resumed", &train(&mut resumed, halfway.clone())?, &want)?;
     let burn = lion().load_record(record);
     let mut loaded_by_burn = target.with_burn_base(&config, burn)?;
     same("loaded by Burn", &train(&mut loaded_by_burn, halfway)?, &want)?;
 
     let other = Mlp::new(&target.device);
-    match resumed.from_bytes(&other, bytes) {
+    match resumed.load_bytes(&other, bytes) {
         Err(WsamError::ForeignRecord { .. }) => Ok(()),
         other => Err(format!("another model's record: {other:?}")),
     }
@@ -154,7 +154,7 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
 pub(crate) fn misuse(target: &Target) -> Result<(), String> {
     let adamw = || AdamWConfig::new().init();
     let built_in = WsamConfig::new(AdamWBaseConfig::new().into()).with_route(RoutePolicy::Auto);
-    match built_in.with_burn_optimizer(adamw()).init(&target.device) {
+    match built_in.init_with(adamw(), &target.device) {
         Err(WsamError::BurnOptimizer { base: "AdamW", handed_in: true }) => {}
         other => return Err(format!("two base optimizers: {other:?}")),
     }
@@ -169,7 +169,7 @@ pub(crate) fn misuse(target: &Target) -> Result<(), String> {
         config.clone().with_groups(vec![bias().with_lr_factor(2.0)]),
         config.clone().with_groups(vec![bias().with_weight_decay(Some(0.0))]),
     ] {
-        match config.with_burn_optimizer(adamw()).init(&target.device) {
+        match config.init_with(adamw(), &target.device) {
             Err(WsamError::NotWithBurnOptimizer { .. }) => {}
             other => return Err(format!("an option of the Burn optimizer itself: {other:?}")),
         }

@@ -35,11 +35,15 @@ fn step(
             let first = grads(&(model.loss(batch) * scale), &model);
             if lean {
                 let ascended = optim.lean_ascend(0.1, model, first).map_err(text)?;
-                let second = grads(&(ascended.loss(batch) * ascended.loss_scale()), &*ascended);
+                let second = grads(
+                    &(ascended.model().loss(batch) * ascended.loss_scale()),
+                    ascended.model(),
+                );
                 return optim.lean_descend(ascended, second).map_err(text);
             }
             let ascended = optim.ascend(model, first).map_err(text)?;
-            let second = grads(&(ascended.loss(batch) * ascended.loss_scale()), &*ascended);
+            let second =
+                grads(&(ascended.model().loss(batch) * ascended.loss_scale()), ascended.model());
             optim.descend(0.1, ascended, second).map_err(text)
         }
         Calls::Accumulated(perturbation) => {
@@ -131,9 +135,7 @@ pub(crate) fn rounding_differs_by_step(target: &Target) -> Result<(), String> {
             .with_stochastic_rounding(Some(1))
             .with_route(target.policy);
         let init = || match burn_base {
-            true => {
-                config.clone().with_burn_optimizer(SgdConfig::new().init()).init(&target.device)
-            }
+            true => config.init_with(SgdConfig::new().init(), &target.device),
             false => config.init(&target.device),
         };
         let (mut optim, mut repeated) = (init().map_err(text)?, init().map_err(text)?);
@@ -143,14 +145,14 @@ pub(crate) fn rounding_differs_by_step(target: &Target) -> Result<(), String> {
             // At a learning rate of 0 the weights do not change, so the steps differ only by their rounding.
             let first = model.grads();
             let ascended = optim.ascend(model, first).map_err(text)?;
-            let perturbed = ascended.read();
+            let perturbed = ascended.model().read();
             if seen.contains(&perturbed) {
                 return Err(format!(
                     "burn_base {burn_base}: step {step} rounds in the same way as an earlier step"
                 ));
             }
             seen.push(perturbed);
-            let second = ascended.grads();
+            let second = ascended.model().grads();
             model = optim.descend(0.0, ascended, second).map_err(text)?;
         }
         let mut model = HalfModel::new(&target.device);
@@ -162,12 +164,12 @@ pub(crate) fn rounding_differs_by_step(target: &Target) -> Result<(), String> {
             model = repeated.base_step(0.0, model, bad).map_err(text)?;
             let first = model.grads();
             let ascended = repeated.ascend(model, first).map_err(text)?;
-            if ascended.read() != *want {
+            if ascended.model().read() != *want {
                 return Err(format!(
                     "burn_base {burn_base}: step {step} differs after a skipped step"
                 ));
             }
-            let second = ascended.grads();
+            let second = ascended.model().grads();
             model = repeated.descend(0.0, ascended, second).map_err(text)?;
         }
     }

@@ -8,7 +8,6 @@ use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrSchedu
 use burn::module::ParamGroup;
 use burn::optim::SgdConfig;
 use burn::optim::momentum::MomentumConfig;
-use burn_wsam::method::Group;
 use burn_wsam::reference::Oracle;
 use burn_wsam::{AdamWBaseConfig, BaseConfig, GroupConfig, SgdBaseConfig, WsamConfig, WsamError};
 
@@ -87,18 +86,18 @@ fn four_steps(target: &Target, config: &WsamConfig) -> Result<(), String> {
         let want = oracle.ascent(&wide(read(&model, Some(&first)))).map_err(text)?;
         if config.lean {
             let ascended = optim.lean_ascend(0.01, model, first).map_err(text)?;
-            all_near(&format!("w + e_w, step {batch}"), &ascended, &want)?;
-            same("the unperturbed parameter", &ascended.b.weight, &[before[2].clone()])?;
-            let second = grads(&ascended.loss(batch), &*ascended);
-            let g_perturbed = wide(read(&*ascended, Some(&second)));
+            all_near(&format!("w + e_w, step {batch}"), ascended.model(), &want)?;
+            same("the unperturbed parameter", &ascended.model().b.weight, &[before[2].clone()])?;
+            let second = grads(&ascended.model().loss(batch), ascended.model());
+            let g_perturbed = wide(read(ascended.model(), Some(&second)));
             oracle.descent(0.01, &g_perturbed).map_err(text)?;
             model = optim.lean_descend(ascended, second).map_err(text)?;
         } else {
             let ascended = optim.ascend(model, first).map_err(text)?;
-            all_near(&format!("w + e_w, step {batch}"), &ascended, &want)?;
-            same("the unperturbed parameter", &ascended.b.weight, &[before[2].clone()])?;
-            let second = grads(&ascended.loss(batch), &*ascended);
-            let g_perturbed = wide(read(&*ascended, Some(&second)));
+            all_near(&format!("w + e_w, step {batch}"), ascended.model(), &want)?;
+            same("the unperturbed parameter", &ascended.model().b.weight, &[before[2].clone()])?;
+            let second = grads(&ascended.model().loss(batch), ascended.model());
+            let g_perturbed = wide(read(ascended.model(), Some(&second)));
             oracle.descent(0.01, &g_perturbed).map_err(text)?;
             model = optim.descend(0.01, ascended, second).map_err(text)?;
         }
@@ -165,15 +164,16 @@ pub(crate) fn misuse(target: &Target) -> Result<(), String> {
     model.a = burn::module::Module::no_grad(model.a);
     optim.step(0.1, model, |model| model.loss(0)).map_err(text)?;
 
-    match optim.set_group(1, Group::default()) {
+    let group = || GroupConfig::new(ParamGroup::from_predicate("a."));
+    match optim.set_group(1, group()) {
         Err(WsamError::EmptyGroup { group: 1 }) => {}
         other => return Err(format!("a nonexistent group was set: {other:?}")),
     }
-    match optim.set_group(0, Group { rho: Some(f64::NAN), ..Group::default() }) {
+    match optim.set_group(0, group().with_rho(Some(f64::NAN))) {
         Err(WsamError::Hyperparameter(error)) if error.name == "rho of a group" => {}
         other => return Err(format!("a radius of NaN was set: {other:?}")),
     }
-    optim.set_group(0, Group { rho: Some(0.5), ..Group::default() }).map_err(text)?;
+    optim.set_group(0, group().with_rho(Some(0.5))).map_err(text)?;
     match optim.hyperparameters().groups[0].rho {
         Some(0.5) => Ok(()),
         other => Err(format!("the group's rho is {other:?}")),
@@ -189,7 +189,7 @@ pub(crate) fn dispatches(target: &Target) -> Result<(), String> {
         for batch in 0..4 {
             (model, _) = optim.step(0.01, model, |model| model.loss(batch)).map_err(text)?;
         }
-        Ok::<_, String>(optim.last_step().map(|stats| stats.dispatches))
+        Ok::<_, String>(optim.last_step_stats().map(|stats| stats.dispatches))
     };
     let base = || AdamWBaseConfig::new().into();
     let plain = dispatches(&WsamConfig::new(base()))?;

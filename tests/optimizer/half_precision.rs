@@ -7,7 +7,8 @@ use burn::optim::{GradientsParams, LionConfig};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use burn_wsam::method::Hyperparameters;
 use burn_wsam::{
-    AdamWBaseConfig, BaseConfig, MASTER, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig, WsamError,
+    AdamWBaseConfig, BaseConfig, MASTER_WEIGHTS, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig,
+    WsamError,
 };
 use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use half::f16;
@@ -120,8 +121,8 @@ pub(crate) fn oracle(target: &Target) -> Result<(), String> {
         let grads = model.grads(2);
         let ascended = optim.ascend(model, grads).map_err(text)?;
         let want = reference.ascend(&values(2))?;
-        near("perturbed", &ascended.read()?, &want, HALF_ULP)?;
-        let grads = ascended.grads(3);
+        near("perturbed", &ascended.model().read()?, &want, HALF_ULP)?;
+        let grads = ascended.model().grads(3);
         let mut model = optim.descend(0.1, ascended, grads).map_err(text)?;
         near("weight", &model.read()?, &reference.descend(0.1, &values(3))?, HALF_ULP)?;
         for (got, want) in state(&optim, &model)?.iter().zip(&reference.state()?) {
@@ -145,7 +146,7 @@ pub(crate) fn oracle(target: &Target) -> Result<(), String> {
 fn step(optim: &mut Wsam, model: Mixed, seed: u64) -> Result<Mixed, String> {
     let grads = model.grads(seed);
     let ascended = optim.ascend(model, grads).map_err(text)?;
-    let grads = ascended.grads(seed + 1);
+    let grads = ascended.model().grads(seed + 1);
     optim.descend(0.1, ascended, grads).map_err(text)
 }
 
@@ -159,8 +160,8 @@ pub(crate) fn lean(target: &Target) -> Result<(), String> {
         let mut reference = OracleRoute::new(hyper, values(1).to_vec());
         let grads = model.grads(2);
         let ascended = optim.lean_ascend(0.1, model, grads).map_err(text)?;
-        near("perturbed", &ascended.read()?, &reference.ascend(&values(2))?, HALF_ULP)?;
-        let grads = ascended.grads(3);
+        near("perturbed", &ascended.model().read()?, &reference.ascend(&values(2))?, HALF_ULP)?;
+        let grads = ascended.model().grads(3);
         let model = optim.lean_descend(ascended, grads).map_err(text)?;
         // The weights that the two phases write are of order 1.
         let twice = Tolerance { rtol: 2.5 / 2048.0, atol: 1e-3, share: f64::MAX };
@@ -174,7 +175,7 @@ pub(crate) fn burn_base(target: &Target) -> Result<(), String> {
     for decouple in [true, false] {
         let config = WsamConfig::new(BaseConfig::Burn).with_rho(1.0).with_decouple(decouple);
         let lion = LionConfig::new().init();
-        let optim = config.with_route(target.policy).with_burn_optimizer(lion).init(&target.device);
+        let optim = config.with_route(target.policy).init_with(lion, &target.device);
         let mut optim = optim.map_err(text)?;
         let model = Mixed::new(&values(1), &target.device);
         let before = model.read()?;
@@ -197,9 +198,9 @@ pub(crate) fn resume(target: &Target) -> Result<(), String> {
         let config = config(base).with_stochastic_rounding(stochastic).with_master_weights(true);
         let mut optim = target.init(&config)?;
         let mut model = step(&mut optim, Mixed::new(&values(1), &target.device), 2)?;
-        let bytes = optim.into_bytes(&model).map_err(text)?;
+        let bytes = optim.to_bytes(&model).map_err(text)?;
         let mut resumed = target.init(&config)?;
-        resumed.from_bytes(&model, bytes).map_err(text)?;
+        resumed.load_bytes(&model, bytes).map_err(text)?;
         let mut twin = fork(&model);
         for seed in [4, 6] {
             model = step(&mut optim, model, seed)?;
@@ -241,7 +242,7 @@ pub(crate) fn trains(target: &Target) -> Result<(), String> {
 fn masters(optim: &Wsam, model: &Mixed) -> Result<Vec<f64>, String> {
     let state = optim.state(model.half.id).map_err(text)?.ok_or("no state")?;
     match state.tensors.last() {
-        Some((MASTER, data)) => Ok(data.iter::<f64>().collect()),
+        Some((MASTER_WEIGHTS, data)) => Ok(data.iter::<f64>().collect()),
         other => Err(format!("no master weights, but {other:?}")),
     }
 }
@@ -256,8 +257,8 @@ fn follow(
     for seed in seeds {
         let grads = model.grads(*seed);
         let ascended = optim.ascend(model, grads).map_err(text)?;
-        near("perturbed", &ascended.read()?, &reference.ascend(&values(*seed))?, HALF_ULP)?;
-        let grads = ascended.grads(seed + 1);
+        near("perturbed", &ascended.model().read()?, &reference.ascend(&values(*seed))?, HALF_ULP)?;
+        let grads = ascended.model().grads(seed + 1);
         model = optim.descend(1e-4, ascended, grads).map_err(text)?;
         let want = reference.descend(1e-4, &values(seed + 1))?;
         near("weight", &model.read()?, &want, HALF_ULP)?;
@@ -304,7 +305,7 @@ pub(crate) fn master_weights_after_skip(target: &Target) -> Result<(), String> {
     bad[62] = f64::INFINITY;
     grads.register(model.half.id, half(&bad, &device));
     let ascended = optim.ascend(model, grads).map_err(text)?;
-    let grads = ascended.grads(5);
+    let grads = ascended.model().grads(5);
     model = optim.descend(0.1, ascended, grads).map_err(text)?;
     if (model.read()?, masters(&optim, &model)?) != before {
         return Err("a skipped step changed weights or master weights".to_owned());
@@ -335,7 +336,7 @@ pub(crate) fn stochastic_rounding(target: &Target) -> Result<(), String> {
         let mut optim = target.init(config)?;
         let model = Mixed::new(&values(1), &target.device);
         let grads = model.grads(2);
-        optim.ascend(model, grads).map_err(text)?.read()
+        optim.ascend(model, grads).map_err(text)?.model().read()
     };
     let moved =
         |values_f16: &[f64]| values_f16.iter().zip(&values(1)[1]).filter(|(a, b)| a != b).count();
@@ -404,6 +405,6 @@ pub(crate) fn too_large(target: &Target) -> Result<(), String> {
     let mut optim = target.init(&WsamConfig::new(SgdBaseConfig::new().into()))?;
     let first = grads(&model);
     let ascended = optim.ascend(model, first).map_err(text)?;
-    let second = grads(&ascended);
+    let second = grads(ascended.model());
     optim.descend(0.1, ascended, second).map(|_| ()).map_err(text)
 }

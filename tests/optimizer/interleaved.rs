@@ -93,14 +93,14 @@ impl Trainee {
                 }
             },
             Stage::Ordinary(ascended) => {
-                let second = grads(&loss(&ascended, 1), &*ascended);
+                let second = grads(&loss(ascended.model(), 1), ascended.model());
                 Stage::Ready(optim.descend(lr, ascended, second).map_err(text)?)
             }
             Stage::Lean(ascended) if plan.call == Call::Abandoned => {
                 Stage::Ready(ascended.abandon())
             }
             Stage::Lean(ascended) => {
-                let second = grads(&loss(&ascended, 1), &*ascended);
+                let second = grads(&loss(ascended.model(), 1), ascended.model());
                 Stage::Ready(optim.lean_descend(ascended, second).map_err(text)?)
             }
             Stage::Taken => return Err("the model was taken".into()),

@@ -7,9 +7,7 @@ use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, LionConfig};
 use burn::tensor::Tensor;
 use burn_wsam::reference::Oracle;
-use burn_wsam::{
-    AdamWBaseConfig, BaseConfig, LossScaleConfig, MissingGradientPolicy, WsamConfig, WsamError,
-};
+use burn_wsam::{AdamWBaseConfig, LossScaleConfig, MissingGradientPolicy, WsamConfig, WsamError};
 
 fn adamw() -> WsamConfig {
     WsamConfig::new(AdamWBaseConfig::new().into()).with_max_norm(Some(0.3))
@@ -50,7 +48,7 @@ fn refuse(target: &Target, config: &WsamConfig) -> Result<(), String> {
     for (first, second) in [(true, false), (false, true)] {
         let given = gradients_of(&model, 0, first);
         let ascended = optim.ascend(model, given).map_err(text)?;
-        let given = gradients_of(&ascended, 0, second);
+        let given = gradients_of(ascended.model(), 0, second);
         let what = format!("gradients of b: {first}, {second}");
         model =
             refused(&what, optim.descend(0.1, ascended, given), &before, |error| match error {
@@ -73,8 +71,8 @@ fn hold(target: &Target, config: &WsamConfig) -> Result<(), String> {
         let b = parameters(&model.b);
         let b_state = optim.state(model.b.weight.id).map_err(text)?;
         let ascended = optim.ascend(model, given).map_err(text)?;
-        let given = gradients_of(&ascended, 0, second);
-        let a = parameters(&ascended.a);
+        let given = gradients_of(ascended.model(), 0, second);
+        let a = parameters(&ascended.model().a);
         model = optim.descend(0.1, ascended, given).map_err(text)?;
         if parameters(&model.a) == a {
             return Err("the other layer was not updated".into());
@@ -113,15 +111,15 @@ fn use_first(target: &Target, config: &WsamConfig) -> Result<(), String> {
         let first = grads(&(model.loss(batch) * scale), &model);
         let ascended = optim.ascend(model, first).map_err(text)?;
         oracle.ascent(&g).map_err(text)?;
-        let second = gradients_of(&ascended, batch, batch == 1);
+        let second = gradients_of(ascended.model(), batch, batch == 1);
         let mut g_perturbed: Vec<_> =
-            read(&*ascended, Some(&second)).into_iter().map(|(_, _, g)| wide(g)).collect();
+            read(ascended.model(), Some(&second)).into_iter().map(|(_, _, g)| wide(g)).collect();
         let given = g_perturbed.len();
         g_perturbed.extend(g.into_iter().skip(given));
-        let mut second = (ascended.loss(batch) * scale).backward();
+        let mut second = (ascended.model().loss(batch) * scale).backward();
         let ids: Vec<_> =
-            read(&*ascended, None).into_iter().map(|(_, id, _)| id).take(given).collect();
-        let second = GradientsParams::from_params(&mut second, &*ascended, &ids);
+            read(ascended.model(), None).into_iter().map(|(_, id, _)| id).take(given).collect();
+        let second = GradientsParams::from_params(&mut second, ascended.model(), &ids);
         model = optim.descend(0.01, ascended, second).map_err(text)?;
         oracle.descent(0.01, &g_perturbed).map_err(text)?;
         for ((path, got), want) in parameters(&model).iter().zip(oracle.weights()) {
@@ -134,16 +132,14 @@ fn use_first(target: &Target, config: &WsamConfig) -> Result<(), String> {
 /// The policies with a Burn optimizer as the base.
 fn burn_base(target: &Target) -> Result<(), String> {
     for policy in [MissingGradientPolicy::Hold, MissingGradientPolicy::UseFirst] {
-        let config = WsamConfig::new(BaseConfig::Burn)
-            .with_missing_gradient(policy)
-            .with_route(target.policy)
-            .with_burn_optimizer(LionConfig::new().init());
-        let mut optim = config.init(&target.device).map_err(text)?;
+        let config = WsamConfig::burn().with_missing_gradient(policy).with_route(target.policy);
+        let lion = LionConfig::new().init();
+        let mut optim = config.init_with(lion, &target.device).map_err(text)?;
         let model = Mlp::new(&target.device);
         let before = parameters(&model.b);
         let given = gradients_of(&model, 0, true);
         let ascended = optim.ascend(model, given).map_err(text)?;
-        let given = gradients_of(&ascended, 0, false);
+        let given = gradients_of(ascended.model(), 0, false);
         let model = optim.descend(0.1, ascended, given).map_err(text)?;
         let held = parameters(&model.b) == before;
         if held != (policy == MissingGradientPolicy::Hold) {
@@ -165,11 +161,11 @@ fn squares(model: &One) -> Tensor<1> {
 /// `retain` removes the states of parameters that no longer exist, and `forget` the state of a parameter whose
 /// shape changes under its id.
 pub(crate) fn removed(target: &Target) -> Result<(), String> {
-    let burn_base = WsamConfig::new(BaseConfig::Burn).with_route(target.policy);
-    let lion = || burn_base.clone().with_burn_optimizer(LionConfig::new().init());
+    let burn_base = WsamConfig::burn().with_route(target.policy);
+    let lion = || burn_base.init_with(LionConfig::new().init(), &target.device);
     for external in [false, true] {
         let mut optim = match external {
-            true => lion().init(&target.device).map_err(text)?,
+            true => lion().map_err(text)?,
             false => target.init(&adamw())?,
         };
         let models = [Mlp::new(&target.device), Mlp::new(&target.device)];

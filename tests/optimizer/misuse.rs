@@ -51,9 +51,9 @@ pub(crate) fn gradients(target: &Target) -> Result<(), String> {
     let first = grads(&model.loss(0), &model);
     let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
     let missing = GradientsParams::from_params(
-        &mut ascended.loss(0).backward(),
-        &*ascended,
-        &[ascended.a.weight.id],
+        &mut ascended.model().loss(0).backward(),
+        ascended.model(),
+        &[ascended.model().a.weight.id],
     );
     model = refused(
         "a missing gradient",
@@ -85,7 +85,7 @@ pub(crate) fn learning_rates(target: &Target) -> Result<(), String> {
         }
         let first = grads(&model.loss(0), &model);
         let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
-        let second = grads(&ascended.loss(0), &*ascended);
+        let second = grads(&ascended.model().loss(0), ascended.model());
         model = refused("an invalid lr", optim.descend(lr, ascended, second), &before, invalid)?;
         let first = grads(&model.loss(0), &model);
         model = refused("an invalid lr", optim.lean_ascend(lr, model, first), &before, invalid)?;
@@ -120,7 +120,7 @@ pub(crate) fn foreign_ascent(target: &Target) -> Result<(), String> {
     let before = parameters(&model);
     let first = grads(&model.loss(0), &model);
     let ascended = one.ascend(model, first).map_err(|error| error.to_string())?;
-    let second = grads(&ascended.loss(0), &*ascended);
+    let second = grads(&ascended.model().loss(0), ascended.model());
     let got = other.descend(0.1, ascended, second);
     refused("another optimizer's ascent", got, &before, |e| matches!(e, WsamError::ForeignAscent))
         .map(drop)

@@ -26,7 +26,7 @@ pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
         let twice = statistics(&again);
         // A pass of the perturbed model, which starts with the same statistics.
         let ascended = climber.ascend(fork(&model), first).map_err(|error| error.to_string())?;
-        let perturbed = fork(&*ascended);
+        let perturbed = fork(ascended.model());
         let _ = perturbed.loss(batch);
         let climbed = statistics(&perturbed);
         let bounds = bounds(&model, &once);
@@ -158,7 +158,7 @@ pub(crate) fn tied(target: &Target) -> Result<(), String> {
     let mut optim = target.init(&config())?;
     let first = grads(&twice(&shared), &shared);
     let ascended = optim.ascend(shared, first).map_err(|error| error.to_string())?;
-    let second = grads(&twice(&ascended), &*ascended);
+    let second = grads(&twice(ascended.model()), ascended.model());
     optim.descend(0.1, ascended, second).map(|_| ()).map_err(|error| error.to_string())
 }
 
@@ -277,23 +277,23 @@ pub(crate) fn only_empty_parameters(target: &Target) -> Result<(), String> {
         for _ in 0..2 {
             let grads = made(&model);
             let ascended = optim.ascend(model, grads).map_err(text)?;
-            let grads = made(&ascended);
+            let grads = made(ascended.model());
             model = optim.descend(0.1, ascended, grads).map_err(text)?;
             let grads = made(&model);
             model = optim.base_step(0.1, model, grads).map_err(text)?;
             if config.decouple {
                 let grads = made(&model);
                 let ascended = optim.lean_ascend(0.1, model, grads).map_err(text)?;
-                let grads = made(&ascended);
+                let grads = made(ascended.model());
                 model = optim.lean_descend(ascended, grads).map_err(text)?;
             }
         }
         if optim.skipped_steps().map_err(text)? != 0 || model.empty.val().dims() != [0] {
             return Err(fail("a step over an empty parameter was skipped, or changed its shape"));
         }
-        let bytes = optim.into_bytes(&model).map_err(text)?;
+        let bytes = optim.to_bytes(&model).map_err(text)?;
         let mut resumed = target.init(&config)?;
-        resumed.from_bytes(&model, bytes).map_err(text)?;
+        resumed.load_bytes(&model, bytes).map_err(text)?;
         let grads = made(&model);
         model = resumed.base_step(0.1, model, grads).map_err(text)?;
         match optim.ascend(model, GradientsParams::new()) {
@@ -303,13 +303,13 @@ pub(crate) fn only_empty_parameters(target: &Target) -> Result<(), String> {
     }
     // With a Burn optimizer as the base.
     for config in [clipped.clone(), clipped.with_decouple(false)] {
-        let config = WsamConfig { base: BaseConfig::Burn, ..config }.with_route(target.policy);
-        let config = config.with_burn_optimizer(SgdConfig::new().init());
-        let mut optim = config.init(&target.device).map_err(text)?;
+        let config = config.with_base(BaseConfig::Burn).with_route(target.policy);
+        let sgd = SgdConfig::new().init();
+        let mut optim = config.init_with(sgd, &target.device).map_err(text)?;
         let model = model();
         let grads = made(&model);
         let ascended = optim.ascend(model, grads).map_err(text)?;
-        let grads = made(&ascended);
+        let grads = made(ascended.model());
         let model = optim.descend(0.1, ascended, grads).map_err(text)?;
         let grads = made(&model);
         optim.base_step(0.1, model, grads).map_err(text)?;

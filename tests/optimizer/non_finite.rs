@@ -61,7 +61,7 @@ pub(crate) fn skips(target: &Target) -> Result<(), String> {
             None => target.init(&config),
             Some(base) => {
                 let config = config.clone().with_route(target.policy);
-                config.with_burn_optimizer(base.clone()).init(&target.device).map_err(text)
+                config.init_with(base.clone(), &target.device).map_err(text)
             }
         };
         let (mut optim, mut reference) = (init()?, init()?);
@@ -271,7 +271,7 @@ fn overflows(target: &Target) -> Result<(), String> {
         let scale = optim.loss_scale();
         let first = grads(&(model.exact(batch) * steep[0] * scale), &model);
         let ascended = optim.ascend(model, first).map_err(text)?;
-        let second = grads(&(ascended.exact(batch) * steep[1] * scale), &*ascended);
+        let second = grads(&(ascended.model().exact(batch) * steep[1] * scale), ascended.model());
         model = optim.descend(0.01, ascended, second).map_err(text)?;
         if taken {
             (want, _) = step(&mut reference, want, batch, steep).map_err(text)?;

@@ -101,9 +101,9 @@ fn ten_steps(target: &Target, config: &WsamConfig) -> Result<(), String> {
         }
         let want = oracle.ascent(&values(g)).map_err(text)?;
         let ascended = optim.ascend(model, first).map_err(text)?;
-        check_weights(&format!("w + e_w, step {batch}"), ids, &*ascended, &want)?;
-        let second = grads(&ascended.loss(batch), &*ascended);
-        let g_perturbed = values(read(&*ascended, Some(&second)));
+        check_weights(&format!("w + e_w, step {batch}"), ids, ascended.model(), &want)?;
+        let second = grads(&ascended.model().loss(batch), ascended.model());
+        let g_perturbed = values(read(ascended.model(), Some(&second)));
         oracle.descent(0.01, &g_perturbed).map_err(text)?;
         model = optim.descend(0.01, ascended, second).map_err(text)?;
         check_weights(&format!("w, step {batch}"), ids, &model, oracle.weights())?;

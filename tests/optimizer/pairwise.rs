@@ -134,7 +134,7 @@ fn init(case: &Case, target: &Target) -> Result<Wsam, String> {
     match case[BASE] {
         BURN => {
             let base = SgdConfig::new().with_momentum(Some(burn_momentum())).init();
-            config.with_burn_optimizer(base).init(&target.device).map_err(text)
+            config.init_with(base, &target.device).map_err(text)
         }
         _ => config.init(&target.device).map_err(text),
     }
@@ -146,7 +146,7 @@ fn oracle_config(case: &Case) -> WsamConfig {
     match case[BASE] {
         BURN => {
             let base = SgdBaseConfig::new().with_momentum(Some(burn_momentum()));
-            WsamConfig { base: base.into(), ..config }
+            config.with_base(base)
         }
         _ => config,
     }

@@ -78,8 +78,7 @@ pub(crate) fn steps(target: &Target) -> Result<(), String> {
             let init = || match config.base {
                 BaseConfig::Burn => {
                     let config = config.clone().with_route(target.policy);
-                    let config = config.with_burn_optimizer(LionConfig::new().init());
-                    config.init(&target.device).map_err(text)
+                    config.init_with(LionConfig::new().init(), &target.device).map_err(text)
                 }
                 _ => target.init(&config),
             };
@@ -96,7 +95,7 @@ fn run_steps(optim: &mut Wsam, other: &mut Wsam, mut model: Quantised) -> Result
     (model, _) = optim.step(0.01, model, |model| model.loss(0)).map_err(text)?;
     same("a step", &model, &want)?;
     let stepped = trained(&model);
-    model = optim.detach(model);
+    model = optim.copy_to_own_memory(model);
     same("detach", &model, &want)?;
     if stepped == before || trained(&model) != stepped {
         return Err(
@@ -112,15 +111,15 @@ fn run_steps(optim: &mut Wsam, other: &mut Wsam, mut model: Quantised) -> Result
     }
     let first = grads(&model.loss(3), &model);
     let ascended = optim.ascend(model, first).map_err(text)?;
-    same("an ascent", &ascended, &want)?;
+    same("an ascent", ascended.model(), &want)?;
     model = ascended.restore();
     same("a restored model", &model, &want)?;
     let first = grads(&model.loss(3), &model);
     model = optim.base_step(0.01, model, first).map_err(text)?;
     same("a base step", &model, &want)?;
 
-    let bytes = optim.into_bytes(&model).map_err(text)?;
-    other.from_bytes(&model, bytes).map_err(text)?;
+    let bytes = optim.to_bytes(&model).map_err(text)?;
+    other.load_bytes(&model, bytes).map_err(text)?;
     let (resumed, _) = other.step(0.01, model.clone(), |model| model.loss(4)).map_err(text)?;
     (model, _) = optim.step(0.01, model, |model| model.loss(4)).map_err(text)?;
     same("a resumed step", &resumed, &want)?;
@@ -143,14 +142,14 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
         };
         (layer, _) = optim.step(0.01, layer, loss).map_err(text)?;
     }
-    let bytes = optim.into_bytes(&layer).map_err(text)?;
+    let bytes = optim.to_bytes(&layer).map_err(text)?;
     let mut model = Quantised::new(&target.device, true);
     let (id, _, mapper) = layer.weight.clone().consume();
     let quantised = model.quantised.weight.val();
     model.quantised.weight = Param::from_mapped_value(id, quantised, mapper);
     model.quantised.bias = layer.bias;
     let mut fresh = target.init(&config)?;
-    fresh.from_bytes(&model, bytes).map_err(text)?;
+    fresh.load_bytes(&model, bytes).map_err(text)?;
     match fresh.state(id).map_err(text)? {
         None => Ok(()),
         Some(state) => Err(format!("a quantised weight has the state {state:?}")),
@@ -164,9 +163,9 @@ pub(crate) fn measures(target: &Target) -> Result<(), String> {
         let want = model.untrained()?;
         let loss = |model: &Quantised| model.loss(0);
         let rise = sharpness::loss_rise(&model, 0.05, false, loss).map_err(text)?;
-        let options = PowerIteration { max_products: 3, ..Default::default() };
+        let options = PowerIteration::default().with_max_products(3);
         let top = sharpness::top_eigenvalue(&model, &options, loss).map_err(text)?;
-        let plane = Plane { points: 3, ..Default::default() };
+        let plane = Plane::default().with_points(3);
         let surface = sharpness::surface(&model, &plane, loss).map_err(text)?;
         if !(rise > 0.0 && top.value > 0.0) {
             return Err(format!("a rise of {rise}, {top:?}, {surface:?}"));

@@ -52,19 +52,19 @@ pub(crate) fn resume(target: &Target) -> Result<(), String> {
             let mut optim = target.init(&config)?;
             let model = train(&mut optim, Mlp::new(&target.device), 0..3)?;
             let (weights, state) =
-                (model.clone().into_record().into_bytes().map_err(text)?, optim.into_bytes(&model));
+                (model.clone().into_record().into_bytes().map_err(text)?, optim.to_bytes(&model));
             let whole = train(&mut optim, model, 3..6)?;
 
             let fresh = Mlp::new(&target.device);
             let weights = burn::store::ModuleRecord::from_bytes(weights).map_err(text)?;
             let model = fresh.load_record(weights);
             let mut optim = target.init(&config)?;
-            optim.from_bytes(&model, state.map_err(text)?).map_err(text)?;
+            optim.load_bytes(&model, state.map_err(text)?).map_err(text)?;
             let resumed = train(&mut optim, model, 3..6)?;
             same(&format!("{base:?}"), &resumed, &parameters(&whole))?;
             // The loaded states are in one arena.
             #[cfg(feature = "fused-wsam")]
-            if let Some(stats) = optim.last_step()
+            if let Some(stats) = optim.last_step_stats()
                 && stats.dispatches != 6
             {
                 return Err(format!("{} dispatches in a clipped step", stats.dispatches));
@@ -190,13 +190,13 @@ pub(crate) fn mismatched(target: &Target) -> Result<(), String> {
         )
     })?;
 
-    let whole = optim.into_bytes(&model).map_err(text)?;
+    let whole = optim.to_bytes(&model).map_err(text)?;
     for (what, bytes) in [
         ("no bytes", Vec::new()),
         ("odd bytes", b"wsam".repeat(99)),
         ("half a record", whole[..whole.len() / 2].to_vec()),
     ] {
-        let refused = optim.from_bytes(&model, Bytes::from_bytes_vec(bytes));
+        let refused = optim.load_bytes(&model, Bytes::from_bytes_vec(bytes));
         if !matches!(refused, Err(WsamError::Record { .. })) || states(&optim, &model)? != before {
             return Err(format!("{what}: {refused:?}"));
         }
@@ -205,8 +205,8 @@ pub(crate) fn mismatched(target: &Target) -> Result<(), String> {
     for at in (0..whole.len()).step_by(23) {
         let mut damaged = whole.to_vec();
         damaged[at] ^= 0x55;
-        if optim.from_bytes(&model, Bytes::from_bytes_vec(damaged)).is_ok() {
-            optim.from_bytes(&model, whole.clone()).map_err(text)?;
+        if optim.load_bytes(&model, Bytes::from_bytes_vec(damaged)).is_ok() {
+            optim.load_bytes(&model, whole.clone()).map_err(text)?;
         }
         if states(&optim, &model)? != before {
             return Err(format!("a damaged byte {at} changed the states"));

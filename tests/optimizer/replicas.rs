@@ -77,6 +77,7 @@ fn step(replicas: Vec<Replica>, scope: Perturbation, step: u64) -> Result<Vec<Re
         let first = match scope {
             Perturbation::Whole => average(&model, &sent),
             Perturbation::EachMicroBatch => local,
+            other => unimplemented!("{other:?}"),
         };
         let ascended = optim.ascend(model, first).map_err(text)?;
         ascents.push((optim, ascended, data));
@@ -84,7 +85,10 @@ fn step(replicas: Vec<Replica>, scope: Perturbation, step: u64) -> Result<Vec<Re
     let sent_perturbed: Vec<_> = ascents
         .iter()
         .map(|(_, ascended, data)| {
-            send(ascended, &grads(&ascended.loss(10 * step + data), &**ascended))
+            send(
+                ascended.model(),
+                &grads(&ascended.model().loss(10 * step + data), ascended.model()),
+            )
         })
         .collect();
     let mut stepped = Vec::new();
@@ -94,7 +98,7 @@ fn step(replicas: Vec<Replica>, scope: Perturbation, step: u64) -> Result<Vec<Re
             let first = average(&model, &sent);
             ascended = optim.ascend(model, first).map_err(text)?;
         }
-        let second = average(&ascended, &sent_perturbed);
+        let second = average(ascended.model(), &sent_perturbed);
         let model = optim.descend(0.01, ascended, second).map_err(text)?;
         stepped.push(Replica { optim, model, data });
     }

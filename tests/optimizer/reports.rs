@@ -19,7 +19,7 @@ pub(crate) fn report(target: &Target) -> Result<(), String> {
     let model = Mlp::new(&target.device);
     let first = grads(&model.loss(0), &model);
     let ascended = optim.ascend(model.clone(), first).map_err(|error| error.to_string())?;
-    let (at_anchor, at_perturbed) = (number(model.loss(0)), number(ascended.loss(0)));
+    let (at_anchor, at_perturbed) = (number(model.loss(0)), number(ascended.model().loss(0)));
     let model = ascended.restore();
     let (_, report) =
         optim.step(0.1, model, |model| model.loss(0)).map_err(|error| error.to_string())?;

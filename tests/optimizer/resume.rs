@@ -63,7 +63,7 @@ impl Case<'_> {
             return self.target.init(&self.config);
         }
         let config = self.config.clone().with_route(self.target.policy);
-        config.with_burn_optimizer(LionConfig::new().init()).init(&self.target.device).map_err(text)
+        config.init_with(LionConfig::new().init(), &self.target.device).map_err(text)
     }
 
     /// Takes one step. The third step has a NaN in both passes, the sixth in its second pass.
@@ -133,7 +133,7 @@ impl Case<'_> {
                         optim.save(model, &file).map_err(text)?;
                         None
                     }
-                    Storage::Bytes => Some(optim.into_bytes(model).map_err(text)?),
+                    Storage::Bytes => Some(optim.to_bytes(model).map_err(text)?),
                     Storage::Record => {
                         let record = optim.to_record(model).map_err(text)?;
                         Some(record.into_bytes().map_err(text)?)
@@ -158,7 +158,7 @@ impl Case<'_> {
                     let record = OptimizerRecord::from_bytes(bytes).map_err(text)?;
                     optim.load_record(&model, record).map_err(text)?;
                 }
-                (_, Some(bytes)) => optim.from_bytes(&model, bytes).map_err(text)?,
+                (_, Some(bytes)) => optim.load_bytes(&model, bytes).map_err(text)?,
                 (_, None) => optim.load(&model, file).map_err(text)?,
             }
             let steps = at as u64..STEPS;
@@ -255,7 +255,7 @@ pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
         let (mut optim, model) = (case.init()?, with_committed_ids(target));
         optim.load(&model, committed(name)).map_err(text)?;
         let record = Reader::from_file(committed(name)).map_err(text)?;
-        let written = optim.into_bytes(&model).map_err(text)?;
+        let written = optim.to_bytes(&model).map_err(text)?;
         let written = Reader::from_bytes(written).map_err(text)?;
         for tensor in record.tensor_names() {
             let bytes = |reader: &Reader| reader.tensor_data(tensor).map_err(text);
@@ -283,7 +283,7 @@ pub(crate) fn damaged(target: &Target) -> Result<(), String> {
     let (mut optim, model) = (case.init()?, DropoutNet::new(target));
     let nothing = |_: u64, _: &Wsam, _: &DropoutNet| Ok(());
     let (model, ..) = case.run(&mut optim, model, 0..4, nothing)?;
-    let whole = optim.into_bytes(&model).map_err(text)?;
+    let whole = optim.to_bytes(&model).map_err(text)?;
     let copy = |bytes: &Bytes| Bytes::from_bytes_vec(bytes.to_vec());
     let name = |field: &str| format!("wsam.run.{field}");
     for (field, value) in [
@@ -303,11 +303,11 @@ pub(crate) fn damaged(target: &Target) -> Result<(), String> {
             writer = writer.with_scalar(&name, scalar);
         }
         let bytes = writer.with_scalar(&name(field), value).into_bytes().map_err(text)?;
-        match optim.from_bytes(&model, bytes) {
+        match optim.load_bytes(&model, bytes) {
             Err(WsamError::Record { reason }) if reason.contains(&name(field)) => {}
             other => return Err(format!("{field}: {other:?}")),
         }
-        if optim.into_bytes(&model).map_err(text)?[..] != whole[..] {
+        if optim.to_bytes(&model).map_err(text)?[..] != whole[..] {
             return Err(format!("{field} changed the optimizer"));
         }
     }
@@ -354,7 +354,7 @@ pub(crate) fn changed_files(target: &Target) -> Result<(), String> {
             change(&file, &other).map_err(text)?;
             for (name, mut optim) in [("load", resumed), ("load_record", by_record)] {
                 // Reads every loaded state before a step replaces it.
-                let again = optim.into_bytes(&model).map_err(text)?;
+                let again = optim.to_bytes(&model).map_err(text)?;
                 if matches!(case.config.base, BaseConfig::AdamW(_)) && again[..] != bytes[..] {
                     return Err(format!("{name}, {what}: the record changed"));
                 }

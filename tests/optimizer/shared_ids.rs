@@ -68,8 +68,7 @@ pub(crate) fn target_network(target: &Target) -> Result<(), String> {
                 true => WsamConfig::new(BaseConfig::Burn)
                     .with_gamma(0.8)
                     .with_route(target.policy)
-                    .with_burn_optimizer(SgdConfig::new().init())
-                    .init(&target.device)
+                    .init_with(SgdConfig::new().init(), &target.device)
                     .map_err(text),
             };
             let (mut optim, mut reference) = (init()?, init()?);
@@ -139,7 +138,8 @@ pub(crate) fn clones(target: &Target) -> Result<(), String> {
         let mut optim = target.init(&config().with_rho(0.5))?;
         let first = grads(&loss(&pair), &pair);
         let ascended = optim.ascend(pair, first).map_err(text)?;
-        let (moved, other) = (parameters(&ascended.online), parameters(ascended.target()?));
+        let (moved, other) =
+            (parameters(&ascended.model().online), parameters(ascended.model().target()?));
         if moved == before {
             return Err("the ascent did not change the weights".into());
         }
@@ -157,7 +157,7 @@ pub(crate) fn measures(target: &Target) -> Result<(), String> {
         let pair = Pair::new(target, early, true);
         let at_w = number(pair.loss(0));
         let loss = |pair: &Pair| pair.loss(0);
-        let plane = Plane { points: 3, ..Plane::default() };
+        let plane = Plane::default().with_points(3);
         let found = surface(&pair, &plane, loss).map_err(text)?;
         let middle = found.losses[1][1];
         let right = (middle - at_w).abs() <= 1e-5 * at_w && at_w > 0.0;

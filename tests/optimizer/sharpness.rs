@@ -92,7 +92,7 @@ pub(crate) fn rise(target: &Target) -> Result<(), String> {
 
 /// Finds the largest eigenvalue, also where another one is larger in magnitude.
 pub(crate) fn eigenvalues(target: &Target) -> Result<(), String> {
-    let options = PowerIteration { tolerance: 1e-5, ..Default::default() };
+    let options = PowerIteration::default().with_tolerance(1e-5);
     let cases = [
         [5.0, 3.0, 1.0, 0.5, -2.0, 0.0],
         [-5.0, 3.0, 1.0, 0.5, -2.0, 0.0],
@@ -113,7 +113,7 @@ pub(crate) fn eigenvalues(target: &Target) -> Result<(), String> {
         near("the eigenvalue again", again.value, top.value, 1e-4)?;
     }
     // Two products are too few, and the result reports that.
-    let hasty = PowerIteration { max_products: 2, tolerance: 1e-9, ..Default::default() };
+    let hasty = PowerIteration::default().with_max_products(2).with_tolerance(1e-9);
     let quadratic = Quadratic::new(cases[0]);
     let (model, loss) = (Quadratic::model(&target.device), quadratic.loss(&target.device));
     let top = text(top_eigenvalue(&model, &hasty, &loss))?;
@@ -159,10 +159,10 @@ pub(crate) fn changes_nothing(target: &Target) -> Result<(), String> {
     };
     let before = state(&model);
     let loss = |model: &ConvNet| model.loss(3);
-    let options = PowerIteration { max_products: 3, ..Default::default() };
+    let options = PowerIteration::default().with_max_products(3);
     text(loss_rise(&model, 0.05, false, loss))?;
     text(top_eigenvalue(&model, &options, loss))?;
-    text(loss_surface(&model, &Plane { points: 2, ..Default::default() }, loss))?;
+    text(loss_surface(&model, &Plane::default().with_points(2), loss))?;
     if state(&model) == before { Ok(()) } else { Err("the model has changed".to_owned()) }
 }
 
@@ -188,7 +188,7 @@ pub(crate) fn surface(target: &Target) -> Result<(), String> {
             + square(layer.kernel.val().powi_scalar(2).sum()) * 3.0
             + square(layer.bias.val().powi_scalar(2).sum())
     };
-    let plane = Plane { radius: 2.0, points: 5, seed: 9 };
+    let plane = Plane::default().with_radius(2.0).with_points(5).with_seed(9);
     let got = text(loss_surface(&layer, &plane, loss))?;
     if got.coordinates != [-2.0, -1.0, 0.0, 1.0, 2.0] {
         return Err(format!("{:?}", got.coordinates));
@@ -205,7 +205,7 @@ pub(crate) fn surface(target: &Target) -> Result<(), String> {
     ] {
         near(what, second, norms, 1e-4)?;
     }
-    let other = text(loss_surface(&layer, &Plane { seed: 10, ..plane }, loss))?;
+    let other = text(loss_surface(&layer, &plane.with_seed(10), loss))?;
     let again = text(loss_surface(&layer, &plane, loss))?;
     // Burn may sum a loss in another order; another seed changes the corners by far more.
     let corner = |surface: &Surface| surface.losses[0][0];
@@ -229,17 +229,16 @@ pub(crate) fn refused(target: &Target) -> Result<(), String> {
     expect(loss_rise(&model, -1.0, false, &loss).map(drop), "rho is -1")?;
     let options = PowerIteration::default();
     for (options, words) in [
-        (PowerIteration { max_products: 0, ..options }, "max_products is 0"),
-        (PowerIteration { tolerance: f64::NAN, ..options }, "tolerance is NaN"),
-        (PowerIteration { step: Some(0.0), ..options }, "step is 0"),
+        (options.with_max_products(0), "max_products is 0"),
+        (options.with_tolerance(f64::NAN), "tolerance is NaN"),
+        (options.with_step(Some(0.0)), "step is 0"),
     ] {
         expect(top_eigenvalue(&model, &options, &loss).map(drop), words)?;
     }
     let plane = Plane::default();
-    for (plane, words) in [
-        (Plane { points: 1, ..plane }, "points is 1"),
-        (Plane { radius: f64::INFINITY, ..plane }, "radius is inf"),
-    ] {
+    for (plane, words) in
+        [(plane.with_points(1), "points is 1"), (plane.with_radius(f64::INFINITY), "radius is inf")]
+    {
         expect(loss_surface(&model, &plane, &loss).map(drop), words)?;
     }
     let nan = |model: &Weights| loss(model) * f64::NAN;
@@ -333,7 +332,7 @@ pub(crate) fn dense(target: &Target) -> Result<(), String> {
         (hidden.matmul(model.b.val()) - y.clone()).powi_scalar(2).mean()
     };
     near("the loss", loss(&model).into_scalar::<f64>(), value(&w), 1e-9)?;
-    let options = PowerIteration { tolerance: 1e-9, max_products: 2000, ..Default::default() };
+    let options = PowerIteration::default().with_tolerance(1e-9).with_max_products(2000);
     let top = text(top_eigenvalue(&model, &options, loss))?;
     if !top.converged || top.residual > 1e-3 * want {
         return Err(format!("{top:?}, expected {want}"));

@@ -64,10 +64,7 @@ pub(crate) fn skipped(target: &Target) -> Result<(), String> {
                 let what = format!("{policy:?}, {parts} micro-batches, {config}");
                 let config = config.clone().with_non_finite(policy).with_route(target.policy);
                 let init = || match burn_base {
-                    true => config
-                        .clone()
-                        .with_burn_optimizer(SgdConfig::new().init())
-                        .init(&target.device),
+                    true => config.init_with(SgdConfig::new().init(), &target.device),
                     false => config.init(&target.device),
                 };
                 let mut optim = init().map_err(text)?;
@@ -139,9 +136,9 @@ pub(crate) fn finite_statistics(target: &Target) -> Result<(), String> {
     let statistics = RunningStatistics::of(&model);
     let first = grads(&model.loss(1, 0.2), &model);
     let ascended = optim.ascend(model, first).map_err(text)?;
-    let second = grads(&(ascended.loss(1, 0.2) * f32::NAN), &*ascended);
+    let second = grads(&(ascended.model().loss(1, 0.2) * f32::NAN), ascended.model());
     let model = optim.descend(0.05, ascended, second).map_err(text)?;
-    let model = optim.keep_statistics(model, &statistics).map_err(text)?;
+    let model = optim.restore_statistics_if_skipped(model, &statistics).map_err(text)?;
     if values(&model) != before {
         return Err("keep_statistics did not restore the statistics of a skipped step".into());
     }

@@ -157,7 +157,7 @@ impl Model {
             windows.div_ceil((1 + spare / columns).min(u64::from(engine.tuning().max_frames)))
         };
         let norm = |columns| 1 + of(Stage::Norm, columns);
-        let checks = hyper.non_finite.looks();
+        let checks = hyper.non_finite.checks_gradients();
         let clip = match (hyper.clip, checks) {
             (Some(_), _) => norm(1),
             (None, true) => of(Stage::Check, 1),
@@ -194,7 +194,7 @@ impl Model {
                     return wrong(format!("{} dispatches, expected {want}", stats.dispatches));
                 }
                 // A clipped step takes a second norm and its norm_finish, an unclipped one may check g~.
-                let most = match (hyper.clip, hyper.non_finite.looks()) {
+                let most = match (hyper.clip, hyper.non_finite.checks_gradients()) {
                     (Some(_), _) => 6,
                     (None, true) => 5,
                     (None, false) => 4,

@@ -34,14 +34,14 @@ pub(crate) fn counted(device: &Device) -> Result<(), String> {
     ];
     for (name, config, bytes, dispatches) in cases {
         let mut optim = init(&config, device)?;
-        if optim.last_step().is_some() {
+        if optim.last_step_stats().is_some() {
             return Err("last_step has costs before the first step".to_owned());
         }
         let mut model = Deep::new(80, 24, device);
         let parameters = model.num_params() as u64;
         for count in 1..=6 {
             model = step(&mut optim, model, count)?;
-            let stats = optim.last_step().ok_or("no counts after a step")?;
+            let stats = optim.last_step_stats().ok_or("no counts after a step")?;
             let extra = if config.lean { 0 } else { 4 * parameters };
             if stats.submissions != 2
                 || stats.bytes() != bytes * parameters
@@ -56,7 +56,7 @@ pub(crate) fn counted(device: &Device) -> Result<(), String> {
         // A base step has one phase, without the perturbation and without g~.
         let first = grads(&model, 9);
         optim.base_step(0.01, model, first).map_err(|error| error.to_string())?;
-        let stats = optim.last_step().ok_or("no counts after a step")?;
+        let stats = optim.last_step_stats().ok_or("no counts after a step")?;
         // It saves 4 bytes of a norm, 12 of the ascent and 4 of g~. With clipping, one of two norms remains.
         let want = bytes - 20;
         if stats.submissions != 1 || stats.bytes() != want * parameters || stats.dispatches > 4 {
@@ -82,14 +82,14 @@ pub(crate) fn memory(device: &Device) -> Result<(), String> {
         let (during, after) = if lean {
             let ascended = optim.lean_ascend(0.01, model, first).map_err(|e| fail(&e))?;
             let during = memory_in_use(device)?;
-            let second = grads(&ascended, 9);
+            let second = grads(ascended.model(), 9);
             (during, optim.lean_descend(ascended, second).map_err(|e| fail(&e))?)
         } else {
             let ascended = optim.ascend(model, first).map_err(|e| fail(&e))?;
             let during = memory_in_use(device)?;
             (during, descend(&mut optim, ascended, 9)?)
         };
-        let stats = optim.last_step().ok_or("no counts after a step")?;
+        let stats = optim.last_step_stats().ok_or("no counts after a step")?;
         let extra = during as f64 - before as f64;
         // Tensors start on multiples of 256 bytes, and Burn rounds the size of gradients up.
         let right = (extra - stats.extra_bytes as f64).abs() <= 0.05 * (4 * parameters) as f64;
@@ -112,7 +112,7 @@ pub(crate) fn alternating(device: &Device) -> Result<(), String> {
         let mut made = 0;
         for count in 0..40 {
             model = step(&mut optim, model, count)?;
-            let stats = optim.last_step().ok_or("no counts after a step")?;
+            let stats = optim.last_step_stats().ok_or("no counts after a step")?;
             made += if count >= 20 { stats.plans_made } else { 0 };
         }
         if made != 0 {
@@ -273,7 +273,7 @@ pub(crate) fn dropped(device: &Device) -> Result<(), String> {
     let ascended = ascend(&mut optim, model, 3)?;
     drop(optim);
     // The second pass still runs, and restoring is still exact.
-    let _ = ascended.loss(3).backward();
+    let _ = ascended.model().loss(3).backward();
     let model = ascended.restore();
     same("after the optimizer was dropped", &model, &before)?;
     // A new optimizer may reuse the arenas.
@@ -283,7 +283,7 @@ pub(crate) fn dropped(device: &Device) -> Result<(), String> {
     // Another optimizer cannot descend from the ascent.
     let ascended = ascend(&mut next, stepped, 5)?;
     let mut other_optim = init(&adamw(), device)?;
-    let second = grads(&ascended, 5);
+    let second = grads(ascended.model(), 5);
     match other_optim.descend(0.01, ascended, second) {
         Err(rejected) if matches!(rejected.error, WsamError::ForeignAscent) => Ok(()),
         other => Err(format!("{other:?} for another optimizer's ascent")),
@@ -301,7 +301,7 @@ pub(crate) fn detached(device: &Device) -> Result<(), String> {
         want = step(&mut other, want, count)?;
         if count % 2 == 1 {
             let before = parameters(&model);
-            model = optim.detach(model);
+            model = optim.copy_to_own_memory(model);
             same("detached", &model, &before)?;
         }
     }
@@ -347,7 +347,7 @@ pub(crate) fn lean(device: &Device) -> Result<(), String> {
             let first = grads(&other, count);
             let ascended =
                 by_calls.lean_ascend(0.01, other, first).map_err(|error| error.to_string())?;
-            let second = grads(&ascended, count);
+            let second = grads(ascended.model(), count);
             other = by_calls.lean_descend(ascended, second).map_err(|error| error.to_string())?;
             close(&format!("{config}, step {count}"), &model, &want)?;
             same("lean_ascend and lean_descend", &other, &parameters(&model))?;
@@ -384,7 +384,7 @@ pub(crate) fn lean_abandoned(device: &Device) -> Result<(), String> {
     let before = parameters(&model);
     let first = grads(&model, 0);
     let ascended = optim.lean_ascend(0.01, model, first).map_err(|error| error.to_string())?;
-    let perturbed = parameters(&*ascended);
+    let perturbed = parameters(ascended.model());
     let model = ascended.abandon();
     same("abandoned", &model, &perturbed)?;
     let moved = distance(&before, &perturbed);
@@ -395,7 +395,7 @@ pub(crate) fn lean_abandoned(device: &Device) -> Result<(), String> {
     // A lean descent without gradients is refused, and returns the same model.
     let first = grads(&model, 1);
     let ascended = optim.lean_ascend(0.01, model, first).map_err(|error| error.to_string())?;
-    let perturbed = parameters(&*ascended);
+    let perturbed = parameters(ascended.model());
     let none = burn::optim::GradientsParams::new();
     let model = match optim.lean_descend(ascended, none) {
         Err(rejected) if matches!(rejected.error, WsamError::MissingGradient { .. }) => {

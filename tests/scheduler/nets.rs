@@ -66,7 +66,7 @@ pub(crate) fn descend(
     ascended: Ascended<Deep>,
     batch: u64,
 ) -> Result<Deep, String> {
-    let second = grads(&ascended, batch);
+    let second = grads(ascended.model(), batch);
     optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
 }
 
@@ -97,7 +97,7 @@ pub(crate) mod exact {
         ascended: Ascended<Deep>,
         batch: u64,
     ) -> Result<Deep, String> {
-        let second = grads(&ascended, batch);
+        let second = grads(ascended.model(), batch);
         optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
     }
 

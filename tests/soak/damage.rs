@@ -57,16 +57,16 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
     }
     let ids = [model.a.weight.id, model.b.weight.id];
     let before = states(&optim, &ids)?;
-    let whole = optim.into_bytes(&model).map_err(text)?;
+    let whole = optim.to_bytes(&model).map_err(text)?;
     let mut rng = Rng(0xdead_beef_0bad_cafe);
     let (mut read, runs) = (0, 100 * steps());
     for run in 0..runs {
         let bytes = damaged(&whole, &mut rng);
-        match optim.from_bytes(&model, Bytes::from_bytes_vec(bytes)) {
+        match optim.load_bytes(&model, Bytes::from_bytes_vec(bytes)) {
             // Another value, or one parameter fewer.
             Ok(()) => {
                 read += 1;
-                optim.from_bytes(&model, whole.clone()).map_err(text)?;
+                optim.load_bytes(&model, whole.clone()).map_err(text)?;
             }
             Err(_) => {
                 if states(&optim, &ids)? != before {

@@ -98,8 +98,8 @@ impl Run {
             }
             StepKind::Lean => {
                 let ascended = self.optim.lean_ascend(LR, model, first).map_err(text)?;
-                let second = grads(&ascended.loss(batch), &*ascended);
-                self.follow(&g, &flat(&ascended, &second))?;
+                let second = grads(&ascended.model().loss(batch), ascended.model());
+                self.follow(&g, &flat(ascended.model(), &second))?;
                 self.optim.lean_descend(ascended, second).map_err(text)?
             }
             StepKind::Ordinary | StepKind::Restored | StepKind::Poisoned(_) => {
@@ -107,8 +107,11 @@ impl Run {
                 if matches!(kind, StepKind::Restored) {
                     ascended.restore()
                 } else {
-                    let second = grads(&(ascended.loss(batch) * factor(bad_second)), &*ascended);
-                    self.follow(&g, &flat(&ascended, &second))?;
+                    let second = grads(
+                        &(ascended.model().loss(batch) * factor(bad_second)),
+                        ascended.model(),
+                    );
+                    self.follow(&g, &flat(ascended.model(), &second))?;
                     self.optim.descend(LR, ascended, second).map_err(text)?
                 }
             }
@@ -121,9 +124,9 @@ impl Run {
     /// Continues with a new optimizer that loads the old one's record.
     pub(crate) fn resume(&mut self) -> Result<(), String> {
         let model = self.model.as_ref().ok_or("the model was taken")?;
-        let bytes = self.optim.into_bytes(model).map_err(text)?;
+        let bytes = self.optim.to_bytes(model).map_err(text)?;
         let mut optim = self.target.init(&self.config)?;
-        optim.from_bytes(model, bytes).map_err(text)?;
+        optim.load_bytes(model, bytes).map_err(text)?;
         self.optim = optim;
         Ok(())
     }
@@ -131,7 +134,8 @@ impl Run {
     /// Replaces the model by a detached model or by a clone.
     pub(crate) fn replace_model(&mut self, detach: bool) -> Result<(), String> {
         let model = self.model.take().ok_or("the model was taken")?;
-        self.model = Some(if detach { self.optim.detach(model) } else { model.clone() });
+        self.model =
+            Some(if detach { self.optim.copy_to_own_memory(model) } else { model.clone() });
         Ok(())
     }
 

@@ -242,14 +242,16 @@ impl Run {
                 let first = GradientsParams::from_grads(first.backward(), &model);
                 if lean {
                     optim.lean_ascend(LR, model, first).and_then(|ascended| {
-                        let second = pass(&ascended, seen, 0, 1) * ascended.loss_scale();
-                        let second = GradientsParams::from_grads(second.backward(), &*ascended);
+                        let second = pass(ascended.model(), seen, 0, 1) * ascended.loss_scale();
+                        let second =
+                            GradientsParams::from_grads(second.backward(), ascended.model());
                         optim.lean_descend(ascended, second)
                     })
                 } else {
                     optim.ascend(model, first).and_then(|ascended| {
-                        let second = pass(&ascended, seen, 0, 1) * ascended.loss_scale();
-                        let second = GradientsParams::from_grads(second.backward(), &*ascended);
+                        let second = pass(ascended.model(), seen, 0, 1) * ascended.loss_scale();
+                        let second =
+                            GradientsParams::from_grads(second.backward(), ascended.model());
                         optim.descend(LR, ascended, second)
                     })
                 }
@@ -300,8 +302,8 @@ pub(super) fn case(target: &Target, case: &Case) -> Result<(), String> {
     }
     let mut resumed = Run::new(&case, target)?;
     resumed.model = run.model.clone();
-    let bytes = run.optim.into_bytes(&run.model).map_err(text)?;
-    let loaded = resumed.optim.from_bytes(&resumed.model, bytes);
+    let bytes = run.optim.to_bytes(&run.model).map_err(text)?;
+    let loaded = resumed.optim.load_bytes(&resumed.model, bytes);
     // Burn 0.22.1 loads half-precision states of its optimizers as f32, and panics in the next step.
     let cannot_resume = case[BASE] == BURN && case[PRECISION] == 1;
     match loaded {

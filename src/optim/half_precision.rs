@@ -1,10 +1,36 @@
-//! Tests which `f32` values round to which half-precision value, without rounding.
+//! Half precision: the element types that steps compute in, and a test which `f32` values round to which half,
+//! without rounding.
 //!
 //! A driver may remove a cast to half precision and back within one kernel (NVIDIA's does), so comparing with a
 //! cast copy is not reliable. The bounds of a half's rounding interval follow from the half
 //! alone, by comparisons and products with powers of two, all of which are exact.
 
-use burn::tensor::{Bool, DType, Tensor};
+use burn::tensor::{Bool, DType, FloatDType, Tensor};
+
+/// Element type in which a step over tensors of `dtype` computes and keeps its state. Half precision is used for
+/// weights and gradients only.
+pub(crate) fn computed_in(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        other => other,
+    }
+}
+
+/// Master weights of a parameter in half precision, with `weight` in `f32`: `master` where the weight is its
+/// rounded copy, and `weight` elsewhere.
+///
+/// The comparison accepts Burn's cast as well, for devices that do not round to the nearest. The cast alone is
+/// not reliable: see the [module](self).
+pub(crate) fn reconciled(weight: Tensor<1>, dtype: DType, master: Option<Tensor<1>>) -> Tensor<1> {
+    let Some(master) = master else { return weight };
+    let copy = of_type(of_type(master.clone(), dtype), weight.dtype());
+    let same = rounds_to(&master, &weight, dtype).bool_or(copy.equal(weight.clone()));
+    weight.mask_where(same, master)
+}
+
+pub(crate) fn of_type<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if tensor.dtype() == dtype { tensor } else { tensor.cast(FloatDType::from(dtype)) }
+}
 
 /// A half-precision format.
 struct Half {
@@ -85,8 +111,7 @@ pub(crate) fn rounds_to(value: &Tensor<1>, half: &Tensor<1>, dtype: DType) -> Te
 
 #[cfg(test)]
 mod tests {
-    use super::rounds_to;
-    use crate::optim::forms::reconciled;
+    use super::{reconciled, rounds_to};
     use burn::tensor::{DType, Device, Tensor, TensorData};
     use half::{bf16, f16};
 

@@ -1,11 +1,10 @@
 //! Dropping states of parameters that are no longer trained.
 
-use super::{RouteBackend, Wsam};
-use crate::optim::error::WsamError;
-use crate::optim::record::without_ids;
-use crate::optim::step_backend::StepBackend;
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::Tensor;
+use super::error::WsamError;
+use super::optimizer::Wsam;
+use super::record::without_ids;
+use super::walk::for_each_param;
+use burn::module::{Module, ParamId};
 use std::collections::HashSet;
 
 impl Wsam {
@@ -18,16 +17,11 @@ impl Wsam {
     /// [`WsamError::Backend`] if the device was lost, [`WsamError::Record`] if a Burn optimizer's states cannot
     /// be parsed; on an error nothing has changed.
     pub fn retain<M: Module>(&mut self, model: &M) -> Result<(), WsamError> {
-        #[derive(Default)]
-        struct Ids(HashSet<ParamId>);
-        impl ModuleVisitor for Ids {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                self.0.insert(param.id);
-            }
-        }
-        let mut ids = Ids::default();
-        model.visit(&mut ids);
-        self.drop_states(&|id| !ids.0.contains(&id))
+        let mut ids = HashSet::new();
+        for_each_param(model, |param, _| {
+            ids.insert(param.id());
+        });
+        self.drop_states(&|id| !ids.contains(&id))
     }
 
     /// Drops the states of these parameters, which start at step 1 with their next step. For example, call it for
@@ -42,19 +36,15 @@ impl Wsam {
     }
 
     fn drop_states(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) -> Result<(), WsamError> {
-        let external = match self.burn_optimizer() {
+        let states = match self.burn_optimizer() {
             Some(optimizer) => Some(without_ids(optimizer, is_dropped)?),
             None => None,
         };
         self.resolve_outcomes()?;
-        if let Some(record) = external {
-            self.load_external(record);
+        if let Some(record) = states {
+            self.load_burn_base(record);
         }
-        match &mut self.backend {
-            RouteBackend::TensorOps(ops) => ops.forget(is_dropped),
-            #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => fused.forget(is_dropped),
-        }
+        self.forget_states(is_dropped);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use burn::optim::momentum::MomentumConfig;
 
 /// SGD as the base optimizer; fields and defaults of [`burn::optim::SgdConfig`].
 #[derive(Config, Debug)]
+#[non_exhaustive]
 pub struct SgdBaseConfig {
     /// L2 penalty, if any.
     pub weight_decay: Option<WeightDecayConfig>,
@@ -16,6 +17,7 @@ pub struct SgdBaseConfig {
 
 /// Adam as the base optimizer; fields and defaults of [`burn::optim::AdamConfig`].
 #[derive(Config, Debug)]
+#[non_exhaustive]
 pub struct AdamBaseConfig {
     /// Decay of the first moment.
     #[config(default = 0.9)]
@@ -36,6 +38,7 @@ pub struct AdamBaseConfig {
 /// AdamW as the base optimizer; fields and defaults of [`burn::optim::AdamWConfig`], without its
 /// cautious weight decay.
 #[derive(Config, Debug)]
+#[non_exhaustive]
 pub struct AdamWBaseConfig {
     /// Decay of the first moment.
     #[config(default = 0.9)]
@@ -56,6 +59,7 @@ pub struct AdamWBaseConfig {
 
 /// The base optimizer of a [`WsamConfig`](crate::WsamConfig).
 #[derive(Config, Debug)]
+#[non_exhaustive]
 pub enum BaseConfig {
     /// Stochastic gradient descent.
     Sgd(SgdBaseConfig),
@@ -63,8 +67,7 @@ pub enum BaseConfig {
     Adam(AdamBaseConfig),
     /// AdamW.
     AdamW(AdamWBaseConfig),
-    /// Any Burn optimizer, or the user's own: see
-    /// [`WsamConfig::with_burn_optimizer`](crate::WsamConfig::with_burn_optimizer).
+    /// The Burn optimizer, or the user's own, that [`WsamConfig::init_with`](crate::WsamConfig::init_with) takes.
     Burn,
 }
 

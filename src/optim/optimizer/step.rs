@@ -2,30 +2,15 @@
 
 use super::Wsam;
 use crate::optim::error::{Rejected, WsamError};
-use crate::optim::masks::Masks;
+use crate::optim::options::Perturbation;
+use crate::optim::pass::{Pass, Sum, copied, pass, shares, summed};
 use crate::optim::rates::Rates;
 use crate::optim::report::StepReport;
+use crate::optim::seeds::Masks;
 use crate::optim::statistics::RunningStatistics;
-use crate::optim::sums::Sum;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
+use burn::module::Module;
 use burn::tensor::Tensor;
-
-/// How weights are perturbed in a step over several micro-batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Perturbation {
-    /// Once, along the gradient of all micro-batches, as in a step over one large batch.
-    Whole,
-    /// For each micro-batch along its own gradient, so that `g~` is the average of gradients at
-    /// different points: m-sharpness, as in data-parallel training with unsynchronised perturbations
-    /// (Foret et al. 2021, section 4.1 of <https://arxiv.org/abs/2010.01412>). It takes one more ascent for
-    /// each micro-batch.
-    EachMicroBatch,
-}
-
-/// Result of a pass over the data: the gradient, and the loss without autodiff.
-type Pass = (GradientsParams, Tensor<1>);
 
 impl Wsam {
     /// A whole step: `loss` is called with the model and then with the perturbed model.
@@ -190,7 +175,7 @@ impl Wsam {
         let statistics = RunningStatistics::of(&model);
         match step(self, model) {
             Ok((model, report)) => {
-                self.keep_statistics(model, &statistics).map(|model| (model, report))
+                self.restore_statistics_if_skipped(model, &statistics).map(|model| (model, report))
             }
             Err(Rejected { model, error }) => Err(Rejected::new(statistics.restore(*model), error)),
         }
@@ -232,8 +217,8 @@ impl Wsam {
             };
             first.add(&model, copied(&model, &grads), Some(loss));
             let ascended = self.ascend(model, grads)?;
-            let perturbed = each(&ascended, part)
-                .map(|(grads, loss)| second.add(&*ascended, grads, Some(loss)));
+            let perturbed = each(ascended.model(), part)
+                .map(|(grads, loss)| second.add(ascended.model(), grads, Some(loss)));
             model = ascended.restore();
             if let Err(error) = perturbed {
                 return Err(Rejected::new(model, error));
@@ -256,7 +241,7 @@ impl Wsam {
     ) -> Result<(M, StepReport), Rejected<M>> {
         let (model, norms, perturbed_loss) = if self.options.lean {
             let ascended = self.lean_ascend_at(rates, model, grads)?;
-            let (grads, loss) = match second(&ascended) {
+            let (grads, loss) = match second(ascended.model()) {
                 Ok(pass) => pass,
                 Err(error) => return Err(Rejected::new(ascended.abandon(), error)),
             };
@@ -264,7 +249,7 @@ impl Wsam {
             (model, norms, loss)
         } else {
             let ascended = self.ascend(model, grads)?;
-            let (grads, loss) = match second(&ascended) {
+            let (grads, loss) = match second(ascended.model()) {
                 Ok(pass) => pass,
                 Err(error) => return Err(Rejected::new(ascended.restore(), error)),
             };
@@ -273,64 +258,4 @@ impl Wsam {
         };
         Ok((model, StepReport { loss, perturbed_loss, norms }))
     }
-}
-
-/// Normalises the weights of the micro-batches to a sum of 1.
-fn shares(micro_batches: usize, weights: &[f64]) -> Result<Vec<f64>, WsamError> {
-    if micro_batches == 0 {
-        return Err(WsamError::NoMicroBatches);
-    }
-    let sum: f64 = weights.iter().sum();
-    let sound = weights.iter().all(|weight| *weight > 0.0) && sum.is_finite();
-    if weights.len() != micro_batches || !sound {
-        return Err(WsamError::MicroBatchWeights { micro_batches, weights: weights.to_vec() });
-    }
-    Ok(weights.iter().map(|weight| weight / sum).collect())
-}
-
-/// Returns the gradient of `share * scale * loss` at `model`, and `share * loss`.
-fn pass<M: Module>(model: &M, loss: Tensor<1>, scale: f64, share: f64) -> Result<Pass, WsamError> {
-    check_loss(&loss)?;
-    let times = |loss: Tensor<1>, by| if by == 1.0 { loss } else { loss * by };
-    let loss = times(loss, share);
-    let grads = GradientsParams::from_grads(times(loss.clone(), scale).backward(), model);
-    Ok((grads, loss.without_autodiff()))
-}
-
-/// Returns an error for a loss without autodiff, or with more or less than one element.
-pub(in crate::optim) fn check_loss(loss: &Tensor<1>) -> Result<(), WsamError> {
-    check_loss_shape(loss)?;
-    if loss.is_autodiff() { Ok(()) } else { Err(WsamError::NoAutodiff) }
-}
-
-pub(in crate::optim) fn check_loss_shape(loss: &Tensor<1>) -> Result<(), WsamError> {
-    let shape = loss.shape();
-    match shape.num_elements() {
-        1 => Ok(()),
-        _ => Err(WsamError::LossShape { shape: shape.to_vec() }),
-    }
-}
-
-/// Returns the sums as a pass.
-fn summed<M: Module>(sum: Sum<M>) -> Result<Pass, WsamError> {
-    let (grads, loss) = sum.take();
-    Ok((grads, loss.ok_or(WsamError::NoMicroBatches)?))
-}
-
-/// Clones the handles of the gradients.
-pub(in crate::optim) fn copied<M: Module>(model: &M, grads: &GradientsParams) -> GradientsParams {
-    struct Copy<'a> {
-        from: &'a GradientsParams,
-        to: GradientsParams,
-    }
-    impl ModuleVisitor for Copy<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(grad) = self.from.get::<D>(param.id) {
-                self.to.register(param.id, grad);
-            }
-        }
-    }
-    let mut copy = Copy { from: grads, to: GradientsParams::new() };
-    model.visit(&mut copy);
-    copy.to
 }

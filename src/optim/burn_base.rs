@@ -3,27 +3,26 @@
 
 use super::copies::{assign, with_ids};
 use super::error::WsamError;
-use super::param_entries::{gradients, weights};
+use super::module_steps::{PendingStep, collect_entries, second_phase};
+use super::param_entries::{step_gradients, step_weights};
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::step_backend::{
-    PendingStep, PhaseOutput, StepBackend, StepContext, TensorOf, collect_entries, second_phase,
-};
+use super::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOf};
 use crate::method::{Coupling, Outcome};
 use burn::module::{Module, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 
 /// A Burn optimizer as the base.
-pub(crate) struct External(pub(crate) ModuleOptimizer);
+pub(crate) struct BurnBase(pub(crate) ModuleOptimizer);
 
-impl std::fmt::Debug for External {
+impl std::fmt::Debug for BurnBase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("External").finish_non_exhaustive()
+        f.debug_tuple("BurnBase").finish_non_exhaustive()
     }
 }
 
-impl External {
+impl BurnBase {
     fn step<R: StepBackend, M: Module>(
         &mut self,
         rates: &Rates,
@@ -31,7 +30,7 @@ impl External {
         params: &StepParams,
         mixed: Vec<TensorOf<R>>,
     ) -> M {
-        let grads = gradients::<R::Layout, M>(&model, params.values(mixed));
+        let grads = step_gradients::<R::Layout, M>(&model, params.values(mixed));
         if params.before.is_empty() {
             return self.0.step(rates.burn(), model, grads);
         }
@@ -52,7 +51,7 @@ impl External {
 /// after the base optimizer's step.
 pub(crate) fn descend<R: StepBackend, M: Module>(
     backend: &mut R,
-    external: &mut External,
+    base: &mut BurnBase,
     context: StepContext<'_>,
     rates: &Rates,
     (perturbed, anchor): (M, M),
@@ -77,13 +76,13 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
                 Err(error) => Err((anchor, error)),
             };
         }
-        Ok(_) => external.step::<R, M>(rates, anchor, &params, tensors),
+        Ok(_) => base.step::<R, M>(rates, anchor, &params, tensors),
         Err(error) => return Err((anchor, error)),
     };
     backend.release(released);
     let stepped = match context.hyper.coupling {
         Coupling::Coupled => Ok(None),
-        Coupling::Decoupled => weights::<R::Layout, M>(&model, &params).map(Some),
+        Coupling::Decoupled => step_weights::<R::Layout, M>(&model, &params).map(Some),
     };
     let sharpened = stepped.and_then(|weights| backend.sharpen(context, &each, rest, weights));
     match sharpened {
@@ -100,7 +99,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
 /// Returns the model stepped by the base optimizer alone, or the unchanged model on an error.
 pub(crate) fn base_step<R: StepBackend, M: Module>(
     backend: &mut R,
-    external: &mut External,
+    base: &mut BurnBase,
     context: StepContext<'_>,
     rates: &Rates,
     model: M,
@@ -114,7 +113,7 @@ pub(crate) fn base_step<R: StepBackend, M: Module>(
     let decided = clipped.and_then(|clipped| Ok((clipped, backend.latest_outcome()?)));
     match decided {
         Ok((_, Some(resolved))) if resolved.outcome == Outcome::Skipped => Ok(model),
-        Ok(((params, tensors), _)) => Ok(external.step::<R, M>(rates, model, &params, tensors)),
+        Ok(((params, tensors), _)) => Ok(base.step::<R, M>(rates, model, &params, tensors)),
         Err(error) => Err((model, error)),
     }
 }

@@ -1,22 +1,20 @@
 //! Records around a Burn optimizer as the base.
 
+use super::entries::{RecordEntry, check_known, contents, parameters};
 #[cfg(feature = "train")]
-use super::Recorded;
-use super::entries::RecordEntry;
-use super::{check_known, contents, failed, parameters};
+use super::names::OPTIMIZER;
+use super::names::failed;
 use crate::optim::error::WsamError;
 use crate::optim::optimizer::Wsam;
 #[cfg(feature = "train")]
 use crate::optim::run_state::RunState;
+#[cfg(feature = "train")]
+use crate::optim::state::Recorded;
 use burn::module::{Module, ParamId};
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::{Bytes, DType, TensorData};
 use burn_pack::{Reader, Writer};
 use std::collections::BTreeMap;
-
-/// Name of the Burn optimizer's record, as bytes, in a learner's checkpoint. One of the parameters has it.
-#[cfg(feature = "train")]
-pub(in crate::optim) const OPTIMIZER: &str = "wsam.optimizer";
 
 /// Returns a Burn optimizer's states without those of parameters that are `is_dropped`.
 pub(in crate::optim) fn without_ids(
@@ -66,13 +64,16 @@ fn check_precision(entries: &BTreeMap<u64, RecordEntry>) -> Result<(), WsamError
 
 impl Wsam {
     /// Writer of a Burn optimizer's record and our run state.
-    pub(super) fn external_writer(&self, optimizer: &ModuleOptimizer) -> Result<Writer, WsamError> {
+    pub(super) fn burn_base_writer(
+        &self,
+        optimizer: &ModuleOptimizer,
+    ) -> Result<Writer, WsamError> {
         self.with_run_state(writer_of(optimizer, |_| true)?)
     }
 
     /// Loads a Burn optimizer's record. Burn drops states of another kind of optimizer, whose parameters start
     /// without state.
-    pub(super) fn read_external<M: Module>(
+    pub(super) fn read_burn_base<M: Module>(
         &mut self,
         model: &M,
         bytes: Bytes,
@@ -83,7 +84,7 @@ impl Wsam {
         check_precision(&contents.entries)?;
         let record = OptimizerRecord::from_bytes(bytes).map_err(failed)?;
         self.resolve_outcomes()?;
-        self.load_external(record);
+        self.load_burn_base(record);
         // Burn's optimizers name their step counts differently, so no largest count is available.
         self.resume_run_state(contents.run, None);
         Ok(())
@@ -91,7 +92,7 @@ impl Wsam {
 
     /// The state of the Burn optimizer that is the base.
     #[cfg(feature = "train")]
-    pub(in crate::optim) fn recorded_external(&self) -> Result<Option<Recorded>, WsamError> {
+    pub(in crate::optim) fn recorded_burn_base(&self) -> Result<Option<Recorded>, WsamError> {
         let Some(optimizer) = self.burn_optimizer() else { return Ok(None) };
         let bytes = optimizer.into_bytes().map_err(failed)?.to_vec();
         let len = bytes.len();
@@ -101,7 +102,7 @@ impl Wsam {
 
     /// Loads the state of the Burn optimizer, which one of the states of a checkpoint holds.
     #[cfg(feature = "train")]
-    pub(in crate::optim) fn load_recorded_external<M: Module>(
+    pub(in crate::optim) fn load_recorded_burn_base<M: Module>(
         &mut self,
         model: &M,
         states: Vec<(u64, Recorded)>,
@@ -113,7 +114,7 @@ impl Wsam {
             failed("the checkpoint was not written by a training with WSAM around a Burn optimizer")
         };
         let (_, data) = found.ok_or_else(lacks)?;
-        self.read_external(model, Bytes::from_bytes_vec(data.as_bytes().to_vec()))?;
+        self.read_burn_base(model, Bytes::from_bytes_vec(data.as_bytes().to_vec()))?;
         self.resume_run_state(run, None);
         Ok(())
     }
