@@ -4,7 +4,9 @@
 //! more parameters, each element of `e_w` is smaller. The table has the component along `e_w` and the length of the
 //! change that an ascent makes to the weights, both relative to the length of `e_w`.
 
-use burn_wsam::engine::{AscentOptions, AscentTensor, Engine, EngineError, Format, Rounding};
+use burn_wsam::engine::{
+    AscentOptions, AscentTensor, Engine, EngineError, Format, Placement, Rounding,
+};
 use burn_wsam::method::{Base, Hyperparameters};
 use burn_wsam_support::formats::{FORMATS, decode, encode, upload};
 use std::process::ExitCode;
@@ -52,14 +54,10 @@ fn kept(
     let grad: Vec<u16> = normal(2, len).map(|x| encode(format, x)).collect();
     let slice = |bits: &[u16]| upload(engine, format, bits);
     let partner = slice(&vec![0; len]);
-    let tensor = AscentTensor {
-        weight: slice(&weight),
-        grad: slice(&grad),
-        partner: Some(partner.clone()),
-        group: 0,
-    };
+    let tensor =
+        AscentTensor::new(slice(&weight), slice(&grad), Placement::OutOfPlace(partner.clone()));
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let options = AscentOptions { rounding, ..Default::default() };
+    let options = AscentOptions::default().with_rounding(rounding);
     let _ascent = engine.ascent(&mut encoder, &hyper, options, &[tensor])?;
     engine.queue().submit([encoder.finish()]);
 

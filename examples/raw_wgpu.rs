@@ -4,7 +4,7 @@
 //! device; the host records steps and reads the weights every 25 steps.
 
 use burn_wsam::engine::{
-    AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, Slice,
+    AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, Placement, Slice,
 };
 use burn_wsam::method::{Base, Hyperparameters, Momentum};
 use std::process::ExitCode;
@@ -107,23 +107,15 @@ fn run() -> Result<f32, EngineError> {
     let mut encoder = device.create_command_encoder(&Default::default());
     for step in 1..=STEPS {
         gradient(&mut encoder, &at_weight);
-        let tensor = AscentTensor {
-            weight: weight.clone(),
-            grad: grad.clone(),
-            partner: Some(perturbed.clone()),
-            group: 0,
-        };
+        let tensor = AscentTensor::new(
+            weight.clone(),
+            grad.clone(),
+            Placement::OutOfPlace(perturbed.clone()),
+        );
         let ascent = engine.ascent(&mut encoder, &hyper, AscentOptions::default(), &[tensor])?;
         gradient(&mut encoder, &at_perturbed);
-        let tensor = DescentTensor {
-            weight: weight.clone(),
-            anchor: None,
-            grad: grad.clone(),
-            grad_perturbed: grad_perturbed.clone(),
-            state: vec![momentum.clone()],
-            step,
-            group: 0,
-        };
+        let tensor = DescentTensor::new(weight.clone(), grad.clone(), grad_perturbed.clone())
+            .with_state(vec![momentum.clone()], step);
         let lr = PEAK_LR * (STEPS - step) as f64 / STEPS as f64;
         engine.descent(&mut encoder, &hyper, lr, BlendSource::Method, &ascent, &[tensor])?;
         if step % STRIDE == 0 {

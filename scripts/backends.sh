@@ -38,8 +38,8 @@ work=$PWD/target/backends
 logs=$work/logs
 mkdir -p "$logs" "$work/cells"
 arch=$(uname -m)
-lavapipe=/usr/share/vulkan/icd.d/lvp_icd.$arch.json
-swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
+# `lavapipe` and `swiftshader`.
+. scripts/drivers.sh
 
 # Source files of a group. Cells of other versions of them are not shown.
 sources() {
@@ -324,8 +324,8 @@ if begin gpu; then
     else
         absent_suites "this machine's GPUs" "no GPU here"
     fi
-    [ "$(uname -s)" = Darwin ] || absent_suites "Metal" "not macOS"
-    absent_suites "DX12" "not Windows"
+    [ "$(uname -s)" = Darwin ] || absent_suites "Metal" "not run yet: sh scripts/platform.sh on macOS, or the workflow test"
+    absent_suites "DX12" "not run yet: sh scripts/platform.sh on Windows, or the workflow test"
 fi
 
 if begin dawn; then

@@ -1,8 +1,21 @@
+# shellcheck shell=sh
 # Sourced by scripts that run GPU tests, from the repository's root. `drivers` installs the software Vulkan
-# drivers and sets VK_DRIVER_FILES.
+# drivers and sets VK_DRIVER_FILES. With WSAM_NEED_DRIVERS=1 it fails if one of the two is missing.
 
-lavapipe=/usr/share/vulkan/icd.d/lvp_icd.$(uname -m).json
-swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
+# The first of these files that exists, or else the first.
+first() {
+    for file in "$@"; do
+        [ ! -e "$file" ] || {
+            echo "$file"
+            return 0
+        }
+    done
+    echo "$1"
+}
+# Newer versions of Mesa leave the machine out of the name.
+lavapipe=$(first "/usr/share/vulkan/icd.d/lvp_icd.$(uname -m).json" /usr/share/vulkan/icd.d/lvp_icd.json)
+# Debian's chromium-common has SwiftShader. Ubuntu has no such package, but its CI machines have Chrome.
+swiftshader=$(first /usr/lib/chromium/vk_swiftshader_icd.json /opt/google/chrome/vk_swiftshader_icd.json)
 
 say() { printf '\n== %s\n' "$1"; }
 
@@ -46,6 +59,7 @@ drivers() {
         need libvulkan1 "$(find /usr/lib -name 'libvulkan.so.1' 2>/dev/null | head -n 1 | grep . || echo libvulkan.so.1)"
         need mesa-vulkan-drivers "$lavapipe"
         need chromium-common "$swiftshader"
+        lavapipe=$(first "$lavapipe" /usr/share/vulkan/icd.d/lvp_icd.json)
     fi
     files=
     for file in "$lavapipe" "$swiftshader"; do
@@ -57,4 +71,8 @@ drivers() {
     else
         echo "no drivers: GPU tests will not run"
     fi
+    [ -z "${WSAM_NEED_DRIVERS:-}" ] || [ "$files" = "$lavapipe:$swiftshader" ] || {
+        echo "WSAM_NEED_DRIVERS is set, and $lavapipe or $swiftshader is missing"
+        return 1
+    }
 }

@@ -13,7 +13,7 @@
 #
 # Logs are written to target/matrix. Exits with 1 if a test failed or crashed, and prints a line for each program.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 builds=${1:-"fusion direct fusion-vulkan direct-vulkan"}
 programs=${2:-"golden optimizer learner"}

@@ -1,10 +1,10 @@
 // ascent: writes the perturbed weights w + e_w.
 //
-//     e_w = rho g / (||g|| + guard)                      adaptive: rho w^2 g / (|| |w| g || + guard)
+//     e_w = rho g / (||g|| + norm_epsilon)                      adaptive: rho w^2 g / (|| |w| g || + norm_epsilon)
 //
-// Out of place: reads weight and grad, writes partner = w + e_w; does not write weight.
-// IN_PLACE: reads weight and grad, writes partner = w (the anchor) and weight = w + e_w. With master weights
-// w is read from these, and partner is not written.
+// Out of place: reads weight and grad, writes weight_copy = w + e_w; does not write weight.
+// IN_PLACE: reads weight and grad, writes weight_copy = w (the anchor) and weight = w + e_w. With master weights
+// w is read from these, and weight_copy is not written.
 // In a skipped step e_w is zero.
 // One invocation owns an element in all buffers (see common.wgsl). The chunk table excludes tensors that are
 // not perturbed.
@@ -19,11 +19,10 @@ struct Scales {
     scale: f32,
 }
 
-// frame
-fn climb_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
-    let w = load_original(chunk, i);
+fn climb_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
+    let w = load_original_SET(chunk, i);
     // g is scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
-    var e = scales.rho * (load_grad(chunk.grad + i) * scales.scale);
+    var e = scales.rho * (load_grad_SET(chunk.grad + i) * scales.scale);
     if scales.adaptive {
         e *= w * w;
     }
@@ -31,23 +30,22 @@ fn climb_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     let perturbed = dithered(w + e, chunk.position + i);
     if IN_PLACE {
         if !MASTER {
-            store_partner(chunk.partner + i, w, count);
+            store_weight_copy_SET(chunk.weight_copy + i, w, count);
         }
-        store_weight(chunk.weight + i, perturbed, count);
+        store_weight_SET(chunk.weight + i, perturbed, count);
     } else {
-        store_partner(chunk.partner + i, perturbed, count);
+        store_weight_copy_SET(chunk.weight_copy + i, perturbed, count);
     }
 }
 
-fn climb(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
+fn climb_SET(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
     for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        climb_at(chunk, i, 4u, scales);
+        climb_at_SET(chunk, i, 4u, scales);
     }
     if owns_tail(len, lane) {
-        climb_at(chunk, len - len % 4u, len % 4u, scales);
+        climb_at_SET(chunk, len - len % 4u, len % 4u, scales);
     }
 }
-// end frame
 
 @compute @workgroup_size(WORKGROUP)
 fn ascent(
@@ -59,7 +57,7 @@ fn ascent(
         return;
     }
     let chunk = chunks[index];
-    let kind = kinds[chunk.kind];
-    let scales = Scales(is_adaptive(kind), is_skipped(kind), kind.rho, perturbation_scale(kind));
-    climb(chunk, chunk.len, lane, scales); // each frame
+    let param_class = param_classes[chunk.param_class];
+    let scales = Scales(is_adaptive(param_class), is_skipped(param_class), param_class.rho, perturbation_scale(param_class));
+    climb_SET(chunk, len_SET(chunk), lane, scales);
 }

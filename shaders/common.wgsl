@@ -4,10 +4,15 @@
 // workgroup: invocation i owns the elements 4 i .. 4 i + 3 of the chunk, then those 4 WORKGROUP further on, in
 // every buffer. No two invocations access the same element, and no element outside a chunk is written.
 //
-// A frame is a set of buffers, one for each column. For a dispatch over several frames, src/layout/frames.rs
-// repeats the code between `// frame` and `// end frame` for each frame, with separate bindings. It also repeats
-// each line that ends in `// each frame`, with a length of 0 in every frame but the chunk's. Without these
-// changes the files are the shader for a single frame.
+// A dispatch reaches tensors in several buffer sets (for each column, such as weight or grad, one buffer). SET
+// stands for the number of a set: src/layout/buffer_sets.rs repeats, with the number in place of SET,
+//
+//   - each variable and function whose name ends in _SET (variables only if the sets differ in them),
+//   - in all other functions, each line that uses such a function or variable.
+//
+// As they are, the files are the shader for a single set, whose number is 0.
+
+const SET: u32 = 0u;
 
 // Set by the engine for the adapter; at least FIRST_LEVEL in norm.wgsl.
 override WORKGROUP: u32 = 256u;
@@ -15,7 +20,8 @@ override WORKGROUP: u32 = 256u;
 // One row of the chunk table. Offsets count elements from the start of the binding.
 struct Chunk {
     len: u32,
-    frame: u32,
+    // The buffer set that holds it.
+    buffer_set: u32,
     // Index among all chunks of the phase, in the order of the tensors.
     index: u32,
     weight: u32,
@@ -24,12 +30,12 @@ struct Chunk {
     grad: u32,
     grad_perturbed: u32,
     // Offset in the second weight buffer of an ascent, which receives w + e_w or the anchor.
-    partner: u32,
+    weight_copy: u32,
     state_0: u32,
     state_1: u32,
     state_2: u32,
-    // Row of the tensor in the table of kinds.
-    kind: u32,
+    // Row of the tensor in the table of parameter classes.
+    param_class: u32,
     // Index of the first element among all tensors, each rounded up to whole vectors of four.
     position: u32,
 }
@@ -46,9 +52,9 @@ struct Norms {
     inv_scale: f32,
     // The norms that e_w is divided by in groups with a norm of their own.
     own: array<vec4<f32>, 8>,
-    // 1 if g (or g~ for bad_perturbed) or its norm is not finite, else 0.
-    bad_gradient: f32,
-    bad_perturbed: f32,
+    // 1 if g (or g~ for nonfinite_perturbed) or its norm is not finite, else 0.
+    nonfinite_gradient: f32,
+    nonfinite_perturbed: f32,
     padding_0: f32,
     padding_1: f32,
 }
@@ -61,14 +67,14 @@ struct DispatchUniforms {
     seed_1: u32,
 }
 
-// Constants of a kind: the tensors with the same parameter group, learning rate and step count.
-struct KindUniforms {
+// Constants of a parameter class: the tensors with the same parameter group, learning rate and step count.
+struct ParamClassUniforms {
     flags: u32,
     // Index in Norms of the norm that e_w is divided by.
     norm: u32,
     rho: f32,
     // Added to the norm before the division: the method's epsilon.
-    guard: f32,
+    norm_epsilon: f32,
     // The blend of the two gradients (descent.wgsl).
     a: f32,
     b: f32,
@@ -79,7 +85,7 @@ struct KindUniforms {
     lr: f32,
     decay: f32,
     weight_decay: f32,
-    epsilon: f32,
+    base_epsilon: f32,
     inverse_bias_2: f32,
     keep_1: f32,
     add_1: f32,
@@ -103,7 +109,12 @@ const BY_DIFFERENCE: u32 = 64u;
 @group(0) @binding(0) var<storage, read> chunks: array<Chunk>;
 @group(1) @binding(0) var<uniform> dispatch: DispatchUniforms;
 @group(1) @binding(1) var<uniform> step_norms: Norms;
-@group(1) @binding(3) var<uniform> kinds: array<KindUniforms, 64>;
+@group(1) @binding(3) var<uniform> param_classes: array<ParamClassUniforms, 64>;
+
+// The length of a chunk in buffer set SET, or 0 if the chunk is in another set.
+fn len_SET(chunk: Chunk) -> u32 {
+    return select(0u, chunk.len, chunk.buffer_set == SET);
+}
 
 // A dispatch is two-dimensional, because one dimension is limited to 65,535 workgroups.
 fn chunk_index(workgroup: vec3<u32>) -> u32 {
@@ -112,9 +123,9 @@ fn chunk_index(workgroup: vec3<u32>) -> u32 {
 
 // Whether the step is skipped, so that weights and states do not change. It compares finite flags, because a
 // shader compiler may assume that NaNs do not occur.
-fn is_skipped(kind: KindUniforms) -> bool {
-    let fatal = step_norms.bad_perturbed != 0.0 && (kind.flags & FALLS_BACK) == 0u;
-    return (kind.flags & SKIPS) != 0u && (step_norms.bad_gradient != 0.0 || fatal);
+fn is_skipped(param_class: ParamClassUniforms) -> bool {
+    let fatal = step_norms.nonfinite_perturbed != 0.0 && (param_class.flags & FALLS_BACK) == 0u;
+    return (param_class.flags & SKIPS) != 0u && (step_norms.nonfinite_gradient != 0.0 || fatal);
 }
 
 // The smallest magnitude, as bits, of an infinity or a NaN: all exponent bits are set. Bits are compared because

@@ -19,7 +19,7 @@ override ALONE: bool = false;
 
 // Values that are the same for every element of a chunk.
 struct Scales {
-    kind: KindUniforms,
+    param_class: ParamClassUniforms,
     a: f32,
     b: f32,
     by_difference: bool,
@@ -30,40 +30,38 @@ struct Scales {
     falls_back: bool,
 }
 
-// frame
-fn descend_at(chunk: Chunk, i: u32, count: u32, scales: Scales) {
+fn descend_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     var w: vec4<f32>;
     if ANCHORED {
-        w = load_anchor(chunk.anchor + i);
+        w = load_anchor_SET(chunk.anchor + i);
     } else {
-        w = load_weight(chunk.weight + i);
+        w = load_weight_SET(chunk.weight + i);
     }
-    let g = scales.clip_g * load_grad(chunk.grad + i);
+    let g = scales.clip_g * load_grad_SET(chunk.grad + i);
     if ALONE {
-        let alone = base_step(scales.kind, chunk, i, count, w, g);
-        store_weight(chunk.weight + i, alone, count);
-        store_master(chunk.anchor + i, alone, count);
+        let alone = base_step_SET(scales.param_class, chunk, i, count, w, g);
+        store_weight_SET(chunk.weight + i, alone, count);
+        store_master_SET(chunk.anchor + i, alone, count);
         return;
     }
-    let second = scales.clip_perturbed * load_grad_perturbed(chunk.grad_perturbed + i);
+    let second = scales.clip_perturbed * load_grad_perturbed_SET(chunk.grad_perturbed + i);
     let g_perturbed = select(second, g, scales.falls_back);
     let difference = g_perturbed - g;
     let h = scales.a * g + scales.b * select(g_perturbed, difference, scales.by_difference);
-    let stepped = base_step(scales.kind, chunk, i, count, w, h);
+    let stepped = base_step_SET(scales.param_class, chunk, i, count, w, h);
     let sharpened = stepped - scales.sharpness * difference;
-    store_weight(chunk.weight + i, sharpened, count);
-    store_master(chunk.anchor + i, sharpened, count);
+    store_weight_SET(chunk.weight + i, sharpened, count);
+    store_master_SET(chunk.anchor + i, sharpened, count);
 }
 
-fn descend(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
+fn descend_SET(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
     for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        descend_at(chunk, i, 4u, scales);
+        descend_at_SET(chunk, i, 4u, scales);
     }
     if owns_tail(len, lane) {
-        descend_at(chunk, len - len % 4u, len % 4u, scales);
+        descend_at_SET(chunk, len - len % 4u, len % 4u, scales);
     }
 }
-// end frame
 
 @compute @workgroup_size(WORKGROUP)
 fn descent(
@@ -75,19 +73,19 @@ fn descent(
         return;
     }
     let chunk = chunks[index];
-    let kind = kinds[chunk.kind];
-    let mixed = blend_of(kind);
+    let param_class = param_classes[chunk.param_class];
+    let mixed = blend_of(param_class);
     let scales = Scales(
-        kind,
+        param_class,
         mixed.a,
         mixed.b,
         mixed.by_difference,
-        kind.lr * mixed.sharpness,
-        clip(step_norms.gradient, kind.max_norm),
-        clip(step_norms.perturbed, kind.max_norm_perturbed),
-        (kind.flags & FALLS_BACK) != 0u && step_norms.bad_perturbed != 0.0,
+        param_class.lr * mixed.sharpness,
+        clip(step_norms.gradient, param_class.max_norm),
+        clip(step_norms.perturbed, param_class.max_norm_perturbed),
+        (param_class.flags & FALLS_BACK) != 0u && step_norms.nonfinite_perturbed != 0.0,
     );
-    let skipped = is_skipped(kind);
-    descend(chunk, select(chunk.len, 0u, skipped), lane, scales); // each frame
-    restore(chunk, select(0u, chunk.len, skipped), lane); // each frame
+    let skipped = is_skipped(param_class);
+    descend_SET(chunk, select(len_SET(chunk), 0u, skipped), lane, scales);
+    restore_SET(chunk, select(0u, len_SET(chunk), skipped), lane);
 }

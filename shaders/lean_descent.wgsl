@@ -7,22 +7,20 @@
 // Reads grad_perturbed; reads and writes weight; reads anchor only in that case.
 // One invocation owns an element in all buffers (see common.wgsl).
 
-// frame
-fn descend_at(chunk: Chunk, i: u32, count: u32, factor: f32) {
-    let g_perturbed = load_grad_perturbed(chunk.grad_perturbed + i);
-    let updated = load_weight(chunk.weight + i) - factor * g_perturbed;
-    store_weight(chunk.weight + i, updated, count);
+fn descend_at_SET(chunk: Chunk, i: u32, count: u32, factor: f32) {
+    let g_perturbed = load_grad_perturbed_SET(chunk.grad_perturbed + i);
+    let updated = load_weight_SET(chunk.weight + i) - factor * g_perturbed;
+    store_weight_SET(chunk.weight + i, updated, count);
 }
 
-fn descend(chunk: Chunk, len: u32, lane: u32, factor: f32) {
+fn descend_SET(chunk: Chunk, len: u32, lane: u32, factor: f32) {
     for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        descend_at(chunk, i, 4u, factor);
+        descend_at_SET(chunk, i, 4u, factor);
     }
     if owns_tail(len, lane) {
-        descend_at(chunk, len - len % 4u, len % 4u, factor);
+        descend_at_SET(chunk, len - len % 4u, len % 4u, factor);
     }
 }
-// end frame
 
 @compute @workgroup_size(WORKGROUP)
 fn lean_descent(
@@ -34,11 +32,11 @@ fn lean_descent(
         return;
     }
     let chunk = chunks[index];
-    let kind = kinds[chunk.kind];
-    let clip_perturbed = clip(step_norms.perturbed, kind.max_norm_perturbed);
-    let factor = kind.lr * blend_of(kind).sharpness * clip_perturbed;
-    let stays = (kind.flags & SKIPS) != 0u && step_norms.bad_gradient != 0.0;
-    let returns = (kind.flags & SKIPS) != 0u && step_norms.bad_perturbed != 0.0;
-    descend(chunk, select(chunk.len, 0u, stays || returns), lane, factor); // each frame
-    restore(chunk, select(0u, chunk.len, returns && !stays), lane); // each frame
+    let param_class = param_classes[chunk.param_class];
+    let clip_perturbed = clip(step_norms.perturbed, param_class.max_norm_perturbed);
+    let factor = param_class.lr * blend_of(param_class).sharpness * clip_perturbed;
+    let stays = (param_class.flags & SKIPS) != 0u && step_norms.nonfinite_gradient != 0.0;
+    let returns = (param_class.flags & SKIPS) != 0u && step_norms.nonfinite_perturbed != 0.0;
+    descend_SET(chunk, select(len_SET(chunk), 0u, stays || returns), lane, factor);
+    restore_SET(chunk, select(0u, len_SET(chunk), returns && !stays), lane);
 }

@@ -3,29 +3,27 @@
 
 const MASTER: bool = true;
 
-// frame
-@group(0) @binding(2) var<storage, read_write> anchor: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> anchor_SET: array<vec4<f32>>;
 
-fn load_anchor(i: u32) -> vec4<f32> {
-    return anchor[i / 4u];
+fn load_anchor_SET(i: u32) -> vec4<f32> {
+    return anchor_SET[i / 4u];
 }
 
 // Four elements of the unperturbed w.
-fn load_original(chunk: Chunk, i: u32) -> vec4<f32> {
-    return load_anchor(chunk.anchor + i);
+fn load_original_SET(chunk: Chunk, i: u32) -> vec4<f32> {
+    return load_anchor_SET(chunk.anchor + i);
 }
 
-fn store_master(i: u32, value: vec4<f32>, count: u32) {
+fn store_master_SET(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
-        anchor[i / 4u] = value;
+        anchor_SET[i / 4u] = value;
     } else {
-        anchor[i / 4u].x = value.x;
+        anchor_SET[i / 4u].x = value.x;
         if count > 1u {
-            anchor[i / 4u].y = value.y;
+            anchor_SET[i / 4u].y = value.y;
         }
         if count > 2u {
-            anchor[i / 4u].z = value.z;
+            anchor_SET[i / 4u].z = value.z;
         }
     }
 }
-// end frame

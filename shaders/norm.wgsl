@@ -2,7 +2,7 @@
 //
 //     norm         partials[..] = sums of squares over a chunk
 //     norm_finish  norms[slots] = inv_scale sqrt(sum of all partials)
-//                  norms[mark]  = 1 if the sum is not finite
+//                  norms[nonfinite_flag]  = 1 if the sum is not finite
 //
 // PLAIN takes the norm of g. SCALED takes the norm that divides the perturbation: of |w| g for adaptive tensors,
 // of g for the other perturbed tensors, without those that are not perturbed. If both are set, both norms are
@@ -31,8 +31,8 @@ struct NormFinishUniforms {
     partial_count: u32,
     // Bit i set: write the norm of g to field i of Norms.
     slots_plain: u32,
-    // Index of bad_gradient or bad_perturbed in Norms.
-    mark: u32,
+    // Index of nonfinite_gradient or nonfinite_perturbed in Norms.
+    nonfinite_flag: u32,
     padding: u32,
     // End of each scope's partials.
     ends: array<vec4<u32>, 8>,
@@ -103,29 +103,28 @@ struct Plain {
     bits_scaled: vec4<u32>,
 }
 
-// frame
 // Four elements of a chunk from element i on, of which the first `count` belong to the chunk; zeros after these.
-fn grad_at(chunk: Chunk, i: u32, count: u32) -> vec4<f32> {
-    return first(count, load_grad(chunk.grad + i));
+fn grad_at_SET(chunk: Chunk, i: u32, count: u32) -> vec4<f32> {
+    return first(count, load_grad_SET(chunk.grad + i));
 }
 
 // w g if adaptive, else g. The sign of w does not matter for the square.
-fn scaled_at(chunk: Chunk, i: u32, count: u32, g: vec4<f32>, adaptive: bool) -> vec4<f32> {
+fn scaled_at_SET(chunk: Chunk, i: u32, count: u32, g: vec4<f32>, adaptive: bool) -> vec4<f32> {
     if adaptive {
-        return first(count, load_original(chunk, i)) * g;
+        return first(count, load_original_SET(chunk, i)) * g;
     }
     return g;
 }
 
-fn add_at(chunk: Chunk, i: u32, count: u32, adaptive: bool, to: Plain) -> Plain {
+fn add_at_SET(chunk: Chunk, i: u32, count: u32, adaptive: bool, to: Plain) -> Plain {
     var sums = to;
-    let g = grad_at(chunk, i, count);
+    let g = grad_at_SET(chunk, i, count);
     if PLAIN {
         sums.plain += g * g;
         sums.bits_plain |= bitcast<vec4<u32>>(g);
     }
     if SCALED {
-        let x = scaled_at(chunk, i, count, g, adaptive);
+        let x = scaled_at_SET(chunk, i, count, g, adaptive);
         sums.scaled += x * x;
         sums.bits_scaled |= bitcast<vec4<u32>>(x);
     }
@@ -133,21 +132,21 @@ fn add_at(chunk: Chunk, i: u32, count: u32, adaptive: bool, to: Plain) -> Plain 
 }
 
 // Sums over one invocation's elements of a chunk.
-fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
+fn sum_of_SET(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
     var found = Plain();
     var i = 4u * lane;
     let stride = 4u * WORKGROUP;
     for (; i + 3u * stride + 4u <= len; i += 4u * stride) {
-        found = add_at(chunk, i, 4u, adaptive, found);
-        found = add_at(chunk, i + stride, 4u, adaptive, found);
-        found = add_at(chunk, i + 2u * stride, 4u, adaptive, found);
-        found = add_at(chunk, i + 3u * stride, 4u, adaptive, found);
+        found = add_at_SET(chunk, i, 4u, adaptive, found);
+        found = add_at_SET(chunk, i + stride, 4u, adaptive, found);
+        found = add_at_SET(chunk, i + 2u * stride, 4u, adaptive, found);
+        found = add_at_SET(chunk, i + 3u * stride, 4u, adaptive, found);
     }
     for (; i + 4u <= len; i += stride) {
-        found = add_at(chunk, i, 4u, adaptive, found);
+        found = add_at_SET(chunk, i, 4u, adaptive, found);
     }
     if owns_tail(len, lane) {
-        found = add_at(chunk, len - len % 4u, len % 4u, adaptive, found);
+        found = add_at_SET(chunk, len - len % 4u, len % 4u, adaptive, found);
     }
     var sums = Sums(
         vec4<f32>(0.0, total(found.plain), 0.0, 0.0),
@@ -161,12 +160,12 @@ fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
         // One loop for both sums: an invocation's loop iterations are limited (MAX_LOOP_ITERATIONS in
         // src/engine/tuning.rs).
         for (var i = 4u * lane; i < len; i += 4u * WORKGROUP) {
-            let g = grad_at(chunk, i, len - i);
+            let g = grad_at_SET(chunk, i, len - i);
             if PLAIN {
                 plain = add_squares(plain, g);
             }
             if SCALED {
-                scaled = add_squares(scaled, scaled_at(chunk, i, len - i, g, adaptive));
+                scaled = add_squares(scaled, scaled_at_SET(chunk, i, len - i, g, adaptive));
             }
         }
         if unsafe_plain {
@@ -178,7 +177,6 @@ fn sum_of(chunk: Chunk, len: u32, lane: u32, adaptive: bool) -> Sums {
     }
     return sums;
 }
-// end frame
 
 // The root of the three sums. Each sum's root is taken before it is unscaled, and the three are combined by
 // their ratios, because a driver could fold two consecutive scalings into one constant outside the range of f32.
@@ -243,10 +241,10 @@ fn norm(
     if is_chunk {
         chunk = chunks[row];
     }
-    let kind = kinds[chunk.kind];
-    let adaptive = is_adaptive(kind);
+    let param_class = param_classes[chunk.param_class];
+    let adaptive = is_adaptive(param_class);
     var sums = Sums();
-    sums = add_sums(sums, sum_of(chunk, chunk.len, lane, adaptive)); // each frame
+    sums = add_sums(sums, sum_of_SET(chunk, len_SET(chunk), lane, adaptive));
 
     // Partials are in the order of the tensors, independent of their buffers, so that norm_finish adds them in
     // the same order.
@@ -309,7 +307,7 @@ fn finished(sum: vec4<f32>) -> f32 {
     let norm = root(sum);
     // Finite inputs give finite sums, so a sum that is not finite has a NaN or an infinity among its inputs.
     if any(magnitude(vec4<f32>(sum.xyz, norm)) >= vec4<u32>(NOT_FINITE)) {
-        atomicStore(&norms[norm_finish_uniforms.mark], bitcast<u32>(1.0));
+        atomicStore(&norms[norm_finish_uniforms.nonfinite_flag], bitcast<u32>(1.0));
     }
     return bitcast<f32>(atomicLoad(&norms[INV_SCALE])) * norm;
 }

@@ -39,12 +39,12 @@ struct BlendForm {
     by_difference: bool,
 }
 
-// The blend of the device buffer if there is one, else the kind's blend, for which the host has set BY_DIFFERENCE
+// The blend of the device buffer if there is one, else the class's blend, for which the host has set BY_DIFFERENCE
 // (Blend::by_difference).
-fn blend_of(kind: KindUniforms) -> BlendForm {
-    if (kind.flags & DEVICE_BLEND) == 0u {
-        let by_difference = (kind.flags & BY_DIFFERENCE) != 0u;
-        return BlendForm(kind.a, kind.b, kind.sharpness, by_difference);
+fn blend_of(param_class: ParamClassUniforms) -> BlendForm {
+    if (param_class.flags & DEVICE_BLEND) == 0u {
+        let by_difference = (param_class.flags & BY_DIFFERENCE) != 0u;
+        return BlendForm(param_class.a, param_class.b, param_class.sharpness, by_difference);
     }
     let sum = blend.a + blend.b;
     let both = blend.a != 0.0 && blend.b != 0.0;
@@ -64,11 +64,10 @@ fn clip(norm: f32, max_norm: f32) -> f32 {
     return step_norms.inv_scale * select(factor, 1.0, max_norm >= UNCLIPPED);
 }
 
-// frame
 // Returns the new weights of four elements from element i of a chunk on, and updates the states in their
 // buffers.
-fn base_step(
-    constants: KindUniforms,
+fn base_step_SET(
+    constants: ParamClassUniforms,
     chunk: Chunk,
     i: u32,
     count: u32,
@@ -79,37 +78,36 @@ fn base_step(
     let d = h + constants.weight_decay * w;
     var u = d;
     if STATES >= 1u {
-        let old = select(load_state_0(chunk.state_0 + i), vec4<f32>(), first);
+        let old = select(load_state_0_SET(chunk.state_0 + i), vec4<f32>(), first);
         let m = constants.keep_1 * old + constants.add_1 * d;
-        store_state_0(chunk.state_0 + i, m, count);
+        store_state_0_SET(chunk.state_0 + i, m, count);
         u = constants.mix_m * m + constants.mix_d * d;
     }
     if STATES >= 2u {
-        let old = select(load_state_1(chunk.state_1 + i), vec4<f32>(), first);
+        let old = select(load_state_1_SET(chunk.state_1 + i), vec4<f32>(), first);
         let v = constants.keep_2 * old + constants.add_2 * (d * d);
-        store_state_1(chunk.state_1 + i, v, count);
+        store_state_1_SET(chunk.state_1 + i, v, count);
         var second = v;
         if STATES == 3u {
-            let largest = select(load_state_2(chunk.state_2 + i), vec4<f32>(), first);
+            let largest = select(load_state_2_SET(chunk.state_2 + i), vec4<f32>(), first);
             second = max(largest, v);
-            store_state_2(chunk.state_2 + i, second, count);
+            store_state_2_SET(chunk.state_2 + i, second, count);
         }
-        u = u / (sqrt(second * constants.inverse_bias_2) + constants.epsilon);
+        u = u / (sqrt(second * constants.inverse_bias_2) + constants.base_epsilon);
     }
     return constants.decay * w - constants.lr * u;
 }
 
 // Copies the anchor to weight if ANCHORED.
-fn restore(chunk: Chunk, len: u32, lane: u32) {
+fn restore_SET(chunk: Chunk, len: u32, lane: u32) {
     if !ANCHORED {
         return;
     }
     for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        store_weight(chunk.weight + i, load_anchor(chunk.anchor + i), 4u);
+        store_weight_SET(chunk.weight + i, load_anchor_SET(chunk.anchor + i), 4u);
     }
     if owns_tail(len, lane) {
         let i = len - len % 4u;
-        store_weight(chunk.weight + i, load_anchor(chunk.anchor + i), len % 4u);
+        store_weight_SET(chunk.weight + i, load_anchor_SET(chunk.anchor + i), len % 4u);
     }
 }
-// end frame

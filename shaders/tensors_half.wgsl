@@ -114,43 +114,41 @@ fn dithered(x: vec4<f32>, at: u32) -> vec4<f32> {
     return widened(narrowed(x, noise_of(at / 4u), true));
 }
 
-// frame
-@group(0) @binding(1) var<storage, read_write> weight: array<vec2<u32>>;
-@group(0) @binding(3) var<storage, read_write> grad: array<vec2<u32>>;
-@group(0) @binding(4) var<storage, read_write> grad_perturbed: array<vec2<u32>>;
-@group(0) @binding(5) var<storage, read_write> partner: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read_write> weight_SET: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read_write> grad_SET: array<vec2<u32>>;
+@group(0) @binding(4) var<storage, read_write> grad_perturbed_SET: array<vec2<u32>>;
+@group(0) @binding(5) var<storage, read_write> weight_copy_SET: array<vec2<u32>>;
 
 // Four elements from element i on. The caller must ignore those after the end of the chunk.
-fn load_weight(i: u32) -> vec4<f32> {
-    return unpacked(weight[i / 4u]);
+fn load_weight_SET(i: u32) -> vec4<f32> {
+    return unpacked(weight_SET[i / 4u]);
 }
 
-fn load_grad(i: u32) -> vec4<f32> {
-    return unpacked(grad[i / 4u]);
+fn load_grad_SET(i: u32) -> vec4<f32> {
+    return unpacked(grad_SET[i / 4u]);
 }
 
-fn load_grad_perturbed(i: u32) -> vec4<f32> {
-    return unpacked(grad_perturbed[i / 4u]);
+fn load_grad_perturbed_SET(i: u32) -> vec4<f32> {
+    return unpacked(grad_perturbed_SET[i / 4u]);
 }
 
-fn load_partner(i: u32) -> vec4<f32> {
-    return unpacked(partner[i / 4u]);
+fn load_weight_copy_SET(i: u32) -> vec4<f32> {
+    return unpacked(weight_copy_SET[i / 4u]);
 }
 
 // Stores the first `count` of four elements from element i on.
-fn store_weight(i: u32, value: vec4<f32>, count: u32) {
+fn store_weight_SET(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
-        weight[i / 4u] = packed(value, 4u, vec2<u32>());
+        weight_SET[i / 4u] = packed(value, 4u, vec2<u32>());
     } else {
-        weight[i / 4u] = packed(value, count, weight[i / 4u]);
+        weight_SET[i / 4u] = packed(value, count, weight_SET[i / 4u]);
     }
 }
 
-fn store_partner(i: u32, value: vec4<f32>, count: u32) {
+fn store_weight_copy_SET(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
-        partner[i / 4u] = packed(value, 4u, vec2<u32>());
+        weight_copy_SET[i / 4u] = packed(value, 4u, vec2<u32>());
     } else {
-        partner[i / 4u] = packed(value, count, partner[i / 4u]);
+        weight_copy_SET[i / 4u] = packed(value, count, weight_copy_SET[i / 4u]);
     }
 }
-// end frame

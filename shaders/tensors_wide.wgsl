@@ -7,63 +7,61 @@
 // tensor, which then starts inside a vector, uses tensors_narrow.wgsl in a separate dispatch, so that no two
 // invocations of one dispatch access the same vector.
 
-// frame
-@group(0) @binding(1) var<storage, read_write> weight: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> anchor: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> grad: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> grad_perturbed: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> partner: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> weight_SET: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> anchor_SET: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> grad_SET: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> grad_perturbed_SET: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> weight_copy_SET: array<vec4<f32>>;
 
 // Four elements from element i on. The caller must ignore those after the end of the chunk.
-fn load_weight(i: u32) -> vec4<f32> {
-    return weight[i / 4u];
+fn load_weight_SET(i: u32) -> vec4<f32> {
+    return weight_SET[i / 4u];
 }
 
-fn load_anchor(i: u32) -> vec4<f32> {
-    return anchor[i / 4u];
+fn load_anchor_SET(i: u32) -> vec4<f32> {
+    return anchor_SET[i / 4u];
 }
 
-fn load_grad(i: u32) -> vec4<f32> {
-    return grad[i / 4u];
+fn load_grad_SET(i: u32) -> vec4<f32> {
+    return grad_SET[i / 4u];
 }
 
-fn load_grad_perturbed(i: u32) -> vec4<f32> {
-    return grad_perturbed[i / 4u];
+fn load_grad_perturbed_SET(i: u32) -> vec4<f32> {
+    return grad_perturbed_SET[i / 4u];
 }
 
-fn load_partner(i: u32) -> vec4<f32> {
-    return partner[i / 4u];
+fn load_weight_copy_SET(i: u32) -> vec4<f32> {
+    return weight_copy_SET[i / 4u];
 }
 
 // Stores the first `count` of four elements from element i on.
-fn store_weight(i: u32, value: vec4<f32>, count: u32) {
+fn store_weight_SET(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
-        weight[i / 4u] = value;
+        weight_SET[i / 4u] = value;
     } else {
-        weight[i / 4u].x = value.x;
+        weight_SET[i / 4u].x = value.x;
         if count > 1u {
-            weight[i / 4u].y = value.y;
+            weight_SET[i / 4u].y = value.y;
         }
         if count > 2u {
-            weight[i / 4u].z = value.z;
+            weight_SET[i / 4u].z = value.z;
         }
     }
 }
 
-fn store_partner(i: u32, value: vec4<f32>, count: u32) {
+fn store_weight_copy_SET(i: u32, value: vec4<f32>, count: u32) {
     if count >= 4u {
-        partner[i / 4u] = value;
+        weight_copy_SET[i / 4u] = value;
     } else {
-        partner[i / 4u].x = value.x;
+        weight_copy_SET[i / 4u].x = value.x;
         if count > 1u {
-            partner[i / 4u].y = value.y;
+            weight_copy_SET[i / 4u].y = value.y;
         }
         if count > 2u {
-            partner[i / 4u].z = value.z;
+            weight_copy_SET[i / 4u].z = value.z;
         }
     }
 }
-// end frame
 
 // In f32 w + e_w is not rounded again.
 fn dithered(x: vec4<f32>, at: u32) -> vec4<f32> {

@@ -21,6 +21,8 @@
 //! - `train`: a learner and a strategy for burn-train's `SupervisedTraining`, in the module `train`.
 
 #![forbid(unsafe_code)]
+// On docs.rs each item is marked with the features it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "fused-wsam")]
 pub mod engine;

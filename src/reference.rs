@@ -1,6 +1,6 @@
-//! A sequential `f64` oracle of the WSAM step, against which the other implementations are tested.
+//! Unstable: this module exists for tests, and may change in any release.
 //!
-//! It follows the papers and PyTorch's definitions, one tensor and one operation at a time, and shares only
+//! A sequential `f64` oracle of the WSAM step, against which the other implementations are tested. It follows the papers and PyTorch's definitions, one tensor and one operation at a time, and shares only
 //! [`Hyperparameters`] with the kernels. It favours clarity over speed; only tests call it.
 //!
 //! Symbols: `w` weights (also the anchor), `g` gradient at `w`, `g~` (`p` in the code) gradient at

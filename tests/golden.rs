@@ -131,11 +131,10 @@ fn engine_trials(
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
     limits: &str,
 ) -> Vec<Trial> {
-    use burn_wsam::engine::Placement;
+    use burn_wsam_support::engine_route::Placed;
     use burn_wsam_support::{engine_route, lean_route};
     let mut trials = Vec::new();
-    for (placement, label) in
-        [(Placement::OutOfPlace, "out of place"), (Placement::InPlace, "in place")]
+    for (placement, label) in [(Placed::OutOfPlace, "out of place"), (Placed::InPlace, "in place")]
     {
         for golden in goldens {
             let engine = engine.clone();
@@ -189,8 +188,7 @@ fn toy_trials(
     gpu: &burn_wsam_support::gpu::Gpu,
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
 ) -> Vec<Trial> {
-    use burn_wsam::engine::Placement;
-    use burn_wsam_support::engine_route;
+    use burn_wsam_support::engine_route::{EngineRoute, Placed};
     use burn_wsam_support::toy::{basin, toy_path};
     let trial = |run: &golden::ToyRun| {
         let (toy, run, engine) = (toy.clone(), run.clone(), engine.clone());
@@ -199,12 +197,7 @@ fn toy_trials(
         Trial::test(name, move || {
             let steps = run.path.len() - 1;
             let start = vec![toy.start.to_vec()];
-            let mut route = engine_route::EngineRoute::new(
-                &engine,
-                toy.hyper(&run),
-                Placement::OutOfPlace,
-                &start,
-            );
+            let mut route = EngineRoute::new(&engine, toy.hyper(&run), Placed::OutOfPlace, &start);
             let path = toy_path(&toy, steps, &mut route)?;
             let (end, want) = (path[steps], run.path[steps]);
             println!("\n    {title}: {end:?}, authors {want:?}: {}", basin(want));

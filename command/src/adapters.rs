@@ -104,7 +104,7 @@ fn route(engine: Result<Engine, EngineError>) -> Value {
                 "why": "all kernels run on its device",
                 "workgroup": tuning.workgroup,
                 "chunk_len": tuning.chunk_len,
-                "max_frames": tuning.max_frames,
+                "max_buffer_sets": tuning.max_buffer_sets,
             })
         }
         Err(error) => json!({ "fused": false, "why": error.to_string() }),
@@ -126,7 +126,7 @@ fn text(adapter: &Value) -> String {
     line("route", format!("{name}: {}", word(&route["why"])));
     if route["fused"] == true {
         let [workgroup, chunk, frames] =
-            ["workgroup", "chunk_len", "max_frames"].map(|name| word(&route[name]));
+            ["workgroup", "chunk_len", "max_buffer_sets"].map(|name| word(&route[name]));
         let tuning = format!(
             "workgroups of {workgroup}, chunks of {chunk} elements, up to {frames} frames per dispatch"
         );

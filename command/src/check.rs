@@ -5,10 +5,10 @@ use crate::error::Error;
 use crate::options::CheckOptions;
 use crate::output;
 use crate::results::caught;
-use burn_wsam::engine::{Engine, Placement};
+use burn_wsam::engine::Engine;
 use burn_wsam::method::Coupling;
 use burn_wsam_support::adapters::Gpu;
-use burn_wsam_support::engine_route::EngineRoute;
+use burn_wsam_support::engine_route::{EngineRoute, Placed};
 use burn_wsam_support::golden::{self, Golden, Toy};
 use burn_wsam_support::lean_route::LeanRoute;
 use burn_wsam_support::replay::{Route, Worst, replay_rounded};
@@ -103,7 +103,7 @@ fn check_adapter(
 /// Replays a file in both placements and, for the decoupled form, in lean mode.
 fn replays(engine: &Arc<Engine>, golden: &Golden) -> Vec<Result<Worst, String>> {
     let Golden { hyper, lr, weight, .. } = golden;
-    let mut routes: Vec<Box<dyn Route>> = [Placement::OutOfPlace, Placement::InPlace]
+    let mut routes: Vec<Box<dyn Route>> = [Placed::OutOfPlace, Placed::InPlace]
         .into_iter()
         .map(|placement| EngineRoute::new(engine, hyper.clone(), placement, weight))
         .map(|route| Box::new(route) as Box<dyn Route>)
@@ -130,7 +130,7 @@ fn toy_ends(engine: &Arc<Engine>, toy: &Toy) -> Vec<Result<(), String>> {
     let end = |run: &golden::ToyRun| {
         let (steps, start) = (run.path.len() - 1, vec![toy.start.to_vec()]);
         let hyper = toy.hyper(run);
-        let mut route = EngineRoute::new(engine, hyper, Placement::OutOfPlace, &start);
+        let mut route = EngineRoute::new(engine, hyper, Placed::OutOfPlace, &start);
         let (end, want) = (toy_path(toy, steps, &mut route)?[steps], run.path[steps]);
         if basin(end) == basin(want) {
             return Ok(());

@@ -6,9 +6,8 @@ use crate::error::Error;
 use crate::options::ToyOptions;
 use crate::output;
 use crate::plot::{self, Path, ToyFigure};
-use burn_wsam::engine::Placement;
 use burn_wsam::method::Coupling;
-use burn_wsam_support::engine_route::EngineRoute;
+use burn_wsam_support::engine_route::{EngineRoute, Placed};
 use burn_wsam_support::golden::ToyRun;
 use burn_wsam_support::replay::{OracleRoute, Route};
 use burn_wsam_support::toy::{basin, toy_loss_grad, toy_path};
@@ -46,9 +45,7 @@ pub(crate) fn toy(options: &ToyOptions) -> Result<(), Error> {
             ToyRun { gamma, coupling: Coupling::Coupled, path: Vec::new(), final_loss: f64::NAN };
         let (hyper, start) = (toy.hyper(&run), vec![toy.start.to_vec()]);
         let mut route: Box<dyn Route> = match &engine {
-            Some(engine) => {
-                Box::new(EngineRoute::new(engine, hyper, Placement::OutOfPlace, &start))
-            }
+            Some(engine) => Box::new(EngineRoute::new(engine, hyper, Placed::OutOfPlace, &start)),
             None => Box::new(OracleRoute::new(hyper, start)),
         };
         let points = toy_path(toy, steps, route.as_mut()).map_err(Error::Golden)?;

@@ -59,7 +59,11 @@ fn tunings(default: Tuning, options: &TuneOptions) -> Vec<Tuning> {
         let multiple = || default.max_norm_chunk_len.checked_next_multiple_of(chunk_len);
         // The engine checks the length.
         let max_norm_chunk_len = options.max_norm_chunk_len.or_else(multiple).unwrap_or(chunk_len);
-        Tuning { workgroup, chunk_len, max_norm_chunk_len, ..default }
+        let mut tuning = default;
+        tuning.workgroup = workgroup;
+        tuning.chunk_len = chunk_len;
+        tuning.max_norm_chunk_len = max_norm_chunk_len;
+        tuning
     };
     let all = |workgroup| options.chunk_len.iter().map(move |len| with(workgroup, len));
     options.workgroup.iter().flat_map(all).collect()

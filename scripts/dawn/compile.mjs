@@ -15,8 +15,8 @@ console.log(`Tint on ${dawn.name}`);
 let failures = 0;
 let pipelines = 0;
 let tooMany = 0;
-for (const { stage, width, frames, source, variants } of shipped()) {
-  const name = `${stage}, ${width}, ${frames} frame${frames > 1 ? "s" : ""}`;
+for (const { stage, width, bufferSets, source, variants } of shipped()) {
+  const name = `${stage}, ${width}, ${bufferSets} buffer set${bufferSets > 1 ? "s" : ""}`;
   const fail = (/** @type {string} */ message) => {
     failures += 1;
     console.error(`FAILED ${name}: ${message}`);
@@ -37,8 +37,8 @@ for (const { stage, width, frames, source, variants } of shipped()) {
       pipelines += 1;
     } catch (error) {
       const { message } = /** @type {Error} */ (error);
-      // Each frame has bindings for its varying columns. The engine uses only as many frames as fit.
-      if (frames > 1 && /number of storage buffers .* exceeds/.test(message)) tooMany += 1;
+      // Each buffer set has bindings for its varying columns. The engine uses only as many sets as fit.
+      if (bufferSets > 1 && /number of storage buffers .* exceeds/.test(message)) tooMany += 1;
       else fail(`${JSON.stringify(constants)}: ${message}`);
     }
   }

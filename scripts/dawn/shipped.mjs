@@ -11,7 +11,7 @@ export const SHADERS = fileURLToPath(new URL("../../shaders", import.meta.url));
  * @typedef {object} Shipped A shader module of the crate.
  * @property {import("../../web/wsam/kernels.js").Stage} stage Also the name of its entry point.
  * @property {import("../../web/wsam/kernels.js").Width} width
- * @property {number} frames
+ * @property {number} bufferSets
  * @property {string} source
  * @property {Record<string, number>[]} variants Constants of each pipeline.
  */

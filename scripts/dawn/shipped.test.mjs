@@ -9,7 +9,7 @@ const modules = shipped();
 
 test("web/wsam joins the shader files as the crate does", async () => {
   // web/wsam has no half precision. norm_finish accesses no tensors, so it has only one width.
-  const single = modules.filter(({ frames, width }) => frames === 1 && !width.startsWith("half"));
+  const single = modules.filter(({ bufferSets, width }) => bufferSets === 1 && !width.startsWith("half"));
   assert.equal(single.length, 2 * STAGES.length - 1);
   for (const { stage, width, source: want } of single) {
     const got = await source((file) => readFile(join(SHADERS, file), "utf8"), stage, width);
@@ -17,7 +17,7 @@ test("web/wsam joins the shader files as the crate does", async () => {
   }
 });
 
-test("every stage has pipelines with every number of frames", () => {
-  for (const { stage, frames, variants } of modules) assert.ok(variants.length > 0, `${stage}, ${frames}`);
-  assert.deepEqual([...new Set(modules.map(({ frames }) => frames))], [1, 2, 5]);
+test("every stage has pipelines with every number of buffer sets", () => {
+  for (const { stage, bufferSets, variants } of modules) assert.ok(variants.length > 0, `${stage}, ${bufferSets}`);
+  assert.deepEqual([...new Set(modules.map(({ bufferSets }) => bufferSets))], [1, 2, 5]);
 });

@@ -10,8 +10,10 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::NoAdapter`] if no adapter matches, and the errors of [`Engine::new`].
+    /// [`EngineError::Environment`] if `WGPU_BACKEND` names an unknown backend, [`EngineError::NoAdapter`] if no
+    /// adapter matches, and the errors of [`Engine::new`].
     pub fn on_any_adapter() -> Result<(Self, wgpu::AdapterInfo), EngineError> {
+        check_backends()?;
         let no_adapter =
             |reason: &dyn std::fmt::Display| EngineError::NoAdapter { reason: reason.to_string() };
         let instance =
@@ -54,4 +56,17 @@ impl Engine {
             .map_err(|error| EngineError::NoAdapter { reason: error.to_string() })?;
         Ok((Self::new(&device, &queue)?, adapter.get_info()))
     }
+}
+
+/// Checks that wgpu knows every backend that `WGPU_BACKEND` names. wgpu itself ignores unknown names.
+fn check_backends() -> Result<(), EngineError> {
+    let name = "WGPU_BACKEND";
+    let Some(value) = std::env::var_os(name) else { return Ok(()) };
+    let value = value.to_string_lossy().into_owned();
+    if value.split(',').any(|backend| wgpu::Backends::from_comma_list(backend).is_empty()) {
+        let expected = "a comma-separated list of vulkan (vk), metal (mtl), dx12 (d3d12), \
+                        gl (gles, opengl), webgpu and noop";
+        return Err(EngineError::Environment { name, value, expected });
+    }
+    Ok(())
 }

@@ -1,14 +1,49 @@
 //! The engine's own buffers, and the search for buffers of another device.
 
 use super::Engine;
-use super::error::{EngineError, Role};
+use super::dispatch::buffer_range;
+use super::error::EngineError;
 use super::memory::{create_buffer, create_buffer_with, with_error_scopes};
+use super::options::InvScale;
 use super::pipelines;
-use super::plan::{TensorRow, buffer_range};
-use crate::layout::{Chunk, Kernel, column};
+use super::rows::TensorRow;
+use super::slice::Role;
+use crate::layout::{Chunk, Kernel, Norms, column};
+use crate::method::InvalidHyperparameter;
 use std::sync::PoisonError;
 
 impl Engine {
+    /// Creates the norms buffer of a step with `inv_scale` in it. If `inv_scale` is on the device, returns its
+    /// buffer too, to be copied from.
+    pub(crate) fn norms_buffer<'a>(
+        &self,
+        inv_scale: InvScale<'a>,
+    ) -> Result<(wgpu::Buffer, Option<&'a wgpu::Buffer>), EngineError> {
+        let (value, source) = match inv_scale {
+            InvScale::Host(value) => (value, None),
+            InvScale::Device(buffer) => (1.0, Some(buffer)),
+        };
+        let normal = f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX);
+        if !normal.contains(&value) {
+            let expected = "finite and above 0";
+            return Err(InvalidHyperparameter { name: "inv_scale", value, expected }.into());
+        }
+        if let Some(buffer) = source {
+            let (usage, size) = (buffer.usage(), buffer.size());
+            if !usage.contains(wgpu::BufferUsages::COPY_SRC) || size < 4 {
+                return Err(EngineError::ScaleBuffer { usage, size });
+            }
+        }
+        let norms = Norms { inv_scale: value as f32, ..Default::default() };
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::UNIFORM
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        let buffer =
+            create_buffer_with(&self.device, "wsam.norms", bytemuck::bytes_of(&norms), usage)?;
+        Ok((buffer, source))
+    }
+
     pub(crate) fn chunk_table(&self, chunks: &[Chunk]) -> Result<wgpu::Buffer, EngineError> {
         let bytes = bytemuck::cast_slice(chunks);
         create_buffer_with(&self.device, "wsam.chunks", bytes, wgpu::BufferUsages::STORAGE)
@@ -46,14 +81,7 @@ impl Engine {
                     continue;
                 };
                 if is_foreign(&slice.buffer) {
-                    let role = match kernel {
-                        // In an ascent the anchor's column holds master weights only.
-                        Kernel::Ascent { in_place: true, .. } if place == column::ANCHOR => {
-                            Role::Partner
-                        }
-                        Kernel::Ascent { .. } if place == column::ANCHOR => Role::Weight,
-                        _ => Role::of_column(place),
-                    };
+                    let role = role(kernel, place, row.has_master());
                     return Some(EngineError::Foreign { tensor, role });
                 }
             }
@@ -72,5 +100,22 @@ impl Engine {
                 create_buffer(&self.device, "wsam.partials", size, wgpu::BufferUsages::STORAGE)?;
         }
         Ok(partials.clone())
+    }
+}
+
+/// Returns the role of the slice in a column of a kernel's chunk table.
+fn role(kernel: Kernel, column: usize, has_master: bool) -> Role {
+    match column {
+        column::WEIGHT => Role::Weight,
+        column::ANCHOR if has_master => Role::Master,
+        column::ANCHOR if matches!(kernel, Kernel::LeanDescent { .. }) => Role::SecondPassWeight,
+        column::ANCHOR => Role::Anchor,
+        column::GRAD => Role::Grad,
+        column::GRAD_PERTURBED => Role::GradPerturbed,
+        column::WEIGHT_COPY if matches!(kernel, Kernel::Ascent { in_place: true, .. }) => {
+            Role::Anchor
+        }
+        column::WEIGHT_COPY => Role::Perturbed,
+        state => Role::State((state - column::STATE) as u32),
     }
 }

@@ -1,19 +1,12 @@
 //! Checks of slices: lengths, formats, alignment, bounds, usages and overlaps.
 
-use super::error::{EngineError, Role};
-use super::slices::{AscentTensor, Format, HasSlices, Placement, SliceUse, SliceUses, half_format};
+use super::columns::{PhaseTensor, SliceUse, SliceUses};
+use super::error::EngineError;
+use super::slice::{Format, Role, half_format};
 use std::collections::HashMap;
 
-/// Checks the slices of an ascent.
-pub(crate) fn check_ascent(
-    tensors: &[AscentTensor],
-    placement: Placement,
-) -> Result<(), EngineError> {
-    check(tensors.iter().map(|tensor| (tensor.weight.len, tensor.slice_uses(placement))))
-}
-
-/// Checks the slices of any other phase.
-pub(crate) fn check_slices<T: HasSlices>(tensors: &[T]) -> Result<(), EngineError> {
+/// Checks the slices of a phase.
+pub(crate) fn check_slices<T: PhaseTensor>(tensors: &[T]) -> Result<(), EngineError> {
     check(tensors.iter().map(|tensor| (tensor.len(), tensor.slice_uses())))
 }
 
@@ -33,7 +26,7 @@ fn check<'a>(tensors: impl Iterator<Item = (u64, SliceUses<'a>)>) -> Result<(), 
         // The tensor's format is half precision if any slice's is. Master weights and states are f32.
         let format = half_format(roles.iter().map(|one| one.slice)).unwrap_or_default();
         for one in roles {
-            let SliceUse { role, slice, written, .. } = one;
+            let SliceUse { role, slice, written } = one;
             let end = check_slice(tensor, one, weight_len, format)?;
             if slice.len > 0 {
                 let range = Range { start: slice.offset, end, written, tensor, role };
@@ -47,7 +40,7 @@ fn check<'a>(tensors: impl Iterator<Item = (u64, SliceUses<'a>)>) -> Result<(), 
 /// Checks one slice of a tensor of this `format`, and returns the byte where it ends.
 fn check_slice(
     tensor: usize,
-    SliceUse { role, slice, master, .. }: SliceUse<'_>,
+    SliceUse { role, slice, .. }: SliceUse<'_>,
     weight_len: u64,
     format: Format,
 ) -> Result<u64, EngineError> {
@@ -56,8 +49,9 @@ fn check_slice(
         return Err(EngineError::Length { tensor, role, len, weight_len });
     }
     let found = slice.format;
-    let expected = if matches!(role, Role::State(_)) { Format::F32 } else { format };
-    if found != expected && !(master && found == Format::F32) {
+    let single = matches!(role, Role::State(_) | Role::Master);
+    let expected = if single { Format::F32 } else { format };
+    if found != expected {
         return Err(EngineError::Format { tensor, role, found, expected });
     }
     // In half precision the kernels access whole vectors of four elements.

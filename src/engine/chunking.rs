@@ -1,12 +1,12 @@
 //! Cutting of tensors into chunks, grouped by the buffers that hold them.
 //!
-//! A frame is a set of buffer windows, one for each column. Tensors whose slices lie in the same windows
-//! share a frame, so the number of frames grows with the number of distinct buffers, not of tensors.
-//! `schedule.rs` then packs frames into dispatches.
+//! A buffer set is a set of buffer windows, one for each column. Tensors whose slices lie in the same windows
+//! share a buffer set, so the number of sets grows with the number of distinct buffers, not of tensors.
+//! `schedule.rs` then packs buffer sets into dispatches.
 
-use super::plan::TensorRow;
-use super::slices::{Columns, Slice, packed_width};
-use crate::layout::{COLUMNS, Chunk, KINDS, Width};
+use super::rows::TensorRow;
+use super::slice::{Columns, Slice, packed_width};
+use crate::layout::{COLUMNS, Chunk, PARAM_CLASSES, Width};
 use std::collections::HashMap;
 
 /// A range of a buffer that a dispatch binds.
@@ -17,13 +17,13 @@ pub(crate) struct Window {
     pub(crate) size: u64,
 }
 
-/// The windows of a frame, one for each column in use.
+/// The windows of a buffer set, one for each column in use.
 pub(crate) type Windows = [Option<Window>; COLUMNS];
 
-/// The chunks of one frame.
+/// The chunks of one buffer set.
 #[derive(Debug)]
-pub(crate) struct FrameChunks {
-    /// Page of the table of constants that holds its tensors' kinds.
+pub(crate) struct SetChunks {
+    /// Page of the table of constants that holds its tensors' parameter classes.
     pub(crate) page: usize,
     pub(crate) width: Width,
     pub(crate) windows: Windows,
@@ -59,15 +59,15 @@ impl WindowLimits {
 /// Tensors, cut into chunks.
 #[derive(Debug)]
 pub(crate) struct ChunkedTensors {
-    pub(crate) frames: Vec<FrameChunks>,
+    pub(crate) buffer_sets: Vec<SetChunks>,
     /// For each tensor, the number of chunks up to and including its last.
     pub(crate) ends: Vec<u32>,
 }
 
-/// Cuts tensors into chunks of at most `chunk_len` elements and groups these by frame, page and width.
+/// Cuts tensors into chunks of at most `chunk_len` elements and groups these by buffer set, page and width.
 ///
-/// Frames are in the order in which their windows first appear. Chunks are in the order of the tensors
-/// within a frame, and numbered in the order of the tensors over all frames.
+/// Buffer sets are in the order in which their windows first appear. Chunks are in the order of the tensors
+/// within a buffer set, and numbered in the order of the tensors over all buffer sets.
 // wgpu hashes and compares a buffer by its identity, which nothing mutates.
 #[allow(clippy::mutable_key_type)]
 pub(crate) fn chunk_tensors<'a>(
@@ -75,28 +75,29 @@ pub(crate) fn chunk_tensors<'a>(
     limits: WindowLimits,
     chunk_len: u64,
 ) -> ChunkedTensors {
-    let mut frames: Vec<FrameChunks> = Vec::new();
+    let mut buffer_sets: Vec<SetChunks> = Vec::new();
     let mut places: HashMap<(usize, Width, Windows), usize> = HashMap::new();
     let mut ends = Vec::new();
     let mut count = 0;
     let mut before = 0u64;
-    for TensorRow { kind, len, columns, .. } in tensors {
-        let (page, kind) = (kind / KINDS, kind % KINDS);
+    for TensorRow { param_class, len, columns, .. } in tensors {
+        let (page, param_class) = (param_class / PARAM_CLASSES, param_class % PARAM_CLASSES);
         let mut position = 0;
         while position < len {
             let windows = columns.map(|slice| slice.map(|slice| limits.window(slice, position)));
             let (offsets, piece, width) = piece(&columns, &windows, position, len);
-            let same = |frame: &FrameChunks| {
-                (frame.page, frame.width) == (page, width) && frame.windows == windows
+            let same = |buffer_set: &SetChunks| {
+                (buffer_set.page, buffer_set.width) == (page, width)
+                    && buffer_set.windows == windows
             };
             // Checked first, because consecutive tensors usually share their windows.
-            let place = match frames.last() {
-                Some(last) if same(last) => frames.len() - 1,
+            let place = match buffer_sets.last() {
+                Some(last) if same(last) => buffer_sets.len() - 1,
                 _ => {
-                    let next = frames.len();
+                    let next = buffer_sets.len();
                     let place = *places.entry((page, width, windows.clone())).or_insert(next);
                     if place == next {
-                        frames.push(FrameChunks { page, width, windows, chunks: Vec::new() });
+                        buffer_sets.push(SetChunks { page, width, windows, chunks: Vec::new() });
                     }
                     place
                 }
@@ -107,8 +108,8 @@ pub(crate) fn chunk_tensors<'a>(
                 // Offsets fit in u32: a window has at most u32::MAX bytes.
                 let offsets = offsets.map(|offset| (offset + done) as u32);
                 let at = (before + position + done) as u32;
-                let chunk = Chunk::new(len as u32, count, kind as u32, at, offsets);
-                frames[place].chunks.push(chunk);
+                let chunk = Chunk::new(len as u32, count, param_class as u32, at, offsets);
+                buffer_sets[place].chunks.push(chunk);
                 count += 1;
                 done += len;
             }
@@ -117,11 +118,11 @@ pub(crate) fn chunk_tensors<'a>(
         before = before.wrapping_add(len.next_multiple_of(4));
         ends.push(count);
     }
-    ChunkedTensors { frames, ends }
+    ChunkedTensors { buffer_sets, ends }
 }
 
 /// Returns the offsets of element `position` within the windows, the number of elements from there on that
-/// one frame can cover, and the width at which they are accessed.
+/// one buffer set can cover, and the width at which they are accessed.
 fn piece(
     columns: &Columns<'_>,
     windows: &Windows,

@@ -1,18 +1,24 @@
-//! The constants of one kind of tensors.
+//! The constants of a phase: one row for each parameter class.
 
-use super::step::BlendSource;
-use crate::layout::{KindUniforms, Norms};
+use super::options::BlendSource;
+use crate::layout::{Norms, ParamClassUniforms};
 use crate::method::{Base, ClipScope, Hyperparameters, InGroup, NonFinite};
 
-/// Computes the row of constants for one kind: the method's constants, and the base optimizer's as listed
+/// The constants of a phase, which change from step to step.
+pub(crate) struct Constants<'a> {
+    pub(crate) classes: Vec<ParamClassUniforms>,
+    pub(crate) blend: BlendSource<'a>,
+}
+
+/// Computes the row of constants for one parameter class: the method's constants, and the base optimizer's as listed
 /// at the top of `step.wgsl`. Everything is computed in f64 and rounded to f32 once.
-pub(super) fn kind_uniforms(
+pub(super) fn class_uniforms(
     hyper: &Hyperparameters,
     group: &InGroup,
     lr: f64,
     step: u64,
     blend: BlendSource<'_>,
-) -> KindUniforms {
+) -> ParamClassUniforms {
     // f32::MAX turns clipping off: see UNCLIPPED in `step.wgsl`.
     let (max_norm, max_norm_perturbed) = match hyper.clip {
         None => (f32::MAX, f32::MAX),
@@ -28,17 +34,17 @@ pub(super) fn kind_uniforms(
         BlendSource::Method | BlendSource::Device(_) => group.blend,
     };
     let of_g = blend_here.by_difference();
-    let common = KindUniforms {
-        flags: flag(KindUniforms::PERTURBED, group.perturbed)
-            | flag(KindUniforms::ADAPTIVE, group.perturbed && group.adaptive)
-            | flag(KindUniforms::DEVICE_BLEND, matches!(blend, BlendSource::Device(_)))
-            | flag(KindUniforms::FIRST, first)
-            | flag(KindUniforms::SKIPS, hyper.non_finite.checks_gradients())
-            | flag(KindUniforms::FALLS_BACK, hyper.non_finite == NonFinite::BaseStep)
-            | flag(KindUniforms::BY_DIFFERENCE, of_g.is_some()),
+    let common = ParamClassUniforms {
+        flags: flag(ParamClassUniforms::PERTURBED, group.perturbed)
+            | flag(ParamClassUniforms::ADAPTIVE, group.perturbed && group.adaptive)
+            | flag(ParamClassUniforms::DEVICE_BLEND, matches!(blend, BlendSource::Device(_)))
+            | flag(ParamClassUniforms::FIRST, first)
+            | flag(ParamClassUniforms::SKIPS, hyper.non_finite.checks_gradients())
+            | flag(ParamClassUniforms::FALLS_BACK, hyper.non_finite == NonFinite::BaseStep)
+            | flag(ParamClassUniforms::BY_DIFFERENCE, of_g.is_some()),
         norm: Norms::place(group.scope),
         rho: group.rho as f32,
-        guard: hyper.epsilon as f32,
+        norm_epsilon: hyper.epsilon as f32,
         a: of_g.unwrap_or(blend_here.a) as f32,
         b: blend_here.b as f32,
         sharpness: blend_here.sharpness as f32,
@@ -50,9 +56,9 @@ pub(super) fn kind_uniforms(
     };
     match group.base {
         Base::Sgd { momentum, weight_decay } => {
-            let common = KindUniforms { weight_decay: weight_decay as f32, ..common };
+            let common = ParamClassUniforms { weight_decay: weight_decay as f32, ..common };
             let Some(m) = momentum else { return common };
-            KindUniforms {
+            ParamClassUniforms {
                 keep_1: m.momentum as f32,
                 add_1: if first { 1.0 } else { (1.0 - m.dampening) as f32 },
                 mix_m: if m.nesterov { m.momentum as f32 } else { 1.0 },
@@ -63,10 +69,10 @@ pub(super) fn kind_uniforms(
         Base::Adam(m) | Base::AdamW(m) => {
             let t = step as f64;
             let decoupled = matches!(group.base, Base::AdamW(_));
-            KindUniforms {
+            ParamClassUniforms {
                 decay: if decoupled { (1.0 - lr * m.weight_decay) as f32 } else { 1.0 },
                 weight_decay: if decoupled { 0.0 } else { m.weight_decay as f32 },
-                epsilon: m.epsilon as f32,
+                base_epsilon: m.epsilon as f32,
                 inverse_bias_2: (1.0 / (1.0 - m.beta_2.powf(t))) as f32,
                 keep_1: m.beta_1 as f32,
                 add_1: (1.0 - m.beta_1) as f32,

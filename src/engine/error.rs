@@ -1,52 +1,7 @@
 //! The engine's errors.
 
-use super::slices::Format;
-use crate::layout::column;
+use super::slice::{Format, Role};
 use crate::method::InvalidHyperparameter;
-
-/// The role of a slice within its tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The weights `w`.
-    Weight,
-    /// The gradient `g`.
-    Grad,
-    /// The perturbed gradient `g~`.
-    GradPerturbed,
-    /// The second weight slice of an ascent: it receives `w + e_w` or the anchor.
-    Partner,
-    /// The weights that a descent reads as `w`, or the weights of a lean step's second pass.
-    Anchor,
-    /// A state tensor of the base optimizer, by its index in `Base::state_names`.
-    State(u32),
-}
-
-impl Role {
-    /// Returns the role of the slice in this column.
-    pub(crate) fn of_column(column: usize) -> Self {
-        match column {
-            column::WEIGHT => Self::Weight,
-            column::ANCHOR => Self::Anchor,
-            column::GRAD => Self::Grad,
-            column::GRAD_PERTURBED => Self::GradPerturbed,
-            column::PARTNER => Self::Partner,
-            state => Self::State((state - column::STATE) as u32),
-        }
-    }
-}
-
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Role::Weight => f.write_str("weight"),
-            Role::Grad => f.write_str("grad"),
-            Role::GradPerturbed => f.write_str("grad_perturbed"),
-            Role::Partner => f.write_str("partner"),
-            Role::Anchor => f.write_str("anchor"),
-            Role::State(index) => write!(f, "state {index}"),
-        }
-    }
-}
 
 /// Error of creating an engine, recording a step or reading a result.
 ///
@@ -153,14 +108,41 @@ pub enum EngineError {
         /// Number of groups in the hyperparameters.
         groups: usize,
     },
-    /// A perturbed tensor has no partner, or a tensor that is not perturbed has one.
-    #[error("tensor {tensor}: partner is {}, but its group is {}perturbed",
+    /// A perturbed tensor has no slice for `w + e_w`, or a tensor that is not perturbed has one.
+    #[error("tensor {tensor}: the place for w + e_w is {}, but its group is {}perturbed",
         if *given { "given" } else { "missing" }, if *given { "not " } else { "" })]
-    Partner {
+    Placement {
         /// Index of the tensor.
         tensor: usize,
-        /// Whether the tensor has a partner.
+        /// Whether the tensor says where `w + e_w` is written.
         given: bool,
+    },
+    /// An ascent is in place for some tensors and out of place for others.
+    #[error(
+        "tensor {tensor}: w + e_w is placed in another way than for the tensors before it: \
+         place all of an ascent's tensors in place, or all out of place"
+    )]
+    MixedPlacement {
+        /// Index of the first tensor that differs.
+        tensor: usize,
+    },
+    /// A tensor in place has no anchor, or a tensor with master weights has one.
+    #[error("tensor {tensor}: the anchor is {}", if *given {
+        "given beside master weights, from which w is read: leave it out"
+    } else {
+        "missing: an ascent in place needs one, or master weights, to restore w from"
+    })]
+    Anchor {
+        /// Index of the tensor.
+        tensor: usize,
+        /// Whether the tensor has an anchor.
+        given: bool,
+    },
+    /// A tensor in single precision has master weights.
+    #[error("tensor {tensor}: master weights are given, but the tensor is not in half precision")]
+    Master {
+        /// Index of the tensor.
+        tensor: usize,
     },
     /// The number of learning rates differs from the number of tensors.
     #[error(
@@ -238,6 +220,16 @@ pub enum EngineError {
     Feature {
         /// Name of the feature in `wgpu::Features`.
         name: &'static str,
+    },
+    /// An environment variable has a value that is not known.
+    #[error("the environment variable {name} is {value:?}, but it must be {expected}")]
+    Environment {
+        /// Name of the variable.
+        name: &'static str,
+        /// Value of the variable.
+        value: String,
+        /// The accepted values, phrased to follow "must be".
+        expected: &'static str,
     },
     /// No adapter was found, or the adapter refused to open a device.
     #[error("no usable GPU adapter: {reason}")]

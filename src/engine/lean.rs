@@ -14,18 +14,15 @@
 //! ascent cannot be undone.
 
 use super::Engine;
-use super::checks::check_slices;
+use super::columns::any_anchored;
 use super::error::EngineError;
-use super::kinds::{Kinds, Rates, check_partners, check_states};
-use super::plan::{Phase, Reduction};
-use super::record::PhaseInputs;
-use super::scale::GradientOptions;
-use super::slices::{LeanAscentTensor, LeanDescentTensor};
+use super::options::{GradientOptions, Rates};
+use super::phase::{Reduction, ascent_reduction, descent_reduction, scaling};
+use super::record::{NormsSource, PhaseSpec};
 use super::stats::StepStats;
-use super::step::{BlendSource, ascent_reduction, check_tensor_count, descent_reduction, scaling};
+use super::tensors::{LeanAscentTensor, LeanDescentTensor};
 use crate::layout::Kernel;
 use crate::method::{Coupling, Hyperparameters};
-use std::time::Instant;
 
 /// A recorded lean ascent, the input of [`lean_descent`](Engine::lean_descent).
 #[derive(Debug)]
@@ -55,7 +52,7 @@ impl LeanAscent {
 impl Engine {
     /// Records a lean ascent: the global norm of `g`, the perturbation to `w + e_w`, and the base step.
     ///
-    /// `g` may be freed after the ascent has run. `options` may be a `bool`, which sets `track_norms`.
+    /// `g` may be freed after the ascent has run.
     ///
     /// # Errors
     ///
@@ -66,47 +63,33 @@ impl Engine {
         encoder: &mut wgpu::CommandEncoder,
         hyper: &Hyperparameters,
         rates: impl Into<Rates<'a>>,
-        options: impl Into<GradientOptions<'a>>,
+        options: GradientOptions<'_>,
         tensors: &[LeanAscentTensor],
     ) -> Result<LeanAscent, EngineError> {
-        let start = Instant::now();
-        hyper.validate()?;
-        let GradientOptions { track_norms, inv_scale, rounding } = options.into();
-        let rates = rates.into();
-        rates.check(tensors.len())?;
+        let GradientOptions { track_norms, inv_scale, rounding } = options;
         if hyper.coupling == Coupling::Coupled {
+            hyper.validate()?;
             return Err(EngineError::LeanCoupled);
         }
+        let rates = rates.into();
         let states = hyper.base.state_names().len();
-        check_states(tensors.iter().map(|tensor| (tensor.state.as_slice(), tensor.step)), states)?;
-        let each = tensors.iter().map(|tensor| (tensor.group, tensor.step));
-        let kinds = Kinds::of_steps(hyper, each, rates)?;
-        check_partners(&kinds, tensors.iter().map(|tensor| tensor.partner.is_some()))?;
-        let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());
-        let phase = Phase {
-            reduction: Reduction::Norm(ascent_reduction(hyper, track_norms)),
-            kernel: Kernel::LeanAscent {
-                scaling: scaling(hyper),
-                states: states as u32,
-                anchored,
-                stochastic: rounding.is_stochastic(),
-            },
+        let kernel = Kernel::LeanAscent {
+            scaling: scaling(hyper),
+            states: states as u32,
+            anchored: any_anchored(tensors),
+            stochastic: rounding.is_stochastic(),
         };
-        let (norms, scale) = self.norms_buffer(inv_scale)?;
-        let inputs = PhaseInputs {
-            label: "wsam.lean_ascent",
-            start,
-            phase,
-            kinds: &kinds,
-            constants: kinds.constants(hyper, BlendSource::Method),
-            norms: &norms,
-            scale,
+        let reduction = Reduction::Norm(ascent_reduction(hyper, track_norms));
+        let norms = NormsSource::New(inv_scale);
+        let spec = PhaseSpec {
+            rates,
+            states,
             seed: rounding.seed(),
+            ..PhaseSpec::new("wsam.lean_ascent", hyper, (reduction, kernel), norms)
         };
-        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        let stats = self.record_phase(encoder, &inputs, each, || check_slices(tensors))?;
+        let recorded = self.record(encoder, &spec, tensors)?;
         Ok(LeanAscent {
-            norms,
+            norms: recorded.norms,
             tensors: tensors.len(),
             track_norms,
             hyper: hyper.clone(),
@@ -114,7 +97,7 @@ impl Engine {
                 Rates::Same(rate) => vec![rate],
                 Rates::Each(rates) => rates.to_vec(),
             },
-            stats,
+            stats: recorded.stats,
         })
     }
 
@@ -132,33 +115,19 @@ impl Engine {
         ascent: &LeanAscent,
         tensors: &[LeanDescentTensor],
     ) -> Result<StepStats, EngineError> {
-        let start = Instant::now();
         let LeanAscent { hyper, rates, .. } = ascent;
-        check_tensor_count(ascent.tensors, tensors.len())?;
-        let rates = match rates.as_slice() {
-            [rate] => Rates::Same(*rate),
-            rates => Rates::Each(rates),
+        // Without the check of `g~` the kernel never restores weights.
+        let anchored = hyper.non_finite.checks_gradients() && any_anchored(tensors);
+        let kernel = Kernel::LeanDescent { anchored };
+        let reduction = descent_reduction(hyper, ascent.track_norms);
+        let norms = NormsSource::Ascent(&ascent.norms, ascent.tensors);
+        let spec = PhaseSpec {
+            rates: match rates.as_slice() {
+                [rate] => Rates::Same(*rate),
+                rates => Rates::Each(rates),
+            },
+            ..PhaseSpec::new("wsam.lean_descent", hyper, (reduction, kernel), norms)
         };
-        // If one tensor has an anchor all get one, because a plan has one kernel.
-        let anchored = hyper.non_finite.checks_gradients()
-            && tensors.iter().any(|tensor| tensor.ran_on.is_some());
-        let phase = Phase {
-            reduction: descent_reduction(hyper, ascent.track_norms),
-            kernel: Kernel::LeanDescent { anchored },
-        };
-        // The descent uses the blend, clipping and learning rate only, so the step count may be 1.
-        let kinds = Kinds::of_steps(hyper, tensors.iter().map(|tensor| (tensor.group, 1)), rates)?;
-        let inputs = PhaseInputs {
-            label: "wsam.lean_descent",
-            start,
-            phase,
-            kinds: &kinds,
-            constants: kinds.constants(hyper, BlendSource::Method),
-            norms: &ascent.norms,
-            scale: None,
-            seed: 0,
-        };
-        let each = tensors.iter().map(|tensor| (tensor.weight.len, tensor.columns(anchored)));
-        self.record_phase(encoder, &inputs, each, || check_slices(tensors))
+        Ok(self.record(encoder, &spec, tensors)?.stats)
     }
 }

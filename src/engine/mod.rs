@@ -1,7 +1,9 @@
 //! The WGSL engine: one WSAM step on raw `wgpu` buffers, independent of Burn.
 //!
 //! ```no_run
-//! use burn_wsam::engine::{AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, Slice};
+//! use burn_wsam::engine::{
+//!     AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, Placement, Slice,
+//! };
 //! use burn_wsam::method::{Base, Hyperparameters};
 //!
 //! # fn gradient(_: &mut wgpu::CommandEncoder) {}
@@ -20,22 +22,11 @@
 //!
 //! let mut encoder = engine.device().create_command_encoder(&Default::default());
 //! gradient(&mut encoder); // the caller's own work: grad at weight
-//! let ascent = engine.ascent(&mut encoder, &hyper, AscentOptions::default(), &[AscentTensor {
-//!     weight: weight.clone(),
-//!     grad: grad.clone(),
-//!     partner: Some(perturbed),
-//!     group: 0,
-//! }])?;
+//! let tensors = [AscentTensor::new(weight.clone(), grad.clone(), Placement::OutOfPlace(perturbed))];
+//! let ascent = engine.ascent(&mut encoder, &hyper, AscentOptions::default(), &tensors)?;
 //! gradient(&mut encoder); // grad_perturbed at perturbed
-//! engine.descent(&mut encoder, &hyper, 0.1, BlendSource::Method, &ascent, &[DescentTensor {
-//!     weight,
-//!     anchor: None,
-//!     grad,
-//!     grad_perturbed,
-//!     state: vec![],
-//!     step: 1,
-//!     group: 0,
-//! }])?;
+//! let tensors = [DescentTensor::new(weight, grad, grad_perturbed)];
+//! engine.descent(&mut encoder, &hyper, 0.1, BlendSource::Method, &ascent, &tensors)?;
 //! engine.queue().submit([encoder.finish()]);
 //! # Ok(())
 //! # }
@@ -46,43 +37,51 @@ mod base;
 mod buffers;
 mod checks;
 mod chunking;
+mod columns;
 mod constants;
+mod dispatch;
+mod encode;
 mod error;
-mod kinds;
+mod external;
 mod lean;
 mod memory;
-mod mix;
 mod norm;
+mod options;
+mod param_classes;
+mod phase;
 mod pipelines;
 mod plan;
 mod readback;
 mod record;
-mod scale;
+mod rows;
 mod schedule;
-mod slices;
+mod slice;
 mod stats;
 mod step;
+mod tensors;
 mod timing;
 mod traffic;
 mod tuning;
 
+pub use crate::layout::{BlendUniforms, Norms, Stage};
 pub use base::BaseStep;
-pub use error::{EngineError, Role};
-pub use kinds::Rates;
+pub use error::EngineError;
+pub use external::Mix;
 pub use lean::LeanAscent;
-pub use mix::{Mix, MixTensor};
+pub use options::{AscentOptions, BlendSource, GradientOptions, InvScale, Rates, Rounding};
 #[cfg(feature = "burn")]
 pub(crate) use readback::norms_of;
-pub use scale::{GradientOptions, InvScale};
-pub use slices::{
-    AscentTensor, BaseTensor, DescentTensor, Format, LeanAscentTensor, LeanDescentTensor,
-    Placement, Slice,
-};
+pub use slice::{Format, Role, Slice};
 pub use stats::StepStats;
-pub use step::{Ascent, AscentOptions, BlendSource, Rounding};
+pub use step::Ascent;
+pub use tensors::{
+    AscentTensor, BaseTensor, ClipTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor,
+    MixTensor, Placement, SharpenTensor,
+};
 pub use tuning::Tuning;
+pub use wgpu;
 
-use crate::layout::{COLUMNS, KINDS, KindUniforms, column_binding};
+use crate::layout::{COLUMNS, PARAM_CLASSES, ParamClassUniforms, column_binding};
 use chunking::WindowLimits;
 use pipelines::Pipelines;
 use plan::{Plan, PlanKey};
@@ -124,7 +123,7 @@ const PARTIAL_SIZE: u64 = 16;
 /// Initial size in bytes of the buffer of partial sums, which is bound whole.
 const MIN_PARTIALS_SIZE: u64 = 1 << 16;
 
-/// Storage buffers that a stage with one frame binds at most.
+/// Storage buffers that a stage with one buffer set binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 
 /// Uniform buffers that a stage binds at most, all in bind group 1.
@@ -241,7 +240,7 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_bindings_per_bind_group",
             u64::from(limits.max_bindings_per_bind_group),
-            u64::from(column_binding(COLUMNS, tuning::MAX_FRAMES)),
+            u64::from(column_binding(COLUMNS, tuning::MAX_BUFFER_SETS)),
         ),
         (
             "max_compute_invocations_per_workgroup",
@@ -269,8 +268,8 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_uniform_buffer_binding_size",
             limits.max_uniform_buffer_binding_size,
-            // One page of the table of kinds.
-            (KINDS * size_of::<KindUniforms>()) as u64,
+            // One page of the table of parameter classes.
+            (PARAM_CLASSES * size_of::<ParamClassUniforms>()) as u64,
         ),
         (
             "max_compute_workgroups_per_dimension",

@@ -1,13 +1,15 @@
 //! The norm in a plan: the `norm` dispatches, which write partial sums, and `norm_finish`, which adds them.
 
 use super::chunking::{ChunkedTensors, chunk_tensors};
+use super::dispatch::{PreparedDispatch, whole_buffer};
 use super::error::EngineError;
-use super::plan::{NormReduction, PreparedDispatch, TensorRow, gradient, whole_buffer};
+use super::phase::NormReduction;
+use super::rows::{TensorRow, gradient};
 use super::tuning::{MAX_LOOP_ITERATIONS, finish_iterations};
 use super::{Engine, PARTIAL_SIZE};
 use crate::layout::{
-    self, Frames, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation, WORKGROUPS, Width,
-    column, mark,
+    self, BufferSets, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation, WORKGROUPS,
+    Width, column, nonfinite_flag,
 };
 
 /// The chunks and partial sums of a norm.
@@ -137,7 +139,8 @@ impl Engine {
         partials: &wgpu::Buffer,
     ) -> Result<PreparedDispatch, EngineError> {
         let kernel = Kernel::NormFinish(norm.of);
-        let specialisation = Specialisation { kernel, width: Width::Wide, frames: Frames::SINGLE };
+        let specialisation =
+            Specialisation { kernel, width: Width::Wide, buffer_sets: BufferSets::SINGLE };
         let own = self.tuning.workgroup;
         let workgroup = match finish_iterations(own, norm.partials, norm.of.count()) {
             iterations if iterations <= MAX_LOOP_ITERATIONS => own,
@@ -205,7 +208,7 @@ impl NormReduction {
     ) -> NormFinishUniforms {
         let mut finish = NormFinishUniforms {
             slots_plain: self.slots,
-            mark: mark(self.perturbed),
+            nonfinite_flag: nonfinite_flag(self.perturbed),
             ..Default::default()
         };
         for (row, end) in rows.iter().zip(ends) {

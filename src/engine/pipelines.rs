@@ -2,7 +2,9 @@
 
 use super::error::EngineError;
 use super::memory::with_error_scopes;
-use crate::layout::{self, Access, Frames, Specialisation, Stage, Width, column_binding, framed};
+use crate::layout::{
+    self, Access, BufferSets, Specialisation, Stage, Width, column_binding, for_buffer_sets,
+};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -20,7 +22,7 @@ pub(crate) struct Pipelines {
 
 #[derive(Default)]
 struct Compiled {
-    modules: HashMap<(Stage, Width, Frames), wgpu::ShaderModule>,
+    modules: HashMap<(Stage, Width, BufferSets), wgpu::ShaderModule>,
     /// Keyed by specialisation and workgroup size.
     pipelines: HashMap<(Specialisation, u32), (wgpu::ComputePipeline, wgpu::BindGroupLayout)>,
 }
@@ -31,7 +33,7 @@ impl Pipelines {
         for stage in Stage::ALL {
             // Half precision is compiled at first use.
             for width in [Width::Wide, Width::Narrow] {
-                let key = (stage, width, Frames::SINGLE);
+                let key = (stage, width, BufferSets::SINGLE);
                 let make = || module(device, key);
                 modules.insert(key, with_error_scopes(device, stage.entry_point(), make)?);
             }
@@ -74,10 +76,10 @@ impl Pipelines {
         if let Some(found) = compiled.pipelines.get(&(specialisation, workgroup)) {
             return Ok(found.clone());
         }
-        let Specialisation { kernel, width, frames } = specialisation;
+        let Specialisation { kernel, width, buffer_sets } = specialisation;
         let stage = kernel.stage();
         let label = format!("wsam.{specialisation:?}");
-        let key = (stage, width, frames);
+        let key = (stage, width, buffer_sets);
         let module = match compiled.modules.get(&key) {
             Some(module) => module.clone(),
             None => {
@@ -107,7 +109,7 @@ impl Pipelines {
             .flat_map(|slot| {
                 let read_only = slot.access == Access::Table;
                 let ty = wgpu::BufferBindingType::Storage { read_only };
-                let copies = copies(slot.number, specialisation.frames);
+                let copies = copies(slot.number, specialisation.buffer_sets);
                 copies.map(move |binding| entry(binding, ty, false))
             })
             .collect();
@@ -141,13 +143,13 @@ impl Pipelines {
     }
 }
 
-/// Returns the bindings, over all frames, that correspond to binding `number` of a single frame.
-fn copies(number: u32, frames: Frames) -> impl Iterator<Item = u32> {
+/// Returns the bindings, over all buffer sets, that correspond to binding `number` of a single buffer set.
+fn copies(number: u32, buffer_sets: BufferSets) -> impl Iterator<Item = u32> {
     let column = number.checked_sub(column_binding(0, 0)).map(|column| column as usize);
     let column = column.filter(|column| *column < layout::COLUMNS);
-    let count = if column.is_some_and(|c| frames.varies(c)) { frames.count } else { 1 };
-    (0..count).map(move |frame| match column {
-        Some(column) => column_binding(column, frame),
+    let count = if column.is_some_and(|c| buffer_sets.varies(c)) { buffer_sets.count } else { 1 };
+    (0..count).map(move |buffer_set| match column {
+        Some(column) => column_binding(column, buffer_set),
         None => number,
     })
 }
@@ -172,12 +174,12 @@ fn entry(
 
 fn module(
     device: &wgpu::Device,
-    (stage, width, frames): (Stage, Width, Frames),
+    (stage, width, buffer_sets): (Stage, Width, BufferSets),
 ) -> wgpu::ShaderModule {
     let source = layout::source(stage, width);
-    let source = match frames {
-        Frames::SINGLE => source.into(),
-        frames => framed(source, frames).into(),
+    let source = match buffer_sets {
+        BufferSets::SINGLE => source.into(),
+        buffer_sets => for_buffer_sets(source, buffer_sets).into(),
     };
     device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label: Some(stage.entry_point()),

@@ -4,15 +4,17 @@
 //! constants are uploaded again for each step.
 
 use super::chunking::chunk_tensors;
+use super::dispatch::{PreparedDispatch, buffer_range, whole_buffer};
 use super::error::EngineError;
 use super::memory::with_error_scopes;
+use super::phase::{Phase, Reduction};
+use super::rows::{TensorRow, gradient};
 use super::schedule::{Capacity, Dispatch, pack};
-use super::slices::{Columns, Slice, packed_width};
+use super::slice::Slice;
 use super::stats::StepStats;
 use super::{ALIGNMENT, Engine, UNIFORMS};
 use crate::layout::{
-    self, Access, COLUMNS, Chunk, Kernel, NormFinishUniforms, NormOf, Specialisation, Width,
-    column, column_binding,
+    self, Access, COLUMNS, Chunk, Kernel, NormFinishUniforms, Specialisation, Width, column_binding,
 };
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -20,57 +22,6 @@ use std::sync::{Arc, PoisonError};
 /// Plans that an engine caches. A training loop needs two, or four if it alternates between two sets of
 /// buffers. Gradients that an allocator moves between memory pages need a few more.
 const MAX_PLANS: usize = 16;
-
-/// A phase of a step, independent of the tensors: a reduction of the gradient, then one kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Phase {
-    pub(crate) reduction: Reduction,
-    pub(crate) kernel: Kernel,
-}
-
-/// The reduction over the gradient that runs before the phase's kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reduction {
-    None,
-    Norm(NormReduction),
-    /// Whether `g`, or `g~` if `perturbed`, is finite.
-    CheckFinite {
-        perturbed: bool,
-    },
-}
-
-/// A norm of `g` or `g~`. The norm also shows whether that gradient is finite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NormReduction {
-    pub(crate) of: NormOf,
-    /// Whether the norm is taken of `g~` instead of `g`.
-    pub(crate) perturbed: bool,
-    /// Fields of [`layout::Norms`] that receive the norm, as bits.
-    pub(crate) slots: u32,
-}
-
-/// One tensor of a phase.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TensorRow<'a> {
-    /// Row in the table of constants.
-    pub(crate) kind: usize,
-    pub(crate) len: u64,
-    /// Index of the norm that its perturbation is divided by; `None` if the tensor is not perturbed.
-    pub(crate) scope: Option<usize>,
-    /// Whether the perturbation scales with the weights.
-    pub(crate) adaptive: bool,
-    pub(crate) columns: Columns<'a>,
-}
-
-impl TensorRow<'_> {
-    pub(super) fn has_master(&self) -> bool {
-        packed_width(&self.columns).is_some_and(Width::has_master)
-    }
-
-    fn scalars(&self) -> (usize, u64, Option<usize>, bool) {
-        (self.kind, self.len, self.scope, self.adaptive)
-    }
-}
 
 #[derive(Debug)]
 struct OwnedTensorRow {
@@ -108,18 +59,6 @@ impl PlanKey {
             && self.rows.len() == count
             && self.rows.iter().all(|own| rows.next().is_some_and(|row| same(row, own)))
     }
-}
-
-/// A dispatch with its pipeline and bind group.
-#[derive(Debug)]
-pub(crate) struct PreparedDispatch {
-    pub(crate) pipeline: wgpu::ComputePipeline,
-    pub(crate) bind_group: wgpu::BindGroup,
-    pub(crate) grid: [u32; 2],
-    pub(crate) kernel: Kernel,
-    /// Page of the table of constants.
-    pub(crate) page: usize,
-    pub(crate) count: u32,
 }
 
 /// The dispatches of a phase over certain tensors.
@@ -185,9 +124,10 @@ impl Engine {
             let kernel = Kernel::Check { perturbed };
             let rows =
                 rows.clone().map(|row| TensorRow { columns: gradient(&row, perturbed), ..row });
-            let frames =
-                chunk_tensors(rows, self.window_limits, u64::from(self.tuning.chunk_len)).frames;
-            for dispatch in pack(frames, |width| self.capacity(kernel, width)) {
+            let buffer_sets =
+                chunk_tensors(rows, self.window_limits, u64::from(self.tuning.chunk_len))
+                    .buffer_sets;
+            for dispatch in pack(buffer_sets, |width| self.capacity(kernel, width)) {
                 dispatch.add_costs(&mut buffers, &mut overhead);
                 dispatches.push(self.prepare(kernel, &dispatch, &self.unused)?);
             }
@@ -200,16 +140,17 @@ impl Engine {
             let kernel = Kernel::Norm { of, by_lane: norm.by_lane };
             finish = Some(norm.finish);
             let finishing = self.prepare_finish(&norm, &partials)?;
-            for dispatch in pack(norm.chunked.frames, |width| self.capacity(kernel, width)) {
+            for dispatch in pack(norm.chunked.buffer_sets, |width| self.capacity(kernel, width)) {
                 dispatch.add_costs(&mut buffers, &mut overhead);
                 dispatches.push(self.prepare(kernel, &dispatch, &partials)?);
             }
             dispatches.push(finishing);
         }
         let processed = rows.clone().filter(|row| phase.processes(row));
-        let frames =
-            chunk_tensors(processed, self.window_limits, u64::from(self.tuning.chunk_len)).frames;
-        for dispatch in pack(frames, |width| self.capacity(phase.kernel, width)) {
+        let buffer_sets =
+            chunk_tensors(processed, self.window_limits, u64::from(self.tuning.chunk_len))
+                .buffer_sets;
+        for dispatch in pack(buffer_sets, |width| self.capacity(phase.kernel, width)) {
             dispatch.add_costs(&mut buffers, &mut overhead);
             dispatches.push(self.prepare(phase.kernel, &dispatch, &self.unused)?);
         }
@@ -234,7 +175,7 @@ impl Engine {
         let spare_of_all = most.saturating_sub(taken + UNIFORMS);
         Capacity {
             spare_buffers: spare.min(spare_of_all),
-            max_frames: self.tuning.max_frames,
+            max_buffer_sets: self.tuning.max_buffer_sets,
             max_chunks: self.max_table_rows(&limits).min(u64::from(self.max_grid).pow(2)),
         }
     }
@@ -256,8 +197,8 @@ impl Engine {
         dispatch: &Dispatch,
         partials: &wgpu::Buffer,
     ) -> Result<PreparedDispatch, EngineError> {
-        let Dispatch { page, width, frames, .. } = *dispatch;
-        let specialisation = Specialisation { kernel, width, frames };
+        let Dispatch { page, width, buffer_sets, .. } = *dispatch;
+        let specialisation = Specialisation { kernel, width, buffer_sets };
         let (pipeline, group_layout) = self.pipelines.get(specialisation)?;
         let table = self.chunk_table(&dispatch.chunks)?;
         let mut entries = Vec::new();
@@ -279,7 +220,7 @@ impl Engine {
         Ok(PreparedDispatch { pipeline, bind_group, grid: self.grid(count), kernel, page, count })
     }
 
-    /// Adds the bind group entries, one for each frame, of the column whose first binding is `number`.
+    /// Adds the bind group entries, one for each buffer set, of the column whose first binding is `number`.
     fn column<'b>(
         &'b self,
         number: u32,
@@ -287,8 +228,9 @@ impl Engine {
         entries: &mut Vec<wgpu::BindGroupEntry<'b>>,
     ) {
         let column = (number - column_binding(0, 0)) as usize;
-        let frames = if dispatch.frames.varies(column) { dispatch.frames.count } else { 1 };
-        for (frame, windows) in (0..frames).zip(&dispatch.windows) {
+        let buffer_sets =
+            if dispatch.buffer_sets.varies(column) { dispatch.buffer_sets.count } else { 1 };
+        for (buffer_set, windows) in (0..buffer_sets).zip(&dispatch.windows) {
             let (buffer, offset, size) = match &windows[column] {
                 Some(window) => (&window.buffer, window.offset, window.size),
                 // The kernel does not access this column. Each such column binds a separate range, because
@@ -296,7 +238,7 @@ impl Engine {
                 None => (&self.unused, column as u64 * ALIGNMENT, ALIGNMENT),
             };
             entries.push(wgpu::BindGroupEntry {
-                binding: column_binding(column, frame),
+                binding: column_binding(column, buffer_set),
                 resource: buffer_range(buffer, offset, size),
             });
         }
@@ -323,43 +265,4 @@ impl Dispatch {
         buffers.extend(windows.map(|window| window.buffer.clone()));
         *overhead += size_of_val(self.chunks.as_slice()) as u64;
     }
-}
-
-impl Phase {
-    /// Clears the fields that this phase does not read, so that rows which differ only in these share a plan.
-    fn row<'a>(&self, row: TensorRow<'a>) -> TensorRow<'a> {
-        match self.kernel {
-            Kernel::Ascent { .. } | Kernel::LeanAscent { .. } => row,
-            _ => TensorRow { scope: Some(0), adaptive: false, ..row },
-        }
-    }
-
-    /// Returns whether the kernel processes this tensor. The ascent skips tensors that are not perturbed.
-    pub(super) fn processes(&self, row: &TensorRow<'_>) -> bool {
-        row.scope.is_some() || !matches!(self.kernel, Kernel::Ascent { .. })
-    }
-}
-
-/// Returns columns that hold `g`, or `g~` if `perturbed`, in the gradient's column and nothing else.
-pub(super) fn gradient<'a>(row: &TensorRow<'a>, perturbed: bool) -> Columns<'a> {
-    let mut columns = [None; COLUMNS];
-    let column = if perturbed { column::GRAD_PERTURBED } else { column::GRAD };
-    columns[column::GRAD] = row.columns[column];
-    columns
-}
-
-pub(super) fn whole_buffer(binding: u32, buffer: &wgpu::Buffer) -> wgpu::BindGroupEntry<'_> {
-    wgpu::BindGroupEntry { binding, resource: buffer_range(buffer, 0, buffer.size()) }
-}
-
-pub(crate) fn buffer_range(
-    buffer: &wgpu::Buffer,
-    offset: u64,
-    size: u64,
-) -> wgpu::BindingResource<'_> {
-    wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-        buffer,
-        offset,
-        size: std::num::NonZeroU64::new(size),
-    })
 }

@@ -1,188 +1,130 @@
-//! Recording of a phase: uploads the constants of the step and encodes the plan as one compute pass.
+//! The recipe that every phase of a step follows: check the inputs, sort the tensors into parameter classes,
+//! compute the constants, and record the plan. A [`PhaseSpec`] says in what a phase differs from the others.
 
+use super::Engine;
+use super::checks::check_slices;
+use super::columns::PhaseTensor;
+use super::constants::Constants;
+use super::encode::PhaseInputs;
 use super::error::EngineError;
-use super::kinds::Kinds;
-use super::memory::{create_buffer_with, with_error_scopes};
-use super::pipelines::Pipelines;
-use super::plan::{Phase, Plan, buffer_range};
-use super::slices::Columns;
+use super::options::{BlendSource, InvScale, Rates};
+use super::param_classes::ParamClasses;
+use super::phase::{Phase, Reduction};
 use super::stats::StepStats;
-use super::step::BlendSource;
-use super::timing::timestamp_writes;
-use super::{ALIGNMENT, Engine};
-use crate::layout::{
-    BlendUniforms, DispatchUniforms, KINDS, Kernel, KindUniforms, NORMS, NormFinishUniforms, Norms,
-};
-use bytemuck::{bytes_of, cast_slice};
-use std::mem::offset_of;
+use crate::layout::{Kernel, ParamClassUniforms};
+use crate::method::Hyperparameters;
 use std::time::Instant;
 
-/// Size in bytes of one page of the table of kinds.
-const PAGE: usize = KINDS * size_of::<KindUniforms>();
-
-/// The constants of a phase, which change from step to step.
-pub(crate) struct Constants<'a> {
-    pub(crate) kinds: Vec<KindUniforms>,
-    pub(crate) blend: BlendSource<'a>,
-}
-
-impl Constants<'_> {
-    /// Applies `change` to every kind's constants.
-    pub(crate) fn with(self, change: fn(KindUniforms) -> KindUniforms) -> Self {
-        Self { kinds: self.kinds.into_iter().map(change).collect(), ..self }
-    }
-}
-
-/// The inputs of recording a phase, except its tensors.
-pub(crate) struct PhaseInputs<'a> {
-    pub(crate) label: &'static str,
-    /// Time at which the caller began, for [`StepStats::recording`].
-    pub(crate) start: Instant,
-    pub(crate) phase: Phase,
-    pub(crate) kinds: &'a Kinds,
-    pub(crate) constants: Constants<'a>,
-    pub(crate) norms: &'a wgpu::Buffer,
-    /// Device buffer to copy the inverse loss scale from, unless the host has set it in `norms`.
-    pub(crate) scale: Option<&'a wgpu::Buffer>,
+/// What distinguishes a phase from the others.
+pub(super) struct PhaseSpec<'a> {
+    /// Label of the compute pass.
+    pub(super) label: &'static str,
+    pub(super) hyper: &'a Hyperparameters,
+    pub(super) reduction: Reduction,
+    pub(super) kernel: Kernel,
+    pub(super) norms: NormsSource<'a>,
+    /// Learning rates. A phase without a base step does not use them.
+    pub(super) rates: Rates<'a>,
+    /// Number of state tensors that each tensor must have.
+    pub(super) states: usize,
+    pub(super) blend: BlendSource<'a>,
+    /// Changes the constants of each parameter class.
+    pub(super) change: fn(ParamClassUniforms) -> ParamClassUniforms,
     /// Seed for stochastic rounding.
-    pub(crate) seed: u64,
+    pub(super) seed: u64,
+}
+
+/// The norms buffer of a phase.
+pub(super) enum NormsSource<'a> {
+    /// The phase begins a step, so it makes the buffer.
+    New(InvScale<'a>),
+    /// The phase continues the step of an ascent over this many tensors.
+    Ascent(&'a wgpu::Buffer, usize),
+}
+
+/// A recorded phase.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub(super) norms: wgpu::Buffer,
+    pub(super) stats: StepStats,
+}
+
+impl<'a> PhaseSpec<'a> {
+    /// Creates the spec of a phase without a base step, which uses the method's blend and constants.
+    pub(super) fn new(
+        label: &'static str,
+        hyper: &'a Hyperparameters,
+        (reduction, kernel): (Reduction, Kernel),
+        norms: NormsSource<'a>,
+    ) -> Self {
+        Self {
+            label,
+            hyper,
+            reduction,
+            kernel,
+            norms,
+            rates: Rates::Same(0.0),
+            states: 0,
+            blend: BlendSource::Method,
+            change: |constants| constants,
+            seed: 0,
+        }
+    }
 }
 
 impl Engine {
-    /// Records a phase over `tensors` (lengths and slices), with a cached or a new plan. `check` is called only if
-    /// the plan is new. On an error nothing is recorded.
-    pub(crate) fn record_phase<'t>(
+    /// Records a phase over `tensors`. On an error nothing is recorded.
+    pub(super) fn record<T: PhaseTensor>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        inputs: &PhaseInputs<'_>,
-        tensors: impl ExactSizeIterator<Item = (u64, Columns<'t>)> + Clone,
-        check: impl FnOnce() -> Result<(), EngineError>,
-    ) -> Result<StepStats, EngineError> {
-        let PhaseInputs { start, phase, kinds, .. } = inputs;
-        let rows = tensors.enumerate().map(|(i, (len, columns))| kinds.row(i, len, columns));
-        let (plan, made) = self.plan(*phase, rows, check)?;
-        self.encode(encoder, &plan, inputs)?;
-        Ok(StepStats { plans_made: u32::from(made), recording: start.elapsed(), ..plan.stats })
-    }
-
-    /// Encodes `plan` as a compute pass. On an error nothing is recorded.
-    fn encode(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        plan: &Plan,
-        inputs: &PhaseInputs<'_>,
-    ) -> Result<(), EngineError> {
-        let PhaseInputs { label, constants, norms, scale, seed, .. } = inputs;
-        let device_blend = constants.blend.device()?;
-        // One buffer holds all uniforms: the pages of the table of kinds, those of `norm_finish` and those of
-        // each dispatch, at aligned offsets.
-        let mut bytes = Vec::with_capacity(PAGE + ALIGNMENT as usize * (plan.dispatches.len() + 1));
-        let mut pages = Vec::new();
-        for page in constants.kinds.chunks(KINDS) {
-            let place = append(&mut bytes, cast_slice(page));
-            bytes.resize(place as usize + PAGE, 0);
-            pages.push(place);
+        spec: &PhaseSpec<'_>,
+        tensors: &[T],
+    ) -> Result<Recorded, EngineError> {
+        let start = Instant::now();
+        let PhaseSpec { hyper, rates, .. } = *spec;
+        hyper.validate()?;
+        if let NormsSource::Ascent(_, ascent) = spec.norms
+            && ascent != tensors.len()
+        {
+            return Err(EngineError::TensorCount { ascent, descent: tensors.len() });
         }
-        if pages.is_empty() {
-            bytes.resize(PAGE, 0);
-            pages.push(0);
+        rates.check(tensors.len())?;
+        for (tensor, one) in tensors.iter().enumerate() {
+            let (found, expected) = (one.state().len(), spec.states);
+            if found != expected {
+                return Err(EngineError::StateCount { tensor, found, expected });
+            }
+            if one.step() == 0 {
+                return Err(EngineError::StepZero { tensor });
+            }
         }
-        let finish = plan.finish.map(|finish| append(&mut bytes, bytes_of(&finish)));
-        let heads: Vec<_> = plan
-            .dispatches
+        let each = tensors.iter().map(|tensor| (tensor.group(), tensor.step()));
+        let classes = ParamClasses::new(hyper, each, rates)?;
+        for (tensor, one) in tensors.iter().enumerate() {
+            one.check(tensor, classes.perturbs(tensor))?;
+        }
+        let (norms, scale) = match spec.norms {
+            NormsSource::New(inv_scale) => self.norms_buffer(inv_scale)?,
+            NormsSource::Ascent(norms, _) => (norms.clone(), None),
+        };
+        let Constants { classes: rows, blend } = classes.constants(hyper, spec.blend);
+        let inputs = PhaseInputs {
+            label: spec.label,
+            constants: Constants { classes: rows.into_iter().map(spec.change).collect(), blend },
+            norms: &norms,
+            scale,
+            seed: spec.seed,
+        };
+        let phase = Phase { reduction: spec.reduction, kernel: spec.kernel };
+        let anchored = spec.kernel.is_anchored();
+        let rows = tensors
             .iter()
-            .map(|dispatch| {
-                let (chunk_count, grid_width) = (dispatch.count, dispatch.grid[0]);
-                let (seed_0, seed_1) = (*seed as u32, (*seed >> 32) as u32);
-                let head = DispatchUniforms { chunk_count, grid_width, seed_0, seed_1 };
-                append(&mut bytes, bytes_of(&head))
-            })
-            .collect();
-
-        let uniforms =
-            create_buffer_with(&self.device, "wsam.uniforms", &bytes, wgpu::BufferUsages::UNIFORM)?;
-        let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
-        let head = buffer_range(&uniforms, 0, size_of::<DispatchUniforms>() as u64);
-        let blend_size = size_of::<BlendUniforms>() as u64;
-        let group = |layout, entries: &[_]| {
-            let label = Some(*label);
-            self.device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries })
-        };
-        let all_norms = || buffer_range(norms, 0, norms.size());
-        let step_entries = [
-            entry(0, head.clone()),
-            entry(1, all_norms()),
-            entry(2, buffer_range(device_blend.unwrap_or(&uniforms), 0, blend_size)),
-            entry(3, buffer_range(&uniforms, 0, PAGE as u64)),
-        ];
-        let finish_entries = finish.map(|place| {
-            let size = size_of::<NormFinishUniforms>() as u64;
-            let own = buffer_range(&uniforms, u64::from(place), size);
-            [entry(4, own), entry(NORMS.number, all_norms())]
-        });
-        let checks =
-            plan.dispatches.iter().any(|dispatch| matches!(dispatch.kernel, Kernel::Check { .. }));
-        let check_entries = checks.then(|| [entry(0, head), entry(NORMS.number, all_norms())]);
-        let Pipelines { step_layout, finish_layout, check_layout, .. } = &*self.pipelines;
-        let (step, finish, check) = with_error_scopes(&self.device, label, || {
-            (
-                group(step_layout, &step_entries),
-                finish_entries.map(|entries| group(finish_layout, &entries)),
-                check_entries.map(|entries| group(check_layout, &entries)),
-            )
-        })?;
-
-        if let Some(scale) = scale {
-            let place = offset_of!(Norms, inv_scale) as u64;
-            encoder.copy_buffer_to_buffer(scale, 0, norms, place, size_of::<f32>() as u64);
-        }
-        let times = self.start_timing(plan);
-        let begin = |encoder: &'_ mut wgpu::CommandEncoder, index| {
-            let timestamp_writes =
-                times.as_ref().and_then(|queries| timestamp_writes(queries, index));
-            let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes };
-            encoder.begin_compute_pass(&descriptor).forget_lifetime()
-        };
-        let mut pass = begin(encoder, 0);
-        for (index, (dispatch, head)) in plan.dispatches.iter().zip(heads).enumerate() {
-            if index > 0 && times.is_some() {
-                drop(pass);
-                pass = begin(encoder, index);
-            }
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, &dispatch.bind_group, &[]);
-            match (dispatch.kernel, &finish, &check) {
-                (Kernel::NormFinish(_), Some(finish), _) => pass.set_bind_group(1, finish, &[]),
-                (Kernel::Check { .. }, _, Some(check)) => pass.set_bind_group(1, check, &[head]),
-                _ => {
-                    let page = pages[dispatch.page.min(pages.len() - 1)];
-                    pass.set_bind_group(1, &step, &[head, page]);
-                }
-            }
-            pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], 1);
-        }
-        Ok(())
+            .enumerate()
+            .map(|(index, tensor)| classes.row(index, tensor.len(), tensor.columns(anchored)));
+        let (plan, made) = self.plan(phase, rows, || check_slices(tensors))?;
+        self.encode(encoder, &plan, &inputs)?;
+        let recording = start.elapsed();
+        let stats = StepStats { plans_made: u32::from(made), recording, ..plan.stats };
+        Ok(Recorded { norms, stats })
     }
-}
-
-impl BlendSource<'_> {
-    /// Returns the device buffer of the blend, if the blend comes from the device.
-    fn device(&self) -> Result<Option<&wgpu::Buffer>, EngineError> {
-        let BlendSource::Device(buffer) = self else { return Ok(None) };
-        let (usage, size) = (buffer.usage(), buffer.size());
-        let need = size_of::<BlendUniforms>() as u64;
-        if !usage.contains(wgpu::BufferUsages::UNIFORM) || size < need {
-            return Err(EngineError::BlendBuffer { usage, size, need });
-        }
-        Ok(Some(buffer))
-    }
-}
-
-/// Appends `part` at the next aligned offset and returns this offset.
-fn append(bytes: &mut Vec<u8>, part: &[u8]) -> u32 {
-    let place = bytes.len().next_multiple_of(ALIGNMENT as usize);
-    bytes.resize(place, 0);
-    bytes.extend_from_slice(part);
-    // Each part takes one aligned slot of 256 bytes; there are far fewer than 2^24.
-    place as u32
 }

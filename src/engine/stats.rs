@@ -1,10 +1,12 @@
 //! Costs of a step.
 
+use std::fmt;
 use std::ops::AddAssign;
 use std::time::Duration;
 
 /// Costs of a step or of a part of one. Counts are exact; only `recording` is a measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StepStats {
     /// Compute dispatches recorded.
     pub dispatches: u32,
@@ -33,6 +35,47 @@ impl StepStats {
     /// Returns the tensor bytes moved, read and written.
     pub fn bytes(&self) -> u64 {
         self.bytes_read + self.bytes_written
+    }
+}
+
+/// Formats the costs as one line, for example `4 dispatches, 2 submissions, 17.2 MB read, 8.6 MB written, ...`.
+impl fmt::Display for StepStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {}, {} read, {} written, {} of overhead, {}, {} extra, {} made, recorded in {:.0?}",
+            Count(self.dispatches, "dispatch", "dispatches"),
+            Count(self.submissions, "submission", "submissions"),
+            Bytes(self.bytes_read),
+            Bytes(self.bytes_written),
+            Bytes(self.overhead_bytes),
+            Count(self.buffers, "buffer", "buffers"),
+            Bytes(self.extra_bytes),
+            Count(self.plans_made, "plan", "plans"),
+            self.recording,
+        )
+    }
+}
+
+/// A number with its noun, in the singular and the plural.
+struct Count(u32, &'static str, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, if self.0 == 1 { self.1 } else { self.2 })
+    }
+}
+
+/// A number of bytes, with a decimal unit.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+        match units.into_iter().find(|(size, _)| self.0 as f64 >= *size) {
+            Some((size, unit)) => write!(f, "{:.1} {unit}", self.0 as f64 / size),
+            None => write!(f, "{} B", self.0),
+        }
     }
 }
 

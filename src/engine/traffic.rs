@@ -1,6 +1,7 @@
 //! Memory traffic of a phase, computed from the shapes.
 
-use super::plan::{Phase, Reduction, TensorRow};
+use super::phase::{Phase, Reduction};
+use super::rows::TensorRow;
 use super::stats::StepStats;
 use crate::layout::{Kernel, column};
 
@@ -18,7 +19,7 @@ impl Phase {
         stats.bytes_read += row.len * read;
         stats.bytes_written += row.len * written;
         if matches!(self.kernel, Kernel::Ascent { .. }) && row.scope.is_some() {
-            stats.extra_bytes += row.len * row.bytes(column::PARTNER);
+            stats.extra_bytes += row.len * row.bytes(column::WEIGHT_COPY);
         }
     }
 
@@ -46,7 +47,7 @@ impl Phase {
             Kernel::Norm { .. } | Kernel::NormFinish(_) | Kernel::Check { .. } => (0, 0),
             Kernel::Ascent { in_place, .. } => {
                 let over = if in_place { weight } else { 0 };
-                (original + grad(false), bytes(column::PARTNER) + over)
+                (original + grad(false), bytes(column::WEIGHT_COPY) + over)
             }
             Kernel::Descent { states, alone, .. } => {
                 let (states, second) = (4 * u64::from(states), if alone { 0 } else { grad(true) });
@@ -54,7 +55,7 @@ impl Phase {
             }
             Kernel::LeanAscent { states, .. } => {
                 let states = 4 * u64::from(states);
-                (original + grad(false) + states, weight + bytes(column::PARTNER) + states)
+                (original + grad(false) + states, weight + bytes(column::WEIGHT_COPY) + states)
             }
             Kernel::LeanDescent { .. } => (weight + grad(true), weight),
         };

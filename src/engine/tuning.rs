@@ -3,8 +3,8 @@
 use super::error::EngineError;
 use crate::layout::WORKGROUPS;
 
-/// Largest number of frames in a dispatch. Each frame adds code and bindings to the shader.
-pub(crate) const MAX_FRAMES: u32 = 16;
+/// Largest number of buffer sets in a dispatch. Each buffer set adds code and bindings to the shader.
+pub(crate) const MAX_BUFFER_SETS: u32 = 16;
 
 /// Largest chunk length in elements. Longer chunks bring no speed, and the kernels count elements in 32 bits.
 const MAX_CHUNK_LEN: u32 = 1 << 24;
@@ -17,13 +17,13 @@ const MAX_CHUNK_LEN: u32 = 1 << 24;
 ///
 /// | Kernel | Loops | Iterations at most |
 /// | --- | --- | --- |
-/// | `ascent`, `check` | over a chunk, for each frame | `n + frames` |
-/// | `descent`, `lean_ascent`, `lean_descent` | two over a chunk, one of them empty, for each frame | `n + 2 frames` |
-/// | `norm` | over a chunk by four vectors, then by single vectors, then again if squares leave the range of f32, for each frame; the sums of up to two norms over the workgroup | `n + n / 4 + 3 + 3 frames + 2 sums` |
+/// | `ascent`, `check` | over a chunk, for each buffer set | `n + sets` |
+/// | `descent`, `lean_ascent`, `lean_descent` | two over a chunk, one of them empty, for each buffer set | `n + 2 sets` |
+/// | `norm` | over a chunk by four vectors, then by single vectors, then again if squares leave the range of f32, for each buffer set; the sums of up to two norms over the workgroup | `n + n / 4 + 3 + 3 sets + 2 sums` |
 /// | `norm_finish` | over partial sums, in links, and the sum over the workgroup, for up to two norms | [`finish_iterations`] |
 ///
-/// `n` is the number of vectors of a chunk that one invocation processes, `len / (4 workgroup)`. `frames` is at
-/// most [`Tuning::max_frames`]. The bound for `norm` is the largest and determines [`Tuning::longest_chunk`].
+/// `n` is the number of vectors of a chunk that one invocation processes, `len / (4 workgroup)`. `sets` is at
+/// most [`Tuning::max_buffer_sets`]. The bound for `norm` is the largest and determines [`Tuning::longest_chunk`].
 pub(crate) const MAX_LOOP_ITERATIONS: u64 = 65_535;
 
 /// Partial sums in a link of `norm_finish`: `LINK` in `norm.wgsl`.
@@ -48,6 +48,7 @@ pub(crate) fn finish_iterations(workgroup: u32, partials: u64, norms: u64) -> u6
 /// Sizes of workgroups, chunks and dispatches. They affect speed, and the results only through the order in
 /// which the norm is summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tuning {
     /// Invocations in a workgroup: one of [`WORKGROUPS`].
     pub workgroup: u32,
@@ -62,9 +63,22 @@ pub struct Tuning {
     /// Let norms write a partial sum for each invocation instead of each workgroup, which avoids barriers but
     /// moves more bytes. It applies only if these bytes are few compared with the tensors'.
     pub partials_by_lane: bool,
-    /// Largest number of frames (sets of distinct buffers) in a dispatch, 1 to 16. The device's
+    /// Largest number of buffer sets in a dispatch, 1 to 16. The device's
     /// `max_storage_buffers_per_shader_stage` may allow fewer.
-    pub max_frames: u32,
+    pub max_buffer_sets: u32,
+}
+
+impl Default for Tuning {
+    /// Returns the tuning for a GPU.
+    fn default() -> Self {
+        Self {
+            workgroup: 256,
+            chunk_len: 4096,
+            max_norm_chunk_len: 1 << 16,
+            partials_by_lane: false,
+            max_buffer_sets: MAX_BUFFER_SETS,
+        }
+    }
 }
 
 impl Tuning {
@@ -73,7 +87,9 @@ impl Tuning {
     /// On a CPU a workgroup runs as a loop over SIMD vectors of invocations. A workgroup of one vector
     /// reads each buffer from front to back, which suits the CPU's prefetchers. A larger workgroup passes over a
     /// chunk once for each vector, in strides, and suspends a coroutine at each barrier. The CPU values were
-    /// measured with lavapipe on two cores (`benches/README.md`). The values for other adapters are unmeasured.
+    /// measured with lavapipe on two cores (`benches/README.md`). All other adapters get the
+    /// [default](Self::default), which was measured on one GPU only, an NVIDIA H200
+    /// (`benches/results/nvidia-h200`).
     pub fn for_adapter(info: &wgpu::AdapterInfo) -> Self {
         match info.device_type {
             wgpu::DeviceType::Cpu => Self {
@@ -81,15 +97,9 @@ impl Tuning {
                 chunk_len: 1 << 14,
                 max_norm_chunk_len: 1 << 14,
                 partials_by_lane: true,
-                max_frames: MAX_FRAMES,
+                max_buffer_sets: MAX_BUFFER_SETS,
             },
-            _ => Self {
-                workgroup: 256,
-                chunk_len: 4096,
-                max_norm_chunk_len: 1 << 16,
-                partials_by_lane: false,
-                max_frames: MAX_FRAMES,
-            },
+            _ => Self::default(),
         }
     }
 
@@ -110,8 +120,8 @@ impl Tuning {
             let expected = "a multiple of chunk_len up to 2^24";
             return wrong("max_norm_chunk_len", self.max_norm_chunk_len, expected);
         }
-        if !(1..=MAX_FRAMES).contains(&self.max_frames) {
-            return wrong("max_frames", self.max_frames, "in 1..=16");
+        if !(1..=MAX_BUFFER_SETS).contains(&self.max_buffer_sets) {
+            return wrong("max_buffer_sets", self.max_buffer_sets, "in 1..=16");
         }
         let longest = self.longest_chunk();
         let lens = [("chunk_len", self.chunk_len), ("max_norm_chunk_len", self.max_norm_chunk_len)];
@@ -130,10 +140,10 @@ impl Tuning {
     /// Returns the largest chunk length in elements whose loops stay within 65,535 iterations in every kernel.
     ///
     /// It limits [`chunk_len`](Self::chunk_len) and [`max_norm_chunk_len`](Self::max_norm_chunk_len), and depends
-    /// on [`workgroup`](Self::workgroup) and [`max_frames`](Self::max_frames).
+    /// on [`workgroup`](Self::workgroup) and [`max_buffer_sets`](Self::max_buffer_sets).
     pub fn longest_chunk(&self) -> u32 {
         let fixed =
-            3 + 3 * u64::from(self.max_frames) + 2 * workgroup_sum_iterations(self.workgroup);
+            3 + 3 * u64::from(self.max_buffer_sets) + 2 * workgroup_sum_iterations(self.workgroup);
         let vectors = MAX_LOOP_ITERATIONS.saturating_sub(fixed) * 4 / 5;
         let elements = 4 * u64::from(self.workgroup) * vectors;
         elements.min(u64::from(MAX_CHUNK_LEN)) as u32

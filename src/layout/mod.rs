@@ -1,27 +1,29 @@
-//! Binding numbers, uniform structs and shader sources, which are defined only here.
+//! Unstable: the layout of the shaders' data may change in any release. Use it to read what the engine computes,
+//! such as [`Norms`], or to write a kernel that computes a [blend](BlendUniforms), with a pinned version.
 //!
-//! Each struct mirrors the WGSL struct of the same name. Sizes and offsets are checked twice: by assertions at
-//! compile time (`structs.rs`), and by `tests/layout` against naga's reflection of the shaders.
+//! Binding numbers, uniform structs and shader sources are defined only here. Each struct mirrors the WGSL struct
+//! of the same name. Sizes and offsets are checked twice: by assertions at compile time (`structs.rs`), and by
+//! `tests/layout.rs` against naga's reflection of the shaders.
 
-mod frames;
+mod buffer_sets;
 mod samples;
 mod specialisations;
+mod stages;
 mod structs;
 
-pub use frames::{COLUMN_NAMES, column_binding, framed};
+pub use buffer_sets::{COLUMN_NAMES, column_binding, for_buffer_sets};
 pub use samples::{sampled_constants, sampled_modules};
-pub use specialisations::{
-    COLUMNS, Frames, Kernel, NormOf, Packed, Scaling, Specialisation, Stage, WORKGROUPS, Width,
-    column, mark,
-};
+pub use specialisations::{Kernel, NormOf, Scaling, Specialisation, nonfinite_flag};
+pub use stages::{BufferSets, COLUMNS, Packed, Stage, WORKGROUPS, Width, column};
 pub use structs::{
-    BlendUniforms, Chunk, DispatchUniforms, KINDS, KindUniforms, NormFinishUniforms, Norms, SCOPES,
+    BlendUniforms, Chunk, DispatchUniforms, NormFinishUniforms, Norms, PARAM_CLASSES,
+    ParamClassUniforms, SCOPES,
 };
 
 use std::mem::size_of;
 
-/// Returns the WGSL source of a stage with one frame: the stage's [files](Stage::files), concatenated.
-/// [`framed`] derives the source for more frames from it.
+/// Returns the WGSL source of a stage with one buffer set: the stage's [files](Stage::files), concatenated.
+/// [`for_buffer_sets`] derives the source for more buffer sets from it.
 pub const fn source(stage: Stage, width: Width) -> &'static str {
     macro_rules! joined {
         ($($file:literal),+) => {
@@ -101,18 +103,18 @@ pub const NORMS: Binding = Binding { group: 1, number: 5, name: "norms", access:
 const DISPATCH: Binding = uniform::<DispatchUniforms>(0, "dispatch");
 const STEP_NORMS: Binding = uniform::<Norms>(1, "step_norms");
 const BLEND: Binding = uniform::<BlendUniforms>(2, "blend");
-const KIND_TABLE: Binding = Binding {
+const PARAM_CLASS_TABLE: Binding = Binding {
     group: 1,
     number: 3,
-    name: "kinds",
-    access: Access::Uniform((KINDS * size_of::<KindUniforms>()) as u64),
+    name: "param_classes",
+    access: Access::Uniform((PARAM_CLASSES * size_of::<ParamClassUniforms>()) as u64),
 };
 
 const NORM: &[Binding] =
-    &[CHUNKS, tensor(column::WEIGHT), tensor(column::GRAD), PARTIALS, DISPATCH, KIND_TABLE];
+    &[CHUNKS, tensor(column::WEIGHT), tensor(column::GRAD), PARTIALS, DISPATCH, PARAM_CLASS_TABLE];
 
 const NORM_MASTER: &[Binding] =
-    &[CHUNKS, tensor(column::ANCHOR), tensor(column::GRAD), PARTIALS, DISPATCH, KIND_TABLE];
+    &[CHUNKS, tensor(column::ANCHOR), tensor(column::GRAD), PARTIALS, DISPATCH, PARAM_CLASS_TABLE];
 
 const NORM_FINISH: &[Binding] =
     &[PARTIALS, uniform::<NormFinishUniforms>(4, "norm_finish_uniforms"), NORMS];
@@ -121,10 +123,10 @@ const ASCENT: &[Binding] = &[
     CHUNKS,
     tensor(column::WEIGHT),
     tensor(column::GRAD),
-    tensor(column::PARTNER),
+    tensor(column::WEIGHT_COPY),
     DISPATCH,
     STEP_NORMS,
-    KIND_TABLE,
+    PARAM_CLASS_TABLE,
 ];
 
 const ASCENT_MASTER: &[Binding] = &[
@@ -132,10 +134,10 @@ const ASCENT_MASTER: &[Binding] = &[
     tensor(column::WEIGHT),
     tensor(column::ANCHOR),
     tensor(column::GRAD),
-    tensor(column::PARTNER),
+    tensor(column::WEIGHT_COPY),
     DISPATCH,
     STEP_NORMS,
-    KIND_TABLE,
+    PARAM_CLASS_TABLE,
 ];
 
 const DESCENT: &[Binding] = &[
@@ -150,7 +152,7 @@ const DESCENT: &[Binding] = &[
     DISPATCH,
     STEP_NORMS,
     BLEND,
-    KIND_TABLE,
+    PARAM_CLASS_TABLE,
 ];
 
 const LEAN_ASCENT: &[Binding] = &[
@@ -158,14 +160,14 @@ const LEAN_ASCENT: &[Binding] = &[
     tensor(column::WEIGHT),
     tensor(column::ANCHOR),
     tensor(column::GRAD),
-    tensor(column::PARTNER),
+    tensor(column::WEIGHT_COPY),
     tensor(column::STATE),
     tensor(column::STATE + 1),
     tensor(column::STATE + 2),
     DISPATCH,
     STEP_NORMS,
     BLEND,
-    KIND_TABLE,
+    PARAM_CLASS_TABLE,
 ];
 
 const LEAN_DESCENT: &[Binding] = &[
@@ -176,12 +178,12 @@ const LEAN_DESCENT: &[Binding] = &[
     DISPATCH,
     STEP_NORMS,
     BLEND,
-    KIND_TABLE,
+    PARAM_CLASS_TABLE,
 ];
 
 const CHECK: &[Binding] = &[CHUNKS, tensor(column::GRAD), DISPATCH, NORMS];
 
-/// Returns the bindings of a stage with one frame, ordered by group and number. Each further frame repeats the
+/// Returns the bindings of a stage with one buffer set, ordered by group and number. Each further buffer set repeats the
 /// bindings of the varying columns at [`column_binding`].
 pub const fn bindings(stage: Stage, width: Width) -> &'static [Binding] {
     match stage {
@@ -197,7 +199,7 @@ pub const fn bindings(stage: Stage, width: Width) -> &'static [Binding] {
     }
 }
 
-/// Returns the number of storage buffers that a stage with one frame binds.
+/// Returns the number of storage buffers that a stage with one buffer set binds.
 pub fn storage_buffers(stage: Stage, width: Width) -> u32 {
     bindings(stage, width).iter().filter(|b| !matches!(b.access, Access::Uniform(_))).count() as u32
 }

@@ -1,16 +1,15 @@
 // The specialisations that tests/layout, scripts/backends and scripts/dawn validate. They include this file, so it
 // may only use std.
 
-use super::specialisations::{
-    Frames, Kernel, Packed, Specialisation, Stage, WORKGROUPS, Width, column,
-};
+use super::specialisations::{Kernel, Specialisation};
+use super::stages::{BufferSets, Packed, Stage, WORKGROUPS, Width, column};
 
-/// A single frame, whose source is the files unchanged, and two samples of several frames: two frames in which
+/// A single buffer set, whose source is the files unchanged, and two samples of several buffer sets: two buffer sets in which
 /// every column varies, and five in which only the gradients vary.
-const FRAMES: [Frames; 3] = [
-    Frames::SINGLE,
-    Frames { count: 2, varying: u8::MAX },
-    Frames { count: 5, varying: 1 << column::GRAD | 1 << column::GRAD_PERTURBED },
+const FRAMES: [BufferSets; 3] = [
+    BufferSets::SINGLE,
+    BufferSets { count: 2, varying: u8::MAX },
+    BufferSets { count: 5, varying: 1 << column::GRAD | 1 << column::GRAD_PERTURBED },
 ];
 
 /// One width for each file of accessors. f16 and bf16 differ in one constant only.
@@ -31,7 +30,7 @@ const fn sampled_workgroups(stage: Stage) -> &'static [u32] {
 }
 
 /// Returns the modules to validate.
-pub fn sampled_modules() -> impl Iterator<Item = (Stage, Width, Frames)> {
+pub fn sampled_modules() -> impl Iterator<Item = (Stage, Width, BufferSets)> {
     let widths = Stage::ALL.into_iter().flat_map(|s| WIDTHS.map(|width| (s, width)));
     let suits = |(stage, width): &(Stage, Width)| {
         Kernel::all().iter().any(|kernel| kernel.stage() == *stage && kernel.suits(*width))
@@ -41,12 +40,12 @@ pub fn sampled_modules() -> impl Iterator<Item = (Stage, Width, Frames)> {
 
 /// Returns the pipelines of a module to validate, with the values of their `override` constants.
 pub fn sampled_constants(
-    (stage, width, frames): (Stage, Width, Frames),
+    (stage, width, buffer_sets): (Stage, Width, BufferSets),
 ) -> impl Iterator<Item = (Kernel, Vec<(&'static str, f64)>)> {
     let of_stage = move |kernel: &Kernel| kernel.stage() == stage && kernel.suits(width);
     let pipelines = move |kernel| {
         let constants = move |workgroup: &u32| {
-            (kernel, Specialisation { kernel, width, frames }.constants(*workgroup))
+            (kernel, Specialisation { kernel, width, buffer_sets }.constants(*workgroup))
         };
         sampled_workgroups(stage).iter().map(constants)
     };

@@ -1,157 +1,7 @@
 // The specialisations of the shaders. The engine builds them as pipelines; scripts/backends and scripts/dawn
 // include this file as well, so it may only use std.
 
-/// Workgroup sizes that an engine supports: powers of two, from `FIRST_LEVEL` in `norm.wgsl` to WebGPU's default
-/// limit.
-pub const WORKGROUPS: [u32; 6] = [8, 16, 32, 64, 128, 256];
-
-/// Number of columns of a chunk table, one for each role of a tensor's slices.
-pub const COLUMNS: usize = 8;
-
-/// Indices of the columns, in the order of the chunk table's fields and of the binding numbers.
-pub mod column {
-    /// The weights.
-    pub const WEIGHT: usize = 0;
-    /// The slice that `w` is read from, if not from the weights.
-    pub const ANCHOR: usize = 1;
-    /// The gradient.
-    pub const GRAD: usize = 2;
-    /// The perturbed gradient.
-    pub const GRAD_PERTURBED: usize = 3;
-    /// The second weight slice of an ascent.
-    pub const PARTNER: usize = 4;
-    /// The first of three state tensors.
-    pub const STATE: usize = 5;
-}
-
-/// A shader stage: one entry point, compiled together with the files that it shares with other stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// Partial sums of the global norm.
-    Norm,
-    /// The global norm, from its partial sums.
-    NormFinish,
-    /// The perturbation of the weights.
-    Ascent,
-    /// Restoration of the weights, blend and base step.
-    Descent,
-    /// The perturbation and the base step in one kernel.
-    LeanAscent,
-    /// The sharpness step after a lean ascent.
-    LeanDescent,
-    /// The check that a gradient is finite.
-    Check,
-}
-
-impl Stage {
-    /// All stages.
-    pub const ALL: [Stage; 7] = [
-        Stage::Norm,
-        Stage::NormFinish,
-        Stage::Ascent,
-        Stage::Descent,
-        Stage::LeanAscent,
-        Stage::LeanDescent,
-        Stage::Check,
-    ];
-
-    /// Returns the stage's files in `shaders/`, in the order in which they are concatenated.
-    pub fn files(self, width: Width) -> Vec<&'static str> {
-        let own: &[&str] = match self {
-            Stage::Norm | Stage::NormFinish => &["scaling.wgsl", "norm.wgsl"],
-            Stage::Ascent => &["scaling.wgsl", "ascent.wgsl"],
-            Stage::Descent => &["step.wgsl", "descent.wgsl"],
-            Stage::LeanAscent => &["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
-            Stage::LeanDescent => &["step.wgsl", "lean_descent.wgsl"],
-            Stage::Check => &["check.wgsl"],
-        };
-        [&["common.wgsl"], width.files(), own].concat()
-    }
-
-    /// Returns the name of the entry point.
-    pub const fn entry_point(self) -> &'static str {
-        match self {
-            Stage::Norm => "norm",
-            Stage::NormFinish => "norm_finish",
-            Stage::Ascent => "ascent",
-            Stage::Descent => "descent",
-            Stage::LeanAscent => "lean_ascent",
-            Stage::LeanDescent => "lean_descent",
-            Stage::Check => "check",
-        }
-    }
-}
-
-/// How a dispatch accesses tensors. It selects the file of accessors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Width {
-    /// Vectors of four, for chunks that start on multiples of four elements.
-    Wide,
-    /// Single elements, for chunks that start anywhere.
-    Narrow,
-    /// Vectors of four elements in half precision, two elements in each 32-bit word.
-    Packed(Packed),
-}
-
-/// A variant of half precision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Packed {
-    /// bf16 instead of f16.
-    pub bf16: bool,
-    /// Whether there are master weights, in the anchor's column.
-    pub master: bool,
-}
-
-impl Width {
-    /// All widths.
-    pub const ALL: [Width; 6] = [
-        Width::Wide,
-        Width::Narrow,
-        Width::Packed(Packed { bf16: false, master: false }),
-        Width::Packed(Packed { bf16: false, master: true }),
-        Width::Packed(Packed { bf16: true, master: false }),
-        Width::Packed(Packed { bf16: true, master: true }),
-    ];
-
-    /// Returns the files in `shaders/` that hold the accessors.
-    const fn files(self) -> &'static [&'static str] {
-        match self {
-            Width::Wide => &["tensors_wide.wgsl", "states.wgsl", "no_master.wgsl"],
-            Width::Narrow => &["tensors_narrow.wgsl", "no_master.wgsl"],
-            Width::Packed(Packed { master: false, .. }) => {
-                &["tensors_half.wgsl", "states.wgsl", "anchor_half.wgsl", "no_master.wgsl"]
-            }
-            Width::Packed(Packed { master: true, .. }) => {
-                &["tensors_half.wgsl", "states.wgsl", "master.wgsl"]
-            }
-        }
-    }
-
-    /// Returns whether there are master weights.
-    pub const fn has_master(self) -> bool {
-        matches!(self, Width::Packed(Packed { master: true, .. }))
-    }
-}
-
-/// The frames (sets of buffers) of a dispatch, and the columns that differ between them. The other columns are
-/// bound once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Frames {
-    /// Number of frames, at least 1.
-    pub count: u32,
-    /// Columns that vary, as bits: if bit `c` is set, column `c` has a binding in each frame.
-    pub varying: u8,
-}
-
-impl Frames {
-    /// A single frame.
-    pub const SINGLE: Frames = Frames { count: 1, varying: 0 };
-
-    /// Returns whether a column has a separate binding in each frame.
-    pub const fn varies(self, column: usize) -> bool {
-        self.varying & (1 << column) != 0
-    }
-}
+use super::stages::{BufferSets, Packed, Stage, Width};
 
 /// How the perturbation scales with the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -160,19 +10,19 @@ pub enum Scaling {
     Plain,
     /// Scaled by `w^2` (ASAM).
     Adaptive,
-    /// Set for each kind of tensors by `KindUniforms::flags`, which also set whether they are perturbed.
-    ByKind,
+    /// Set for each parameter class by `ParamClassUniforms::flags`, which also set whether they are perturbed.
+    ByClass,
 }
 
 impl Scaling {
     /// All scalings.
-    pub const ALL: [Scaling; 3] = [Scaling::Plain, Scaling::Adaptive, Scaling::ByKind];
+    pub const ALL: [Scaling; 3] = [Scaling::Plain, Scaling::Adaptive, Scaling::ByClass];
 
     fn constant(self) -> (&'static str, f64) {
         let value = match self {
             Scaling::Plain => 0.0,
             Scaling::Adaptive => 1.0,
-            Scaling::ByKind => 2.0,
+            Scaling::ByClass => 2.0,
         };
         ("SCALING", value)
     }
@@ -194,9 +44,9 @@ impl NormOf {
     pub const ALL: [NormOf; 5] = [
         NormOf::Gradient,
         NormOf::Perturbation(Scaling::Adaptive),
-        NormOf::Perturbation(Scaling::ByKind),
+        NormOf::Perturbation(Scaling::ByClass),
         NormOf::Both(Scaling::Adaptive),
-        NormOf::Both(Scaling::ByKind),
+        NormOf::Both(Scaling::ByClass),
     ];
 
     /// Returns the number of norms taken.
@@ -284,7 +134,7 @@ pub enum Kernel {
 }
 
 /// Returns the index, in 32-bit words of `Norms`, of the flag for a non-finite `g`, or `g~` if `perturbed`.
-pub const fn mark(perturbed: bool) -> u32 {
+pub const fn nonfinite_flag(perturbed: bool) -> u32 {
     36 + perturbed as u32
 }
 
@@ -343,6 +193,17 @@ impl Kernel {
         }
     }
 
+    /// Returns whether the kernel reads `w`, or the weights to restore, from the anchor's column. Master weights,
+    /// which are there too, are told by the width.
+    pub const fn is_anchored(self) -> bool {
+        matches!(
+            self,
+            Kernel::Descent { anchored: true, .. }
+                | Kernel::LeanAscent { anchored: true, .. }
+                | Kernel::LeanDescent { anchored: true }
+        )
+    }
+
     const fn is_stochastic(self) -> bool {
         let (Kernel::Ascent { stochastic, .. } | Kernel::LeanAscent { stochastic, .. }) = self
         else {
@@ -374,7 +235,9 @@ impl Kernel {
             Kernel::LeanDescent { anchored } => {
                 vec![("STATES", 0.0), ("ANCHORED", f64::from(anchored))]
             }
-            Kernel::Check { perturbed } => vec![("MARK", f64::from(mark(perturbed)))],
+            Kernel::Check { perturbed } => {
+                vec![("NONFINITE_FLAG", f64::from(nonfinite_flag(perturbed)))]
+            }
         }
     }
 }
@@ -387,7 +250,7 @@ pub struct Specialisation {
     /// How it accesses tensors. `norm_finish` accesses none and uses [`Width::Wide`].
     pub width: Width,
     /// Sets of buffers that it accesses.
-    pub frames: Frames,
+    pub buffer_sets: BufferSets,
 }
 
 impl Specialisation {

@@ -1,6 +1,6 @@
 //! Structs that the host and the shaders share. The WGSL structs have the same names.
 
-use super::{COLUMNS, mark};
+use super::{COLUMNS, nonfinite_flag};
 use bytemuck::{Pod, Zeroable};
 use std::mem::{offset_of, size_of};
 
@@ -10,8 +10,8 @@ use std::mem::{offset_of, size_of};
 pub struct Chunk {
     /// Elements in the chunk.
     pub len: u32,
-    /// Index of the frame whose buffers hold it.
-    pub frame: u32,
+    /// Index of the buffer set whose buffers hold it.
+    pub buffer_set: u32,
     /// Index among all chunks of the phase, in the order of the tensors.
     pub index: u32,
     /// Offset in the weight binding.
@@ -23,37 +23,44 @@ pub struct Chunk {
     /// Offset in the perturbed gradient binding.
     pub grad_perturbed: u32,
     /// Offset in the second weight binding of an ascent.
-    pub partner: u32,
+    pub weight_copy: u32,
     /// Offset in the first state binding.
     pub state_0: u32,
     /// Offset in the second state binding.
     pub state_1: u32,
     /// Offset in the third state binding.
     pub state_2: u32,
-    /// Row of its tensor in the table of kinds.
-    pub kind: u32,
+    /// Row of its tensor in the table of parameter classes.
+    pub param_class: u32,
     /// Index of its first element among all tensors, each rounded up to whole vectors of four. It is the counter
     /// of stochastic rounding's random numbers, and may wrap around.
     pub position: u32,
 }
 
 impl Chunk {
-    /// Creates a row of frame 0 from its offsets, indexed by [`column`](mod@super::column).
-    pub fn new(len: u32, index: u32, kind: u32, position: u32, offsets: [u32; COLUMNS]) -> Self {
-        let [weight, anchor, grad, grad_perturbed, partner, state_0, state_1, state_2] = offsets;
+    /// Creates a row of buffer set 0 from its offsets, indexed by [`column`](mod@super::column).
+    pub fn new(
+        len: u32,
+        index: u32,
+        param_class: u32,
+        position: u32,
+        offsets: [u32; COLUMNS],
+    ) -> Self {
+        let [weight, anchor, grad, grad_perturbed, weight_copy, state_0, state_1, state_2] =
+            offsets;
         Self {
             len,
-            frame: 0,
+            buffer_set: 0,
             index,
             weight,
             anchor,
             grad,
             grad_perturbed,
-            partner,
+            weight_copy,
             state_0,
             state_1,
             state_2,
-            kind,
+            param_class,
             position,
         }
     }
@@ -75,9 +82,9 @@ pub struct Norms {
     /// The norms that `e_w` was divided by in the groups with a norm of their own, in the order of the groups.
     pub own: [f32; SCOPES],
     /// 1 if `g` or its norm was not finite, else 0.
-    pub bad_gradient: f32,
+    pub nonfinite_gradient: f32,
     /// 1 if `g~` was checked and was not finite, else 0.
-    pub bad_perturbed: f32,
+    pub nonfinite_perturbed: f32,
     /// Unused.
     pub padding_0: f32,
     /// Unused.
@@ -87,12 +94,12 @@ pub struct Norms {
 impl Norms {
     /// Returns whether `g` and its norm were finite.
     pub fn gradient_is_finite(&self) -> bool {
-        self.bad_gradient == 0.0
+        self.nonfinite_gradient == 0.0
     }
 
     /// Returns whether `g~` was finite, or was not checked.
     pub fn perturbed_is_finite(&self) -> bool {
-        self.bad_perturbed == 0.0
+        self.nonfinite_perturbed == 0.0
     }
 
     /// Bit of [`NormFinishUniforms::slots_plain`] that writes `gradient`.
@@ -123,8 +130,8 @@ pub struct NormFinishUniforms {
     pub partial_count: u32,
     /// Fields of [`Norms`] that receive the norm of `g`, as bits.
     pub slots_plain: u32,
-    /// Index of the flag in [`Norms`] that is set to 1 if a norm is not finite, from [`mark`].
-    pub mark: u32,
+    /// Index of the flag in [`Norms`] that is set to 1 if a norm is not finite, from [`nonfinite_flag`].
+    pub nonfinite_flag: u32,
     /// Unused.
     pub padding: u32,
     /// End of each scope's partial sums. They begin at the end of the previous scope's.
@@ -145,14 +152,14 @@ pub struct DispatchUniforms {
     pub seed_1: u32,
 }
 
-/// Number of kinds in one page of the table of [`KindUniforms`]. A dispatch accesses one page.
-pub const KINDS: usize = 64;
+/// Number of parameter classes in one page of the table of [`ParamClassUniforms`]. A dispatch accesses one page.
+pub const PARAM_CLASSES: usize = 64;
 
-/// Constants of a kind: the tensors with the same parameter group, learning rate and step count. The table in
+/// Constants of a parameter class: the tensors with the same parameter group, learning rate and step count. The table in
 /// `step.wgsl` lists the values for each base optimizer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
-pub struct KindUniforms {
+pub struct ParamClassUniforms {
     /// [`PERTURBED`](Self::PERTURBED) and the other bits below.
     pub flags: u32,
     /// Index of the norm that `e_w` is divided by, from [`Norms::place`].
@@ -160,7 +167,7 @@ pub struct KindUniforms {
     /// Radius of the perturbation.
     pub rho: f32,
     /// Added to the norm before the division: the method's `epsilon`.
-    pub guard: f32,
+    pub norm_epsilon: f32,
     /// Weight of `g` in the base step.
     pub a: f32,
     /// Weight of `g~` in the base step.
@@ -178,7 +185,7 @@ pub struct KindUniforms {
     /// L2 penalty in the gradient.
     pub weight_decay: f32,
     /// Added to the root of the second moment.
-    pub epsilon: f32,
+    pub base_epsilon: f32,
     /// `1 / (1 - beta_2^t)`.
     pub inverse_bias_2: f32,
     /// Weight of the old first state in the new one.
@@ -195,7 +202,7 @@ pub struct KindUniforms {
     pub mix_d: f32,
 }
 
-impl KindUniforms {
+impl ParamClassUniforms {
     /// Bit of [`flags`](Self::flags): the ascent perturbs these tensors.
     pub const PERTURBED: u32 = 1;
     /// Bit: their perturbation is adaptive.
@@ -228,14 +235,18 @@ pub struct BlendUniforms {
 
 const _: () = {
     assert!(size_of::<Chunk>() == 52);
-    assert!(offset_of!(Chunk, partner) == 28 && offset_of!(Chunk, kind) == 44);
+    assert!(offset_of!(Chunk, weight_copy) == 28 && offset_of!(Chunk, param_class) == 44);
     assert!(size_of::<Norms>() == 160 && offset_of!(Norms, own) == 16);
-    assert!(offset_of!(Norms, bad_gradient) == 4 * mark(false) as usize);
-    assert!(offset_of!(Norms, bad_perturbed) == 4 * mark(true) as usize);
+    assert!(offset_of!(Norms, nonfinite_gradient) == 4 * nonfinite_flag(false) as usize);
+    assert!(offset_of!(Norms, nonfinite_perturbed) == 4 * nonfinite_flag(true) as usize);
     assert!(size_of::<NormFinishUniforms>() == 144 && offset_of!(NormFinishUniforms, ends) == 16);
     assert!(size_of::<DispatchUniforms>() == 16);
-    assert!(size_of::<KindUniforms>() == 80);
-    assert!(offset_of!(KindUniforms, sharpness) == 24 && offset_of!(KindUniforms, lr) == 36);
-    assert!(offset_of!(KindUniforms, keep_1) == 56 && offset_of!(KindUniforms, mix_d) == 76);
+    assert!(size_of::<ParamClassUniforms>() == 80);
+    assert!(
+        offset_of!(ParamClassUniforms, sharpness) == 24 && offset_of!(ParamClassUniforms, lr) == 36
+    );
+    assert!(
+        offset_of!(ParamClassUniforms, keep_1) == 56 && offset_of!(ParamClassUniforms, mix_d) == 76
+    );
     assert!(size_of::<BlendUniforms>() == 16 && offset_of!(BlendUniforms, sharpness) == 8);
 };

@@ -1,4 +1,4 @@
-//! The model between the two halves of a step.
+//! The model between the two phases of a step.
 
 use super::backend::{AscentHandle, LeanAscentHandle};
 use burn::module::Module;
@@ -40,7 +40,7 @@ use burn::module::Module;
 ///     ascended.clone() // a step is finished once
 /// }
 /// ```
-#[must_use = "the step is half done; pass this to Wsam::descend, or get the model back with restore"]
+#[must_use = "the step is not finished; pass this to Wsam::descend, or get the model back with restore"]
 pub struct Ascended<M> {
     pub(crate) perturbed: M,
     pub(crate) anchor: M,
@@ -61,7 +61,7 @@ pub struct Ascended<M> {
 ///     ascended.restore() // the weights are freed
 /// }
 /// ```
-#[must_use = "the step is half done; pass this to Wsam::lean_descend"]
+#[must_use = "the step is not finished; pass this to Wsam::lean_descend"]
 pub struct LeanAscended<M> {
     pub(crate) perturbed: M,
     /// Model at the perturbed weights too, with the running statistics of the first pass.
@@ -78,7 +78,7 @@ impl<M: Module> LeanAscended<M> {
     }
 
     /// The factor for the loss of the second pass: [`Wsam::loss_scale`](crate::Wsam::loss_scale) as it was
-    /// in the first half of this step.
+    /// in the first phase of this step.
     pub fn loss_scale(&self) -> f64 {
         self.loss_scale
     }
@@ -103,7 +103,7 @@ impl<M: Module> Ascended<M> {
     }
 
     /// The factor for the loss of the second pass: [`Wsam::loss_scale`](crate::Wsam::loss_scale) as it was
-    /// in the first half of this step.
+    /// in the first phase of this step.
     pub fn loss_scale(&self) -> f64 {
         self.loss_scale
     }

@@ -87,7 +87,7 @@ fn fused(_device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
     Ok(Err(TensorOpsReason::FeatureOff))
 }
 
-/// The halves of a step. On an error those that take a model by value return it unchanged.
+/// The phases of a step. On an error those that take a model by value return it unchanged.
 impl RouteBackend {
     pub(crate) fn ascend<M: Module>(
         &mut self,

@@ -1,4 +1,4 @@
-//! The halves of a step over a module, on any route: collects the module's parameters, runs the route's backend on
+//! The phases of a step over a module, on any route: collects the module's parameters, runs the route's backend on
 //! them, and makes the module with the results.
 
 use super::copies::{assign, perturbed_copy};
@@ -13,7 +13,7 @@ use super::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOf};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 
-/// State of a step between its halves, with its parameters.
+/// State of a step between its phases, with its parameters.
 #[derive(Debug)]
 pub(crate) struct PendingStep<K> {
     pub(crate) params: StepParams,
@@ -46,7 +46,7 @@ pub(super) fn collect_entries<R: StepBackend, M: Module>(
     Ok(collected)
 }
 
-/// Input of the second half of a step.
+/// Input of the second phase of a step.
 type SecondPhase<R> = (StepParams, <R as StepBackend>::AscentState, Vec<TensorOf<R>>);
 
 /// Collects the second gradients, and applies the policy for parameters that have a gradient in only one pass.

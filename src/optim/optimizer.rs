@@ -1,8 +1,8 @@
-//! The optimizer: one step in two halves, or in one call.
+//! The optimizer: one step in two phases, or in one call.
 
-mod halves;
 mod lean;
 mod outcome;
+mod phases;
 mod settings;
 mod step;
 
@@ -186,7 +186,7 @@ impl Wsam {
         self.backend.forget(is_dropped);
     }
 
-    /// Borrows what one half of a step needs. Its gradients are those of the loss times `loss_scale`.
+    /// Borrows what one phase of a step needs. Its gradients are those of the loss times `loss_scale`.
     fn parts(
         &mut self,
         loss_scale: f64,

@@ -27,7 +27,7 @@ impl ResolvedOutcome {
     }
 }
 
-/// Token that connects the second half of a lean step to its first half.
+/// Token that connects the second phase of a lean step to its first phase.
 pub(crate) type LeanStep = Arc<()>;
 
 /// A step whose outcome is still on the device. Until it is read, the step counts as taken.
@@ -36,7 +36,7 @@ struct PendingOutcome<R> {
     /// Parameters whose step counts include this step.
     ids: Vec<ParamId>,
     policy: NonFinite,
-    /// Token of a lean step whose second half has not been submitted.
+    /// Token of a lean step whose second phase has not been submitted.
     lean_step: Option<Weak<()>>,
     lean: bool,
     readback: R,
@@ -58,8 +58,8 @@ impl<R> PendingOutcome<R> {
         Ok(ResolvedOutcome { finite, outcome })
     }
 
-    /// Whether the outcome is final. It is not while the second half of a lean step may follow, unless the first
-    /// half skipped the step.
+    /// Whether the outcome is final. It is not while the second phase of a lean step may follow, unless the first
+    /// phase skipped the step.
     fn is_decided(&self, outcome: Outcome) -> bool {
         let is_open = self.lean_step.as_ref().is_some_and(|step| step.strong_count() > 0);
         !is_open || outcome == Outcome::Skipped
@@ -94,7 +94,7 @@ impl<R> PendingOutcomes<R> {
         self.push_entry(step, None);
     }
 
-    /// Adds a lean step after its first half, which decides whether the step is skipped.
+    /// Adds a lean step after its first phase, which decides whether the step is skipped.
     pub(crate) fn push_lean(&mut self, step: Submitted<R>, lean: &LeanStep) {
         self.push_entry(step, Some(Arc::downgrade(lean)));
     }
@@ -106,8 +106,8 @@ impl<R> PendingOutcomes<R> {
         self.latest = Some(self.queue.len() - 1);
     }
 
-    /// Completes a lean step with the readback of its second half. Does nothing if the step was resolved as
-    /// skipped between the halves, because `g` was not finite.
+    /// Completes a lean step with the readback of its second phase. Does nothing if the step was resolved as
+    /// skipped between the phases, because `g` was not finite.
     pub(crate) fn complete(&mut self, lean: &LeanStep, readback: R) {
         let is_same_step = |entry: &PendingOutcome<R>| {
             entry
@@ -165,7 +165,7 @@ impl<R> PendingOutcomes<R> {
     }
 
     /// Reads all final outcomes, and removes them from the queue with their parameters. A lean step between its
-    /// halves stays queued, unless its `g` was not finite. On an error the queue is unchanged.
+    /// phases stays queued, unless its `g` was not finite. On an error the queue is unchanged.
     pub(crate) fn resolve(
         &mut self,
         read: impl Fn(&R) -> Result<Finite, WsamError>,

@@ -52,7 +52,7 @@ use point::{Point, scalar};
 
 /// `L(w + e_w) - L(w)`, with `e_w` of radius `rho` along the gradient, or ASAM's if `adaptive`.
 ///
-/// It is half a step of WSAM, and takes two forward passes and one backward pass.
+/// It is the ascent of a step of WSAM, and takes two forward passes and one backward pass.
 ///
 /// # Errors
 ///

@@ -11,7 +11,7 @@ use std::any::Any;
 /// [`Wsam::step`](crate::Wsam::step) and [`Wsam::step_accumulated`](crate::Wsam::step_accumulated)
 /// restore them if a step is skipped or fails. Callers of [`Wsam::ascend`](crate::Wsam::ascend) and
 /// [`Wsam::descend`](crate::Wsam::descend) take them before the first pass, and pass them to
-/// [`Wsam::restore_statistics_if_skipped`](crate::Wsam::restore_statistics_if_skipped) after the second half:
+/// [`Wsam::restore_statistics_if_skipped`](crate::Wsam::restore_statistics_if_skipped) after the second phase:
 ///
 /// ```
 /// # use burn::nn::{BatchNorm, BatchNormConfig};

@@ -1,4 +1,4 @@
-//! What a route does: the halves of a step, on the parameters that were collected from a module.
+//! What a route does: the phases of a step, on the parameters that were collected from a module.
 
 use super::error::WsamError;
 use super::half_precision::computed_in;
@@ -11,7 +11,7 @@ use crate::method::{Hyperparameters, InGroup};
 use burn::module::ParamGroup;
 use burn::tensor::{DType, Device};
 
-/// Settings that both halves of a step use.
+/// Settings that both phases of a step use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepContext<'a> {
     pub(crate) hyper: &'a Hyperparameters,
@@ -25,7 +25,7 @@ pub(crate) struct StepContext<'a> {
     pub(crate) master_weights: bool,
     /// What to do with parameters that have a gradient in only one pass.
     pub(crate) missing_gradient: MissingGradientPolicy,
-    /// Factor on all gradients of the step: the inverse of the loss scale of its first half.
+    /// Factor on all gradients of the step: the inverse of the loss scale of its first phase.
     pub(crate) inv_scale: f64,
     pub(crate) device: &'a Device,
 }
@@ -45,11 +45,11 @@ impl StepContext<'_> {
 
 pub(super) type TensorOf<R> = <<R as StepBackend>::Layout as TensorLayout>::Tensor;
 
-/// Output of one half of a step.
+/// Output of one phase of a step.
 pub(crate) struct PhaseOutput<R: StepBackend, T, K> {
     /// Result of `build` for the new tensors.
     pub(crate) built: T,
-    /// State for the next half, or the norms.
+    /// State for the next phase, or the norms.
     pub(crate) rest: K,
     /// Tensors to release after the old module was dropped.
     pub(crate) released: Vec<TensorOf<R>>,
@@ -58,9 +58,9 @@ pub(crate) struct PhaseOutput<R: StepBackend, T, K> {
 /// Output of a half that returns its tensors without a `build`.
 pub(crate) type TensorOutput<R, K> = PhaseOutput<R, Vec<TensorOf<R>>, K>;
 
-/// Takes the halves of steps by one route.
+/// Takes the phases of steps by one route.
 ///
-/// Each half of a step takes a closure `build`, which makes a module from the new tensors, in the order of the
+/// Each phase of a step takes a closure `build`, which makes a module from the new tensors, in the order of the
 /// entries. It is called once, and may run before the tensors are written, while the route waits for Burn. On an
 /// error the built module is dropped.
 pub(crate) trait StepBackend: StateStore + Sized {
@@ -106,7 +106,7 @@ pub(crate) trait StepBackend: StateStore + Sized {
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
 
-    /// Removes the parameters at `places`, which must be sorted, from a step between its halves.
+    /// Removes the parameters at `places`, which must be sorted, from a step between its phases.
     fn exclude(ascent_state: &mut Self::AscentState, places: &[usize]);
 
     /// The gradient of the first pass, with its loss scale.

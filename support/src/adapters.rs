@@ -1,4 +1,4 @@
-//! The adapters of this machine.
+//! Finding this machine's adapters.
 
 /// An adapter, with a name short enough for a test's name.
 #[derive(Clone, Debug)]
@@ -8,13 +8,11 @@ pub struct Gpu {
     pub adapter: wgpu::Adapter,
 }
 
-/// The backends that `WGPU_BACKEND` names, separated by commas, or the platform's first-class ones
-/// (Vulkan, Metal, DX12).
+/// Returns the backends that `WGPU_BACKEND` names, separated by commas; by default Vulkan, Metal and DX12.
 ///
 /// # Errors
 ///
-/// A value with a name in it that wgpu does not know. wgpu itself leaves such names out, and finds no
-/// adapter if no other is left.
+/// A value with an unknown name. wgpu itself ignores unknown names, and then finds no adapter.
 pub fn backends() -> Result<wgpu::Backends, String> {
     let Some(value) = std::env::var_os("WGPU_BACKEND") else {
         return Ok(wgpu::Backends::PRIMARY);
@@ -31,12 +29,12 @@ pub fn backends() -> Result<wgpu::Backends, String> {
     }
 }
 
-/// Every adapter of the [`backends`]; none if they are misspelt.
+/// Returns every adapter of the [`backends`], and none if `WGPU_BACKEND` is invalid.
 pub fn adapters() -> Vec<Gpu> {
     backends().map(adapters_of).unwrap_or_default()
 }
 
-/// Every adapter of some backends.
+/// Returns every adapter of some backends.
 pub fn adapters_of(backends: wgpu::Backends) -> Vec<Gpu> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
@@ -48,7 +46,7 @@ pub fn adapters_of(backends: wgpu::Backends) -> Vec<Gpu> {
             let info = adapter.get_info();
             let word = info.name.split_whitespace().next().unwrap_or("unnamed");
             let name = match info.backend {
-                // The same driver may be there as a Vulkan adapter.
+                // The same driver may also be a Vulkan adapter.
                 wgpu::Backend::Gl => format!("{word} GL"),
                 _ => word.to_owned(),
             };
@@ -57,7 +55,7 @@ pub fn adapters_of(backends: wgpu::Backends) -> Vec<Gpu> {
         .collect()
 }
 
-/// A device with WebGPU's default limits and no feature: what a page in a browser gets.
+/// Opens a device with WebGPU's default limits and without features, as a web page gets it.
 pub fn webgpu_device(gpu: &Gpu) -> Result<(wgpu::Device, wgpu::Queue), String> {
     let required_limits = wgpu::Limits::default();
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
@@ -71,7 +69,7 @@ pub fn webgpu_device(gpu: &Gpu) -> Result<(wgpu::Device, wgpu::Queue), String> {
         u64::from(limits.max_compute_invocations_per_workgroup),
         u64::from(limits.max_compute_workgroups_per_dimension),
     ];
-    // By the standard; a device that grants more would prove nothing.
+    // Checked, because a device with higher limits would not test WebGPU's defaults.
     if granted == [8, 1 << 27, 256, 256, 65_535] && device.features().is_empty() {
         Ok((device, queue))
     } else {

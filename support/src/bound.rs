@@ -240,8 +240,7 @@ impl Bound {
         let penalty = match base {
             Base::Sgd { weight_decay, .. } => weight_decay,
             Base::Adam(moments) => moments.weight_decay,
-            Base::AdamW(_) => 0.0,
-            other => unimplemented!("{other:?}"),
+            _ => 0.0,
         };
         let d = match penalty {
             0.0 => h.clone(),
@@ -251,7 +250,7 @@ impl Bound {
             Base::Sgd { momentum: None, .. } => d,
             Base::Sgd { momentum: Some(momentum), .. } => self.momentum(momentum, &d),
             Base::Adam(moments) | Base::AdamW(moments) => self.adam(moments, &d),
-            other => unimplemented!("{other:?}"),
+            other => unreachable!("no rule for {other:?}"),
         };
         let decay = match base {
             Base::AdamW(moments) if moments.weight_decay != 0.0 => {

@@ -102,7 +102,7 @@ pub fn config(hyper: &Hyperparameters) -> WsamConfig {
                 .with_weight_decay(weight_decay)
                 .into()
         }
-        other => unimplemented!("{other:?}"),
+        other => unreachable!("no configuration for {other:?}"),
     };
     WsamConfig::new(base)
         .with_rho(hyper.rho)
@@ -114,7 +114,7 @@ pub fn config(hyper: &Hyperparameters) -> WsamConfig {
             NonFinite::Skip => NonFinitePolicy::Skip,
             NonFinite::BaseStep => NonFinitePolicy::BaseStep,
             NonFinite::Propagate => NonFinitePolicy::Propagate,
-            other => unimplemented!("{other:?}"),
+            other => unreachable!("no policy for {other:?}"),
         })
         .with_max_norm(hyper.clip.map(|clip| clip.max_norm))
         .with_clip_perturbed_only(

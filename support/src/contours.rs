@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// A function at the corners of a rectangular grid.
+/// Values of a function on a rectangular grid.
 pub struct Grid {
     pub xs: Vec<f64>,
     pub ys: Vec<f64>,
@@ -10,12 +10,11 @@ pub struct Grid {
     pub values: Vec<f64>,
 }
 
-/// The side of a cell that a line crosses: the corner where it begins, and whether it leads right or
-/// up.
+/// A side of a cell: the row and column of the corner where it starts, and whether it goes right or up.
 type Side = (usize, usize, bool);
 
 impl Grid {
-    /// Samples `f` over `x` by `y` at so many points each way.
+    /// Samples `f` at `count` by `count` points.
     pub fn sample(
         [left, right]: [f64; 2],
         [bottom, top]: [f64; 2],
@@ -31,12 +30,12 @@ impl Grid {
         Self { xs, ys, values }
     }
 
-    /// The lines where the function is `level`.
+    /// Returns the lines on which the function equals `level`.
     pub fn lines(&self, level: f64) -> Vec<Vec<(f64, f64)>> {
         let mut next: HashMap<Side, Vec<Side>> = HashMap::new();
         for row in 0..self.ys.len() - 1 {
             for column in 0..self.xs.len() - 1 {
-                // Around the cell; two crossings of one piece of line stand beside each other.
+                // In order around the cell, so that the two crossings of one segment are neighbours.
                 let sides = [
                     (row, column, true),
                     (row, column + 1, false),
@@ -52,7 +51,7 @@ impl Grid {
             }
         }
         let mut sides: Vec<_> = next.keys().copied().collect();
-        // Open lines from their ends; then what is left are rings. In a fixed order.
+        // First open lines, from their ends; the rest are closed. The order is deterministic.
         sides.sort_by_key(|side| (next[side].len(), *side));
         let mut lines = Vec::new();
         for start in sides {

@@ -50,11 +50,45 @@ pub fn read(engine: &Engine, slice: &Slice) -> Result<Vec<f32>, EngineError> {
     Ok(bytemuck::pod_collect_to_vec(&bytes[start..end]))
 }
 
+/// Where a test's ascents write `w + e_w`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    OutOfPlace,
+    InPlace,
+}
+
+impl Placed {
+    /// The placement with this slice for `w + e_w`, or in place for `w`; without one, none.
+    pub fn with(self, slice: Option<Slice>) -> Placement {
+        match (self, slice) {
+            (_, None) => Placement::Unperturbed,
+            (Self::OutOfPlace, Some(slice)) => Placement::OutOfPlace(slice),
+            (Self::InPlace, anchor) => Placement::InPlace { anchor },
+        }
+    }
+}
+
+/// The tensor, with its slice for `w + e_w` in this placement.
+pub fn replaced(tensor: AscentTensor, placed: Placed) -> AscentTensor {
+    let slice = match &tensor.perturbed {
+        Placement::OutOfPlace(slice) => Some(slice.clone()),
+        Placement::InPlace { anchor } => anchor.clone(),
+        _ => None,
+    };
+    changed(tensor, |tensor| tensor.perturbed = placed.with(slice))
+}
+
+/// A value with some fields set.
+pub fn changed<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut value);
+    value
+}
+
 /// The engine holding a model, in either placement.
 pub struct EngineRoute {
     engine: Arc<Engine>,
     hyper: Hyperparameters,
-    placement: Placement,
+    placement: Placed,
     weight: Vec<Slice>,
     partner: Vec<Slice>,
     state: Vec<Vec<Slice>>,
@@ -77,7 +111,7 @@ impl EngineRoute {
     pub fn new(
         engine: &Arc<Engine>,
         hyper: Hyperparameters,
-        placement: Placement,
+        placement: Placed,
         weight: &[Vec<f64>],
     ) -> Self {
         let upload = |tensor: &Vec<f64>| slice(engine, &narrow(tensor));
@@ -138,11 +172,13 @@ impl Route for EngineRoute {
         let grad: Vec<_> = grad.iter().map(|g| self.upload(g)).collect();
         let moved = perturbed(&self.hyper, &self.groups);
         let tensors: Vec<_> = (0..self.weight.len())
-            .map(|i| AscentTensor {
-                weight: self.weight[i].clone(),
-                grad: grad[i].clone(),
-                partner: moved[i].then(|| self.partner[i].clone()),
-                group: self.groups[i],
+            .map(|i| {
+                AscentTensor::new(
+                    self.weight[i].clone(),
+                    grad[i].clone(),
+                    self.placement.with(moved[i].then(|| self.partner[i].clone())),
+                )
+                .in_group(self.groups[i])
             })
             .collect();
         let mut encoder = self.encoder();
@@ -152,8 +188,8 @@ impl Route for EngineRoute {
             Some((_, true)) => InvScale::Device(&held),
             _ => InvScale::Host(inverse),
         };
-        let (placement, track_norms) = (self.placement, self.track_norms);
-        let options = AscentOptions { placement, track_norms, inv_scale, ..Default::default() };
+        let mut options = AscentOptions::default().with_inv_scale(inv_scale);
+        options.track_norms = self.track_norms;
         let ascent = self
             .engine
             .ascent(&mut encoder, &self.hyper, options, &tensors)
@@ -161,9 +197,12 @@ impl Route for EngineRoute {
         self.engine.queue().submit([encoder.finish()]);
         self.pending = Some((ascent, grad));
         match self.placement {
-            Placement::InPlace => self.read_all(&self.weight),
-            Placement::OutOfPlace => {
-                let slices = tensors.into_iter().map(|t| t.partner.unwrap_or(t.weight));
+            Placed::InPlace => self.read_all(&self.weight),
+            Placed::OutOfPlace => {
+                let slices = tensors.into_iter().map(|t| match t.perturbed {
+                    Placement::OutOfPlace(perturbed) => perturbed,
+                    _ => t.weight,
+                });
                 self.read_all(&slices.collect::<Vec<_>>())
             }
         }
@@ -174,15 +213,18 @@ impl Route for EngineRoute {
         self.step += 1;
         let moved = perturbed(&self.hyper, &self.groups);
         let tensors: Vec<_> = (0..self.weight.len())
-            .map(|i| DescentTensor {
-                weight: self.weight[i].clone(),
-                anchor: (moved[i] && self.placement == Placement::InPlace)
-                    .then(|| self.partner[i].clone()),
-                grad: grad[i].clone(),
-                grad_perturbed: self.upload(&grad_perturbed[i]),
-                state: self.state.iter().map(|plane| plane[i].clone()).collect(),
-                step: self.step,
-                group: self.groups[i],
+            .map(|i| {
+                DescentTensor::new(
+                    self.weight[i].clone(),
+                    grad[i].clone(),
+                    self.upload(&grad_perturbed[i]),
+                )
+                .with_anchor(
+                    (moved[i] && self.placement == Placed::InPlace)
+                        .then(|| self.partner[i].clone()),
+                )
+                .with_state(self.state.iter().map(|plane| plane[i].clone()).collect(), self.step)
+                .in_group(self.groups[i])
             })
             .collect();
         let mut encoder = self.encoder();

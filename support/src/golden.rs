@@ -11,12 +11,12 @@ use serde_json::Value;
 /// Tensors as flat lists.
 pub type Tensors = Vec<Vec<f64>>;
 
-/// As the kernels take it.
+/// Rounds to the kernels' `f32`.
 pub fn narrow(values: &[f64]) -> Vec<f32> {
     values.iter().map(|value| *value as f32).collect()
 }
 
-/// As the oracle takes it.
+/// Converts to the oracle's `f64`.
 pub fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|value| f64::from(*value)).collect()
 }
@@ -35,7 +35,7 @@ pub struct Golden {
     pub expected: Vec<Expected>,
 }
 
-/// What one step must give.
+/// Expected values after one step.
 #[derive(Clone, Debug)]
 pub struct Expected {
     pub perturbed: Tensors,
@@ -44,7 +44,7 @@ pub struct Expected {
     pub state: Vec<Tensors>,
 }
 
-/// The paper's two-basin example: several runs from one start, told by its `runs` key.
+/// The paper's two-basin example: several runs from one start. A file with the key `runs` has this form.
 #[derive(Clone, Debug)]
 pub struct Toy {
     pub file: String,
@@ -78,13 +78,13 @@ impl Toy {
     }
 }
 
-/// Where the golden files are: `WSAM_GOLDEN_DIR`, or else `tests/golden`.
+/// Returns the folder of the golden files: `WSAM_GOLDEN_DIR`, by default `tests/golden`.
 pub fn folder() -> PathBuf {
     std::env::var_os("WSAM_GOLDEN_DIR")
         .map_or_else(|| crate::repository().join("tests/golden"), PathBuf::from)
 }
 
-/// Reads [`folder`]. An error names the variable if it chose the folder.
+/// Reads [`folder`]. Errors name the variable if it is set.
 pub fn load() -> Result<(Vec<Golden>, Vec<Toy>), String> {
     let chosen = std::env::var_os("WSAM_GOLDEN_DIR").is_some();
     load_from(&folder()).map_err(|error| match chosen {
@@ -116,13 +116,13 @@ pub fn load_from(folder: &Path) -> Result<(Vec<Golden>, Vec<Toy>), String> {
     parse(&texts)
 }
 
-/// Reads files by their paths and texts. An error names the path.
+/// Parses files, given as paths and texts. Errors name the path.
 pub fn parse(texts: &[(PathBuf, impl AsRef<str>)]) -> Result<(Vec<Golden>, Vec<Toy>), String> {
     let (mut goldens, mut toys) = (Vec::new(), Vec::new());
     for (path, text) in texts {
         let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let at_file = |error: String| format!("{}: {error}", path.display());
-        // Some editors and shells put a byte order mark first.
+        // Some editors and shells write a byte order mark.
         let text = text.as_ref().trim_start_matches('\u{feff}');
         let json: Value = serde_json::from_str(text).map_err(|e| at_file(e.to_string()))?;
         if json.get("runs").is_some() {
@@ -206,7 +206,7 @@ fn parse_state(
     names.iter().map(|name| at(json, name, &tensors)).collect()
 }
 
-/// Absent fields take PyTorch's defaults.
+/// Missing fields have PyTorch's defaults.
 fn parse_base(json: &Value) -> Result<Base, String> {
     let number_or = |name, default| match optional(json, name) {
         None => Ok(default),
@@ -287,7 +287,7 @@ fn key<'a>(json: &'a Value, name: &str) -> Result<&'a Value, String> {
     json.get(name).ok_or_else(|| format!("{name}: missing"))
 }
 
-/// `null` is absent.
+/// Treats `null` as missing.
 fn optional<'a>(json: &'a Value, name: &str) -> Option<&'a Value> {
     json.get(name).filter(|value| !value.is_null())
 }

@@ -7,12 +7,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// A test on one adapter.
 pub type Test = fn(&Gpu) -> Result<(), String>;
 
-/// One trial for each test and adapter. Where no adapter is found, each test stands once: ignored,
-/// or failing under `CI`, where a driver must be there.
+/// Returns one trial for each test and adapter. Without an adapter, each test has one trial, which is ignored,
+/// or fails if `CI` is set.
 pub fn trials(tests: &[(&str, Test)]) -> Vec<Trial> {
     let adapters = adapters();
     if adapters.is_empty() {
-        // A misspelt backend fails: tests that show as ignored would look like a machine without a GPU.
+        // A misspelt backend fails: ignored trials would look like a machine without a GPU.
         let misspelt = backends().err();
         let in_ci = std::env::var_os("CI").is_some() || misspelt.is_some();
         let reason =
@@ -38,8 +38,8 @@ pub fn trials(tests: &[(&str, Test)]) -> Vec<Trial> {
         .collect()
 }
 
-/// Runs trials as `cargo test` would: one at a time, for they share devices and cores. Says first
-/// which adapters there are.
+/// Prints the adapters and runs the trials one at a time, because they share devices and cores. Takes the
+/// arguments of `cargo test`.
 pub fn run(trials: Vec<Trial>) -> ! {
     let mut arguments = Arguments::from_args();
     if !arguments.list {

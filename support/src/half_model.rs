@@ -1,6 +1,6 @@
 //! A model in half precision on the engine.
 
-use super::engine_route::{read, slice};
+use super::engine_route::{Placed, read, slice};
 use super::formats::{BEHIND, decode, encode, upload};
 use super::golden::Tensors;
 use burn_wsam::engine::{
@@ -27,7 +27,7 @@ pub struct Model {
     pub stats: StepStats,
     engine: Arc<Engine>,
     hyper: Hyperparameters,
-    placement: Placement,
+    placement: Placed,
     weight: Vec<Slice>,
     master: Option<Vec<Slice>>,
     partner: Vec<Slice>,
@@ -50,7 +50,7 @@ impl Model {
         let padded = |mut values: Vec<f32>| {
             let len = values.len() as u64;
             values.resize(values.len().next_multiple_of(4), f32::NAN);
-            Slice { len, ..slice(engine, &values) }
+            slice(engine, &values).with_len(len)
         };
         let garbage = |tensor: &Vec<f64>| padded(vec![f32::NAN; tensor.len()]);
         let halves = |tensor: &Vec<f64>| halves(engine, format, tensor);
@@ -60,7 +60,7 @@ impl Model {
             stats: StepStats::default(),
             engine: engine.clone(),
             hyper: hyper.clone(),
-            placement: Placement::OutOfPlace,
+            placement: Placed::OutOfPlace,
             weight: weights.iter().map(halves).collect(),
             master: master.then(|| weights.iter().map(|w| padded(singles(w))).collect()),
             partner: weights.iter().map(nothing).collect(),
@@ -72,30 +72,29 @@ impl Model {
         })
     }
 
-    pub fn placed(self, placement: Placement) -> Self {
+    pub fn placed(self, placement: Placed) -> Self {
         Self { placement, ..self }
     }
 
     /// Gradients are halves already.
     pub fn ascend(&mut self, grad: &[Vec<f64>], rounding: Rounding) -> Result<Tensors, String> {
         let grad: Vec<_> = grad.iter().map(|g| halves(&self.engine, self.format, g)).collect();
-        let in_place = self.placement == Placement::InPlace;
+        let in_place = self.placement == Placed::InPlace;
         let tensors: Vec<_> = (0..self.weight.len())
             .map(|i| {
                 let master = self.master.as_ref().map(|master| &master[i]);
-                let partner = master.filter(|_| in_place).unwrap_or(&self.partner[i]);
-                let weight = master.filter(|_| !in_place).unwrap_or(&self.weight[i]);
-                AscentTensor {
-                    weight: weight.clone(),
-                    grad: grad[i].clone(),
-                    partner: Some(partner.clone()),
-                    group: 0,
-                }
+                let copy = master.is_none().then(|| self.partner[i].clone());
+                let perturbed = match self.placement {
+                    Placed::OutOfPlace => Placement::OutOfPlace(self.partner[i].clone()),
+                    // Master weights hold `w` anyway.
+                    Placed::InPlace => Placement::InPlace { anchor: copy },
+                };
+                AscentTensor::new(self.weight[i].clone(), grad[i].clone(), perturbed)
+                    .with_master(master.cloned())
             })
             .collect();
         let mut encoder = self.engine.device().create_command_encoder(&Default::default());
-        let options =
-            AscentOptions { placement: self.placement, rounding, ..AscentOptions::default() };
+        let options = AscentOptions::default().with_rounding(rounding);
         let ascent = self
             .engine
             .ascent(&mut encoder, &self.hyper, options, &tensors)
@@ -109,19 +108,17 @@ impl Model {
     pub fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<(), String> {
         let (ascent, grad) = self.pending.take().ok_or("no ascent")?;
         self.step += 1;
+        let in_place = self.placement == Placed::InPlace;
         let tensors: Vec<_> = (0..self.weight.len())
-            .map(|i| DescentTensor {
-                weight: self.weight[i].clone(),
-                anchor: match &self.master {
-                    Some(master) => Some(master[i].clone()),
-                    None if self.placement == Placement::InPlace => Some(self.partner[i].clone()),
-                    None => None,
-                },
-                grad: grad[i].clone(),
-                grad_perturbed: halves(&self.engine, self.format, &grad_perturbed[i]),
-                state: self.state.iter().map(|plane| plane[i].clone()).collect(),
-                step: self.step,
-                group: 0,
+            .map(|i| {
+                DescentTensor::new(
+                    self.weight[i].clone(),
+                    grad[i].clone(),
+                    halves(&self.engine, self.format, &grad_perturbed[i]),
+                )
+                .with_anchor((in_place && self.master.is_none()).then(|| self.partner[i].clone()))
+                .with_master(self.master.as_ref().map(|master| master[i].clone()))
+                .with_state(self.state.iter().map(|plane| plane[i].clone()).collect(), self.step)
             })
             .collect();
         let mut encoder = self.engine.device().create_command_encoder(&Default::default());

@@ -3,7 +3,9 @@
 use super::engine_route::{perturbed, read, slice};
 use super::golden::{Tensors, narrow, widen};
 use super::replay::Route;
-use burn_wsam::engine::{Engine, LeanAscent, LeanAscentTensor, LeanDescentTensor, Slice};
+use burn_wsam::engine::{
+    Engine, GradientOptions, LeanAscent, LeanAscentTensor, LeanDescentTensor, Slice,
+};
 use burn_wsam::method::Hyperparameters;
 use std::sync::Arc;
 
@@ -72,20 +74,23 @@ impl Route for LeanRoute {
             }
         }
         let tensors: Vec<_> = (0..self.weight.len())
-            .map(|i| LeanAscentTensor {
-                weight: self.weight[i].clone(),
-                anchor: (!moved[i]).then(|| before[i].clone()),
-                grad: slice(&self.engine, &narrow(&grad[i])),
-                partner: moved[i].then(|| self.partner[i].clone()),
-                state: self.state.iter().map(|plane| plane[i].clone()).collect(),
-                step: self.step,
-                group: self.groups[i],
+            .map(|i| {
+                LeanAscentTensor::new(
+                    self.weight[i].clone(),
+                    slice(&self.engine, &narrow(&grad[i])),
+                    moved[i].then(|| self.partner[i].clone()),
+                )
+                .with_anchor((!moved[i]).then(|| before[i].clone()))
+                .with_state(self.state.iter().map(|plane| plane[i].clone()).collect(), self.step)
+                .in_group(self.groups[i])
             })
             .collect();
         let mut encoder = self.engine.device().create_command_encoder(&Default::default());
+        let mut options = GradientOptions::default();
+        options.track_norms = self.track_norms;
         let ascent = self
             .engine
-            .lean_ascent(&mut encoder, &self.hyper, self.lr, self.track_norms, &tensors)
+            .lean_ascent(&mut encoder, &self.hyper, self.lr, options, &tensors)
             .map_err(|error| error.to_string())?;
         self.engine.queue().submit([encoder.finish()]);
         let norms = self.engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
@@ -94,7 +99,7 @@ impl Route for LeanRoute {
             self.step -= 1;
         }
         self.pending = Some(ascent);
-        let partners = tensors.into_iter().zip(before).map(|(t, w)| t.partner.unwrap_or(w));
+        let partners = tensors.into_iter().zip(before).map(|(t, w)| t.perturbed.unwrap_or(w));
         self.ran_on = partners.collect();
         self.read_all(&self.ran_on)
     }
@@ -110,11 +115,10 @@ impl Route for LeanRoute {
             .zip(grad_perturbed)
             .zip(&self.groups)
             .zip(&self.ran_on)
-            .map(|(((weight, grad), group), ran_on)| LeanDescentTensor {
-                weight: weight.clone(),
-                grad_perturbed: slice(&self.engine, &narrow(grad)),
-                ran_on: Some(ran_on.clone()),
-                group: *group,
+            .map(|(((weight, grad), group), ran_on)| {
+                LeanDescentTensor::new(weight.clone(), slice(&self.engine, &narrow(grad)))
+                    .with_second_pass_weight(ran_on.clone())
+                    .in_group(*group)
             })
             .collect();
         let mut encoder = self.engine.device().create_command_encoder(&Default::default());

@@ -1,4 +1,4 @@
-//! What tests, benchmarks, examples and the command `wsam` share. Not published.
+//! Code that tests, benchmarks, examples and the command `wsam` share. Not published.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Models and helpers.
+//! Small models for the tests, and comparisons of models.
 
 pub use crate::burn_route::data;
 
@@ -10,7 +10,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, activation::relu};
 use burn_wsam::{BaseConfig, SgdBaseConfig, WsamConfig};
 
-/// Two layers.
+/// A network of two linear layers.
 #[derive(Module, Debug)]
 pub struct Mlp {
     pub a: Linear,
@@ -36,7 +36,7 @@ impl Mlp {
     }
 }
 
-/// Convolution and batch normalisation.
+/// A network with a convolution and batch normalisation.
 #[derive(Module, Debug)]
 pub struct ConvNet {
     pub conv: Conv2d,

@@ -1,4 +1,4 @@
-//! Drives an implementation of the step over a golden file and compares every number.
+//! Runs an implementation of the step over a golden file and compares every number.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use burn_wsam::reference::Oracle;
 use super::bound::{Bound, Num};
 use super::golden::{Golden, Tensors};
 
-/// One implementation of the step, holding its weights and state.
+/// An implementation of the step, with its weights and state.
 pub trait Route {
     /// Takes `g`, returns `w + e_w`.
     fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String>;
@@ -42,10 +42,10 @@ impl Route for OracleRoute {
     }
 }
 
-/// An element passes if `|got - want| <= floor + rtol * |want|`, which no NaN does.
+/// Fixed tolerance. An element passes if `|got - want| <= floor + rtol * |want|`; a NaN never passes.
 ///
 /// `floor` is `min(atol, share * largest |want|)`, over the tensors of the compared quantity at
-/// that step: a fixed floor would accept any momentum of a tiny gradient and any second moment.
+/// that step, because a constant floor would accept any momentum of a tiny gradient and any second moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
     pub rtol: f64,
@@ -54,15 +54,15 @@ pub struct Tolerance {
 }
 
 impl Tolerance {
-    /// f32 against f64, with gradients of order 1 at most; golden files have a
-    /// [bound](super::bound) of their own for each element.
+    /// For f32 compared with f64, with gradients of order 1 at most. Golden files have a derived
+    /// [bound](super::bound) for each element.
     pub const SINGLE: Self = Self { rtol: 2e-5, atol: 1e-7, share: 4e-6 };
 
-    /// f64 against f64. The recorded weights were restored by subtracting `e_w`, which leaves an error of an
-    /// ulp of `|w + e_w|` a step however small the weight; hence a floor of a few ulp of 1.
+    /// For f64 compared with f64. The recorded weights were restored by subtracting `e_w`, which leaves an error of
+    /// one ulp of `|w + e_w|` per step even for a small weight; hence a floor of a few ulp of 1.
     pub const DOUBLE: Self = Self { rtol: 1e-12, atol: 1e-15, share: 1e-15 };
 
-    /// What is allowed of a quantity's elements however small they are.
+    /// The error that is allowed for elements of any size.
     pub fn floor(&self, want: &[Vec<f64>]) -> f64 {
         let largest = want.iter().flatten().fold(0.0_f64, |largest, x| largest.max(x.abs()));
         self.atol.min(self.share * largest)
@@ -91,11 +91,11 @@ impl fmt::Display for Place {
 /// The largest error among the elements that passed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Worst {
-    /// Error as a share of what the tolerance allows.
+    /// The error as a share of the allowed error.
     pub score: f64,
     /// Error over `|want|`.
     pub relative: f64,
-    /// Where `score` was seen; none if every element was equal.
+    /// The element with this score; `None` if all elements were equal.
     pub place: Option<Place>,
 }
 
@@ -116,8 +116,8 @@ pub fn replay(
     replay_by(golden, route, compare_all)
 }
 
-/// Replays every step through a route in `f32`: each element may be as far from the file as the roundings of
-/// its own sums allow ([`Bound`]).
+/// Replays every step through a route in `f32`. The error of each element is limited by the derived bound on its
+/// rounding errors ([`Bound`]).
 ///
 /// # Errors
 ///
@@ -128,9 +128,9 @@ pub fn replay_rounded(golden: &Golden, route: &mut dyn Route) -> Result<Worst, S
         let floor = Tolerance::DOUBLE.floor(want);
         let allowed = |tensor: usize, element: usize, want: f64| {
             let Num { exact, error } = bound[tensor][element];
-            // With the file's own roundings.
+            // Includes the rounding of the file's values.
             let allowed = error + floor + Tolerance::DOUBLE.rtol * want.abs();
-            // A file that is wrong in itself allows nothing.
+            // Allows no error if the file itself deviates from the exact value, so that the comparison fails.
             if (exact - want).abs() <= allowed { allowed } else { 0.0 }
         };
         compare_within(step, what, got, want, allowed, worst)
@@ -138,8 +138,8 @@ pub fn replay_rounded(golden: &Golden, route: &mut dyn Route) -> Result<Worst, S
     replay_by(golden, route, compare_all)
 }
 
-/// One quantity of one step: what a route gave, what the file has, and that again with the error that
-/// rounding may have made.
+/// One quantity of one step: the route's values, the file's values, and the file's values with the bound on
+/// rounding errors.
 #[derive(Clone, Copy)]
 struct Quantity<'a> {
     step: usize,
@@ -190,7 +190,7 @@ fn replay_steps(
     Ok(())
 }
 
-/// Compares one quantity of one step, and remembers the worst element.
+/// Compares one quantity of one step and updates the worst element.
 ///
 /// # Errors
 ///
@@ -208,7 +208,7 @@ pub fn compare(
     compare_within(step, what, got, want, allowed, worst)
 }
 
-/// As [`compare`], with what is allowed at each tensor and element for the value there.
+/// [`compare`] with an allowed error for each tensor, element and value.
 fn compare_within(
     step: usize,
     what: &'static str,

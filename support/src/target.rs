@@ -8,22 +8,22 @@ use burn_wsam::train::WsamTraining;
 use burn_wsam::{RoutePolicy, Wsam, WsamConfig};
 use libtest_mimic::{Failed, Trial};
 
-/// Where a test runs, and by which route.
+/// A device and a route for a test.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// With autodiff.
+    /// The device, with autodiff.
     pub device: Device,
     pub policy: RoutePolicy,
 }
 
 impl Target {
-    /// An optimizer on the device, by the route.
+    /// Makes an optimizer on the device with the route.
     pub fn init(&self, config: &WsamConfig) -> Result<Wsam, String> {
         let config = config.clone().with_route(self.policy);
         config.init(&self.device).map_err(|error| error.to_string())
     }
 
-    /// The same around one of Burn's optimizers.
+    /// Makes an optimizer around one of Burn's optimizers.
     pub fn with_burn_base(
         &self,
         config: &WsamConfig,
@@ -33,7 +33,7 @@ impl Target {
         config.init_with(base, &self.device).map_err(|error| error.to_string())
     }
 
-    /// A strategy for burn-train.
+    /// Makes a strategy for burn-train.
     #[cfg(feature = "train")]
     pub fn wsam(&self, config: &WsamConfig) -> Result<WsamTraining, String> {
         Ok(WsamTraining::new(self.init(config)?))
@@ -47,7 +47,7 @@ pub fn flex() -> Target {
     Target { device: Device::flex().autodiff(), policy: RoutePolicy::TensorOps }
 }
 
-/// A trial for each test.
+/// Returns a trial for each test on one target.
 pub fn on(tests: &[(&str, Test)], target: &Target, label: &str) -> Vec<Trial> {
     let trial = |(name, test): &(&str, Test)| {
         let (target, test) = (target.clone(), *test);
@@ -56,12 +56,12 @@ pub fn on(tests: &[(&str, Test)], target: &Target, label: &str) -> Vec<Trial> {
     tests.iter().map(trial).collect()
 }
 
-/// The routes of a wgpu device, and what they are called.
+/// The routes of a wgpu device, with their names in trials.
 pub const ROUTES: [(RoutePolicy, &str); 2] =
     [(RoutePolicy::Fused, "fused"), (RoutePolicy::TensorOps, "tensor operations")];
 
-/// Trials for each test, fused on every adapter and in tensor operations on one, and what `more` adds for its device. Without an
-/// adapter one trial called `nothing` tells.
+/// Returns trials for each test, with the fused route on every adapter and with tensor operations on one, and the
+/// trials that `more` adds for a device. Without an adapter there is one trial, named `nothing`.
 #[cfg(feature = "fused-wsam")]
 pub fn on_adapters(
     tests: &[(&str, Test)],
@@ -82,7 +82,7 @@ pub fn on_adapters(
             }
         };
         for (policy, label) in ROUTES {
-            // Tensor operations are Burn's own: one adapter will do.
+            // Tensor operations are Burn's own, so one adapter is enough.
             if policy == RoutePolicy::TensorOps && place + 1 < adapters.len() {
                 continue;
             }

@@ -3,12 +3,12 @@
 use super::golden::{Tensors, Toy};
 use super::replay::Route;
 
-/// The sharp minimum, `(mu, sigma)`; its loss is the lower one.
+/// The sharp minimum, `(mu, sigma)`, which has the lower loss.
 pub const SHARP: [f64; 2] = [-16.80, 12.80];
 /// The flat minimum.
 pub const FLAT: [f64; 2] = [19.81, 29.94];
 
-/// Loss and gradient: `L = -log(0.7 exp(-K_1 / 1.8^2) + 0.3 exp(-K_2 / 1.2^2))`, where `K_i` is the
+/// Returns loss and gradient: `L = -log(0.7 exp(-K_1 / 1.8^2) + 0.3 exp(-K_2 / 1.2^2))`, where `K_i` is the
 /// divergence of `N(mu, sigma^2)` from `N(mu_i, s_i^2)`.
 pub fn toy_loss_grad(mu: f64, sigma: f64) -> (f64, [f64; 2]) {
     // share, temperature, mu_i, s_i
@@ -30,12 +30,12 @@ pub fn toy_loss_grad(mu: f64, sigma: f64) -> (f64, [f64; 2]) {
 /// Runs `steps` steps through `route`, which must hold `toy.start` as its one tensor. Returns the
 /// start and the point after each step.
 ///
-/// Most of the runs are chaotic once near a minimum, where `g / ||g||` turns about: an ulp grows
-/// a million times and more. Compare the first steps, or where the run ends.
+/// Most runs are chaotic near a minimum, where `g / ||g||` changes its direction: one ulp grows a million times and
+/// more. Compare the first steps, or the basin in which the run ends.
 ///
 /// # Errors
 ///
-/// The route's own, or a result that is not one tensor of two finite numbers.
+/// The route's errors, or a result that is not one tensor of two finite numbers.
 pub fn toy_path(toy: &Toy, steps: usize, route: &mut dyn Route) -> Result<Vec<[f64; 2]>, String> {
     let mut path = vec![toy.start];
     for step in 0..steps {
@@ -48,7 +48,7 @@ pub fn toy_path(toy: &Toy, steps: usize, route: &mut dyn Route) -> Result<Vec<[f
     Ok(path)
 }
 
-/// Where a point lies. Two of the recorded runs end on the ridge between the basins, far from either
+/// Names the basin of a point. Two of the recorded runs end on the ridge between the basins, far from either
 /// minimum.
 pub fn basin(point: [f64; 2]) -> &'static str {
     let near = |minimum| distance(point, minimum) < 5.0;

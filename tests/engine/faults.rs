@@ -9,20 +9,12 @@ use burn_wsam_support::gpu::Gpu;
 
 fn ascents(engine: &Engine) -> Vec<AscentTensor> {
     let new = || slice(engine, &[1.0; 8]);
-    let tensor = || AscentTensor { weight: new(), grad: new(), partner: Some(new()), group: 0 };
+    let tensor = || AscentTensor::new(new(), new(), Placement::OutOfPlace(new()));
     vec![tensor(), tensor()]
 }
 
 fn descent_of(ascent: &AscentTensor, grad_perturbed: Slice) -> DescentTensor {
-    DescentTensor {
-        weight: ascent.weight.clone(),
-        anchor: None,
-        grad: ascent.grad.clone(),
-        grad_perturbed,
-        state: Vec::new(),
-        step: 1,
-        group: 0,
-    }
+    DescentTensor::new(ascent.weight.clone(), ascent.grad.clone(), grad_perturbed)
 }
 
 /// Every call on a lost device returns an error.
@@ -78,7 +70,10 @@ pub(crate) fn foreign(gpu: &Gpu) -> Result<(), String> {
     };
     expect(&with(|tensor, theirs| tensor.weight = theirs), Some(Role::Weight))?;
     expect(&with(|tensor, theirs| tensor.grad = theirs), Some(Role::Grad))?;
-    expect(&with(|tensor, theirs| tensor.partner = Some(theirs)), Some(Role::Partner))?;
+    expect(
+        &with(|tensor, theirs| tensor.perturbed = Placement::OutOfPlace(theirs)),
+        Some(Role::Perturbed),
+    )?;
     expect(&good, None)?;
     let ascent = here.ascent(&mut encoder, &sgd(), AscentOptions::default(), &good);
     let ascent = ascent.map_err(|error| error.to_string())?;
@@ -108,13 +103,10 @@ pub(crate) fn no_memory(gpu: &Gpu) -> Result<(), String> {
     // 4,096 tensors of 4 elements: with a row of 48 bytes for each, the table outgrows 64 KiB.
     let shared = slice(&engine, &vec![1.0; 1 << 14]);
     let places = slice(&engine, &vec![0.0; 1 << 14]);
-    let at = |slice: &Slice, i: u64| Slice { offset: 16 * i, len: 4, ..slice.clone() };
+    let at = |slice: &Slice, i: u64| slice.clone().at(16 * i).with_len(4);
     let many: Vec<_> = (0..4096)
-        .map(|i| AscentTensor {
-            weight: at(&shared, i),
-            grad: at(&shared, i),
-            partner: Some(at(&places, i)),
-            group: 0,
+        .map(|i| {
+            AscentTensor::new(at(&shared, i), at(&shared, i), Placement::OutOfPlace(at(&places, i)))
         })
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());

@@ -3,7 +3,7 @@
 use super::*;
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, EngineError, LeanAscentTensor, Slice,
-    StepStats, Tuning,
+    StepStats,
 };
 use burn_wsam::method::{Clip, ClipScope, Group, InvalidHyperparameter, NormScope};
 use burn_wsam::reference::Oracle;
@@ -31,7 +31,7 @@ const OF: [usize; 9] = [1, 2, 3, 4, 4, 5, 6, 0, 5];
 /// sixteen frames take long to compile.
 pub(crate) fn engine_of_few_frames(gpu: &Gpu) -> Result<Arc<Engine>, String> {
     let engine = engine(gpu)?;
-    let tuning = Tuning { max_frames: 2, ..engine.tuning() };
+    let tuning = changed(engine.tuning(), |it| it.max_buffer_sets = 2);
     let engine = Engine::with_tuning(engine.device(), engine.queue(), tuning);
     Ok(Arc::new(engine.map_err(|error| error.to_string())?))
 }
@@ -50,7 +50,7 @@ pub(crate) fn match_oracle(gpu: &Gpu) -> Result<(), String> {
                 let oracle = Oracle::with_groups(hyper.clone(), weight.clone(), &OF);
                 oracle.map(OracleRoute).map_err(|error| error.to_string())
             };
-            for placement in [Placement::OutOfPlace, Placement::InPlace] {
+            for placement in [Placed::OutOfPlace, Placed::InPlace] {
                 let route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
                 let mut route = route.with_groups(&OF);
                 compare_steps(&hyper, &mut route, &mut oracle()?, &LENS, 2)?;
@@ -70,17 +70,11 @@ pub(crate) fn match_oracle(gpu: &Gpu) -> Result<(), String> {
 fn base_steps(engine: &Engine, rates: &[f64]) -> Result<(Vec<f32>, StepStats), EngineError> {
     let tensors: Vec<_> = rates
         .iter()
-        .map(|_| BaseTensor {
-            weight: slice(engine, &[1.0]),
-            anchor: None,
-            grad: slice(engine, &[0.5]),
-            state: vec![],
-            step: 1,
-            group: 0,
-        })
+        .map(|_| BaseTensor::new(slice(engine, &[1.0]), slice(engine, &[0.5])))
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let step = engine.base_step(&mut encoder, &sgd(), rates, false, &tensors)?;
+    let step =
+        engine.base_step(&mut encoder, &sgd(), rates, GradientOptions::default(), &tensors)?;
     engine.queue().submit([encoder.finish()]);
     let read = |tensor: &BaseTensor| {
         engine.read_buffer(&tensor.weight.buffer).map(|bytes| bytemuck::pod_read_unaligned(&bytes))
@@ -100,12 +94,11 @@ pub(crate) fn rates(gpu: &Gpu) -> Result<(), String> {
         Err(EngineError::Hyperparameter(InvalidHyperparameter { name: "lr", .. })) => {}
         other => return Err(format!("a learning rate of NaN: {other:?}")),
     }
-    let tensor = AscentTensor {
-        weight: slice(&engine, &[1.0]),
-        grad: slice(&engine, &[1.0]),
-        partner: Some(slice(&engine, &[1.0])),
-        group: 0,
-    };
+    let tensor = AscentTensor::new(
+        slice(&engine, &[1.0]),
+        slice(&engine, &[1.0]),
+        Placement::OutOfPlace(slice(&engine, &[1.0])),
+    );
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     let ascent = engine.ascent(&mut encoder, &sgd(), AscentOptions::default(), &[tensor]);
     let ascent = ascent.map_err(|error| error.to_string())?;
@@ -150,9 +143,8 @@ fn slices_of_one_buffer(
         })
         .collect();
     let lens = lens.to_vec();
-    move |role, tensor| Slice {
-        offset: 4 * (role * row + starts[tensor]) as u64,
-        ..Slice::new(&whole.buffer, lens[tensor] as u64)
+    move |role, tensor| {
+        Slice::new(&whole.buffer, lens[tensor] as u64).at(4 * (role * row + starts[tensor]) as u64)
     }
 }
 
@@ -166,18 +158,15 @@ fn lean_ascent_cost(
     let at = slices_of_one_buffer(engine, 5, &lens);
     let is_perturbed = |i: usize| hyper.in_group(of[i]).is_some_and(|group| group.perturbed);
     let tensors: Vec<_> = (0..lens.len())
-        .map(|i| LeanAscentTensor {
-            weight: at(0, i),
-            anchor: Some(at(1, i)),
-            grad: at(2, i),
-            partner: is_perturbed(i).then(|| at(3, i)),
-            state: vec![at(4, i)],
-            step: 3,
-            group: of[i],
+        .map(|i| {
+            LeanAscentTensor::new(at(0, i), at(2, i), is_perturbed(i).then(|| at(3, i)))
+                .with_anchor(at(1, i))
+                .with_state(vec![at(4, i)], 3)
+                .in_group(of[i])
         })
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    Ok(engine.lean_ascent(&mut encoder, hyper, 0.1, false, &tensors)?.stats())
+    Ok(engine.lean_ascent(&mut encoder, hyper, 0.1, GradientOptions::default(), &tensors)?.stats())
 }
 
 /// Costs of an ascent with tensors of these groups.
@@ -190,11 +179,13 @@ fn ascent_cost(
     let at = slices_of_one_buffer(engine, 3, &lens);
     let is_perturbed = |i: usize| hyper.in_group(of[i]).is_some_and(|group| group.perturbed);
     let tensors: Vec<_> = (0..lens.len())
-        .map(|i| AscentTensor {
-            weight: at(0, i),
-            grad: at(1, i),
-            partner: is_perturbed(i).then(|| at(2, i)),
-            group: of[i],
+        .map(|i| {
+            AscentTensor::new(
+                at(0, i),
+                at(1, i),
+                Placed::OutOfPlace.with(is_perturbed(i).then(|| at(2, i))),
+            )
+            .in_group(of[i])
         })
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
@@ -241,12 +232,12 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let grouped = Hyperparameters { groups: all_overrides(), ..sgd() };
     let ascend = |group, partner: bool| {
-        let tensor = AscentTensor {
-            weight: slice(&engine, &[1.0]),
-            grad: slice(&engine, &[1.0]),
-            partner: partner.then(|| slice(&engine, &[1.0])),
-            group,
-        };
+        let tensor = AscentTensor::new(
+            slice(&engine, &[1.0]),
+            slice(&engine, &[1.0]),
+            Placed::OutOfPlace.with(partner.then(|| slice(&engine, &[1.0]))),
+        )
+        .in_group(group);
         let mut encoder = engine.device().create_command_encoder(&Default::default());
         engine.ascent(&mut encoder, &grouped, AscentOptions::default(), &[tensor]).map(|_| ())
     };
@@ -258,8 +249,8 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     }
     for (group, given) in [(1, false), (5, true)] {
         match ascend(group, given) {
-            Err(EngineError::Partner { tensor: 0, given: found }) if found == given => {}
-            other => return Err(format!("partner given: {given}, in group {group}: {other:?}")),
+            Err(EngineError::Placement { tensor: 0, given: found }) if found == given => {}
+            other => return Err(format!("a partner {given} in group {group}: {other:?}")),
         }
     }
     Ok(())

@@ -16,17 +16,10 @@ fn step_from(
     master: Option<&Slice>,
     grad: &Slice,
 ) -> Result<(), String> {
-    let tensor = BaseTensor {
-        weight: weight.clone(),
-        anchor: master.cloned(),
-        grad: grad.clone(),
-        state: Vec::new(),
-        step: 1,
-        group: 0,
-    };
+    let tensor = BaseTensor::new(weight.clone(), grad.clone()).with_master(master.cloned());
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     engine
-        .base_step(&mut encoder, &sgd(), 1.0, false, &[tensor])
+        .base_step(&mut encoder, &sgd(), 1.0, GradientOptions::default(), &[tensor])
         .map_err(|error| error.to_string())?;
     engine.queue().submit([encoder.finish()]);
     Ok(())
@@ -119,7 +112,7 @@ pub(crate) fn match_oracle(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for format in FORMATS {
         for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
-            for placement in [Placement::OutOfPlace, Placement::InPlace] {
+            for placement in [Placed::OutOfPlace, Placed::InPlace] {
                 for master in [true, false] {
                     let place = |error| {
                         format!("{format:?}, {:?}, {placement:?}, {master}: {error}", hyper.base)
@@ -190,11 +183,12 @@ pub(crate) fn mixed(gpu: &Gpu) -> Result<(), String> {
         half => upload(&engine, half, &tensor.iter().map(|x| encode(half, *x)).collect::<Vec<_>>()),
     };
     let tensors: Vec<_> = (0..3)
-        .map(|i| AscentTensor {
-            weight: put(&weights[i], formats[i]),
-            grad: put(&grads[i], formats[i]),
-            partner: Some(put(&vec![0.0; lens[i]], formats[i])),
-            group: 0,
+        .map(|i| {
+            AscentTensor::new(
+                put(&weights[i], formats[i]),
+                put(&grads[i], formats[i]),
+                Placement::OutOfPlace(put(&vec![0.0; lens[i]], formats[i])),
+            )
         })
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
@@ -209,7 +203,9 @@ pub(crate) fn mixed(gpu: &Gpu) -> Result<(), String> {
     let want = OracleRoute::new(hyper, weights).ascend(&grads)?;
     let mut worst = Worst::default();
     for (i, format) in formats.into_iter().enumerate() {
-        let partner = tensors[i].partner.as_ref().expect("given");
+        let Placement::OutOfPlace(partner) = &tensors[i].perturbed else {
+            return Err("out of place".to_owned());
+        };
         let (got, tolerance) = match format {
             Format::F32 => {
                 let found = read(&engine, partner).map_err(|error| error.to_string())?;
@@ -229,8 +225,11 @@ pub(crate) fn mixed(gpu: &Gpu) -> Result<(), String> {
 /// under every tuning.
 pub(crate) fn stochastic_rounding(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
-    let other = burn_wsam::engine::Tuning { chunk_len: 16, workgroup: 16, ..engine.tuning() };
-    let other = burn_wsam::engine::Tuning { max_norm_chunk_len: 4096, ..other };
+    let other = changed(engine.tuning(), |it| {
+        it.chunk_len = 16;
+        it.workgroup = 16;
+    });
+    let other = changed(other, |it| it.max_norm_chunk_len = 4096);
     let other = Engine::with_tuning(engine.device(), engine.queue(), other);
     let other = Arc::new(other.map_err(|error| error.to_string())?);
     for format in FORMATS {
@@ -242,7 +241,7 @@ pub(crate) fn stochastic_rounding(gpu: &Gpu) -> Result<(), String> {
             let model = Model::new(engine, &hyper, format, false, &weights)?;
             model.placed(placement).ascend(&grad, rounding)
         };
-        let out = Placement::OutOfPlace;
+        let out = Placed::OutOfPlace;
         let seeds = 100;
         let mut sums: Vec<Vec<f64>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
         for seed in 0..seeds {
@@ -259,7 +258,7 @@ pub(crate) fn stochastic_rounding(gpu: &Gpu) -> Result<(), String> {
             if seed == 7 {
                 let again = ascended(&engine, out, rounding)?;
                 let cut = ascended(&other, out, rounding)?;
-                let in_place = ascended(&engine, Placement::InPlace, rounding)?;
+                let in_place = ascended(&engine, Placed::InPlace, rounding)?;
                 if [&again, &cut, &in_place].iter().any(|same| **same != got) {
                     return Err(format!("{format:?}: one seed, different bits"));
                 }
@@ -299,7 +298,7 @@ fn ulp_at(format: Format, x: f64) -> f64 {
 pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for format in FORMATS {
-        for (placement, master) in [(Placement::OutOfPlace, false), (Placement::InPlace, true)] {
+        for (placement, master) in [(Placed::OutOfPlace, false), (Placed::InPlace, true)] {
             for bad in [f64::NAN, f64::INFINITY] {
                 let hyper = sgd_momentum();
                 let weights = model(1, &LENS);
@@ -355,19 +354,20 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let half = |len: usize| upload(&engine, Format::F16, &vec![0; len]);
     let single = |len: usize| slice(&engine, &vec![0.0; len]);
-    let good = || AscentTensor { weight: half(5), grad: half(5), partner: Some(half(5)), group: 0 };
-    let ascend = |tensor: AscentTensor, placement| {
+    let good = || AscentTensor::new(half(5), half(5), Placement::OutOfPlace(half(5)));
+    let ascend = |tensor: AscentTensor, placed| {
         let mut encoder = engine.device().create_command_encoder(&Default::default());
-        let options = AscentOptions { placement, ..Default::default() };
+        let options = AscentOptions::default();
+        let tensor = replaced(tensor, placed);
         engine.ascent(&mut encoder, &sgd(), options, &[tensor]).map(|ascent| ascent.stats())
     };
-    let (out, inside) = (Placement::OutOfPlace, Placement::InPlace);
+    let (out, inside) = (Placed::OutOfPlace, Placed::InPlace);
     for placement in [out, inside] {
         ascend(good(), placement).map_err(|error| error.to_string())?;
     }
     let wrong =
         |role, found| Err(EngineError::Format { tensor: 0, role, found, expected: Format::F16 });
-    let moved = |offset| Slice { offset, ..half(16) };
+    let moved = |offset| half(16).at(offset);
     let short = engine.device().create_buffer(&wgpu::BufferDescriptor {
         label: None,
         size: 12,
@@ -379,48 +379,48 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     let misaligned = |role, offset, alignment| {
         Err(EngineError::Misaligned { tensor: 0, role, offset, alignment })
     };
-    let shifted = |offset| Slice { offset, len: 5, ..moved(offset) };
-    let odd_master = Slice { offset: 8, len: 5, ..single(16) };
+    let shifted = |offset| moved(offset).at(offset).with_len(5);
+    let odd_master = single(16).at(8).with_len(5);
     for (what, tensor, placement, want) in [
         (
             "a gradient in f32",
-            AscentTensor { grad: single(5), ..good() },
+            changed(good(), |it| it.grad = single(5)),
             out,
             wrong(Role::Grad, Format::F32),
         ),
         (
-            "a bf16 gradient of an f16 weight",
-            AscentTensor { grad: bf16, ..good() },
+            "bf16 beside f16",
+            changed(good(), |it| it.grad = bf16),
             out,
             wrong(Role::Grad, Format::Bf16),
         ),
         (
             "a partner in f32",
-            AscentTensor { partner: Some(single(5)), ..good() },
+            changed(good(), |it| it.perturbed = Placement::OutOfPlace(single(5))),
             out,
-            wrong(Role::Partner, Format::F32),
+            wrong(Role::Perturbed, Format::F32),
         ),
         (
-            "a master weight in the place of a weight",
-            AscentTensor { weight: single(5), ..good() },
+            "a master to be written",
+            changed(good(), |it| it.weight = single(5)),
             inside,
             wrong(Role::Weight, Format::F32),
         ),
         (
-            "an offset of half a vector",
-            AscentTensor { grad: shifted(4), ..good() },
+            "half a vector in",
+            changed(good(), |it| it.grad = shifted(4)),
             out,
             misaligned(Role::Grad, 4, 8),
         ),
         (
-            "an offset of half a vector of master weights",
-            AscentTensor { weight: odd_master, ..good() },
+            "half a vector of a master",
+            changed(good(), |it| it.master = Some(odd_master)),
             out,
-            misaligned(Role::Weight, 8, 16),
+            misaligned(Role::Master, 8, 16),
         ),
         (
-            "a buffer that ends inside the last vector",
-            AscentTensor { grad: short, ..good() },
+            "no room for the last vector",
+            changed(good(), |it| it.grad = short),
             out,
             Err(EngineError::OutOfBounds { tensor: 0, role: Role::Grad, end: 16, size: 12 }),
         ),

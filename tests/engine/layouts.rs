@@ -58,9 +58,9 @@ pub(crate) fn one_buffer_on(engine: &Arc<Engine>) -> Result<(), String> {
     let buffer = burn_wsam_support::engine_route::buffer(engine, &memory.memory);
     let at = |role: usize, i: usize| {
         let (offset, len) = places[role][i];
-        Slice { offset, ..Slice::new(&buffer, len) }
+        Slice::new(&buffer, len).at(offset)
     };
-    step(engine, adamw(), Placement::OutOfPlace, at)?;
+    step(engine, adamw(), Placed::OutOfPlace, at)?;
     let bytes = engine.read_buffer(&buffer).map_err(|error| error.to_string())?;
     let found: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
     memory.check(&found)?;
@@ -68,7 +68,7 @@ pub(crate) fn one_buffer_on(engine: &Arc<Engine>) -> Result<(), String> {
     let alone: Vec<Vec<Slice>> = (0..roles.len() as u64)
         .map(|role| model(10 * role, &LENS).iter().map(|t| slice(engine, &narrow(t))).collect())
         .collect();
-    step(engine, adamw(), Placement::OutOfPlace, |role, i| alone[role][i].clone())?;
+    step(engine, adamw(), Placed::OutOfPlace, |role, i| alone[role][i].clone())?;
     for (role, tensors) in alone.iter().enumerate() {
         for (i, tensor) in tensors.iter().enumerate() {
             let want = bits(engine, tensor)?;
@@ -93,12 +93,12 @@ pub(crate) fn own_buffers(gpu: &Gpu) -> Result<(), String> {
         slices.push(
             places
                 .into_iter()
-                .map(|(offset, len)| Slice { offset, ..Slice::new(&buffer, len) })
+                .map(|(offset, len)| Slice::new(&buffer, len).at(offset))
                 .collect::<Vec<_>>(),
         );
         memories.push((memory, buffer));
     }
-    step(&engine, adamw(), Placement::InPlace, |role, i| slices[role][i].clone())?;
+    step(&engine, adamw(), Placed::InPlace, |role, i| slices[role][i].clone())?;
     for (memory, buffer) in &memories {
         let bytes = engine.read_buffer(buffer).map_err(|error| error.to_string())?;
         memory.check(&bytemuck::pod_collect_to_vec::<u8, f32>(&bytes))?;
@@ -110,31 +110,22 @@ pub(crate) fn own_buffers(gpu: &Gpu) -> Result<(), String> {
 fn step(
     engine: &Arc<Engine>,
     hyper: Hyperparameters,
-    placement: Placement,
+    placement: Placed,
     at: impl Fn(usize, usize) -> Slice,
 ) -> Result<(), String> {
     let ascents: Vec<_> = (0..LENS.len())
-        .map(|i| AscentTensor {
-            weight: at(0, i),
-            grad: at(1, i),
-            partner: Some(at(2, i)),
-            group: 0,
-        })
+        .map(|i| AscentTensor::new(at(0, i), at(1, i), placement.with(Some(at(2, i)))))
         .collect();
     let descents: Vec<_> = (0..LENS.len())
-        .map(|i| DescentTensor {
-            weight: at(0, i),
-            anchor: (placement == Placement::InPlace).then(|| at(2, i)),
-            grad: at(1, i),
-            grad_perturbed: at(3, i),
-            state: vec![at(4, i), at(5, i)],
-            step: 3,
-            group: 0,
+        .map(|i| {
+            DescentTensor::new(at(0, i), at(1, i), at(3, i))
+                .with_anchor((placement == Placed::InPlace).then(|| at(2, i)))
+                .with_state(vec![at(4, i), at(5, i)], 3)
         })
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let options = AscentOptions { placement, track_norms: true, ..Default::default() };
-    // Both phases in one encoder: nothing between them needs the host.
+    let options = AscentOptions::default().tracking_norms();
+    // Both halves in one encoder: nothing between them needs the host.
     let ascent = engine
         .ascent(&mut encoder, &hyper, options, &ascents)
         .map_err(|error| error.to_string())?;
@@ -155,7 +146,7 @@ fn bits(engine: &Engine, slice: &Slice) -> Result<Vec<u32>, String> {
 fn trajectory(
     engine: &Arc<Engine>,
     hyper: Hyperparameters,
-    placement: Placement,
+    placement: Placed,
 ) -> Result<Vec<u64>, String> {
     let lens = [1000, 4097, 1, 70_001];
     let mut route = EngineRoute::new(engine, hyper, placement, &model(3, &lens));
@@ -173,8 +164,8 @@ fn trajectory(
 pub(crate) fn placements_agree(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
-        let out = trajectory(&engine, hyper.clone(), Placement::OutOfPlace)?;
-        if out != trajectory(&engine, hyper.clone(), Placement::InPlace)? {
+        let out = trajectory(&engine, hyper.clone(), Placed::OutOfPlace)?;
+        if out != trajectory(&engine, hyper.clone(), Placed::InPlace)? {
             return Err(format!("{:?} differs between the placements", hyper.base));
         }
     }
@@ -185,9 +176,9 @@ pub(crate) fn placements_agree(gpu: &Gpu) -> Result<(), String> {
 pub(crate) fn repeats(gpu: &Gpu) -> Result<(), String> {
     let (first, second) = (engine(gpu)?, engine(gpu)?);
     for hyper in [sgd_momentum(), adamw(), amsgrad()] {
-        let once = trajectory(&first, hyper.clone(), Placement::OutOfPlace)?;
+        let once = trajectory(&first, hyper.clone(), Placed::OutOfPlace)?;
         for engine in [&first, &second] {
-            if trajectory(engine, hyper.clone(), Placement::OutOfPlace)? != once {
+            if trajectory(engine, hyper.clone(), Placed::OutOfPlace)? != once {
                 return Err(format!("{:?} does not repeat", hyper.base));
             }
         }
@@ -203,7 +194,7 @@ pub(crate) fn anchor_is_exact(gpu: &Gpu) -> Result<(), String> {
     let lens = [10_001];
     let weight: Vec<Vec<f64>> =
         vec![noise(5, lens[0]).into_iter().map(|x| f64::from((x * 1e-6) as f32)).collect()];
-    for placement in [Placement::InPlace, Placement::OutOfPlace] {
+    for placement in [Placed::InPlace, Placed::OutOfPlace] {
         let mut route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
         if route.ascend(&model(6, &lens))? == weight {
             return Err("the ascent did not change the weights".to_owned());

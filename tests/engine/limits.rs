@@ -28,7 +28,7 @@ fn restricted_engine(
 /// Bindings of 64 KiB: a tensor of 1,000,003 elements takes 62 windows.
 pub(crate) fn windows(gpu: &Gpu) -> Result<(), String> {
     let engine = restricted_engine(gpu, |limits| limits.max_storage_buffer_binding_size = 1 << 16)?;
-    for placement in [Placement::OutOfPlace, Placement::InPlace] {
+    for placement in [Placed::OutOfPlace, Placed::InPlace] {
         against_oracle(&engine, adamw(), placement, &[1_000_003, 16_384, 16_385], 2)?;
     }
     Ok(())
@@ -40,7 +40,7 @@ pub(crate) fn grids(gpu: &Gpu) -> Result<(), String> {
     let engine = restricted_engine(gpu, |limits| limits.max_compute_workgroups_per_dimension = 3)?;
     let chunk = engine.tuning().chunk_len as usize;
     for len in [chunk, 3 * chunk, 3 * chunk + 1, 7 * chunk + 5, 9 * chunk, 24 * chunk + 1699] {
-        against_oracle(&engine, sgd_momentum(), Placement::OutOfPlace, &[len], 2)?;
+        against_oracle(&engine, sgd_momentum(), Placed::OutOfPlace, &[len], 2)?;
     }
     Ok(())
 }
@@ -49,7 +49,7 @@ pub(crate) fn grids(gpu: &Gpu) -> Result<(), String> {
 pub(crate) fn webgpu_defaults(gpu: &Gpu) -> Result<(), String> {
     let engine = webgpu_engine(gpu)?;
     for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
-        for placement in [Placement::OutOfPlace, Placement::InPlace] {
+        for placement in [Placed::OutOfPlace, Placed::InPlace] {
             against_oracle(&engine, hyper.clone(), placement, &[65_537, 3, 4096, 257, 1], 3)?;
         }
     }
@@ -99,7 +99,7 @@ pub(crate) fn too_low(gpu: &Gpu) -> Result<(), String> {
         }),
     ];
     for (limit, too_low, need, restrict) in cases {
-        let tuning = Tuning { workgroup: 16, ..engine(gpu)?.tuning() };
+        let tuning = changed(engine(gpu)?.tuning(), |it| it.workgroup = 16);
         let (device, queue) = open_device(gpu, restrict)?;
         match Engine::with_tuning(&device, &queue, tuning) {
             Err(EngineError::Limit { name, granted, needed })
@@ -119,23 +119,23 @@ pub(crate) fn small_buffers(gpu: &Gpu) -> Result<(), String> {
     })?;
     for partials_by_lane in [false, true] {
         for chunk_len in [4, 256] {
-            let tuning = Tuning {
-                workgroup: 8,
-                chunk_len,
-                max_norm_chunk_len: chunk_len,
-                partials_by_lane,
-                max_frames: 16,
-            };
+            let tuning = changed(Tuning::default(), |it| {
+                it.workgroup = 8;
+                it.chunk_len = chunk_len;
+                it.max_norm_chunk_len = chunk_len;
+                it.partials_by_lane = partials_by_lane;
+                it.max_buffer_sets = 16;
+            });
             let engine = Engine::with_tuning(&device, &queue, tuning);
             let engine = engine.map(Arc::new).map_err(|error| error.to_string())?;
             let clip = Some(Clip { max_norm: 0.5, scope: ClipScope::Both });
             for hyper in [sgd_momentum(), Hyperparameters { clip, ..amsgrad() }] {
-                against_oracle(&engine, hyper, Placement::OutOfPlace, &[100_003, 5, 40_000], 2)
+                against_oracle(&engine, hyper, Placed::OutOfPlace, &[100_003, 5, 40_000], 2)
                     .map_err(|error| format!("{tuning:?}: {error}"))?;
             }
             // Each tensor needs a partial sum, and a binding holds fewer than 5000.
             let lens = vec![1; 5000];
-            match against_oracle(&engine, sgd(), Placement::OutOfPlace, &lens, 1) {
+            match against_oracle(&engine, sgd(), Placed::OutOfPlace, &lens, 1) {
                 Err(error)
                     if error.contains("max_storage_buffer_binding_size")
                         && error.contains("65536") => {}
@@ -149,7 +149,7 @@ pub(crate) fn small_buffers(gpu: &Gpu) -> Result<(), String> {
     let hyper = Hyperparameters { groups: vec![own; 31], ..sgd() };
     let weight = model(1, &[3; 32]);
     let groups: Vec<usize> = (0..32).collect();
-    let route = EngineRoute::new(&Arc::new(engine), hyper, Placement::OutOfPlace, &weight);
+    let route = EngineRoute::new(&Arc::new(engine), hyper, Placed::OutOfPlace, &weight);
     match route.with_groups(&groups).ascend(&weight) {
         Err(error) if error.contains("max_compute_workgroups_per_dimension") => Ok(()),
         other => Err(format!("32 scopes: {other:?}")),
@@ -162,31 +162,36 @@ pub(crate) fn tunings(gpu: &Gpu) -> Result<(), String> {
     let (device, queue) = (default_engine.device(), default_engine.queue());
     for workgroup in burn_wsam::layout::WORKGROUPS {
         for (chunk_len, max_norm_chunk_len) in [(4, 8), (1024, 1024), (16_384, 65_536)] {
-            let (partials_by_lane, max_frames) = (chunk_len == 1024, 16);
-            let tuning =
-                Tuning { workgroup, chunk_len, max_norm_chunk_len, partials_by_lane, max_frames };
+            let (partials_by_lane, max_buffer_sets) = (chunk_len == 1024, 16);
+            let tuning = changed(Tuning::default(), |it| {
+                it.workgroup = workgroup;
+                it.chunk_len = chunk_len;
+                it.max_norm_chunk_len = max_norm_chunk_len;
+                it.partials_by_lane = partials_by_lane;
+                it.max_buffer_sets = max_buffer_sets;
+            });
             let engine = Engine::with_tuning(device, queue, tuning)
                 .map_err(|error| format!("{tuning:?}: {error}"))?;
             let lens = [65_537, 1, 1023];
-            against_oracle(&Arc::new(engine), adamw(), Placement::OutOfPlace, &lens, 2)
+            against_oracle(&Arc::new(engine), adamw(), Placed::OutOfPlace, &lens, 2)
                 .map_err(|error| format!("{tuning:?}: {error}"))?;
         }
     }
-    let good = Tuning {
-        workgroup: 64,
-        chunk_len: 4096,
-        max_norm_chunk_len: 4096,
-        partials_by_lane: false,
-        max_frames: 1,
-    };
+    let good = changed(Tuning::default(), |it| {
+        it.workgroup = 64;
+        it.chunk_len = 4096;
+        it.max_norm_chunk_len = 4096;
+        it.partials_by_lane = false;
+        it.max_buffer_sets = 1;
+    });
     for (name, tuning) in [
-        ("workgroup", Tuning { workgroup: 48, ..good }),
-        ("workgroup", Tuning { workgroup: 4, ..good }),
-        ("chunk_len", Tuning { chunk_len: 0, ..good }),
-        ("chunk_len", Tuning { chunk_len: 6, ..good }),
-        ("max_norm_chunk_len", Tuning { max_norm_chunk_len: 5000, ..good }),
-        ("max_frames", Tuning { max_frames: 0, ..good }),
-        ("max_frames", Tuning { max_frames: 17, ..good }),
+        ("workgroup", changed(good, |it| it.workgroup = 48)),
+        ("workgroup", changed(good, |it| it.workgroup = 4)),
+        ("chunk_len", changed(good, |it| it.chunk_len = 0)),
+        ("chunk_len", changed(good, |it| it.chunk_len = 6)),
+        ("max_norm_chunk_len", changed(good, |it| it.max_norm_chunk_len = 5000)),
+        ("max_buffer_sets", changed(good, |it| it.max_buffer_sets = 0)),
+        ("max_buffer_sets", changed(good, |it| it.max_buffer_sets = 17)),
     ] {
         match Engine::with_tuning(device, queue, tuning) {
             Err(EngineError::Tuning { name: found, .. }) if found == name => {}

@@ -2,7 +2,7 @@
 //! loops silently after 65,535 iterations of all loops together.
 
 use super::*;
-use burn_wsam::engine::{AscentOptions, AscentTensor, EngineError, Slice, Tuning};
+use burn_wsam::engine::{AscentOptions, AscentTensor, EngineError, Tuning};
 use burn_wsam::layout::{Norms, WORKGROUPS};
 use burn_wsam::method::{Clip, ClipScope};
 use burn_wsam_support::engine_route::{engine, slice};
@@ -10,9 +10,15 @@ use burn_wsam_support::golden::{narrow, widen};
 use burn_wsam_support::gpu::Gpu;
 use burn_wsam_support::lean_route::LeanRoute;
 
-fn tuning(workgroup: u32, chunk_len: u32, max_frames: u32) -> Tuning {
+fn tuning(workgroup: u32, chunk_len: u32, max_buffer_sets: u32) -> Tuning {
     let (max_norm_chunk_len, partials_by_lane) = (chunk_len, false);
-    Tuning { workgroup, chunk_len, max_norm_chunk_len, partials_by_lane, max_frames }
+    changed(Tuning::default(), |it| {
+        it.workgroup = workgroup;
+        it.chunk_len = chunk_len;
+        it.max_norm_chunk_len = max_norm_chunk_len;
+        it.partials_by_lane = partials_by_lane;
+        it.max_buffer_sets = max_buffer_sets;
+    })
 }
 
 fn tuned(gpu: &Gpu, tuning: Tuning) -> Result<Arc<Engine>, String> {
@@ -27,14 +33,19 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     let (device, queue) = (default_engine.device(), default_engine.queue());
     let found = |tuning| Engine::with_tuning(device, queue, tuning).map(|_| ());
     for workgroup in WORKGROUPS {
-        for max_frames in [1, 16] {
-            let longest = tuning(workgroup, 4, max_frames).longest_chunk();
-            let at = tuning(workgroup, longest, max_frames);
+        for max_buffer_sets in [1, 16] {
+            let longest = tuning(workgroup, 4, max_buffer_sets).longest_chunk();
+            let at = tuning(workgroup, longest, max_buffer_sets);
             found(at).map_err(|error| format!("{at:?}: {error}"))?;
             if longest == 1 << 24 {
                 continue;
             }
-            let too_long = |chunk_len| Tuning { chunk_len, max_norm_chunk_len: longest + 4, ..at };
+            let too_long = |chunk_len| {
+                changed(at, |it| {
+                    it.chunk_len = chunk_len;
+                    it.max_norm_chunk_len = longest + 4;
+                })
+            };
             for (name, tuning) in
                 [("chunk_len", too_long(longest + 4)), ("max_norm_chunk_len", too_long(4))]
             {
@@ -69,10 +80,10 @@ pub(crate) fn longest_chunks(gpu: &Gpu) -> Result<(), String> {
         let mut lens = vec![5; frames as usize];
         lens[frames as usize - 1] = len;
         let fail = |error: String| format!("{workgroup}, {frames} frames, {len}: {error}");
-        against_oracle(&engine, sgd_momentum(), Placement::InPlace, &lens, 1).map_err(fail)?;
+        against_oracle(&engine, sgd_momentum(), Placed::InPlace, &lens, 1).map_err(fail)?;
         let coupled = Hyperparameters { clip, coupling: Coupling::Coupled, ..sgd_momentum() };
-        against_oracle(&engine, coupled, Placement::OutOfPlace, &[len], 2).map_err(fail)?;
-        against_oracle(&engine, adamw(), Placement::OutOfPlace, &[len], 2).map_err(fail)?;
+        against_oracle(&engine, coupled, Placed::OutOfPlace, &[len], 2).map_err(fail)?;
+        against_oracle(&engine, adamw(), Placed::OutOfPlace, &[len], 2).map_err(fail)?;
         let weight = model(1, &lens);
         let mut lean = LeanRoute::new(&engine, sgd_momentum(), 0.01, &weight);
         let mut oracle = OracleRoute::new(sgd_momentum(), weight);
@@ -89,13 +100,14 @@ fn narrow_tensors(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
         let mut memory = vec![f32::NAN; 3];
         memory.extend(narrow(values));
         let whole = slice(engine, &memory);
-        Slice { offset: 12, len: len as u64, ..whole }
+        whole.at(12).with_len(len as u64)
     };
     let (w, g) = (noise(1, len), noise(2, len));
-    let tensor =
-        AscentTensor { weight: at(&w), grad: at(&g), partner: Some(at(&vec![0.0; len])), group: 0 };
+    let tensor = AscentTensor::new(at(&w), at(&g), Placement::OutOfPlace(at(&vec![0.0; len])));
     norms_of(engine, &sgd(), std::slice::from_ref(&tensor))?;
-    let partner = tensor.partner.as_ref().ok_or("no partner")?;
+    let Placement::OutOfPlace(partner) = &tensor.perturbed else {
+        return Err("no place".to_owned());
+    };
     let got = burn_wsam_support::engine_route::read(engine, partner)
         .map_err(|error| error.to_string())?;
     let mut oracle = OracleRoute::new(sgd(), vec![w]);
@@ -109,12 +121,11 @@ fn extreme_norms(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
     let hyper = Hyperparameters { adaptive, epsilon: 1e-37, ..sgd() };
     for scale in [1e-30, 1e30] {
         let grad: Vec<f32> = noise(5, len).iter().map(|x| ((1.5 + x) * scale) as f32).collect();
-        let tensor = AscentTensor {
-            weight: slice(engine, &vec![0.5; len]),
-            grad: slice(engine, &grad),
-            partner: Some(slice(engine, &vec![0.0; len])),
-            group: 0,
-        };
+        let tensor = AscentTensor::new(
+            slice(engine, &vec![0.5; len]),
+            slice(engine, &grad),
+            Placement::OutOfPlace(slice(engine, &vec![0.0; len])),
+        );
         let want = burn_wsam::reference::norm(&[widen(&grad)]);
         let norms = norms_of(engine, &hyper, &[tensor])?;
         near(norms.gradient, want).map_err(|error| format!("{scale}: {error}"))?;
@@ -134,7 +145,7 @@ fn norms_of(
     tensors: &[AscentTensor],
 ) -> Result<Norms, String> {
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let options = AscentOptions { track_norms: true, ..Default::default() };
+    let options = AscentOptions::default().tracking_norms();
     let ascent = engine.ascent(&mut encoder, hyper, options, tensors);
     let ascent = ascent.map_err(|error| error.to_string())?;
     engine.queue().submit([encoder.finish()]);
@@ -152,12 +163,11 @@ pub(crate) fn many_partials(gpu: &Gpu) -> Result<(), String> {
         let grad: Vec<f32> = noise(5, len).iter().map(|x| (1.5 + x) as f32).collect();
         let want = burn_wsam::reference::norm(&[widen(&grad)]);
         for adaptive in [false, true] {
-            let tensor = AscentTensor {
-                weight: slice(&engine, &vec![0.5; len]),
-                grad: slice(&engine, &grad),
-                partner: Some(slice(&engine, &vec![0.0; len])),
-                group: 0,
-            };
+            let tensor = AscentTensor::new(
+                slice(&engine, &vec![0.5; len]),
+                slice(&engine, &grad),
+                Placement::OutOfPlace(slice(&engine, &vec![0.0; len])),
+            );
             let hyper = Hyperparameters { adaptive, ..sgd() };
             let norms = norms_of(&engine, &hyper, &[tensor])?;
             let fail = |error| format!("{len}, adaptive {adaptive}: {error}");
@@ -172,7 +182,7 @@ pub(crate) fn many_partials(gpu: &Gpu) -> Result<(), String> {
 
 /// One partial sum for each invocation, with as many chunks as one `norm_finish` adds for two norms, and more.
 fn by_lane(gpu: &Gpu) -> Result<(), String> {
-    let engine = tuned(gpu, Tuning { partials_by_lane: true, ..tuning(8, 2048, 1) })?;
+    let engine = tuned(gpu, changed(tuning(8, 2048, 1), |it| it.partials_by_lane = true))?;
     let (len, scale) = (1 << 20, slice(&engine, &vec![0.5; 1 << 20]));
     let grad: Vec<f32> = noise(5, len).iter().map(|x| (1.5 + x) as f32).collect();
     let one = burn_wsam::reference::norm(&[widen(&grad)]);
@@ -181,14 +191,12 @@ fn by_lane(gpu: &Gpu) -> Result<(), String> {
     for (adaptive, tensors) in [(false, 62), (false, 63), (true, 31), (true, 63), (true, 64)] {
         let hyper = Hyperparameters { adaptive, groups: vec![unperturbed], ..sgd() };
         // Only one tensor is perturbed, so the others may share one buffer.
-        let tensor = |group| AscentTensor {
-            weight: scale.clone(),
-            grad: grad.clone(),
-            partner: None,
-            group,
+        let tensor = |group| {
+            AscentTensor::new(scale.clone(), grad.clone(), Placement::Unperturbed).in_group(group)
         };
-        let perturbed =
-            AscentTensor { partner: Some(slice(&engine, &vec![0.0; len])), ..tensor(0) };
+        let perturbed = changed(tensor(0), |it| {
+            it.perturbed = Placement::OutOfPlace(slice(&engine, &vec![0.0; len]))
+        });
         let mut all = vec![tensor(1); tensors - 1];
         all.push(perturbed);
         let norms = norms_of(&engine, &hyper, &all)?;
@@ -202,7 +210,7 @@ fn by_lane(gpu: &Gpu) -> Result<(), String> {
 
 /// 600,000 tensors of one element, which need a chunk each.
 fn many_tensors(gpu: &Gpu) -> Result<(), String> {
-    let engine = tuned(gpu, Tuning { max_norm_chunk_len: 4096, ..tuning(8, 4096, 1) })?;
+    let engine = tuned(gpu, changed(tuning(8, 4096, 1), |it| it.max_norm_chunk_len = 4096))?;
     let grad: Vec<f32> = noise(5, 600_000).iter().map(|x| (1.5 + x) as f32).collect();
     let want = burn_wsam::reference::norm(&[widen(&grad)]);
     let whole = slice(&engine, &grad);
@@ -210,8 +218,8 @@ fn many_tensors(gpu: &Gpu) -> Result<(), String> {
     let hyper = Hyperparameters { groups: vec![unperturbed], ..sgd() };
     let tensors: Vec<_> = (0..grad.len() as u64)
         .map(|i| {
-            let one = Slice { offset: 4 * i, len: 1, ..whole.clone() };
-            AscentTensor { weight: one.clone(), grad: one, partner: None, group: 1 }
+            let one = whole.clone().at(4 * i).with_len(1);
+            AscentTensor::new(one.clone(), one, Placement::Unperturbed).in_group(1)
         })
         .collect();
     near(norms_of(&engine, &hyper, &tensors)?.gradient, want)

@@ -15,9 +15,9 @@ mod refusals;
 mod shapes;
 mod stats;
 
-use burn_wsam::engine::{Engine, Placement};
+use burn_wsam::engine::{Engine, GradientOptions, Placement};
 use burn_wsam::method::{Base, Coupling, Hyperparameters, Moments, Momentum, NonFinite};
-use burn_wsam_support::engine_route::{EngineRoute, propagating};
+use burn_wsam_support::engine_route::{EngineRoute, Placed, changed, propagating, replaced};
 use burn_wsam_support::gpu::{Test, run, trials};
 use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use std::sync::Arc;
@@ -135,7 +135,7 @@ fn model(seed: u64, lens: &[usize]) -> Vec<Vec<f64>> {
 fn against_oracle(
     engine: &Arc<Engine>,
     hyper: Hyperparameters,
-    placement: Placement,
+    placement: Placed,
     lens: &[usize],
     steps: u64,
 ) -> Result<(), String> {

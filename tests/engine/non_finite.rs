@@ -58,7 +58,7 @@ pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
         let groups = LENS.map(|len| usize::from(len == 3) * hyper.groups.len());
         for non_finite in [NonFinite::Skip, NonFinite::BaseStep] {
             let hyper = Hyperparameters { non_finite, ..hyper.clone() };
-            for placement in [Placement::OutOfPlace, Placement::InPlace] {
+            for placement in [Placed::OutOfPlace, Placed::InPlace] {
                 let route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
                 let mut route = route.with_groups(&groups).untracked();
                 let oracle = Oracle::with_groups(hyper.clone(), weight.clone(), &groups);
@@ -72,7 +72,7 @@ pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
     // Every place, value and pass, with plain SGD.
     for place in PLACES {
         for value in BAD {
-            let mut route = EngineRoute::new(&engine, sgd(), Placement::OutOfPlace, &weight);
+            let mut route = EngineRoute::new(&engine, sgd(), Placed::OutOfPlace, &weight);
             route = route.untracked();
             let mut oracle = OracleRoute::new(sgd(), weight.clone());
             run_through(&sgd(), &mut route, &mut oracle, &weight, |_| (place, value))
@@ -189,14 +189,9 @@ pub(crate) fn base_alone(gpu: &Gpu) -> Result<(), String> {
             let (weight, mut grad) = (noise(1, 259), noise(2, 259));
             grad[258] = bad;
             let narrow = burn_wsam_support::golden::narrow;
-            let tensor = BaseTensor {
-                weight: slice(&engine, &narrow(&weight)),
-                anchor: None,
-                grad: slice(&engine, &narrow(&grad)),
-                state: vec![slice(&engine, &narrow(&noise(3, 259)))],
-                step: 2,
-                group: 0,
-            };
+            let tensor =
+                BaseTensor::new(slice(&engine, &narrow(&weight)), slice(&engine, &narrow(&grad)))
+                    .with_state(vec![slice(&engine, &narrow(&noise(3, 259)))], 2);
             let both = || -> Result<_, String> {
                 let [weight, state] = [&tensor.weight, &tensor.state[0]].map(|s| read(&engine, s));
                 Ok((weight.map_err(text)?, state.map_err(text)?))
@@ -204,7 +199,9 @@ pub(crate) fn base_alone(gpu: &Gpu) -> Result<(), String> {
             let before = both()?;
             let mut encoder = engine.device().create_command_encoder(&Default::default());
             let tensors = std::slice::from_ref(&tensor);
-            let step = engine.base_step(&mut encoder, &hyper, 0.1, false, tensors).map_err(text)?;
+            let step = engine
+                .base_step(&mut encoder, &hyper, 0.1, GradientOptions::default(), tensors)
+                .map_err(text)?;
             engine.queue().submit([encoder.finish()]);
             let norms = engine.read_norms(step.norms()).map_err(text)?;
             if norms.gradient_is_finite() || both()? != before {
@@ -221,7 +218,7 @@ pub(crate) fn scaled(gpu: &Gpu) -> Result<(), String> {
     let weight = model(1, &LENS);
     let clip = Some(Clip { max_norm: 0.5, scope: ClipScope::Both });
     for hyper in [sgd(), Hyperparameters { clip, ..sgd_momentum() }, adamw(), amsgrad()] {
-        let route = || EngineRoute::new(&engine, hyper.clone(), Placement::OutOfPlace, &weight);
+        let route = || EngineRoute::new(&engine, hyper.clone(), Placed::OutOfPlace, &weight);
         let mut plain = route();
         let mut by_two = [false, true].map(|on_device| route().scaled(65536.0, on_device));
         for step in 0..2 {
@@ -250,7 +247,7 @@ pub(crate) fn overflow(gpu: &Gpu) -> Result<(), String> {
     let engine = engine_of_few_frames(gpu)?;
     let weight = model(1, &LENS);
     let hyper = Hyperparameters { epsilon: 1e-37, ..sgd() };
-    let route = EngineRoute::new(&engine, hyper.clone(), Placement::OutOfPlace, &weight);
+    let route = EngineRoute::new(&engine, hyper.clone(), Placed::OutOfPlace, &weight);
     let mut route = route.scaled(1e30, false).untracked();
     let grads = |scale: f64| -> Vec<Vec<f64>> {
         model(100, &LENS).iter().map(|t| t.iter().map(|x| x * scale).collect()).collect()
@@ -267,12 +264,11 @@ pub(crate) fn overflow(gpu: &Gpu) -> Result<(), String> {
 pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     let engine = engine_of_few_frames(gpu)?;
     let values = slice(&engine, &[1.0; 8]);
-    let ascent = AscentTensor {
-        weight: values.clone(),
-        grad: slice(&engine, &[1.0; 8]),
-        partner: Some(slice(&engine, &[0.0; 8])),
-        group: 0,
-    };
+    let ascent = AscentTensor::new(
+        values.clone(),
+        slice(&engine, &[1.0; 8]),
+        Placement::OutOfPlace(slice(&engine, &[0.0; 8])),
+    );
     let usage = wgpu::BufferUsages::STORAGE;
     let descriptor =
         wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false };
@@ -280,18 +276,11 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     let scales = [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-60, 1e60].map(InvScale::Host);
     for inv_scale in scales.into_iter().chain([InvScale::Device(&no_copy)]) {
         let mut encoder = engine.device().create_command_encoder(&Default::default());
-        let options = AscentOptions { inv_scale, ..Default::default() };
+        let options = AscentOptions::default().with_inv_scale(inv_scale);
         let tensors = std::slice::from_ref(&ascent);
         let found = engine.ascent(&mut encoder, &sgd(), options, tensors).map(|_| ());
-        let base = BaseTensor {
-            weight: values.clone(),
-            anchor: None,
-            grad: ascent.grad.clone(),
-            state: Vec::new(),
-            step: 1,
-            group: 0,
-        };
-        let options = GradientOptions { inv_scale, ..Default::default() };
+        let base = BaseTensor::new(values.clone(), ascent.grad.clone());
+        let options = GradientOptions::default().with_inv_scale(inv_scale);
         let also = engine.base_step(&mut encoder, &sgd(), 0.1, options, &[base]).map(|_| ());
         for found in [found, also] {
             match (inv_scale, found) {
@@ -305,7 +294,7 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     // A buffer with the usage COPY_SRC is accepted.
     let held = buffer(&engine, &[0.5]);
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let options = AscentOptions { inv_scale: InvScale::Device(&held), ..Default::default() };
+    let options = AscentOptions::default().with_inv_scale(InvScale::Device(&held));
     let taken = engine.ascent(&mut encoder, &sgd(), options, &[ascent]);
     taken.map(|_| ()).map_err(|error| error.to_string())
 }

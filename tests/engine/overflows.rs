@@ -37,7 +37,7 @@ pub(crate) fn norms(gpu: &Gpu) -> Result<(), String> {
         for non_finite in [NonFinite::Propagate, NonFinite::Skip, NonFinite::BaseStep] {
             let hyper = Hyperparameters { non_finite, ..variant.clone() };
             let groups = [0, hyper.groups.len()];
-            for placement in [Placement::OutOfPlace, Placement::InPlace] {
+            for placement in [Placed::OutOfPlace, Placed::InPlace] {
                 let route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
                 let mut route = route.with_groups(&groups).untracked();
                 overflows(&hyper, &mut route)
@@ -52,7 +52,7 @@ pub(crate) fn norms(gpu: &Gpu) -> Result<(), String> {
         }
         let hyper = propagating(variant);
         infinities(&hyper, &|| {
-            let route = EngineRoute::new(&engine, hyper.clone(), Placement::OutOfPlace, &weight);
+            let route = EngineRoute::new(&engine, hyper.clone(), Placed::OutOfPlace, &weight);
             Box::new(route.with_groups(&[0, hyper.groups.len()]))
         })?;
     }

@@ -28,7 +28,7 @@ fn hashes() -> Result<Vec<String>, String> {
             let mut routes: Vec<Box<dyn Route>> = vec![Box::new(EngineRoute::new(
                 &engine,
                 hyper.clone(),
-                Placement::OutOfPlace,
+                Placed::OutOfPlace,
                 &weight,
             ))];
             if hyper.coupling == Coupling::Decoupled {

@@ -69,7 +69,7 @@ pub(crate) fn any_groups(gpu: &Gpu) -> Result<(), String> {
     let engine = groups::engine_of_few_frames(gpu)?;
     let tensors = proptest::collection::vec((0usize..700, 0usize..100), 0..8);
     let groups = proptest::collection::vec(group(), 1..5);
-    let placement = prop_oneof![Just(Placement::OutOfPlace), Just(Placement::InPlace)];
+    let placement = prop_oneof![Just(Placed::OutOfPlace), Just(Placed::InPlace)];
     let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(
@@ -93,7 +93,7 @@ pub(crate) fn any_groups(gpu: &Gpu) -> Result<(), String> {
 
 pub(crate) fn any_step(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
-    let placement = prop_oneof![Just(Placement::OutOfPlace), Just(Placement::InPlace)];
+    let placement = prop_oneof![Just(Placed::OutOfPlace), Just(Placed::InPlace)];
     let lens =
         proptest::collection::vec(prop_oneof![0usize..20, 200usize..300, 4000usize..9000], 0..6);
     let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };

@@ -13,11 +13,12 @@ use wgpu::util::DeviceExt;
 fn ascend(
     engine: &Engine,
     tensors: &[AscentTensor],
-    placement: Placement,
+    placement: Placed,
 ) -> Result<StepStats, EngineError> {
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let options = AscentOptions { placement, ..Default::default() };
-    engine.ascent(&mut encoder, &sgd(), options, tensors).map(|ascent| ascent.stats())
+    let options = AscentOptions::default();
+    let tensors: Vec<_> = tensors.iter().map(|one| replaced(one.clone(), placement)).collect();
+    engine.ascent(&mut encoder, &sgd(), options, &tensors).map(|ascent| ascent.stats())
 }
 
 fn expect<T: std::fmt::Debug>(
@@ -34,28 +35,27 @@ fn expect<T: std::fmt::Debug>(
 pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let new = |len: usize| slice(&engine, &vec![1.0; len]);
-    let good = || AscentTensor { weight: new(8), grad: new(8), partner: Some(new(8)), group: 0 };
+    let good = || AscentTensor::new(new(8), new(8), Placement::OutOfPlace(new(8)));
     let shared = new(16);
-    let part = |offset, len| Slice { offset, len, ..shared.clone() };
-    let out = Placement::OutOfPlace;
+    let part = |offset, len| shared.clone().at(offset).with_len(len);
+    let out = Placed::OutOfPlace;
     ascend(&engine, &[good()], out).map_err(|error| error.to_string())?;
 
-    let tensors = [good(), AscentTensor { grad: new(7), ..good() }];
+    let tensors = [good(), changed(good(), |it| it.grad = new(7))];
     expect("a short gradient", ascend(&engine, &tensors, out), |error| {
         *error == EngineError::Length { tensor: 1, role: Role::Grad, len: 7, weight_len: 8 }
     })?;
-    let tensors = [AscentTensor { partner: Some(part(2, 8)), ..good() }];
+    let tensors = [changed(good(), |it| it.perturbed = Placement::OutOfPlace(part(2, 8)))];
     expect("an offset inside an element", ascend(&engine, &tensors, out), |error| {
-        let role = Role::Partner;
+        let role = Role::Perturbed;
         *error == EngineError::Misaligned { tensor: 0, role, offset: 2, alignment: 4 }
     })?;
-    let tensors = [AscentTensor { weight: part(36, 8), ..good() }];
+    let tensors = [changed(good(), |it| it.weight = part(36, 8))];
     expect("a slice past the end", ascend(&engine, &tensors, out), |error| {
         *error == EngineError::OutOfBounds { tensor: 0, role: Role::Weight, end: 68, size: 64 }
     })?;
-    let huge = Slice { len: u64::MAX / 2, ..shared.clone() };
-    let tensors =
-        [AscentTensor { weight: huge.clone(), grad: huge.clone(), partner: Some(huge), group: 0 }];
+    let huge = shared.clone().with_len(u64::MAX / 2);
+    let tensors = [AscentTensor::new(huge.clone(), huge.clone(), Placement::OutOfPlace(huge))];
     expect("a length that overflows", ascend(&engine, &tensors, out), |error| {
         matches!(error, EngineError::OutOfBounds { tensor: 0, role: Role::Weight, .. })
     })?;
@@ -65,29 +65,32 @@ pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
         usage: wgpu::BufferUsages::UNIFORM,
         mapped_at_creation: false,
     });
-    let tensors = [AscentTensor { grad: Slice::new(&uniform, 8), ..good() }];
+    let tensors = [changed(good(), |it| it.grad = Slice::new(&uniform, 8))];
     expect("a buffer without STORAGE", ascend(&engine, &tensors, out), |error| {
         matches!(error, EngineError::NotStorage { tensor: 0, role: Role::Grad, .. })
     })?;
 
-    let tensors = [AscentTensor { weight: part(0, 8), partner: Some(part(28, 8)), ..good() }];
+    let tensors = [changed(good(), |it| {
+        it.weight = part(0, 8);
+        it.perturbed = Placement::OutOfPlace(part(28, 8));
+    })];
     expect("a partner over its weight", ascend(&engine, &tensors, out), |error| {
         matches!(error, EngineError::Overlap { tensor: 0, other_tensor: 0, .. })
     })?;
     let tensors = [
-        AscentTensor { partner: Some(part(0, 8)), ..good() },
-        AscentTensor { partner: Some(part(16, 8)), ..good() },
+        changed(good(), |it| it.perturbed = Placement::OutOfPlace(part(0, 8))),
+        changed(good(), |it| it.perturbed = Placement::OutOfPlace(part(16, 8))),
     ];
     expect("two partners that overlap", ascend(&engine, &tensors, out), |error| {
         matches!(error, EngineError::Overlap { tensor: 1, other_tensor: 0, .. })
     })?;
     // Two tensors may read overlapping weights out of place, and may not write them in place.
     let tensors = [
-        AscentTensor { weight: part(0, 8), ..good() },
-        AscentTensor { weight: part(16, 8), ..good() },
+        changed(good(), |it| it.weight = part(0, 8)),
+        changed(good(), |it| it.weight = part(16, 8)),
     ];
     ascend(&engine, &tensors, out).map_err(|error| error.to_string())?;
-    expect("weights that overlap in place", ascend(&engine, &tensors, Placement::InPlace), |e| {
+    expect("weights that overlap in place", ascend(&engine, &tensors, Placed::InPlace), |e| {
         matches!(e, EngineError::Overlap { tensor: 1, other_tensor: 0, .. })
     })
 }
@@ -95,28 +98,20 @@ pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
 pub(crate) fn numbers(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let new = || slice(&engine, &[1.0; 8]);
-    let good = || DescentTensor {
-        weight: new(),
-        anchor: None,
-        grad: new(),
-        grad_perturbed: new(),
-        state: vec![new()],
-        step: 1,
-        group: 0,
-    };
+    let good = || DescentTensor::new(new(), new(), new()).with_state(vec![new()], 1);
     let descend = |hyper: &Hyperparameters, lr, tensors: &[DescentTensor]| {
         let mut encoder = engine.device().create_command_encoder(&Default::default());
-        let ascents = [AscentTensor { weight: new(), grad: new(), partner: Some(new()), group: 0 }];
+        let ascents = [AscentTensor::new(new(), new(), Placement::OutOfPlace(new()))];
         let options = AscentOptions::default();
         let ascent = engine.ascent(&mut encoder, &sgd_momentum(), options, &ascents)?;
         engine.descent(&mut encoder, hyper, lr, BlendSource::Method, &ascent, tensors)
     };
     let hyper = sgd_momentum();
     descend(&hyper, 0.1, &[good()]).map_err(|error| error.to_string())?;
-    expect("no state", descend(&hyper, 0.1, &[DescentTensor { state: vec![], ..good() }]), |e| {
+    expect("no state", descend(&hyper, 0.1, &[changed(good(), |it| it.state = vec![])]), |e| {
         *e == EngineError::StateCount { tensor: 0, found: 0, expected: 1 }
     })?;
-    expect("step 0", descend(&hyper, 0.1, &[DescentTensor { step: 0, ..good() }]), |e| {
+    expect("step 0", descend(&hyper, 0.1, &[changed(good(), |it| it.step = 0)]), |e| {
         *e == EngineError::StepZero { tensor: 0 }
     })?;
     expect("two tensors for one", descend(&hyper, 0.1, &[good(), good()]), |e| {
@@ -247,22 +242,9 @@ fn blended_of(
 ) -> Result<Vec<f32>, EngineError> {
     let [weight, grad, partner, grad_perturbed] = tensors.map(|values| slice(engine, &values));
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let tensors = [AscentTensor {
-        weight: weight.clone(),
-        grad: grad.clone(),
-        partner: Some(partner),
-        group: 0,
-    }];
+    let tensors = [AscentTensor::new(weight.clone(), grad.clone(), Placement::OutOfPlace(partner))];
     let ascent = engine.ascent(&mut encoder, &sgd(), AscentOptions::default(), &tensors)?;
-    let tensors = [DescentTensor {
-        weight: weight.clone(),
-        anchor: None,
-        grad,
-        grad_perturbed,
-        state: vec![],
-        step: 1,
-        group: 0,
-    }];
+    let tensors = [DescentTensor::new(weight.clone(), grad, grad_perturbed)];
     engine.descent(&mut encoder, &sgd(), lr, source, &ascent, &tensors)?;
     engine.queue().submit([encoder.finish()]);
     read(engine, &weight)

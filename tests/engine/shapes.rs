@@ -11,34 +11,34 @@ pub(crate) fn lengths(gpu: &Gpu) -> Result<(), String> {
     let lens = [0, 1, 3, 255, 256, 257, 4095, 4096, 4097, 16_383, 16_385, 65_537, 1_000_003];
     for hyper in [sgd_momentum(), adamw()] {
         for len in lens {
-            against_oracle(&engine, hyper.clone(), Placement::OutOfPlace, &[len], 2)?;
+            against_oracle(&engine, hyper.clone(), Placed::OutOfPlace, &[len], 2)?;
         }
-        against_oracle(&engine, hyper.clone(), Placement::InPlace, &lens, 2)?;
+        against_oracle(&engine, hyper.clone(), Placed::InPlace, &lens, 2)?;
     }
-    against_oracle(&engine, amsgrad(), Placement::OutOfPlace, &lens, 3)?;
-    against_oracle(&engine, sgd(), Placement::InPlace, &lens, 3)
+    against_oracle(&engine, amsgrad(), Placed::OutOfPlace, &lens, 3)?;
+    against_oracle(&engine, sgd(), Placed::InPlace, &lens, 3)
 }
 
 pub(crate) fn long_tensor(gpu: &Gpu) -> Result<(), String> {
-    against_oracle(&engine(gpu)?, sgd_momentum(), Placement::OutOfPlace, &[16_777_217], 1)
+    against_oracle(&engine(gpu)?, sgd_momentum(), Placed::OutOfPlace, &[16_777_217], 1)
 }
 
 pub(crate) fn many_tensors(gpu: &Gpu) -> Result<(), String> {
     let lens: Vec<usize> = (0..500).map(|i| i % 37).collect();
-    against_oracle(&engine(gpu)?, adamw(), Placement::OutOfPlace, &lens, 2)
+    against_oracle(&engine(gpu)?, adamw(), Placed::OutOfPlace, &lens, 2)
 }
 
 pub(crate) fn no_elements(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
-    against_oracle(&engine, adamw(), Placement::OutOfPlace, &[], 2)?;
-    against_oracle(&engine, adamw(), Placement::InPlace, &[0, 0, 0], 2)
+    against_oracle(&engine, adamw(), Placed::OutOfPlace, &[], 2)?;
+    against_oracle(&engine, adamw(), Placed::InPlace, &[0, 0, 0], 2)
 }
 
 /// `g = 0` leaves the weights unchanged, without a division of zero by zero.
 pub(crate) fn zero_gradients(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for (adaptive, placement) in
-        [(false, Placement::OutOfPlace), (true, Placement::OutOfPlace), (false, Placement::InPlace)]
+        [(false, Placed::OutOfPlace), (true, Placed::OutOfPlace), (false, Placed::InPlace)]
     {
         let hyper = Hyperparameters { adaptive, rho: 5.0, ..sgd() };
         let weight = model(1, &[1000, 3]);
@@ -58,7 +58,7 @@ fn gradient_norm(
     tensors: &[AscentTensor],
 ) -> Result<f64, String> {
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    let options = AscentOptions { track_norms: true, ..Default::default() };
+    let options = AscentOptions::default().tracking_norms();
     let ascent = engine.ascent(&mut encoder, hyper, options, tensors);
     let ascent = ascent.map_err(|error| error.to_string())?;
     engine.queue().submit([encoder.finish()]);
@@ -83,11 +83,12 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
         let want = burn_wsam::reference::norm(&grad);
         let tensors: Vec<_> = grad
             .iter()
-            .map(|g| AscentTensor {
-                weight: slice(&engine, &vec![1.0; g.len()]),
-                grad: slice(&engine, &burn_wsam_support::golden::narrow(g)),
-                partner: Some(slice(&engine, &vec![0.0; g.len()])),
-                group: 0,
+            .map(|g| {
+                AscentTensor::new(
+                    slice(&engine, &vec![1.0; g.len()]),
+                    slice(&engine, &burn_wsam_support::golden::narrow(g)),
+                    Placement::OutOfPlace(slice(&engine, &vec![0.0; g.len()])),
+                )
             })
             .collect();
         let hyper = Hyperparameters { epsilon: 1e-37, ..sgd() };
@@ -98,7 +99,9 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
             return Err(format!("{scales:?}: norm {got}, expected {want}"));
         }
         for (tensor, g) in tensors.iter().zip(&grad) {
-            let partner = tensor.partner.as_ref().ok_or("no partner")?;
+            let Placement::OutOfPlace(partner) = &tensor.perturbed else {
+                return Err("no place".to_owned());
+            };
             let perturbed = read(&engine, partner).map_err(|error| error.to_string())?;
             for (p, g) in perturbed.iter().zip(g) {
                 let want = 1.0 + 0.05 * g / want;
@@ -126,7 +129,7 @@ pub(crate) fn a_billion_elements(gpu: &Gpu) -> Result<(), String> {
         let (want, grad) = (one * f64::from(tensors).sqrt(), slice(&engine, &grad));
         // Nothing is written, so all tensors may read one buffer, as weight and as gradient.
         let tensor =
-            AscentTensor { weight: grad.clone(), grad: grad.clone(), partner: None, group: 1 };
+            AscentTensor::new(grad.clone(), grad.clone(), Placement::Unperturbed).in_group(1);
         let tensors = vec![tensor; tensors as usize];
         let got = gradient_norm(&engine, &hyper, &tensors)?;
         let error = (got / want - 1.0).abs();
@@ -147,7 +150,7 @@ pub(crate) fn non_finite_gradients_propagate(gpu: &Gpu) -> Result<(), String> {
             grad[0][place] = bad;
             let hyper = Hyperparameters { non_finite: NonFinite::Propagate, ..sgd() };
             let mut route =
-                EngineRoute::new(&engine, hyper, Placement::OutOfPlace, &model(1, &[5000]));
+                EngineRoute::new(&engine, hyper, Placed::OutOfPlace, &model(1, &[5000]));
             let perturbed = route.ascend(&grad)?;
             if perturbed[0][place].is_finite() {
                 return Err(format!("{bad} at {place} gave {}", perturbed[0][place]));

@@ -55,27 +55,15 @@ fn step(
     let states = hyper.base.state_names().len();
     let buffers: Vec<_> =
         (0..4 + states).map(|_| buffer(engine, &vec![1.0; tensors * len])).collect();
-    let at = |role: usize, i: usize| Slice {
-        offset: (4 * len * i) as u64,
-        ..Slice::new(&buffers[role], len as u64)
-    };
+    let at =
+        |role: usize, i: usize| Slice::new(&buffers[role], len as u64).at((4 * len * i) as u64);
     let ascents: Vec<_> = (0..tensors)
-        .map(|i| AscentTensor {
-            weight: at(0, i),
-            grad: at(1, i),
-            partner: Some(at(2, i)),
-            group: 0,
-        })
+        .map(|i| AscentTensor::new(at(0, i), at(1, i), Placement::OutOfPlace(at(2, i))))
         .collect();
     let descents: Vec<_> = (0..tensors)
-        .map(|i| DescentTensor {
-            weight: at(0, i),
-            anchor: None,
-            grad: at(1, i),
-            grad_perturbed: at(3, i),
-            state: (0..states).map(|s| at(4 + s, i)).collect(),
-            step: 1,
-            group: 0,
+        .map(|i| {
+            DescentTensor::new(at(0, i), at(1, i), at(3, i))
+                .with_state((0..states).map(|s| at(4 + s, i)).collect(), 1)
         })
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());

@@ -3,9 +3,9 @@
 mod validation;
 
 use burn_wsam::layout::{
-    Access, BlendUniforms, Chunk, DispatchUniforms, Frames, KINDS, Kernel, KindUniforms,
-    NormFinishUniforms, Norms, SCOPES, Specialisation, Stage, Width, bindings, column, framed,
-    mark, sampled_modules, source, storage_buffers,
+    Access, BlendUniforms, BufferSets, Chunk, DispatchUniforms, Kernel, NormFinishUniforms, Norms,
+    PARAM_CLASSES, ParamClassUniforms, SCOPES, Specialisation, Stage, Width, bindings, column,
+    for_buffer_sets, nonfinite_flag, sampled_modules, source, storage_buffers,
 };
 use std::collections::HashSet;
 use std::mem::offset_of;
@@ -46,17 +46,17 @@ fn structs_match_the_shaders() {
         Stage::Norm,
         Chunk {
             len,
-            frame,
+            buffer_set,
             index,
             weight,
             anchor,
             grad,
             grad_perturbed,
-            partner,
+            weight_copy,
             state_0,
             state_1,
             state_2,
-            kind,
+            param_class,
             position,
         }
     );
@@ -68,25 +68,25 @@ fn structs_match_the_shaders() {
             perturbed,
             inv_scale,
             own,
-            bad_gradient,
-            bad_perturbed,
+            nonfinite_gradient,
+            nonfinite_perturbed,
             padding_0,
             padding_1,
         }
     );
     same_layout!(
         Stage::NormFinish,
-        NormFinishUniforms { partial_count, slots_plain, mark, padding, ends }
+        NormFinishUniforms { partial_count, slots_plain, nonfinite_flag, padding, ends }
     );
     same_layout!(Stage::Norm, DispatchUniforms { chunk_count, grid_width, seed_0, seed_1 });
     same_layout!(Stage::Descent, BlendUniforms { a, b, sharpness, padding });
     same_layout!(
         Stage::Descent,
-        KindUniforms {
+        ParamClassUniforms {
             flags,
             norm,
             rho,
-            guard,
+            norm_epsilon,
             a,
             b,
             sharpness,
@@ -95,7 +95,7 @@ fn structs_match_the_shaders() {
             lr,
             decay,
             weight_decay,
-            epsilon,
+            base_epsilon,
             inverse_bias_2,
             keep_1,
             add_1,
@@ -119,37 +119,40 @@ fn constants_match_the_shaders() {
             ref other => panic!("{name} is {other:?}"),
         }
     };
-    assert_eq!(constant("PERTURBED"), KindUniforms::PERTURBED);
-    assert_eq!(constant("ADAPTIVE"), KindUniforms::ADAPTIVE);
-    assert_eq!(constant("DEVICE_BLEND"), KindUniforms::DEVICE_BLEND);
-    assert_eq!(constant("FIRST"), KindUniforms::FIRST);
-    assert_eq!(constant("SKIPS"), KindUniforms::SKIPS);
-    assert_eq!(constant("FALLS_BACK"), KindUniforms::FALLS_BACK);
-    assert_eq!(constant("BY_DIFFERENCE"), KindUniforms::BY_DIFFERENCE);
+    assert_eq!(constant("PERTURBED"), ParamClassUniforms::PERTURBED);
+    assert_eq!(constant("ADAPTIVE"), ParamClassUniforms::ADAPTIVE);
+    assert_eq!(constant("DEVICE_BLEND"), ParamClassUniforms::DEVICE_BLEND);
+    assert_eq!(constant("FIRST"), ParamClassUniforms::FIRST);
+    assert_eq!(constant("SKIPS"), ParamClassUniforms::SKIPS);
+    assert_eq!(constant("FALLS_BACK"), ParamClassUniforms::FALLS_BACK);
+    assert_eq!(constant("BY_DIFFERENCE"), ParamClassUniforms::BY_DIFFERENCE);
     let size = |module: &naga::Module, name: &str| {
         let variables = module.global_variables.iter();
         let found = variables.map(|(_, v)| v).find(|v| v.name.as_deref() == Some(name));
         let ty = found.unwrap_or_else(|| panic!("no variable {name}")).ty;
         module.types[ty].inner.size(module.to_ctx())
     };
-    assert_eq!(size(&module, "kinds") as usize, KINDS * size_of::<KindUniforms>());
+    assert_eq!(
+        size(&module, "param_classes") as usize,
+        PARAM_CLASSES * size_of::<ParamClassUniforms>()
+    );
     assert_eq!(size(&self::module(Stage::Norm), "norms") as usize, size_of::<Norms>());
     assert_eq!(Norms::place(0), 1);
     assert_eq!(size(&self::module(Stage::Check), "norms") as usize, size_of::<Norms>());
-    // The marks follow the last scope.
-    assert_eq!(Norms::place(SCOPES) + 1, mark(false));
-    assert_eq!(4 * mark(true) as usize, offset_of!(Norms, bad_perturbed));
+    // Places of the last scope and of the marks, one after another.
+    assert_eq!(Norms::place(SCOPES) + 1, nonfinite_flag(false));
+    assert_eq!(4 * nonfinite_flag(true) as usize, offset_of!(Norms, nonfinite_perturbed));
 }
 
-/// All stages in all of their widths.
-fn single_frames() -> impl Iterator<Item = (Stage, Width)> {
-    let single = sampled_modules().filter(|(_, _, frames)| *frames == Frames::SINGLE);
+/// Stages with the widths that they have.
+fn single_buffer_sets() -> impl Iterator<Item = (Stage, Width)> {
+    let single = sampled_modules().filter(|(_, _, sets)| *sets == BufferSets::SINGLE);
     single.map(|(stage, width, _)| (stage, width))
 }
 
 #[test]
 fn bindings_match_the_shaders() {
-    for (stage, width) in single_frames() {
+    for (stage, width) in single_buffer_sets() {
         let module = module_of(stage, width);
         let mut validator = naga::valid::Validator::new(
             naga::valid::ValidationFlags::all(),
@@ -193,7 +196,7 @@ fn bindings_match_the_shaders() {
 
 #[test]
 fn webgpu_limits_suffice() {
-    for (stage, width) in single_frames() {
+    for (stage, width) in single_buffer_sets() {
         let storage = storage_buffers(stage, width);
         assert!(storage <= 8, "{stage:?} binds {storage} storage buffers; WebGPU promises 8");
     }
@@ -202,12 +205,12 @@ fn webgpu_limits_suffice() {
 /// The cache key contains every compile input, so two keys give two pipelines.
 #[test]
 fn keys_name_every_compile_input() {
-    let frames = Frames::SINGLE;
+    let buffer_sets = BufferSets::SINGLE;
     let mut keys = HashSet::new();
     let mut inputs = HashSet::new();
     for width in Width::ALL {
         for kernel in Kernel::all().into_iter().filter(|kernel| kernel.suits(width)) {
-            let constants = Specialisation { kernel, width, frames }.constants(256);
+            let constants = Specialisation { kernel, width, buffer_sets }.constants(256);
             let set: HashSet<_> = constants.iter().map(|(name, _)| (*name).to_owned()).collect();
             let module = module_of(kernel.stage(), width);
             let named = module.overrides.iter().filter_map(|(_, o)| o.name.clone());
@@ -225,23 +228,38 @@ fn keys_name_every_compile_input() {
     assert_eq!(inputs.len(), keys.len() - twice, "two kernels compile to the same thing");
 }
 
-/// Only varying columns are repeated for each frame, struct fields with a column's name are unchanged, and only the
-/// frame that a chunk names processes its elements.
+/// Only what varies is repeated, fields that share a column's name are left alone, and only the
+/// buffer set that a chunk names sees elements.
 #[test]
-fn frames_repeat_what_varies() {
-    let frames = Frames { count: 3, varying: 1 << column::GRAD };
-    let text = framed(source(Stage::Ascent, Width::Wide), frames);
+fn buffer_sets_repeat_what_varies() {
+    let sets = BufferSets { count: 3, varying: 1 << column::GRAD };
+    let text = for_buffer_sets(source(Stage::Ascent, Width::Wide), sets);
     for wanted in [
         "@group(0) @binding(21) var<storage, read_write> grad_2: array<vec4<f32>>;",
         "    return grad_2[i / 4u];",
-        "    return weight[i / 4u];",
+        "    return weight_0[i / 4u];",
         "load_grad_1(chunk.grad + i)",
-        "climb_2(chunk, select(0u, chunk.len, chunk.frame == 2u), lane, scales);",
+        "climb_2(chunk, len_2(chunk), lane, scales);",
+        "return select(0u, chunk.len, chunk.buffer_set == 2u);",
     ] {
         assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
     }
-    for unwanted in ["weight_1:", "chunk.grad_1", "grad_3", "grad_perturbed_1:"] {
-        assert!(!text.contains(unwanted), "{unwanted:?} in\n{text}");
+    let code: String = text.lines().filter_map(|line| line.split("//").next()).collect();
+    for unwanted in ["weight_1:", "chunk.grad_1", "grad_3", "grad_perturbed_1:", "SET"] {
+        assert!(!code.contains(unwanted), "{unwanted:?} in\n{text}");
     }
-    naga::front::wgsl::parse_str(&text).expect("frames are WGSL");
+    naga::front::wgsl::parse_str(&text).expect("the text for several buffer sets is WGSL");
+}
+
+/// A line that is repeated for each buffer set is a whole statement.
+#[test]
+fn statements_for_each_buffer_set_are_one_line() {
+    for (stage, width) in single_buffer_sets() {
+        let text = source(stage, width);
+        let entry = text.find("@compute").expect("every stage has an entry point");
+        for line in text[entry..].lines().filter(|line| line.contains("_SET")) {
+            let is_whole = line.trim().ends_with(';') || line.starts_with("fn ");
+            assert!(is_whole || line.starts_with("    "), "{line}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Every shader module and pipeline that [`sampled_modules`] lists, through naga's front end and validator.
 
 use burn_wsam::layout::{
-    COLUMN_NAMES, Frames, Stage, Width, framed, sampled_constants, sampled_modules, source,
+    BufferSets, COLUMN_NAMES, Stage, Width, for_buffer_sets, sampled_constants, sampled_modules,
+    source,
 };
 use burn_wsam_support::repository;
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
@@ -17,7 +18,7 @@ fn shaders_are_valid() {
 /// An undeclared name in each file is reported with that file's name and the line it stands on.
 #[test]
 fn errors_name_the_file_and_line() {
-    for (stage, width) in super::single_frames() {
+    for (stage, width) in super::single_buffer_sets() {
         let mut files = Files::read(stage, width).unwrap_or_else(|error| panic!("{error}"));
         for planted in 0..files.texts.len() {
             let intact = files.texts[planted].clone();
@@ -32,24 +33,24 @@ fn errors_name_the_file_and_line() {
 }
 
 /// Parses and validates one module, and its pipelines with their constants.
-fn check((stage, width, frames): (Stage, Width, Frames)) -> Result<(), String> {
+fn check((stage, width, sets): (Stage, Width, BufferSets)) -> Result<(), String> {
     let files = Files::read(stage, width)?;
     let text = files.texts.concat();
     if text != source(stage, width) {
         return Err(format!("{stage:?}, {width:?}: `source` and `Stage::files` differ"));
     }
-    let (place, (module, info)) = if frames == Frames::SINGLE {
+    let (place, (module, info)) = if sets == BufferSets::SINGLE {
         (files.names.join(" + "), validate(&files, &text)?)
     } else {
         // Lines of the generated text are in no file.
-        let place = format!("{} with {frames:?}", files.names.join(" + "));
-        let text = framed(&text, frames);
+        let place = format!("{} with {sets:?}", files.names.join(" + "));
+        let text = for_buffer_sets(&text, sets);
         let valid = validate_text(&text).map_err(|error| format!("{place}: {}", error.message))?;
         (place, valid)
     };
-    check_frames(&module, frames).map_err(|error| format!("{place}: {error}"))?;
+    check_buffer_sets(&module, sets).map_err(|error| format!("{place}: {error}"))?;
     let entry = Some((naga::ShaderStage::Compute, stage.entry_point()));
-    for (kernel, constants) in sampled_constants((stage, width, frames)) {
+    for (kernel, constants) in sampled_constants((stage, width, sets)) {
         let named = constants.iter().map(|(name, value)| ((*name).to_owned(), *value));
         // Validates the module again after it has set the constants.
         process_overrides(&module, &info, entry, &PipelineConstants::from_iter(named))
@@ -112,17 +113,18 @@ fn validate_text(text: &str) -> Result<(naga::Module, ModuleInfo), Invalid> {
     Ok((module, info))
 }
 
-/// Checks that each frame declares its own variable for every varying column, and that the other columns
+/// Checks that each buffer set declares its own variable for every varying column, and that the other columns
 /// are declared once.
-fn check_frames(module: &naga::Module, frames: Frames) -> Result<(), String> {
+fn check_buffer_sets(module: &naga::Module, sets: BufferSets) -> Result<(), String> {
     for (column, name) in COLUMN_NAMES.iter().enumerate() {
         let variables = module.global_variables.iter();
         let names = variables.filter_map(|(_, variable)| variable.name.as_deref());
+        let stem = name.trim_end_matches("SET");
         let of_column = names.filter(|found| {
-            let frame = found.strip_prefix(name).and_then(|rest| rest.strip_prefix('_'));
-            found == name || frame.is_some_and(|frame| frame.parse::<u32>().is_ok())
+            let number = found.strip_prefix(stem);
+            found == name || number.is_some_and(|number| number.parse::<u32>().is_ok())
         });
-        let expected = if frames.varies(column) { frames.count } else { 1 };
+        let expected = if sets.varies(column) { sets.count } else { 1 };
         let found = of_column.count();
         if found != expected as usize {
             return Err(format!(

@@ -78,6 +78,7 @@ pub(crate) fn steps(target: &Target) -> Result<(), String> {
             let init = || match config.base {
                 BaseConfig::Burn => {
                     let config = config.clone().with_route(target.policy);
+                    let config = config;
                     config.init_with(LionConfig::new().init(), &target.device).map_err(text)
                 }
                 _ => target.init(&config),

@@ -140,7 +140,9 @@ pub(crate) fn finite_statistics(target: &Target) -> Result<(), String> {
     let model = optim.descend(0.05, ascended, second).map_err(text)?;
     let model = optim.restore_statistics_if_skipped(model, &statistics).map_err(text)?;
     if values(&model) != before {
-        return Err("keep_statistics did not restore the statistics of a skipped step".into());
+        return Err(
+            "restore_statistics_if_skipped did not restore a skipped step's statistics".into()
+        );
     }
     // A refused loss returns the unchanged model.
     let refused = optim.step(0.05, model, |model| {

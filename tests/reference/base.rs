@@ -33,7 +33,7 @@ fn base_alone(base: Base, lr: f64, mut w: f64, grads: &[f64]) -> f64 {
                 w -= lr * c.weight_decay * w;
                 adam(&mut w, g, c);
             }
-            other => unimplemented!("{other:?}"),
+            other => unreachable!("no rule for {other:?}"),
         }
     }
     w

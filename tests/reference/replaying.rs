@@ -238,7 +238,7 @@ fn the_derived_bound_detects_wrong_steps() {
             let decay = match &mut hyper.base {
                 Base::Sgd { weight_decay, .. } => weight_decay,
                 Base::Adam(moments) | Base::AdamW(moments) => &mut moments.weight_decay,
-                other => unimplemented!("{other:?}"),
+                other => unreachable!("no decay of {other:?}"),
             };
             let some = *decay > 0.0;
             *decay *= 1.1;
@@ -254,7 +254,7 @@ fn the_derived_bound_detects_wrong_steps() {
                 moments.beta_1 *= 1.0001;
                 true
             }
-            other => unimplemented!("{other:?}"),
+            _ => false,
         }),
     ];
     let (goldens, _) = golden::load().unwrap();

@@ -2,12 +2,12 @@
 
 use crate::sets::sets;
 use burn_wsam::engine::{
-    AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, LeanAscentTensor,
-    LeanDescentTensor, Slice, StepStats,
+    AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, GradientOptions,
+    LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
 };
 use burn_wsam::layout::{Stage, Width, storage_buffers};
 use burn_wsam::method::{Base, Clip, ClipScope, Hyperparameters, Moments, Momentum};
-use burn_wsam_support::engine_route::{engine, propagating};
+use burn_wsam_support::engine_route::{changed, engine, propagating};
 use burn_wsam_support::gpu::Gpu;
 
 const MOMENTS: Moments =
@@ -74,7 +74,7 @@ impl Model {
     }
 
     fn at(&self, role: usize, (offset, len): (u64, u64)) -> Slice {
-        Slice { offset, ..Slice::new(&self.buffers[role], len) }
+        Slice::new(&self.buffers[role], len).at(offset)
     }
 
     fn record(
@@ -90,47 +90,37 @@ impl Model {
         let text = |error: burn_wsam::engine::EngineError| error.to_string();
         if lean {
             let ascents: Vec<_> = places()
-                .map(|place| LeanAscentTensor {
-                    weight: self.at(0, place),
-                    anchor: None,
-                    grad: self.at(1, place),
-                    partner: Some(self.at(2, place)),
-                    state: state(place),
-                    step: 2,
-                    group: 0,
+                .map(|place| {
+                    LeanAscentTensor::new(self.at(0, place), self.at(1, place), self.at(2, place))
+                        .with_state(state(place), 2)
                 })
                 .collect();
             let descents: Vec<_> = places()
-                .map(|place| LeanDescentTensor {
-                    weight: self.at(0, place),
-                    grad_perturbed: self.at(3, place),
-                    ran_on: Some(self.at(2, place)),
-                    group: 0,
+                .map(|place| {
+                    LeanDescentTensor::new(self.at(0, place), self.at(3, place))
+                        .with_second_pass_weight(self.at(2, place))
                 })
                 .collect();
-            let ascent =
-                engine.lean_ascent(&mut encoder, hyper, 0.1, false, &ascents).map_err(text)?;
+            let ascent = engine
+                .lean_ascent(&mut encoder, hyper, 0.1, GradientOptions::default(), &ascents)
+                .map_err(text)?;
             let mut stats = ascent.stats();
             stats += engine.lean_descent(&mut encoder, &ascent, &descents).map_err(text)?;
             return Ok(stats);
         }
         let ascents: Vec<_> = places()
-            .map(|place| AscentTensor {
-                weight: self.at(0, place),
-                grad: self.at(1, place),
-                partner: Some(self.at(2, place)),
-                group: 0,
+            .map(|place| {
+                AscentTensor::new(
+                    self.at(0, place),
+                    self.at(1, place),
+                    Placement::OutOfPlace(self.at(2, place)),
+                )
             })
             .collect();
         let descents: Vec<_> = places()
-            .map(|place| DescentTensor {
-                weight: self.at(0, place),
-                anchor: None,
-                grad: self.at(1, place),
-                grad_perturbed: self.at(3, place),
-                state: state(place),
-                step: 2,
-                group: 0,
+            .map(|place| {
+                DescentTensor::new(self.at(0, place), self.at(1, place), self.at(3, place))
+                    .with_state(state(place), 2)
             })
             .collect();
         let options = AscentOptions::default();
@@ -154,7 +144,7 @@ impl Model {
         let limit = engine.device().limits().max_storage_buffers_per_shader_stage;
         let of = |stage: Stage, columns: u64| {
             let spare = u64::from(limit - storage_buffers(stage, Width::Wide));
-            windows.div_ceil((1 + spare / columns).min(u64::from(engine.tuning().max_frames)))
+            windows.div_ceil((1 + spare / columns).min(u64::from(engine.tuning().max_buffer_sets)))
         };
         let norm = |columns| 1 + of(Stage::Norm, columns);
         let checks = hyper.non_finite.checks_gradients();
@@ -185,8 +175,8 @@ impl Model {
                 if stats.plans_made != 0 {
                     return wrong(format!("{} plans were made again", stats.plans_made));
                 }
-                let again = StepStats { plans_made: first.plans_made, ..stats };
-                if (StepStats { recording: stats.recording, ..first }) != again {
+                let again = changed(stats, |it| it.plans_made = first.plans_made);
+                if changed(first, |it| it.recording = stats.recording) != again {
                     return wrong(format!("{first:?}, then {stats:?}"));
                 }
                 let want = self.dispatches(engine, &hyper, lean);
@@ -274,10 +264,9 @@ pub(crate) fn counted_together(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn many_buffers_on(engine: &std::sync::Arc<Engine>) -> Result<(), String> {
-    use burn_wsam::engine::{Placement, Tuning};
-    use burn_wsam_support::engine_route::EngineRoute;
+    use burn_wsam_support::engine_route::{EngineRoute, Placed};
     use burn_wsam_support::replay::Route;
-    let single = Tuning { max_frames: 1, ..engine.tuning() };
+    let single = changed(engine.tuning(), |it| it.max_buffer_sets = 1);
     let single = Engine::with_tuning(engine.device(), engine.queue(), single)
         .map(std::sync::Arc::new)
         .map_err(|error| error.to_string())?;
@@ -288,7 +277,7 @@ fn many_buffers_on(engine: &std::sync::Arc<Engine>) -> Result<(), String> {
     let run = |engine: &std::sync::Arc<Engine>| -> Result<_, String> {
         let mut bits = Vec::new();
         let hyper = Hyperparameters::new(Base::AdamW(MOMENTS));
-        for placement in [Placement::OutOfPlace, Placement::InPlace] {
+        for placement in [Placed::OutOfPlace, Placed::InPlace] {
             let mut route = EngineRoute::new(engine, hyper.clone(), placement, &model(1));
             for step in 0..3 {
                 bits.push(route.ascend(&model(100 + step))?);

@@ -38,13 +38,13 @@ const SCOPES = 32;
 /** The WGSL struct Norms before a step: gradients are multiplied by 1. */
 export const NO_NORMS = struct([], [0, 0, 0, 1, ...Array(SCOPES + 4).fill(0)]);
 
-/** Places in Norms of the marks on gradients that are not finite. */
-const MARK = { gradient: 36, perturbed: 37 };
+/** Indices in Norms of the flags for gradients that are not finite. */
+const NONFINITE_FLAG = { gradient: 36, perturbed: 37 };
 
-/** Rows of the table of kinds; here all tensors are of the first. */
-const KINDS = 64;
+/** Rows of the table of parameter classes. All tensors are in the first one here. */
+const PARAM_CLASSES = 64;
 
-/** Bits of KindUniforms' flags. */
+/** Bits of the flags in ParamClassUniforms. */
 const FLAG = { perturbed: 1, adaptive: 2, first: 8, byDifference: 64 };
 
 /** Unclipped: the largest `f32`. */
@@ -89,7 +89,7 @@ function blend({ gamma, decouple }) {
   return { weights: [byDifference ? 1 : 1 - alpha, alpha, 0], byDifference };
 }
 
-/** BlendUniforms, which nothing reads here: the kind's own blend counts. */
+/** BlendUniforms, which nothing reads here: the parameter class has the blend. */
 export const NO_BLEND = struct([], [0, 0, 0, 0]);
 
 /**
@@ -106,16 +106,16 @@ export function dispatchConstants(chunkCount) {
  * @param {number} slots Fields that take the norm of `g`.
  */
 export function finishConstants(partialCount, slots) {
-  const mark = slots & SLOT.perturbed ? MARK.perturbed : MARK.gradient;
-  return struct([partialCount, slots, mark, 0, ...Array(SCOPES).fill(partialCount)], []);
+  const flag = slots & SLOT.perturbed ? NONFINITE_FLAG.perturbed : NONFINITE_FLAG.gradient;
+  return struct([partialCount, slots, flag, 0, ...Array(SCOPES).fill(partialCount)], []);
 }
 
 /**
- * The table of KindUniforms: the table at the top of step.wgsl says what the base optimizers put there.
+ * The table of ParamClassUniforms. The table at the top of step.wgsl says what the base optimizers put there.
  * @param {Config} config
  * @param {number} step Counted from 1.
  */
-export function kindConstants(config, step) {
+export function classConstants(config, step) {
   const { lr, ...base } = config.base;
   const first = step === 1;
   const row = base.kind === "sgd" ? sgd(base, first) : moments(base, lr, step);
@@ -125,8 +125,8 @@ export function kindConstants(config, step) {
     (config.adaptive ? FLAG.adaptive : 0) +
     (first ? FLAG.first : 0) +
     (byDifference ? FLAG.byDifference : 0);
-  const kind = struct(
-    // The norm's place: the global one.
+  const constants = struct(
+    // Index of the norm: the global one.
     [flags, 1],
     [
       config.rho,
@@ -147,8 +147,8 @@ export function kindConstants(config, step) {
       row.mixD,
     ],
   );
-  const table = new Uint8Array(KINDS * kind.byteLength);
-  table.set(new Uint8Array(kind));
+  const table = new Uint8Array(PARAM_CLASSES * constants.byteLength);
+  table.set(new Uint8Array(constants));
   return table.buffer;
 }
 

@@ -1,5 +1,5 @@
-// The crate's WGSL files as WebGPU pipelines. As they stand, the files are the shader of a single
-// frame, so joining them is all there is to do; scripts/dawn/shipped.test.mjs holds the joined text
+// The crate's WGSL files as WebGPU pipelines. As they stand, the files are the shader for a single
+// buffer set, so joining them is all there is to do; scripts/dawn/shipped.test.mjs holds the joined text
 // to what the crate itself compiles, byte by byte.
 
 /** @typedef {"norm" | "norm_finish" | "ascent" | "descent" | "lean_ascent" | "lean_descent" | "check"} Stage */

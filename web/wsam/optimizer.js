@@ -1,11 +1,11 @@
 // One WSAM optimizer over tensors in WebGPU buffers: what src/engine does for wgpu, for the simple
-// case that every column (weight, grad, ...) has a buffer of its own, so that one frame suffices.
+// case that every column (weight, grad, ...) has a buffer of its own, so that one buffer set suffices.
 
 import {
+  classConstants,
   clipsGradient,
   dispatchConstants,
   finishConstants,
-  kindConstants,
   NO_BLEND,
   NO_NORMS,
   NORMS_BYTES,
@@ -38,7 +38,7 @@ import {
 const ALIGNMENT = 256;
 
 /** Columns of the chunk table, in the order of its fields and of the binding numbers from 1 on. */
-const COLUMNS = ["weight", "anchor", "grad", "grad_perturbed", "partner", "state_0", "state_1", "state_2"];
+const COLUMNS = ["weight", "anchor", "grad", "grad_perturbed", "weight_copy", "state_0", "state_1", "state_2"];
 
 export class Wsam {
   /**
@@ -88,7 +88,7 @@ export class Wsam {
     const buffer = (size, usage) => device.createBuffer({ size, usage });
     const tensor = () => buffer(this.bytes, STORAGE | COPY_SRC | COPY_DST);
     this.weight = tensor();
-    this.partner = tensor();
+    this.weightCopy = tensor();
     this.grad = tensor();
     this.gradPerturbed = tensor();
     this.state = this.states.map(tensor);
@@ -109,10 +109,10 @@ export class Wsam {
 
   /** Where `w + e_w` is after an ascent. */
   get perturbed() {
-    return this.form.inPlace ? this.weight : this.partner;
+    return this.form.inPlace ? this.weight : this.weightCopy;
   }
 
-  /** Rows of the chunk table: length, frame, index, an offset for each column, the kind, and the position. */
+  /** Rows of the chunk table: length, buffer set, index, an offset for each column, the parameter class, and the position. */
   rows(/** @type {number} */ chunkLen) {
     /** @type {number[][]} */
     const rows = [];
@@ -196,9 +196,9 @@ export class Wsam {
   /** Group 0, by binding number. */
   tensors(/** @type {GPUBuffer} */ grad) {
     /** @type {Record<string, GPUBuffer>} */
-    const used = { weight: this.weight, grad, grad_perturbed: this.gradPerturbed, partner: this.partner };
+    const used = { weight: this.weight, grad, grad_perturbed: this.gradPerturbed, weight_copy: this.weightCopy };
     this.state.forEach((buffer, index) => (used[`state_${index}`] = buffer));
-    if (this.form.inPlace) used.anchor = this.partner;
+    if (this.form.inPlace) used.anchor = this.weightCopy;
     /** @type {Record<number, GPUBufferBinding>} */
     const group = { 0: { buffer: this.chunks }, 9: { buffer: this.partials } };
     COLUMNS.forEach((column, index) => {
@@ -249,7 +249,7 @@ export class Wsam {
         0: this.uniform(dispatchConstants(chunkCount)),
         1: { buffer: this.norms },
         2: this.uniform(NO_BLEND),
-        3: this.uniform(kindConstants(config, this.steps)),
+        3: this.uniform(classConstants(config, this.steps)),
       });
       pass.setBindGroup(1, bound);
       pass.dispatchWorkgroups(workgroups);
@@ -275,8 +275,8 @@ export class Wsam {
 
   /** Gives the memory back. */
   destroy() {
-    const { weight, partner, grad, gradPerturbed, state, unused, norms, chunks, partials } = this;
-    const own = [weight, partner, grad, gradPerturbed, ...state, unused, norms, chunks, partials];
+    const { weight, weightCopy, grad, gradPerturbed, state, unused, norms, chunks, partials } = this;
+    const own = [weight, weightCopy, grad, gradPerturbed, ...state, unused, norms, chunks, partials];
     const uniforms = [...this.uniforms.values()].map((binding) => binding.buffer);
     [...own, ...uniforms].forEach((buffer) => buffer.destroy());
   }

@@ -1,7 +1,7 @@
 //! Shader modules of the crate, from its own lists, sources and bindings.
 
 use burn_wsam::layout::{
-    self, Access, COLUMNS, Frames, Stage, Width, column_binding, sampled_constants, sampled_modules,
+    self, Access, COLUMNS, BufferSets, Stage, Width, column_binding, sampled_constants, sampled_modules,
 };
 use naga::back::PipelineConstants;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -37,14 +37,14 @@ pub(crate) struct Module {
 
 /// Every module that tests/layout validates.
 pub(crate) fn modules() -> Result<Vec<Module>, String> {
-    sampled_modules().map(|(stage, width, frames)| module(stage, width, frames)).collect()
+    sampled_modules().map(|(stage, width, sets)| module(stage, width, sets)).collect()
 }
 
-fn module(stage: Stage, width: Width, frames: Frames) -> Result<Module, String> {
-    let name = format!("{}, {width:?}, {} frames", stage.entry_point(), frames.count);
-    let source = match frames {
-        Frames::SINGLE => layout::source(stage, width).to_owned(),
-        frames => layout::framed(layout::source(stage, width), frames),
+fn module(stage: Stage, width: Width, sets: BufferSets) -> Result<Module, String> {
+    let name = format!("{}, {width:?}, {} buffer sets", stage.entry_point(), sets.count);
+    let source = match sets {
+        BufferSets::SINGLE => layout::source(stage, width).to_owned(),
+        sets => layout::for_buffer_sets(layout::source(stage, width), sets),
     };
     let fail = |error: &dyn std::fmt::Display| format!("{name}: {error}");
     let parsed =
@@ -55,12 +55,12 @@ fn module(stage: Stage, width: Width, frames: Frames) -> Result<Module, String> 
     let named = |(_, constants): (_, Vec<(&str, f64)>)| {
         constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     };
-    let variants = sampled_constants((stage, width, frames)).map(named).collect();
-    Ok(Module { stage, name, parsed, info, slots: slots(stage, width, frames), variants })
+    let variants = sampled_constants((stage, width, sets)).map(named).collect();
+    Ok(Module { stage, name, parsed, info, slots: slots(stage, width, sets), variants })
 }
 
-/// Bindings of the pipeline's layout. A varying column has one in each frame.
-fn slots(stage: Stage, width: Width, frames: Frames) -> Vec<Slot> {
+/// The bindings of the pipeline's layout; a column that varies has one in each buffer set.
+fn slots(stage: Stage, width: Width, sets: BufferSets) -> Vec<Slot> {
     let mut slots = Vec::new();
     for binding in layout::bindings(stage, width) {
         let kind = match binding.access {
@@ -70,9 +70,9 @@ fn slots(stage: Stage, width: Width, frames: Frames) -> Vec<Slot> {
         };
         let column = (0..COLUMNS)
             .find(|c| binding.group == 0 && column_binding(*c, 0) == binding.number)
-            .filter(|column| frames.varies(*column));
+            .filter(|column| sets.varies(*column));
         let numbers: Vec<_> = match column {
-            Some(column) => (0..frames.count).map(|f| column_binding(column, f)).collect(),
+            Some(column) => (0..sets.count).map(|f| column_binding(column, f)).collect(),
             None => vec![binding.number],
         };
         slots.extend(numbers.into_iter().map(|number| {

@@ -1,6 +1,9 @@
 //! The bridge without Burn's fusion, where a tensor holds its memory.
 
-use super::{AllocSpec, CubeClient, Memory, MemoryRequest, ResolvedMemory, contiguous, resolve};
+use super::memory::{
+    AllocSpec, CubeClient, Memory, MemoryRequest, ResolvedMemory, contiguous, largest_allocation,
+    resolve,
+};
 use crate::optim::error::WsamError;
 use burn::backend::StreamId;
 use burn::backend::wgpu::CubeTensor;

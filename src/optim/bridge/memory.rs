@@ -96,7 +96,7 @@ pub(crate) struct OutputSpec {
 pub(crate) struct MemoryRequest {
     /// New values of weights, perturbed or stepped.
     pub(crate) outputs: Vec<OutputSpec>,
-    /// What a lean step keeps in place of the weights between its halves.
+    /// What a lean step keeps in place of the weights between its phases.
     pub(crate) stepped: Vec<AllocSpec>,
     /// States of the base optimizer, one list for each state.
     pub(crate) states: Vec<Vec<AllocSpec>>,

@@ -15,9 +15,9 @@ use std::sync::Arc;
 pub(super) enum OutcomeScope<'a> {
     /// The whole step, counted by these parameters.
     Step(&'a [ParamId]),
-    /// The first half of a lean step.
+    /// The first phase of a lean step.
     LeanFirst(&'a [ParamId], &'a LeanStep),
-    /// The second half of a lean step.
+    /// The second phase of a lean step.
     LeanRest(&'a LeanStep),
 }
 

@@ -1,7 +1,8 @@
 //! One parameter in a step: the memory that its kernels read and write, in the form that the engine takes.
 
 use crate::engine::{
-    AscentTensor, BaseTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, MixTensor, Slice,
+    AscentTensor, BaseTensor, ClipTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor,
+    MixTensor, Placement, SharpenTensor, Slice,
 };
 use crate::optim::bridge::{Memory, OutputSpec};
 use burn::module::ParamId;
@@ -23,9 +24,14 @@ pub(super) struct ResolvedParam {
 }
 
 impl ResolvedParam {
-    /// Memory that a step reads the weights from.
-    fn origin(&self) -> Slice {
-        self.master.as_ref().unwrap_or(&self.weight).slice.clone()
+    /// Memory that a descent reads the weights from, if there are no master weights.
+    fn anchor(&self) -> Option<Slice> {
+        self.master.is_none().then(|| self.weight.slice.clone())
+    }
+
+    /// Memory of the master weights, if any.
+    fn master_slice(&self) -> Option<Slice> {
+        self.master.as_ref().map(|master| master.slice.clone())
     }
 
     /// A new tensor in place of the weight.
@@ -36,9 +42,12 @@ impl ResolvedParam {
     /// `partner` is the memory for `w + e_w`, if the parameter is perturbed.
     pub(super) fn ascent(&self, partner: Option<&Memory>) -> AscentTensor {
         AscentTensor {
-            weight: self.origin(),
+            weight: self.weight.slice.clone(),
             grad: self.grad.slice.clone(),
-            partner: partner.map(|partner| partner.slice.clone()),
+            perturbed: partner.map_or(Placement::Unperturbed, |partner| {
+                Placement::OutOfPlace(partner.slice.clone())
+            }),
+            master: self.master_slice(),
             group: self.group,
         }
     }
@@ -54,13 +63,10 @@ impl ResolvedParam {
     }
 
     /// Clips the gradient into `clipped`, for a Burn optimizer.
-    pub(super) fn clip(&self, clipped: &Memory) -> BaseTensor {
-        BaseTensor {
-            weight: clipped.slice.clone(),
-            anchor: None,
+    pub(super) fn clip(&self, clipped: &Memory) -> ClipTensor {
+        ClipTensor {
+            clipped: clipped.slice.clone(),
             grad: self.grad.slice.clone(),
-            state: Vec::new(),
-            step: 1,
             group: self.group,
         }
     }
@@ -81,7 +87,8 @@ impl ParamStep<'_> {
     pub(super) fn descent(&self, grad_perturbed: &Memory) -> DescentTensor {
         DescentTensor {
             weight: self.updated.slice.clone(),
-            anchor: Some(self.param.origin()),
+            anchor: self.param.anchor(),
+            master: self.param.master_slice(),
             grad: self.param.grad.slice.clone(),
             grad_perturbed: grad_perturbed.slice.clone(),
             state: slices(&self.state),
@@ -96,7 +103,7 @@ impl ParamStep<'_> {
             weight: self.updated.slice.clone(),
             anchor: Some(self.param.weight.slice.clone()),
             grad: self.param.grad.slice.clone(),
-            partner: partner.map(|partner| partner.slice.clone()),
+            perturbed: partner.map(|partner| partner.slice.clone()),
             state: slices(&self.state),
             step: self.step,
             group: self.param.group,
@@ -106,7 +113,8 @@ impl ParamStep<'_> {
     pub(super) fn base_step(&self) -> BaseTensor {
         BaseTensor {
             weight: self.updated.slice.clone(),
-            anchor: Some(self.param.origin()),
+            anchor: self.param.anchor(),
+            master: self.param.master_slice(),
             grad: self.param.grad.slice.clone(),
             state: slices(&self.state),
             step: self.step,
@@ -115,7 +123,7 @@ impl ParamStep<'_> {
     }
 }
 
-/// A parameter between the halves of a lean step, without its gradient.
+/// A parameter between the phases of a lean step, without its gradient.
 #[derive(Debug)]
 pub(super) struct LeanParam {
     pub(super) id: ParamId,
@@ -132,7 +140,7 @@ impl LeanParam {
         LeanDescentTensor {
             weight: self.stepped.slice.clone(),
             grad_perturbed: grad_perturbed.slice.clone(),
-            ran_on: Some(self.ran_on.slice.clone()),
+            second_pass_weight: Some(self.ran_on.slice.clone()),
             group: self.group,
         }
     }
@@ -147,14 +155,12 @@ pub(super) struct MixedParam {
 
 impl MixedParam {
     /// The sharpness step from `weight`, the weights after the Burn optimizer's step, to `updated`.
-    pub(super) fn sharpness_step(&self, weight: &Memory, updated: &Memory) -> DescentTensor {
-        DescentTensor {
+    pub(super) fn sharpness_step(&self, weight: &Memory, updated: &Memory) -> SharpenTensor {
+        SharpenTensor {
             weight: updated.slice.clone(),
             anchor: Some(weight.slice.clone()),
             grad: self.param.grad.slice.clone(),
             grad_perturbed: self.grad_perturbed.slice.clone(),
-            state: Vec::new(),
-            step: 1,
             group: self.param.group,
         }
     }

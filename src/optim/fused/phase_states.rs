@@ -1,4 +1,4 @@
-//! What a step holds between its halves.
+//! What a step holds between its phases.
 
 use super::params::{LeanParam, MixedParam, ResolvedParam};
 use crate::engine::{Ascent, LeanAscent, Mix};

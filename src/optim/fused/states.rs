@@ -74,12 +74,12 @@ impl StateStore for Fused {
             let word = offset / size_of::<f32>();
             norms.clone().narrow(0, word, 1).not_equal_elem(0.0)
         };
-        let bad_gradient = is_bad(offset_of!(layout::Norms, bad_gradient));
+        let bad_gradient = is_bad(offset_of!(layout::Norms, nonfinite_gradient));
         // Only `g` decides whether a lean step, or a step under BaseStep, is skipped.
         let by_first = lean || policy == NonFinite::BaseStep;
         Ok(Some(match by_first {
             true => bad_gradient,
-            false => bad_gradient.bool_or(is_bad(offset_of!(layout::Norms, bad_perturbed))),
+            false => bad_gradient.bool_or(is_bad(offset_of!(layout::Norms, nonfinite_perturbed))),
         }))
     }
 

@@ -1,11 +1,11 @@
-//! The halves of ordinary and lean steps. Each records its kernels into one submission.
+//! The phases of ordinary and lean steps. Each records its kernels into one submission.
 
 use super::backend::{Fused, NewWeight, identities, ids, scaled_by};
 use super::outcomes::OutcomeScope;
 use super::params::{LeanParam, ParamStep, partners};
 use super::phase_states::{AscentState, LeanAscentState, MixState};
 use super::resolve::ResolvedParams;
-use crate::engine::{AscentOptions, BlendSource, GradientOptions, InvScale, Placement, StepStats};
+use crate::engine::{AscentOptions, BlendSource, GradientOptions, InvScale, StepStats};
 use crate::optim::bridge::{
     AllocSpec, Bridge, DeviceTensor, Memory, MemoryRequest, OnDevice, OutputSpec,
 };
@@ -47,7 +47,6 @@ impl StepBackend for Fused {
             .map(|(param, partner)| param.ascent(partner.as_ref()))
             .collect();
         let options = AscentOptions {
-            placement: Placement::OutOfPlace,
             track_norms: context.track_norms,
             inv_scale: InvScale::Host(context.inv_scale),
             rounding: Self::rounding(context),

@@ -12,12 +12,12 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 
 impl Wsam {
-    /// The first half of a step in lean mode: perturbs the weights to `w + e_w`, and takes the base optimizer's
+    /// The first phase of a step in lean mode: perturbs the weights to `w + e_w`, and takes the base optimizer's
     /// step.
     ///
     /// The decoupled form's base step needs only `g`, so `g` is freed before the second pass. Peak memory is 4
     /// bytes a parameter above the base optimizer's, compared with 8 for an ordinary step and 12 for the authors'
-    /// code. In return `w` and the old state are overwritten before `g~` is known, so a failed second half cannot
+    /// code. In return `w` and the old state are overwritten before `g~` is known, so a failed second phase cannot
     /// undo the first one.
     ///
     /// # Errors
@@ -63,14 +63,14 @@ impl Wsam {
         let (backend, _, context) = self.parts(loss_scale);
         let ascended = backend.lean_ascend(context, rates, model, grads);
         let ((perturbed, anchor), ascent_state) = ascended.map_err(Rejected::from_parts)?;
-        // The base optimizer has stepped. The loss scale stays as it is until the second half.
+        // The base optimizer has stepped. The loss scale stays as it is until the second phase.
         self.steps += 1;
         let optimizer = self.identity;
         let ascended = LeanAscended { perturbed, anchor, ascent_state, optimizer, loss_scale };
         self.error_if_skipped(ascended, LeanAscended::abandon)
     }
 
-    /// The second half of a step in lean mode, at the learning rate of the first.
+    /// The second phase of a step in lean mode, at the learning rate of the first.
     ///
     /// # Errors
     ///

@@ -42,7 +42,7 @@ impl Wsam {
                 pass(model, loss(model), scale, 1.0)
             };
             match both(&model) {
-                Ok(first) => wsam.halves(&rates, model, first, both),
+                Ok(first) => wsam.phases(&rates, model, first, both),
                 Err(error) => Err(Rejected::new(model, error)),
             }
         })
@@ -197,7 +197,7 @@ impl Wsam {
             summed(sum)
         };
         match all(&model) {
-            Ok(first) => self.halves(rates, model, first, all),
+            Ok(first) => self.phases(rates, model, first, all),
             Err(error) => Err(Rejected::new(model, error)),
         }
     }
@@ -226,13 +226,13 @@ impl Wsam {
         }
         // The descent needs an ascent along the whole gradient. The second gradients are computed already.
         match summed(first) {
-            Ok(first) => self.halves(rates, model, first, |_| summed(second)),
+            Ok(first) => self.phases(rates, model, first, |_| summed(second)),
             Err(error) => Err(Rejected::new(model, error)),
         }
     }
 
-    /// Runs both halves of an ordinary or lean step, after the first pass.
-    fn halves<M: Module>(
+    /// Runs both phases of an ordinary or lean step, after the first pass.
+    fn phases<M: Module>(
         &mut self,
         rates: &Rates,
         model: M,

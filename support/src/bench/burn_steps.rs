@@ -71,7 +71,7 @@ pub fn time_optimizers(
                 model = Some(after);
                 times
             };
-            // Everything has found its place after a few steps.
+            // Buffers and plans are reused after a few steps.
             for _ in 0..3 {
                 run();
             }

@@ -1,8 +1,8 @@
 //! Steps of the engine over a parameter set in raw buffers.
 
 use burn_wsam::engine::{
-    AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, LeanAscentTensor,
-    LeanDescentTensor, Slice, StepStats,
+    AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, GradientOptions,
+    LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
 };
 use burn_wsam::method::{Base, Hyperparameters, Moments, Momentum};
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ impl Model {
     }
 
     fn slice(&self, role: usize, (offset, len): (u64, u64)) -> Slice {
-        Slice { offset, ..Slice::new(&self.buffers[role], len) }
+        Slice::new(&self.buffers[role], len).at(offset)
     }
 
     fn map<T>(&self, make: impl Fn((u64, u64)) -> T) -> Vec<T> {
@@ -66,37 +66,16 @@ impl Steps {
     pub fn new(model: &Model, lean: bool) -> Self {
         let at = |role, tensor| model.slice(role, tensor);
         if lean {
-            let ascents = model.map(|t| LeanAscentTensor {
-                weight: at(0, t),
-                anchor: None,
-                grad: at(1, t),
-                partner: Some(at(2, t)),
-                state: model.state(t),
-                step: 2,
-                group: 0,
+            let ascents = model.map(|t| {
+                LeanAscentTensor::new(at(0, t), at(1, t), at(2, t)).with_state(model.state(t), 2)
             });
-            let descents = model.map(|t| LeanDescentTensor {
-                weight: at(0, t),
-                grad_perturbed: at(3, t),
-                ran_on: None,
-                group: 0,
-            });
+            let descents = model.map(|t| LeanDescentTensor::new(at(0, t), at(3, t)));
             return Self::Lean(ascents, descents);
         }
-        let ascents = model.map(|t| AscentTensor {
-            weight: at(0, t),
-            grad: at(1, t),
-            partner: Some(at(2, t)),
-            group: 0,
-        });
-        let descents = model.map(|t| DescentTensor {
-            weight: at(0, t),
-            anchor: None,
-            grad: at(1, t),
-            grad_perturbed: at(3, t),
-            state: model.state(t),
-            step: 2,
-            group: 0,
+        let ascents =
+            model.map(|t| AscentTensor::new(at(0, t), at(1, t), Placement::OutOfPlace(at(2, t))));
+        let descents = model.map(|t| {
+            DescentTensor::new(at(0, t), at(1, t), at(3, t)).with_state(model.state(t), 2)
         });
         Self::Ordinary(ascents, descents)
     }
@@ -121,7 +100,13 @@ impl Steps {
                 stats += engine.descent(&mut second, hyper, 0.1, blend, &ascent, descents)?;
             }
             Self::Lean(ascents, descents) => {
-                let ascent = engine.lean_ascent(&mut first, hyper, 0.1, false, ascents)?;
+                let ascent = engine.lean_ascent(
+                    &mut first,
+                    hyper,
+                    0.1,
+                    GradientOptions::default(),
+                    ascents,
+                )?;
                 between(first);
                 stats = ascent.stats();
                 stats += engine.lean_descent(&mut second, &ascent, descents)?;

@@ -1,22 +1,24 @@
 //! Prints every shader module that the engine compiles, as one JSON object a line. Run by
 //! `scripts/dawn/shipped.mjs`.
 
-use burn_wsam::layout::{Frames, Stage, Width, framed, sampled_constants, sampled_modules, source};
+use burn_wsam::layout::{
+    BufferSets, Stage, Width, for_buffer_sets, sampled_constants, sampled_modules, source,
+};
 
 fn main() {
-    for (stage, width, frames) in sampled_modules() {
+    for (stage, width, sets) in sampled_modules() {
         let source = source(stage, width);
         assert!(source.is_ascii(), "Rust and JSON quote other text differently");
-        let source = match frames {
-            Frames::SINGLE => source.to_owned(),
-            frames => framed(source, frames),
+        let source = match sets {
+            BufferSets::SINGLE => source.to_owned(),
+            sets => for_buffer_sets(source, sets),
         };
         println!(
-            r#"{{"stage":{:?},"width":{:?},"frames":{},"source":{source:?},"variants":[{}]}}"#,
+            r#"{{"stage":{:?},"width":{:?},"bufferSets":{},"source":{source:?},"variants":[{}]}}"#,
             stage.entry_point(),
             name(width),
-            frames.count,
-            variants(stage, width, frames),
+            sets.count,
+            variants(stage, width, sets),
         );
     }
 }
@@ -31,10 +33,10 @@ fn name(width: Width) -> &'static str {
 }
 
 /// Values of the `override` constants of every pipeline from one module.
-fn variants(stage: Stage, width: Width, frames: Frames) -> String {
+fn variants(stage: Stage, width: Width, sets: BufferSets) -> String {
     let object = |(_, constants): (_, Vec<(&str, f64)>)| {
         let fields = constants.iter().map(|(name, value)| format!("{name:?}:{value}"));
         format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
     };
-    sampled_constants((stage, width, frames)).map(object).collect::<Vec<_>>().join(",")
+    sampled_constants((stage, width, sets)).map(object).collect::<Vec<_>>().join(",")
 }

@@ -1,4 +1,4 @@
-//! The two halves of a step, and a step of the base optimizer alone.
+//! The two phases of a step, and a step of the base optimizer alone.
 
 use super::Wsam;
 use crate::optim::ascended::Ascended;
@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 
 impl Wsam {
-    /// The first half of a step: perturbs the weights to `w + e_w`.
+    /// The first phase of a step: perturbs the weights to `w + e_w`.
     ///
     /// `grads` is the gradient at `model`. [`Ascended::model`] is the perturbed model, for the
     /// second pass; then call [`descend`](Self::descend).
@@ -45,7 +45,7 @@ impl Wsam {
         }
     }
 
-    /// The second half: returns to `w` and takes the base optimizer's step.
+    /// The second phase: returns to `w` and takes the base optimizer's step.
     ///
     /// `grads` is the gradient at the perturbed model; `lr` the learning rate, or Burn's rates by
     /// parameter.

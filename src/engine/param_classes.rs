@@ -1,0 +1,88 @@
+//! Parameter classes. The tensors of one class have the same parameter group, learning rate and step count, and
+//! share a row of constants.
+
+use super::constants::{Constants, class_uniforms};
+use super::error::EngineError;
+use super::options::{BlendSource, Rates};
+use super::rows::TensorRow;
+use super::slice::Columns;
+use crate::layout::SCOPES;
+use crate::method::{Hyperparameters, InGroup, MAX_OWN_NORMS};
+
+// `Norms` has a field for the global norm and for each group's own norm.
+const _: () = assert!(SCOPES > MAX_OWN_NORMS);
+
+/// The properties that the tensors of one class share.
+#[derive(Clone, Copy, Debug)]
+struct ClassKey {
+    group: usize,
+    step: u64,
+    lr: f64,
+}
+
+impl ClassKey {
+    fn same(&self, other: &Self) -> bool {
+        (self.group, self.step) == (other.group, other.step)
+            && self.lr.to_bits() == other.lr.to_bits()
+    }
+}
+
+/// The classes of a phase's tensors.
+#[derive(Debug, Default)]
+pub(crate) struct ParamClasses {
+    /// The class of each tensor, as an index into `found`.
+    of: Vec<usize>,
+    found: Vec<(ClassKey, InGroup)>,
+}
+
+impl ParamClasses {
+    /// Sorts tensors into classes by group, step count and learning rate. `rates` must have been
+    /// [checked](Rates::check).
+    pub(crate) fn new(
+        hyper: &Hyperparameters,
+        tensors: impl ExactSizeIterator<Item = (usize, u64)>,
+        rates: Rates<'_>,
+    ) -> Result<Self, EngineError> {
+        let mut classes = Self { of: Vec::with_capacity(tensors.len()), found: Vec::new() };
+        for (tensor, (group, step)) in tensors.enumerate() {
+            let key = ClassKey { group, step, lr: rates.of(tensor) };
+            let known = classes.found.iter().position(|(known, _)| known.same(&key));
+            let class = match known {
+                Some(class) => class,
+                None => {
+                    let groups = hyper.groups.len();
+                    let refused = EngineError::Group { tensor, group, groups };
+                    classes.found.push((key, hyper.in_group(group).ok_or(refused)?));
+                    classes.found.len() - 1
+                }
+            };
+            classes.of.push(class);
+        }
+        Ok(classes)
+    }
+
+    /// Returns the plan's row for the tensor at index `tensor`.
+    pub(crate) fn row<'a>(&self, tensor: usize, len: u64, columns: Columns<'a>) -> TensorRow<'a> {
+        let class = self.of[tensor];
+        let InGroup { scope, adaptive, perturbed, .. } = self.found[class].1;
+        let scope = perturbed.then_some(scope);
+        TensorRow { param_class: class, len, scope, adaptive: adaptive && perturbed, columns }
+    }
+
+    /// Returns whether the ascent perturbs the tensor at index `tensor`.
+    pub(crate) fn perturbs(&self, tensor: usize) -> bool {
+        self.found[self.of[tensor]].1.perturbed
+    }
+
+    /// Computes the table of constants, one row for each class.
+    pub(crate) fn constants<'a>(
+        &self,
+        hyper: &Hyperparameters,
+        blend: BlendSource<'a>,
+    ) -> Constants<'a> {
+        let classes = self.found.iter().map(|(key, group)| {
+            class_uniforms(hyper, group, key.lr * group.lr_factor, key.step, blend)
+        });
+        Constants { classes: classes.collect(), blend }
+    }
+}
