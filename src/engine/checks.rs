@@ -2,7 +2,16 @@
 
 use super::error::{EngineError, Role};
 use super::slices::{AscentTensor, Format, HasSlices, Placement, SliceUse, SliceUses, half_format};
+use crate::method::{Hyperparameters, Method};
 use std::collections::HashMap;
+
+/// Checks that the engine has kernels for the method.
+pub(crate) fn check_method(hyper: &Hyperparameters) -> Result<(), EngineError> {
+    match hyper.method {
+        Method::Wsam => Ok(()),
+        method => Err(EngineError::Method { method: method.name() }),
+    }
+}
 
 /// Checks the slices of an ascent.
 pub(crate) fn check_ascent(

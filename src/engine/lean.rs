@@ -14,7 +14,7 @@
 //! ascent cannot be undone.
 
 use super::Engine;
-use super::checks::check_slices;
+use super::checks::{check_method, check_slices};
 use super::error::EngineError;
 use super::kinds::{Kinds, Rates, check_partners, check_states};
 use super::plan::{Phase, Reduction};
@@ -71,6 +71,7 @@ impl Engine {
     ) -> Result<LeanAscent, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
+        check_method(hyper)?;
         let GradientOptions { track_norms, inv_scale, rounding } = options.into();
         let rates = rates.into();
         rates.check(tensors.len())?;

@@ -6,7 +6,7 @@
 
 use super::Engine;
 use super::base::BaseStep;
-use super::checks::check_slices;
+use super::checks::{check_method, check_slices};
 use super::error::EngineError;
 use super::kinds::{Kinds, Rates};
 use super::plan::{Phase, Reduction};
@@ -161,6 +161,7 @@ impl Engine {
     ) -> Result<StepStats, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
+        check_method(hyper)?;
         rates.check(tensors.len())?;
         check_tensor_count(ascent.tensors(), tensors.len())?;
         let anchored = tensors.iter().any(|tensor| tensor.anchor.is_some());

@@ -1,7 +1,7 @@
 //! The two phases of a step: ascent and descent.
 
 use super::Engine;
-use super::checks::{check_ascent, check_slices};
+use super::checks::{check_ascent, check_method, check_slices};
 use super::error::EngineError;
 use super::kinds::{Kinds, Rates, check_partners, check_states};
 use super::plan::{NormReduction, Phase, Reduction};
@@ -124,6 +124,7 @@ impl Engine {
     ) -> Result<Ascent, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
+        check_method(hyper)?;
         let AscentOptions { placement, track_norms, inv_scale, rounding } = options;
         let phase = Phase {
             reduction: Reduction::Norm(ascent_reduction(hyper, track_norms)),
@@ -171,6 +172,7 @@ impl Engine {
     ) -> Result<StepStats, EngineError> {
         let start = Instant::now();
         hyper.validate()?;
+        check_method(hyper)?;
         let rates = rates.into();
         rates.check(tensors.len())?;
         check_tensor_count(ascent.tensors, tensors.len())?;

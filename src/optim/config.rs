@@ -6,7 +6,9 @@ use super::groups::GroupConfig;
 use super::loss_scale::{LossScale, LossScaleConfig};
 use super::missing::MissingGradientPolicy;
 use super::optimizer::{Options, Wsam};
-use crate::method::{Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, NonFinite};
+use crate::method::{
+    Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Method, NonFinite,
+};
 use burn::config::Config;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
@@ -153,6 +155,7 @@ impl WsamConfig {
             if self.clip_perturbed_only { ClipScope::PerturbedOnly } else { ClipScope::Both };
         let hyper = Hyperparameters {
             base: self.base.base(),
+            method: Method::Wsam,
             rho: self.rho,
             gamma: self.gamma,
             epsilon: self.epsilon,
