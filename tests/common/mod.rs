@@ -4,6 +4,8 @@
 
 pub mod adapters;
 pub mod bound;
+pub mod family;
+pub mod family_replay;
 pub mod golden;
 pub mod replay;
 pub mod toy;
