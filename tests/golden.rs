@@ -3,6 +3,8 @@
 mod common;
 
 use burn_wsam::method::Coupling;
+use common::family::{self, FamilyGolden};
+use common::family_replay::{oracle, replay_family};
 use common::golden::{self, Golden};
 use common::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use libtest_mimic::{Failed, Trial};
@@ -10,7 +12,8 @@ use libtest_mimic::{Failed, Trial};
 type MakeRoute = Box<dyn Fn(&Golden) -> Result<Box<dyn Route>, String> + Send>;
 
 fn main() {
-    let (goldens, toys) = match golden::load() {
+    let loaded = golden::load().and_then(|loaded| Ok((loaded, family::load()?)));
+    let ((goldens, toys), relatives) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             // A folder that cannot be read is a failure, not an empty suite.
@@ -40,8 +43,14 @@ fn main() {
         }));
     }
     let _ = &toys;
+    trials.extend(relatives.iter().map(relative_on_oracle));
     trials.push(Trial::test("at least one trajectory", move || {
-        if goldens.is_empty() { Err("no trajectory in the folder".into()) } else { Ok(()) }
+        // A folder of one's own may hold trajectories of one form only.
+        let missing = match golden::is_own_folder() {
+            true => goldens.is_empty() && relatives.is_empty(),
+            false => goldens.is_empty() || relatives.is_empty(),
+        };
+        if missing { Err("no trajectory in the folder".into()) } else { Ok(()) }
     }));
     common::gpu::run(trials);
 }
@@ -59,6 +68,21 @@ fn trial(golden: &Golden, route: &str, tolerance: Option<Tolerance>, make: MakeR
         let place = worst.place.map_or_else(|| "bit-equal".to_owned(), |place| place.to_string());
         println!(
             "\n    {title}: worst error {:.0} % of what is allowed, relative {:.1e} ({place})",
+            100.0 * worst.score,
+            worst.relative,
+        );
+        Ok(())
+    })
+}
+
+/// A trajectory of another method than WSAM.
+fn relative_on_oracle(golden: &FamilyGolden) -> Trial {
+    let golden = golden.clone();
+    Trial::test(format!("{} on oracle", golden.file), move || {
+        let worst = replay_family(&golden, &mut oracle(&golden), Tolerance::DOUBLE)?;
+        println!(
+            "\n    {}: worst error {:.0} % of what is allowed, relative {:.1e}",
+            golden.file,
             100.0 * worst.score,
             worst.relative,
         );

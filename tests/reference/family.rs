@@ -1,16 +1,63 @@
 //! WSAM's relatives in the oracle.
 
+#[path = "family/edges.rs"]
+mod edges;
 #[path = "family/faults.rs"]
 mod faults;
+#[path = "family/limits.rs"]
+mod limits;
 #[path = "family/planted.rs"]
 mod planted;
+#[path = "family/properties.rs"]
+mod properties;
+#[path = "family/reading.rs"]
+mod reading;
 #[path = "family/staged.rs"]
 mod staged;
 
-use crate::EXACT;
+use burn_wsam::method::{Base, Hyperparameters, Method, Passes};
+use burn_wsam::reference::Oracle;
+
 use crate::common::family::{self, FamilyGolden};
 use crate::common::family_replay::{oracle, replay_family};
-use crate::common::golden;
+use crate::common::golden::{self, Tensors};
+use crate::{EXACT, bases};
+
+/// One of each method.
+const METHODS: [Method; 5] = [
+    Method::Wsam,
+    Method::Gsam { alpha: 0.4 },
+    Method::FriendlySam { sigma: 0.8, lambda: 0.6 },
+    Method::LookSam { alpha: 0.7, k: 3 },
+    Method::MomentumSam,
+];
+
+fn with_method(base: Base, method: Method) -> Hyperparameters {
+    Hyperparameters { method, ..Hyperparameters::new(base) }
+}
+
+/// The bases that the method can be combined with.
+fn bases_of(method: Method) -> Vec<Base> {
+    let fits = |base: &Base| with_method(*base, method).validate_pairs().is_ok();
+    bases().into_iter().filter(fits).collect()
+}
+
+/// Takes the oracle's next step, on `g` alone if it takes one gradient. Returns the weights at which the last
+/// gradient was taken.
+fn step_of(oracle: &mut Oracle, lr: f64, g: &Tensors, p: &Tensors) -> Tensors {
+    match oracle.passes() {
+        Passes::Two => {
+            let perturbed = oracle.ascent(g).unwrap();
+            oracle.descent(lr, p).unwrap();
+            perturbed
+        }
+        Passes::One => {
+            let point = oracle.gradient_point();
+            oracle.one_pass_step(lr, g).unwrap();
+            point
+        }
+    }
+}
 
 fn goldens() -> Vec<FamilyGolden> {
     let goldens = family::load().unwrap();

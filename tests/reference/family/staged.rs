@@ -216,6 +216,9 @@ impl FamilyRoute for Staged {
     }
 
     fn gradient_point(&mut self) -> Result<Tensors, String> {
+        if self.hyper.method != Method::MomentumSam {
+            return Ok(self.weights().to_vec());
+        }
         let row = self.momentum_row();
         let row = self.planted(row);
         Ok(self.ascended(&row, &map(&self.h, |_| 0.0)))
