@@ -23,6 +23,7 @@ use super::{Base, InvalidHyperparameter, Passes, check, non_negative};
 /// [`gamma`](super::Hyperparameters::gamma) and [`coupling`](super::Hyperparameters::coupling) belong to WSAM.
 /// The other methods do not read them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Method {
     /// WSAM in one of its two forms, of which SAM and the base optimizer are special cases: Yue et al., KDD 2023,
     /// <https://arxiv.org/abs/2305.15817>.

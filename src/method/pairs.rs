@@ -5,6 +5,7 @@ use super::{Hyperparameters, Method, PassRule};
 /// Error for two options that make no sense together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{first} cannot be combined with {second}: {reason}")]
+#[non_exhaustive]
 pub struct IncompatibleOptions {
     /// The first option, as a user knows it.
     pub first: &'static str,

@@ -16,6 +16,7 @@ pub enum Passes {
 
 /// Which steps of a method of two passes have the second pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum PassRule {
     /// Every step.
     #[default]

@@ -2,6 +2,7 @@
 
 /// Error of a call to the oracle: the tensors do not match, or the call does not fit the step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReferenceError {
     /// The number of gradients differs from the number of weights.
     #[error("{actual} gradient tensors were given for {expected} weight tensors")]

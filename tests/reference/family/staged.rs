@@ -205,7 +205,7 @@ impl Staged {
                 };
                 Row { b: of_p, u: -along * per_length, v: per_length, ..Row::default() }
             }
-            Method::MomentumSam => Row::default(),
+            _ => Row::default(),
         }
     }
 }
@@ -288,7 +288,7 @@ impl FamilyRoute for Staged {
         let decay = match self.hyper.base {
             Base::Sgd { weight_decay, .. } => weight_decay,
             Base::Adam(moments) => moments.weight_decay,
-            Base::AdamW(_) => 0.0,
+            _ => 0.0,
         };
         let decay = if self.is(Fault::DecayOfWeights) { 0.0 } else { decay };
         let point = self.ascended(&self.momentum_row(), &zeros);
