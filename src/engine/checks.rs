@@ -112,3 +112,17 @@ fn check_overlaps(mut ranges: Vec<Range>) -> Result<(), EngineError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::Base;
+
+    #[test]
+    fn methods_without_kernels_are_refused_by_name() {
+        let wsam = Hyperparameters::new(Base::Sgd { momentum: None, weight_decay: 0.0 });
+        assert_eq!(check_method(&wsam), Ok(()));
+        let gsam = Hyperparameters { method: Method::Gsam { alpha: 0.4 }, ..wsam };
+        assert_eq!(check_method(&gsam), Err(EngineError::Method { method: "GSAM" }));
+    }
+}

@@ -13,11 +13,11 @@ use super::{InvalidHyperparameter, Passes, below_one, check};
 /// `mean` and `variance` are state that a checkpoint has to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AeSam {
-    /// `delta`, the decay of both averages, in `[0, 1)`. The authors take 0.9.
+    /// `delta`, the decay of both averages, in `[0, 1)`.
     pub decay: f64,
-    /// `c` at the first step. The authors' `lambda_2`, 1.
+    /// `c` at the first step: the paper's `lambda_2`.
     pub first_threshold: f64,
-    /// `c` at the last step and after it. The authors' `lambda_1`, -1.
+    /// `c` at the last step and after it: the paper's `lambda_1`.
     pub last_threshold: f64,
     /// Number of steps of the run, at least 1.
     pub steps: u64,
@@ -28,7 +28,7 @@ pub struct AeSam {
 }
 
 impl AeSam {
-    /// Creates the authors' defaults for a run of `steps` steps, with both averages at 0.
+    /// Creates a rule for a run of `steps` steps, with decay 0.9, thresholds from 1 down to -1, and both averages at 0.
     pub fn new(steps: u64) -> Self {
         Self {
             decay: 0.9,
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn domains() {
-        AeSam::new(1).validate().expect("the defaults are in the domain");
+        AeSam::new(1).validate().expect("in the domain");
         for wrong in [
             AeSam { decay: 1.0, ..AeSam::new(1) },
             AeSam { first_threshold: f64::NAN, ..AeSam::new(1) },

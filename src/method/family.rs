@@ -35,8 +35,8 @@ pub enum Method {
     /// `cos = <g, g~> / (||g|| ||g~|| + eps)`, `v = g - cos ||g|| g~ / (||g~|| + eps)`; the base optimizer steps on
     /// `g~ - alpha v`. With `alpha` 0 it is SAM. Parameters that are not perturbed step on `g~`.
     Gsam {
-        /// Weight of the orthogonal part, at least 0. The authors take 0.1 to 0.4, and change it in proportion to
-        /// the learning rate or keep it: [`Proportional`](super::Proportional).
+        /// Weight of the orthogonal part, at least 0; 0.4 in the authors' example. The authors keep it while `rho`
+        /// follows the learning rate; [`Proportional`](super::Proportional) serves either.
         alpha: f64,
     },
     /// Friendly-SAM: Li et al., CVPR 2024, <https://arxiv.org/abs/2403.12350>.
@@ -44,9 +44,9 @@ pub enum Method {
     /// `e_w` is taken along `d = g - sigma h`, in place of `g`; then `h <- lambda h + (1 - lambda) g`. The first step
     /// takes `d = g` and sets `h <- g`. The base optimizer steps on `g~`. With `sigma` 0 it is SAM.
     FriendlySam {
-        /// Share of the average that is subtracted from `g`, at least 0. The authors take 1.
+        /// Share of the average that is subtracted from `g`, at least 0; 1 in the authors' code.
         sigma: f64,
-        /// Decay of the average, in `[0, 1]`. The authors take 0.6 to 0.95.
+        /// Decay of the average, in `[0, 1]`; 0.6 to 0.95 in the authors' code.
         lambda: f64,
     },
     /// LookSAM: Liu et al., "Towards Efficient and Scalable Sharpness-Aware Minimization", CVPR 2022,
@@ -56,9 +56,9 @@ pub enum Method {
     /// `v = g~ - <g, g~> / (||g||^2 + eps) g`. The other steps take one gradient, and the base optimizer steps on
     /// `g + alpha ||g|| h`. With `k` 1 it is SAM. Parameters that are not perturbed have no `h`.
     LookSam {
-        /// Length of the correction over `||g||`, at least 0. The authors take 0.5 to 1.
+        /// Length of the correction over `||g||`, at least 0, for example 0.7.
         alpha: f64,
-        /// Steps from one SAM step to the next, at least 1. The authors take 5 to 10.
+        /// Steps from one SAM step to the next, at least 1, for example 5 or 10.
         k: u32,
     },
     /// Momentum-SAM: Becker et al. 2024, <https://arxiv.org/abs/2401.12033>.
@@ -73,8 +73,8 @@ pub enum Method {
 /// The smallest `||v|| / ||g~||` of a LookSAM step that stores a direction. Below it `h` is zero.
 ///
 /// `v` is a difference of two vectors of nearly the length of `g~`. In `f32` each of its elements has an error of
-/// about `2^-24` of theirs, so a shorter `v` is rounding error. LookSAM's code divides by `||v||` without this
-/// limit, and gets NaN where `g~` equals `g`.
+/// about `2^-24` of theirs, so a shorter `v` is little more than rounding error. The recorded code divides by `||v||`
+/// without this limit, so it stores rounding errors or NaN where `g~` equals `g`.
 pub const LOOK_SAM_SMALLEST_SINE: f64 = 1.0 / (1u64 << 20) as f64;
 
 impl Method {
