@@ -28,7 +28,8 @@ pub struct AeSam {
 }
 
 impl AeSam {
-    /// Creates a rule for a run of `steps` steps, with decay 0.9, thresholds from 1 down to -1, and both averages at 0.
+    /// Creates a rule for a run of `steps` steps, with decay 0.9, thresholds from 1 down to -1, and both averages
+    /// at 0.
     pub fn new(steps: u64) -> Self {
         Self {
             decay: 0.9,

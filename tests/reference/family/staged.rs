@@ -1,5 +1,5 @@
 //! The methods again, in the four stages that kernels can take: sums over columns, a row of coefficients, an
-//! ascent and a descent that know no method. The base optimizer is the oracle's.
+//! ascent and a descent that do not depend on the method. The base optimizer is the oracle's.
 //!
 //! The row says what a method is:
 //!
