@@ -1,57 +1,41 @@
-//! The Burn route from end to end: the optimizer's part of a step on the parameter sets, and whole
-//! training steps beside their two passes alone. unfused/ has the same without Burn's fusion.
-
-#[path = "common/burned.rs"]
-mod burned;
-#[path = "common/copy.rs"]
-mod copy;
-#[path = "../examples/digits/data.rs"]
-#[allow(dead_code)]
-mod data;
-#[path = "../examples/digits/model.rs"]
-#[allow(dead_code)]
-mod model;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
-#[path = "common/ways.rs"]
-mod ways;
+//! Steps in Burn from end to end: the optimizer's part of a step on the parameter sets, and whole
+//! training steps compared with their two passes alone. unfused/ has the same without Burn's fusion.
 
 use burn_wsam::RoutePolicy::{Fused, TensorOps};
+use burn_wsam_support::bench::burn_steps::{Variant, configure, time_optimizers, time_trainings};
+use burn_wsam_support::bench::report::Report;
+use burn_wsam_support::bench::{copy, engine_steps, sets};
 use criterion::{Criterion, criterion_group, criterion_main};
-use report::Report;
 use serde_json::Value;
-use ways::{Way, optimizers, slow, trainings};
 
-const WAYS: [Way; 3] = [
-    Way { name: "fused", route: Fused, lean: false },
-    Way { name: "fused, lean", route: Fused, lean: true },
-    Way { name: "tensor operations", route: TensorOps, lean: false },
+const VARIANTS: [Variant; 3] = [
+    Variant { name: "fused", route: Fused, lean: false },
+    Variant { name: "fused, lean", route: Fused, lean: true },
+    Variant { name: "tensor operations", route: TensorOps, lean: false },
 ];
 
 fn all(criterion: &mut Criterion) {
-    let device = raw::shared().autodiff();
-    let (engine, adapter) = raw::engine();
-    let report = Report::new("burn", raw::machine(&adapter));
+    let device = engine_steps::shared().autodiff();
+    let (engine, adapter) = engine_steps::engine();
+    let report = Report::new("burn", engine_steps::machine(&adapter));
     let largest = engine.device().limits().max_storage_buffer_binding_size;
     for set in sets::sets() {
         if set.lens.iter().any(|len| 4 * len > largest) {
-            println!("{}: left out, for Burn keeps a tensor in one binding of {largest}", set.name);
+            println!(
+                "{}: skipped, because Burn keeps a tensor in one binding of at most {largest} bytes",
+                set.name
+            );
             continue;
         }
         let mut group = criterion.benchmark_group(set.name);
-        slow(&mut group);
-        optimizers(&mut group, &report, (set.name, &set.lens), &device, &WAYS);
-        let model = raw::Model::new(&engine, &set.lens, 2);
+        configure(&mut group);
+        time_optimizers(&mut group, &report, (set.name, &set.lens), &device, &VARIANTS);
+        let model = engine_steps::Model::new(&engine, &set.lens, 2);
         let (bytes, run) = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
         report.time(&mut group, (set.name, "copy"), Some(bytes), Value::Null, None, run);
         group.finish();
     }
-    trainings(criterion, &report, &device, &WAYS);
+    time_trainings(criterion, &report, &device, &VARIANTS);
     report.finish().expect("the report can be written");
 }
 

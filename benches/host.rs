@@ -1,33 +1,22 @@
-//! What the host pays: recording in the engine, and the calls of the Burn route with the device idle
-//! and the gradients ready.
-
-#[path = "common/burned.rs"]
-#[allow(dead_code)]
-mod burned;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-#[allow(dead_code)]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
+//! Host time: recording in the engine, and the calls of a step in Burn, with the device idle and the
+//! gradients ready.
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Distribution, Tensor};
 use burn_wsam::RoutePolicy::{Fused, TensorOps};
 use burn_wsam::method::{Hyperparameters, NonFinite};
-use burned::{Deep, bases, wsam};
+use burn_wsam_support::bench::burn_models::{Deep, bases, wsam};
+use burn_wsam_support::bench::engine_steps::{Model, Steps};
+use burn_wsam_support::bench::report::Report;
+use burn_wsam_support::bench::{engine_steps, sets};
 use criterion::{Criterion, criterion_group, criterion_main};
-use raw::{Model, Steps};
-use report::Report;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// Recording both halves, without and with a plan that fits.
+/// Times the recording of both phases, with cached and with new plans.
 fn recording(criterion: &mut Criterion, report: &Report) {
-    let (engine, _) = raw::engine();
-    let (_, base) = raw::bases()[1];
+    let (engine, _) = engine_steps::engine();
+    let (_, base) = engine_steps::bases()[1];
     let non_finite = NonFinite::Propagate;
     let hyper = Hyperparameters { non_finite, ..Hyperparameters::new(base) };
     for set in sets::sets() {
@@ -41,7 +30,7 @@ fn recording(criterion: &mut Criterion, report: &Report) {
             start.elapsed()
         };
         report.time(&mut group, (set.name, "recording"), None, Value::Null, None, record);
-        let anew = || {
+        let with_new_plan = || {
             engine.forget_plans();
             record()
         };
@@ -51,23 +40,23 @@ fn recording(criterion: &mut Criterion, report: &Report) {
             None,
             Value::Null,
             None,
-            anew,
+            with_new_plan,
         );
         group.finish();
     }
 }
 
-/// A step's calls on a model of 160 tensors. The gradients are computed before each call, and what a
-/// call has submitted is waited for after it.
+/// Times a step's calls on a model of 160 tensors. The gradients are computed before the clock starts, and
+/// the wait for submitted work comes after it stops.
 fn calls(criterion: &mut Criterion, report: &Report) {
-    let device = raw::shared().autodiff();
+    let device = engine_steps::shared().autodiff();
     let x = Tensor::<2>::random([5, 24], Distribution::Default, &device);
     let set = "160 tensors in Burn";
     let mut group = criterion.benchmark_group(set);
     group.sample_size(20).measurement_time(Duration::from_secs(2));
     let grads = |model: &Deep| {
         let grads = GradientsParams::from_grads(model.loss(&x).backward(), model);
-        device.sync().expect("the device is there");
+        device.sync().expect("the device works");
         grads
     };
     for (base, config, burns) in bases() {
@@ -75,17 +64,17 @@ fn calls(criterion: &mut Criterion, report: &Report) {
             let mut optim = wsam(&config, route, false, &device);
             let mut model = Some(Deep::new(24, &device));
             let mut run = || {
-                let before = model.take().expect("put back after each step");
+                let before = model.take().expect("the model is put back after each step");
                 let first = grads(&before);
                 let start = Instant::now();
                 let ascended = optim.ascend(before, first).expect("a valid step");
-                let up = start.elapsed();
-                let second = grads(&ascended);
+                let ascent_time = start.elapsed();
+                let second = grads(ascended.model());
                 let start = Instant::now();
                 let after = optim.descend(1e-3, ascended, second).expect("a valid step");
-                let down = start.elapsed();
+                let descent_time = start.elapsed();
                 model = Some(after);
-                up + down
+                ascent_time + descent_time
             };
             for _ in 0..5 {
                 run();
@@ -95,7 +84,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
         let mut optim = burns();
         let mut model = Some(Deep::new(24, &device));
         let run = || {
-            let before = model.take().expect("put back after each step");
+            let before = model.take().expect("the model is put back after each step");
             let grads = grads(&before);
             let start = Instant::now();
             model = Some(optim.step(1e-3, before, grads));
@@ -108,8 +97,8 @@ fn calls(criterion: &mut Criterion, report: &Report) {
 }
 
 fn host(criterion: &mut Criterion) {
-    let (_, adapter) = raw::engine();
-    let report = Report::new("host", raw::machine(&adapter));
+    let (_, adapter) = engine_steps::engine();
+    let report = Report::new("host", engine_steps::machine(&adapter));
     recording(criterion, &report);
     calls(criterion, &report);
     report.finish().expect("the report can be written");

@@ -1,33 +1,22 @@
-//! Each stage of a step by itself, by timestamps on the device, in turns with a plain copy.
-
-#[path = "common/copy.rs"]
-mod copy;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
-#[path = "common/stages.rs"]
-mod stages;
+//! Times each stage of a step by timestamps on the device, interleaved with a plain copy.
 
 use burn_wsam::layout::Stage;
 use burn_wsam::method::{Hyperparameters, NonFinite};
+use burn_wsam_support::bench::engine_steps::{Model, Steps, bases};
+use burn_wsam_support::bench::report::{Other, Report};
+use burn_wsam_support::bench::stages::{bytes, stage_time};
+use burn_wsam_support::bench::{copy, engine_steps, sets, stages};
 use criterion::{Criterion, criterion_group, criterion_main};
-use raw::{Model, Steps, bases};
-use report::{Other, Report};
 use serde_json::Value;
-use stages::{bytes, stage_time};
 use std::time::Duration;
 
 fn kernels(criterion: &mut Criterion) {
-    let (engine, adapter) = raw::engine();
+    let (engine, adapter) = engine_steps::engine();
     if let Err(error) = engine.time_dispatches() {
         println!("{error}: no times of single stages on {}", adapter.name);
         return;
     }
-    let report = Report::new("kernels", raw::machine(&adapter));
+    let report = Report::new("kernels", engine_steps::machine(&adapter));
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();
         let mut group = criterion.benchmark_group(set.name);
@@ -43,7 +32,7 @@ fn kernels(criterion: &mut Criterion) {
             let [ordinary, lean] = [false, true].map(|lean| Steps::new(&model, lean));
             let all = stages::stages(false).map(|stage| (stage, &ordinary));
             let lean = stages::stages(true).map(|stage| (stage, &lean));
-            // The norms are the same.
+            // Lean mode has the same norm stages.
             for (stage, steps) in all.into_iter().chain(lean.into_iter().skip(2)) {
                 // These do not depend on the base optimizer.
                 let shared = !matches!(stage, Stage::Descent | Stage::LeanAscent);

@@ -1,27 +1,18 @@
-//! A whole step of the engine on raw buffers, for each base optimizer and mode, in turns with a plain
-//! copy on the same adapter. See README.md beside this file.
-
-#[path = "common/copy.rs"]
-mod copy;
-#[path = "common/raw.rs"]
-#[allow(dead_code)]
-mod raw;
-#[path = "common/report.rs"]
-mod report;
-#[path = "common/sets.rs"]
-mod sets;
+//! Times a whole step of the engine on raw buffers, for each base optimizer and mode, interleaved with a
+//! plain copy on the same adapter. See README.md in this folder.
 
 use burn_wsam::method::{Hyperparameters, NonFinite};
+use burn_wsam_support::bench::engine_steps::{Model, Steps, bases};
+use burn_wsam_support::bench::report::{Other, Report};
+use burn_wsam_support::bench::{copy, engine_steps, sets};
 use criterion::{Criterion, criterion_group, criterion_main};
-use raw::{Model, Steps, bases};
-use report::{Other, Report};
 use serde_json::json;
 use std::time::Duration;
 
 fn steps(criterion: &mut Criterion) {
-    let (engine, adapter) = raw::engine();
+    let (engine, adapter) = engine_steps::engine();
     println!("{:?}", engine.tuning());
-    let report = Report::new("step", raw::machine(&adapter));
+    let report = Report::new("step", engine_steps::machine(&adapter));
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();
         println!("{}: {} tensors, {parameters} parameters", set.name, set.lens.len());
@@ -34,12 +25,12 @@ fn steps(criterion: &mut Criterion) {
             let copy = Other { name: "copy", bytes: Some(bytes), run: &run };
             use NonFinite::{Propagate, Skip};
             for (mode, lean, non_finite) in
-                [("", false, Propagate), (", lean", true, Propagate), (", looking", false, Skip)]
+                [("", false, Propagate), (", lean", true, Propagate), (", checked", false, Skip)]
             {
                 let name = format!("{base_name}{mode}");
                 let hyper = Hyperparameters { non_finite, ..Hyperparameters::new(base) };
                 let steps = Steps::new(&model, lean);
-                // Recorded and thrown away: the counts.
+                // Recorded without submission, for the counts.
                 let stats = steps.record(&engine, &hyper, drop).expect("a valid step");
                 let counts = json!({
                     "dispatches": stats.dispatches,

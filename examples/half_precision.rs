@@ -1,16 +1,12 @@
-//! How much of a perturbation half precision keeps, to the nearest and by chance.
+//! Measures how much of a perturbation half precision keeps, with rounding to nearest and with stochastic rounding.
 //!
-//! Weights are normal with deviation 0.05, gradients are normal, and rho is 0.05, as it is by default:
-//! the more parameters there are, the less of `e_w` falls to each. The table has, of what an ascent
-//! really adds to the weights, the part along `e_w` and the whole, both in lengths of `e_w`.
-
-#[path = "../tests/common/formats.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod formats;
+//! Weights are normal with a standard deviation of 0.05, gradients are normal, and rho has its default of 0.05. With
+//! more parameters, each element of `e_w` is smaller. The table has the component along `e_w` and the length of the
+//! change that an ascent makes to the weights, both relative to the length of `e_w`.
 
 use burn_wsam::engine::{AscentOptions, AscentTensor, Engine, EngineError, Format, Rounding};
 use burn_wsam::method::{Base, Hyperparameters};
-use formats::{FORMATS, decode, encode, upload};
+use burn_wsam_support::formats::{FORMATS, decode, encode, upload};
 use std::process::ExitCode;
 
 const DEVIATION: f64 = 0.05;
@@ -29,7 +25,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), EngineError> {
     let (engine, adapter) = Engine::on_any_adapter()?;
     println!("{} ({})\n", adapter.name, adapter.backend);
-    println!("| Parameters | f16 | f16 by chance | bf16 | bf16 by chance |");
+    println!("| Parameters | f16 | f16, stochastic | bf16 | bf16, stochastic |");
     println!("| --- | --- | --- | --- | --- |");
     for len in SIZES {
         let mut cells = Vec::new();
@@ -44,7 +40,7 @@ fn run() -> Result<(), EngineError> {
     Ok(())
 }
 
-/// The part along `e_w` of what an ascent adds to weights, and its length.
+/// The component along `e_w` of the change that an ascent makes to the weights, and the length of that change.
 fn kept(
     engine: &Engine,
     format: Format,
@@ -76,11 +72,11 @@ fn kept(
         along += added * hyper.rho * decode(format, *g) / norm;
         whole += added * added;
     }
-    // ||e_w|| is rho.
+    // The length of e_w is rho.
     Ok((along / hyper.rho.powi(2), whole.sqrt() / hyper.rho))
 }
 
-/// Repeatable normal numbers, by Box and Muller.
+/// Repeatable normal numbers, by the Box-Muller method.
 fn normal(seed: u64, len: usize) -> impl Iterator<Item = f64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut uniform = move || {

@@ -1,7 +1,7 @@
-//! The engine without Burn: WSAM minimises a quadratic whose gradient is a kernel of our own.
+//! The engine without Burn: WSAM minimises a quadratic whose gradient is computed by a kernel of this example.
 //!
 //! `L(w) = 1/2 sum_i curvature_i (w_i - center_i)^2`. Weights, gradients and momentum stay on the
-//! device; the host records steps and looks at the weights now and then.
+//! device; the host records steps and reads the weights every 25 steps.
 
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, Slice,
@@ -12,11 +12,11 @@ use wgpu::util::DeviceExt;
 
 const LEN: usize = 1000;
 const STEPS: u64 = 200;
-/// Steps between two looks, recorded into one encoder and submitted at once.
+/// Steps that are recorded into one encoder and submitted at once, before the weights are read.
 const STRIDE: u64 = 25;
-/// Falls to zero: near a minimum `e_w` keeps its length, and so would the last steps.
+/// Initial learning rate. It falls to zero, because near a minimum `e_w` keeps its length.
 const PEAK_LR: f64 = 0.1;
-/// Distance to the minimum that counts as there; the start is about 22 away.
+/// Largest final distance to the minimum for success. The initial distance is about 22.
 const CLOSE: f32 = 0.05;
 
 const GRADIENT: &str = "
@@ -48,7 +48,7 @@ fn run() -> Result<f32, EngineError> {
     println!("{} ({})", adapter.name, adapter.backend);
     let device = engine.device();
 
-    // Curvatures from 0.1 to 1, centers on a wave of height 1, and the start at 0.
+    // Curvatures from 0.1 to 1, centers on a sine wave of amplitude 1. The initial weights are 0.
     let curvature: Vec<f32> = (0..LEN).map(|i| 0.1 + 0.9 * i as f32 / LEN as f32).collect();
     let center: Vec<f32> = (0..LEN).map(|i| (0.1 * i as f32).sin()).collect();
     let buffer = |label, values: &[f32]| {
@@ -103,7 +103,7 @@ fn run() -> Result<f32, EngineError> {
         momentum: Some(Momentum { momentum: 0.9, dampening: 0.0, nesterov: false }),
         weight_decay: 0.0,
     });
-    let mut distance = look(&engine, &weight, &curvature, &center, 0)?;
+    let mut distance = report(&engine, &weight, &curvature, &center, 0)?;
     let mut encoder = device.create_command_encoder(&Default::default());
     for step in 1..=STEPS {
         gradient(&mut encoder, &at_weight);
@@ -129,7 +129,7 @@ fn run() -> Result<f32, EngineError> {
         if step % STRIDE == 0 {
             let next = device.create_command_encoder(&Default::default());
             engine.queue().submit([std::mem::replace(&mut encoder, next).finish()]);
-            distance = look(&engine, &weight, &curvature, &center, step)?;
+            distance = report(&engine, &weight, &curvature, &center, step)?;
         }
     }
     println!("distance to the minimum: {distance:.6}");
@@ -137,7 +137,7 @@ fn run() -> Result<f32, EngineError> {
 }
 
 /// Reads the weights and prints their loss. Returns the distance to the minimum.
-fn look(
+fn report(
     engine: &Engine,
     weight: &Slice,
     curvature: &[f32],

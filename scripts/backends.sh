@@ -1,24 +1,24 @@
 #!/bin/sh
-# Every backend that can be had on this machine: what compiles, what validates, what runs.
+# Compiles, validates and runs the shaders with every backend that is available on this machine.
 #
 #   sh scripts/backends.sh                    everything
-#   sh scripts/backends.sh compilers gl       only these
+#   sh scripts/backends.sh compilers gl       only these groups
 #
-# Prints the tables, and writes docs/backends.md once no cell is missing: cells of groups that are not
-# asked for are those of an earlier run over the same sources, or else absent.
+# Prints the tables, and writes docs/backends.md if no cell is missing. The cells of a group that is not run come
+# from an earlier run over the same sources; otherwise they are absent.
 #
-# compilers  all specialisations through naga's writers: spirv-val, DXC, glslangValidator
-# tint       all specialisations through Tint (scripts/dawn)
+# compilers  all specialisations with naga's writers, then spirv-val, DXC and glslangValidator
+# tint       all specialisations with Tint (scripts/dawn)
 # vulkan     tests/golden and tests/engine on the drivers of scripts/test.sh: lavapipe, SwiftShader
-# mesa25     the same on lavapipe from bookworm-backports, unpacked beside the installed one
+# mesa25     the same on lavapipe from bookworm-backports, unpacked without installing it
 # gl         the same on wgpu's GL backend with Mesa's llvmpipe
 # dawn       the golden trajectories on Dawn (scripts/dawn), on lavapipe 25 and SwiftShader
 # browser    the two-basin page in headless Chromium (web)
 # gpu        tests/golden and tests/engine on this machine's own GPU
 #
-# A cell is run, compiled, validated, generated, absent or failed, and never passes by being absent.
-# Exits with 1 if a cell failed. Tools are fetched on Debian and Ubuntu, with apt-get, pip and npm;
-# WSAM_NO_DRIVERS=1 installs nothing. What is fetched and logged lies in target/backends.
+# A cell is run, compiled, validated, generated, absent or failed. Exits with 1 if a cell failed. Tools are
+# fetched on Debian and Ubuntu with apt-get, pip and npm; WSAM_NO_DRIVERS=1 installs nothing. Downloads and logs
+# are in target/backends.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ for group in $wanted; do
     case " $groups " in
         *" $group "*) ;;
         *)
-            echo "no group '$group': $groups"
+            echo "there is no group '$group'; the groups are $groups"
             exit 2
             ;;
     esac
@@ -41,16 +41,16 @@ arch=$(uname -m)
 lavapipe=/usr/share/vulkan/icd.d/lvp_icd.$arch.json
 swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
 
-# What a group's cells depend on: those of other sources are not shown.
+# Source files of a group. Cells of other versions of them are not shown.
 sources() {
     case $1 in
         compilers) git ls-files Cargo.lock shaders src/layout scripts/backends ;;
-        tint | dawn) git ls-files shaders src/layout scripts/dawn web/wsam tests/golden ;;
+        tint | dawn) git ls-files shaders src/layout scripts/backends/src/bin scripts/dawn web/wsam tests/golden ;;
         browser) git ls-files shaders src/layout web ;;
         *)
             # tests/golden and tests/engine, by the engine and in Burn.
-            git ls-files Cargo.lock Cargo.toml build.rs shaders src tests/common tests/golden \
-                tests/golden.rs tests/engine tests/engine.rs | grep -v '^src/bin/\|^src/optim/train'
+            git ls-files Cargo.lock Cargo.toml shaders src support tests/Cargo.toml tests/golden \
+                tests/golden.rs tests/engine | grep -v '^src/optim/train'
             ;;
     esac | grep -v '\.\(md\|png\)$'
 }
@@ -63,20 +63,20 @@ say() { printf '\n== %s\n' "$1" >&2; }
 asked() { case " $wanted " in *" $1 "*) ;; *) return 1 ;; esac }
 tab=$(printf '\t')
 
-# Starts a group, if it is asked for.
+# Starts a group, if it was requested.
 begin() {
     asked "$1" || return 1
     runs=$(cells "$1")
     rm -f "$runs"
 }
 
-# One cell of the second table: where, what, result, on what.
+# Writes a row of the second table: where, what, result, device.
 cell() {
     printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" >>"$runs"
     printf '%s | %s | %s | %s\n' "$1" "$2" "$3" "$4" >&2
 }
 
-# Installs Debian packages where that is allowed.
+# Installs Debian packages, unless WSAM_NO_DRIVERS is set.
 packages() {
     [ -z "${WSAM_NO_DRIVERS:-}" ] || return 0
     command -v apt-get >/dev/null 2>&1 || return 0
@@ -94,7 +94,7 @@ packages() {
         >>"$logs/apt.log" 2>&1 || echo "could not install$missing" >&2
 }
 
-# Where libdxcompiler is: WSAM_DXC names one; else it comes from a Python wheel that ships it.
+# Prints the path of libdxcompiler: WSAM_DXC, or from a Python wheel.
 dxc() {
     if [ -n "${WSAM_DXC:-}" ]; then
         echo "$WSAM_DXC"
@@ -111,7 +111,7 @@ dxc() {
     [ ! -e "$found" ] || echo "$found"
 }
 
-# A Dawn package for scripts/dawn, or a reason.
+# Installs the npm packages of folder $1. Prints the reason if it cannot.
 npm_ready() {
     command -v node >/dev/null 2>&1 || {
         echo "no node"
@@ -122,7 +122,7 @@ npm_ready() {
     [ -d "$1/node_modules" ] || echo "no packages in $1: npm install"
 }
 
-# lavapipe of bookworm-backports with its libraries, unpacked and never installed.
+# Unpacks lavapipe of bookworm-backports with its libraries, without installing it.
 unpack_mesa25() {
     mesa=$work/mesa25
     [ ! -e "$mesa/lvp.json" ] || return 0
@@ -151,7 +151,7 @@ unpack_mesa25() {
     sed "s#\"libvulkan_lvp.so\"#\"$library\"#" "$icd" >"$mesa/lvp.json"
 }
 
-# The program of a test. All are built once.
+# Sets `program` to the binary of a test. All tests are built once.
 program() {
     [ -n "${built:-}" ] || {
         say "building the tests"
@@ -161,8 +161,8 @@ program() {
     program=$(sed -n "s/.*\"name\":\"$1\".*\"executable\":\"\([^\"]*\)\".*/\1/p" "$built" | tail -n 1)
 }
 
-# Runs tests/golden and tests/engine on one adapter. $1 where, $2 adapter in the tests' names, the rest
-# is the environment.
+# Runs tests/golden and tests/engine on one adapter. $1: where, $2: the adapter in the tests' names, then the
+# environment.
 suites() {
     where=$1 adapter=$2
     shift 2
@@ -178,7 +178,7 @@ suites() {
         [ -n "$driver" ] || result="failed: no adapter [$adapter]"
         cell "$where" "tests/$suite" "$result" "$driver"
         [ "$suite" = golden ] || continue
-        # Each trial that passes prints its worst error; those that fail are listed at the end.
+        # Each passing test prints its worst error; failing tests are listed at the end.
         passed=$(grep -c "WebGPU's limits \[$adapter\]: worst error" "$log" || true)
         failed=$(grep -c "^    .*WebGPU's limits \[$adapter\]\$" "$log" || true)
         result="run $passed"
@@ -187,13 +187,13 @@ suites() {
     done
 }
 
-# What libtest's summary says.
+# The result in libtest's summary. $1: the exit code, $2: the log.
 outcome() {
     line=$(grep '^test result:' "$2" | tail -n 1)
     passed=$(echo "$line" | sed -n 's/.* \([0-9]*\) passed.*/\1/p')
     failed=$(echo "$line" | sed -n 's/.* \([0-9]*\) failed.*/\1/p')
     if [ -z "$line" ]; then
-        echo "failed: ended with $1 and no result"
+        echo "failed: exit code $1 without a result"
     elif [ "$1" -ne 0 ] || [ "$failed" -ne 0 ] || [ "$passed" -eq 0 ]; then
         echo "failed $failed of $((passed + failed))"
     else
@@ -201,14 +201,14 @@ outcome() {
     fi
 }
 
-# What a script of scripts/dawn says in its last lines. $1 its exit code, $2 its log.
+# The result of a script of scripts/dawn. $1: its exit code, $2: its log.
 dawn_outcome() {
     line=$(grep '^[0-9]* passed, [0-9]* failed$' "$2" | tail -n 1)
     passed=${line%% passed*}
     failed=${line##*, }
     failed=${failed%% failed}
     if [ -z "$line" ]; then
-        echo "failed: ended with $1 and no result"
+        echo "failed: exit code $1 without a result"
     elif [ "$1" -ne 0 ] || [ "$passed" -eq 0 ]; then
         echo "failed $failed of $((passed + failed))"
     else
@@ -233,27 +233,23 @@ dawn_golden() {
 
 # ---- compilers
 
-naga_of() { grep -A 1 '^name = "naga"$' "$1" | sed -n 's/^version = "\(.*\)"/\1/p'; }
-naga=$(naga_of scripts/backends/Cargo.lock)
-if [ "$naga" != "$(naga_of Cargo.lock)" ]; then
-    echo "scripts/backends has naga $naga, the crate $(naga_of Cargo.lock)"
-    exit 1
-fi
+naga=$(grep -A 1 '^name = "naga"$' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')
 
 if begin compilers; then
     say "compilers: naga $naga"
     packages spirv-tools glslang-tools
     library=$(dxc)
+    cp Cargo.lock scripts/backends/Cargo.lock
     cargo build --release --quiet --manifest-path scripts/backends/Cargo.toml
     code=0
     scripts/backends/target/release/burn-wsam-backends "$work/scratch" ${library:+"$library"} \
         >"$work/compiled.tsv" 2>"$logs/compilers.log" || code=$?
     cat "$logs/compilers.log" >&2
-    # A program that broke off has printed nothing.
+    # A program that crashed has printed no table.
     if [ -s "$work/compiled.tsv" ]; then
         mv "$work/compiled.tsv" "$runs"
     else
-        printf 'way\tresult\nall\tfailed: ended with %s\n' "$code" >"$runs"
+        printf 'target\tresult\nall\tfailed: exit code %s\n' "$code" >"$runs"
     fi
 fi
 
@@ -262,7 +258,7 @@ if begin tint; then
     reason=$(npm_ready scripts/dawn)
     if [ -z "$reason" ]; then
         unpack_mesa25
-        # The null backend allows 8 storage buffers; lavapipe 25 takes every pipeline.
+        # The null backend allows 8 storage buffers; lavapipe 25 compiles every pipeline.
         on="Dawn's null backend" code=0
         if [ -e "$work/mesa25/lvp.json" ]; then
             on="Dawn's Vulkan backend, lavapipe 25"
@@ -274,10 +270,10 @@ if begin tint; then
             node scripts/dawn/compile.mjs >"$logs/tint.log" 2>&1 || code=$?
         fi
         line=$(grep ' pipelines, ' "$logs/tint.log" || true)
-        left=$(echo "$line" | sed -n 's/.* pipelines, \([0-9]*\) left out.*/\1/p')
+        skipped=$(echo "$line" | sed -n 's/.* pipelines, \([0-9]*\) skipped.*/\1/p')
         result="compiled ${line%% *}"
-        [ "${left:-0}" = 0 ] || result="$result, absent $left (more than 8 storage buffers)"
-        [ "$code" -eq 0 ] && [ -n "$line" ] || result="failed: ended with $code"
+        [ "${skipped:-0}" = 0 ] || result="$result, absent $skipped (more than 8 storage buffers)"
+        [ "$code" -eq 0 ] && [ -n "$line" ] || result="failed: exit code $code"
         version=$(sed -n 's/.*"version": "\(.*\)".*/\1/p' scripts/dawn/node_modules/webgpu/package.json)
         cell "Tint" "every specialisation, to a pipeline" "$result" "npm webgpu $version, $on"
     else
@@ -371,7 +367,7 @@ fi
 
 # ---- the tables
 
-# Tab-separated lines as a Markdown table, the first as its head.
+# Prints tab-separated lines as a Markdown table. The first line is its header.
 markdown() {
     awk -F "$tab" '{
         printf "|"; for (i = 1; i <= NF; i++) printf " %s |", $i; printf "\n"
@@ -383,17 +379,17 @@ document() {
     cat scripts/backends/head.md
     printf '\n## What compiles\n\n'
     if [ -s "$(cells compilers)" ]; then
-        echo "naga $naga writes; columns are the stages, numbers the specialisations."
+        echo "Code written by naga $naga. Columns are the stages, numbers count specialisations."
         echo
         markdown <"$(cells compilers)"
     else
-        echo "absent: not asked for"
+        echo "absent: not run"
     fi
     printf '\n## What runs\n\n'
     {
         printf 'Where\tWhat\tResult\tOn\n'
         for group in tint vulkan mesa25 gl dawn browser gpu; do
-            cat "$(cells $group)" 2>/dev/null || printf '%s\t\tabsent\tnot asked for\n' "$group"
+            cat "$(cells $group)" 2>/dev/null || printf '%s\t\tabsent\tnot run\n' "$group"
         done
     } | markdown
     system=$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release 2>/dev/null || uname -sr)
@@ -405,11 +401,11 @@ document() {
 
 document >"$work/backends.md"
 cat "$work/backends.md"
-if grep -q '| absent | not asked for |\|^absent: not asked for' "$work/backends.md"; then
-    echo "docs/backends.md stays as it was: not everything was asked for" >&2
+if grep -q '| absent | not run |\|^absent: not run' "$work/backends.md"; then
+    echo "docs/backends.md is unchanged, because some groups were not run" >&2
 else
     mkdir -p docs
     cp "$work/backends.md" docs/backends.md
-    echo "docs/backends.md is written" >&2
+    echo "docs/backends.md was written" >&2
 fi
 ! grep -q "${tab}failed" "$work"/cells/*.tsv

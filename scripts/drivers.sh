@@ -1,4 +1,4 @@
-# Sourced by scripts that run GPU tests, from the repository's root: `drivers` sees to the software Vulkan
+# Sourced by scripts that run GPU tests, from the repository's root. `drivers` installs the software Vulkan
 # drivers and sets VK_DRIVER_FILES.
 
 lavapipe=/usr/share/vulkan/icd.d/lvp_icd.$(uname -m).json
@@ -6,11 +6,11 @@ swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
 
 say() { printf '\n== %s\n' "$1"; }
 
-# Installs a Debian package if its file is missing; says so where it cannot.
+# Installs the Debian package $1 if the file $2 is missing, or prints what to install.
 need() {
     [ -e "$2" ] && return 0
     if ! command -v apt-get >/dev/null 2>&1; then
-        echo "$2 is missing, and there is no apt-get to install $1: get a Vulkan driver for your system"
+        echo "$2 is missing, and apt-get is not available to install $1: install a Vulkan driver for your system"
         return 0
     fi
     root=
@@ -33,13 +33,13 @@ drivers() {
         echo "not Linux: the system's own GPU is used"
         return 0
     fi
-    # A driver that somebody chose is left alone, and so is a real GPU.
+    # Drivers chosen by the user and those of a GPU are kept.
     if [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ]; then
-        echo "as chosen: ${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}"
+        echo "set by the environment: ${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}"
         return 0
     fi
     if [ -e /dev/dri/renderD128 ] || [ -e /dev/nvidia0 ]; then
-        echo "a GPU is there: its own drivers are used"
+        echo "found a GPU: its own drivers are used"
         return 0
     fi
     if [ -z "${WSAM_NO_DRIVERS:-}" ]; then
@@ -55,6 +55,6 @@ drivers() {
         export VK_DRIVER_FILES="$files"
         echo "$files"
     else
-        echo "none: GPU tests will not run"
+        echo "no drivers: GPU tests will not run"
     fi
 }

@@ -1,21 +1,20 @@
 #!/bin/sh
-# Correctness and benchmarks on a machine that has a GPU and no Rust.
+# Tests and benchmarks for a machine that has a GPU and no Rust.
 #
-#   sh scripts/gpu.sh pack [FILE]      here, with Rust: builds and packs; target/burn-wsam-gpu.tar.xz
-#   tar xf burn-wsam-gpu.tar.xz        there
-#   sh burn-wsam-gpu/gpu.sh [FILTER]   there: runs everything; a criterion filter, such as "ResNet-50",
-#                                      narrows the benchmarks
+#   sh scripts/gpu.sh pack [FILE]      on a machine with Rust: builds target/burn-wsam-gpu.tar.xz or FILE
+#   tar xf burn-wsam-gpu.tar.xz        on the GPU machine
+#   sh burn-wsam-gpu/gpu.sh [FILTER]   on the GPU machine: runs everything. A criterion filter, such as
+#                                      "ResNet-50", selects benchmarks
 #
-# The package holds the tests golden, engine and scheduler, the benchmarks step and kernels, and the
-# golden files. There it needs the architecture of here, a glibc as new as `pack` prints, and a Vulkan
-# driver (the loader, libvulkan.so.1, comes along for machines without it). The tests run on every
-# adapter found, and fail if there is none; the benchmarks on the fastest, or on the one whose name
-# contains WGPU_ADAPTER_NAME. VK_DRIVER_FILES and WGPU_BACKEND count as in tests/README.md.
+# The package has the tests golden, engine and scheduler, the benchmarks step and kernels, and the golden
+# files. The GPU machine needs the same architecture, a glibc at least as new as `pack` prints, and a Vulkan
+# driver. The package includes the loader, libvulkan.so.1. The tests run on every adapter, and fail if none is
+# found. The benchmarks run on the fastest adapter, or on the one whose name contains WGPU_ADAPTER_NAME.
+# VK_DRIVER_FILES and WGPU_BACKEND work as in tests/README.md.
 #
-# The results lie in results/<card> beside the script: gpu.json holds all, table.md is for reading,
-# step.json and kernels.json are the files of benches/results, where a folder may be put as it is;
-# logs are there too. WSAM_RESULT names another folder than the card's. Exits with 1 if a test failed
-# or a benchmark gave nothing.
+# Results are written to results/<card> next to the script: gpu.json with everything, table.md for reading,
+# step.json and kernels.json in the format of benches/results, and logs. WSAM_RESULT sets another name than the
+# card's. Exits with 1 if a test failed or a benchmark has no result.
 set -eu
 tests="golden engine scheduler"
 benches="step kernels"
@@ -85,10 +84,10 @@ run() {
             tail -n 20 "$new/$name.log"
         fi
         echo "${line:-no result}, $seconds s"
-        # A suite that broke off has no counts, and its exit code says so.
+        # A suite that crashed has no counts; its exit code is kept.
         correctness="$correctness${correctness:+, }{\"suite\": \"$name\", \"exit\": $code,"
         correctness="$correctness \"passed\": ${passed:-null}, \"failed\": ${failed:-null}, \"seconds\": $seconds}"
-        rows="$rows| $name | ${passed:-none} | ${failed:-broke off, $code} | $seconds |
+        rows="$rows| $name | ${passed:-no result} | ${failed:-exit code $code} | $seconds |
 "
     done
     adapters=$(sed -n 's/^adapter \[.*\]: //p' "$new/golden.log")
@@ -145,7 +144,7 @@ case ${1:-} in
         if [ -d "$(dirname "$0")/bin" ]; then
             run "$@"
         else
-            echo "not a package: make one with 'sh scripts/gpu.sh pack'"
+            echo "this folder is not a package: make one with 'sh scripts/gpu.sh pack'"
             exit 2
         fi
         ;;

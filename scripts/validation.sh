@@ -1,21 +1,20 @@
 #!/bin/sh
-# The suite under Vulkan's validation layer.
+# Runs tests under Vulkan's validation layer.
 #
 #   sh scripts/validation.sh                  tests/engine and tests/golden on every driver of scripts/test.sh
 #   sh scripts/validation.sh engine counts    one test program, with a filter
 #
-# The layer is the one that Debian's chromium-common ships. Prints how often each message came, and exits
-# with 1 if a test failed, if the layer said nothing of itself, or if it reported anything but what is
-# listed here, with the reason.
+# The layer is that of Debian's chromium-common. Prints how often each message was reported. Exits with 1 if a test
+# failed, if the layer was not loaded, or if it reported a message that is not allowed below.
 set -eu
 cd "$(dirname "$0")/.."
 
-# VUID-StandaloneSpirv-None-10684: naga 30 writes array strides into workgroup memory too. The layer
-# is newer than that rule of the specification's; nothing reads the decoration. gfx-rs/wgpu's to change.
+# VUID-StandaloneSpirv-None-10684: naga 30 decorates arrays in workgroup memory with strides. The rule against it
+# is newer than naga 30, and no driver reads the decoration. To be fixed in gfx-rs/wgpu.
 allowed="VUID-StandaloneSpirv-None-10684"
-# VUID-VkDeviceCreateInfo-robustBufferAccess-10247: Burn asks for all features of an adapter, and then wgpu 30
-# asks for robustBufferAccess beside descriptorBinding*UpdateAfterBind. Once for each of Burn's devices on
-# such a driver; the engine alone never asks so, and it is not allowed there. gfx-rs/wgpu's to change.
+# VUID-VkDeviceCreateInfo-robustBufferAccess-10247: Burn requests all features of an adapter, and then wgpu 30
+# requests robustBufferAccess together with descriptorBinding*UpdateAfterBind, once for each of Burn's devices on
+# such a driver. The engine alone never does, so the message is not allowed there. To be fixed in gfx-rs/wgpu.
 burns="VUID-VkDeviceCreateInfo-robustBufferAccess-10247"
 
 layer=/usr/lib/chromium/libVkLayer_khronos_validation.so
@@ -59,7 +58,7 @@ for program in $programs; do
         cargo test --release --test "$program" -- ${filter:+"$filter"} >"$log" 2>&1 || status=$?
     grep '^test result' "$log" || true
     [ $status -eq 0 ] || failed=1
-    # A layer that was not loaded reports nothing; this one has a complaint about every run.
+    # The layer reports these messages in every run, so their absence means that it was not loaded.
     for id in $allowed; do
         grep -q "$id" "$log" || { echo "the layer did not report $id: was it loaded?" && failed=1; }
     done

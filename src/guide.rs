@@ -1,9 +1,9 @@
-//! From a Burn training loop to WSAM: what changes, how to choose, what to expect.
+//! From a Burn training loop to WSAM: changes to the loop, hyperparameters, costs.
 //!
 //! # The loop
 //!
 //! A loop with a Burn optimizer takes one gradient a step. WSAM takes two, the second one at
-//! weights it has perturbed, so it asks for the loss as a closure:
+//! perturbed weights, so it takes the loss as a closure:
 //!
 //! ```
 //! use burn::nn::{Linear, LinearConfig};
@@ -25,44 +25,43 @@
 //! # }
 //! ```
 //!
-//! Look at [`Wsam::route`](crate::Wsam::route) once: it says whether steps run in the kernels, and if
-//! not, why and what to do. A refused step is a [`Rejected`](crate::Rejected) that holds the model as
-//! it was; `?` keeps the reason alone.
+//! Check [`Wsam::route`](crate::Wsam::route) once: it shows whether steps run in the kernels, and if
+//! not, the reason and what to do. A refused step returns [`Rejected`](crate::Rejected) with the unchanged
+//! model; `?` keeps only the reason.
 //!
-//! If you take gradients in another way, call [`ascend`](crate::Wsam::ascend) and
-//! [`descend`](crate::Wsam::descend) in place of [`step`](crate::Wsam::step). The two calls leave two things to
-//! you: to scale losses by [`Wsam::loss_scale`](crate::Wsam::loss_scale) and
-//! [`Ascended::loss_scale`](crate::Ascended::loss_scale) if a loss scale is configured, and to put running
-//! statistics back after a skipped step ([`RunningStatistics`](crate::RunningStatistics)).
+//! If your loop computes gradients in another way, call [`ascend`](crate::Wsam::ascend) and
+//! [`descend`](crate::Wsam::descend) instead of [`step`](crate::Wsam::step). With the two calls you scale the
+//! losses by [`Wsam::loss_scale`](crate::Wsam::loss_scale) and
+//! [`Ascended::loss_scale`](crate::Ascended::loss_scale) if a loss scale is configured, and restore running
+//! statistics after a skipped step ([`RunningStatistics`](crate::RunningStatistics)).
 //!
-//! A configuration in which one option leaves another without effect is refused by
+//! A configuration in which one option makes another ineffective is refused by
 //! [`init`](crate::WsamConfig::init) with [`WsamError::Conflict`](crate::WsamError::Conflict), which names both.
 //!
 //! # Choosing `rho` and `gamma`
 //!
-//! `rho` is how far a step looks, `gamma` how much what it sees there counts: `gamma = 0` is the
-//! base optimizer, coupled `gamma = 1/2` is SAM, and the authors' defaults are `rho = 0.05` and
-//! `gamma = 0.9`, decoupled.
+//! `rho` is the radius of the perturbation and `gamma` the weight of the sharpness that it measures.
+//! `gamma = 0` is the base optimizer, coupled `gamma = 1/2` is SAM, and the authors' defaults are
+//! `rho = 0.05` and `gamma = 0.9`, decoupled.
 //!
 //! Keep the base optimizer, its learning rate and its weight decay as they are tuned, and try:
 //!
 //! 1. `gamma` in 0.5, 0.8, 0.9, 0.95 at `rho = 0.05`;
 //! 2. then `rho` in 0.02, 0.05, 0.1, 0.2 at the best `gamma`. The SAM paper (Foret et al. 2021) sweeps
-//!    0.01 to 0.5. [`adaptive`](crate::WsamConfig::adaptive) measures weights by their size and wants a
-//!    larger `rho`, 0.5 to 1 in the ASAM paper (Kwon et al. 2021).
+//!    0.01 to 0.5. [`adaptive`](crate::WsamConfig::adaptive) scales the perturbation with the weights and
+//!    needs a larger `rho`, 0.5 to 1 in the ASAM paper (Kwon et al. 2021).
 //!
-//! The update weighs the sharpness by `gamma / (1 - gamma)`: 1 at 0.5, 9 at 0.9, 19 at 0.95. If the
-//! loss grows noisy or leaves the range, lower `gamma` before the learning rate.
-//! [`StepReport::sharpness`](crate::StepReport::sharpness) tells what the climb found: zero
-//! throughout means a `rho` too small to see anything, more than the loss itself one far too large.
+//! The update weights the sharpness by `gamma / (1 - gamma)`: 1 at 0.5, 9 at 0.9, 19 at 0.95. If the
+//! loss becomes noisy or diverges, lower `gamma` before the learning rate.
+//! [`StepReport::sharpness`](crate::StepReport::sharpness) is the rise of the loss under the perturbation. If it
+//! is always zero, `rho` is too small; if it exceeds the loss itself, `rho` is far too large.
 //!
-//! # Schedules, and WSAM for a part of the training
+//! # Schedules, and WSAM in a part of the training
 //!
-//! The learning rate is an argument of each step: a number, or what the `step` of Burn's schedulers
-//! returns, with its rates by parameter. `rho` and `gamma` are set between steps, from a
-//! scheduler if you like. To use WSAM only for the last part of a training, call
-//! [`base_step`](crate::Wsam::base_step) before: it takes one pass, costs what the base optimizer costs, and
-//! keeps the state that WSAM's steps go on with.
+//! The learning rate is an argument of each step: a number, or the result of a Burn scheduler's `step`, which may
+//! have a rate for each parameter. `rho` and `gamma` can be set between steps, for example from a scheduler. To
+//! use WSAM only in the last part of a training, call [`base_step`](crate::Wsam::base_step) before: it takes one
+//! pass, costs as much as the base optimizer, and updates the same state.
 //!
 //! ```
 //! use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
@@ -92,20 +91,20 @@
 //! # }
 //! ```
 //!
-//! # Parameters that differ
+//! # Parameter groups
 //!
-//! [`GroupConfig`](crate::GroupConfig) gives some parameters, matched as in Burn by path, pattern or id, a
-//! factor on the learning rate, a weight decay, `rho`, `gamma`, an adaptive perturbation or none, or a norm
-//! of their own. Biases and normalisation layers are often neither decayed nor perturbed; perturbing
-//! the normalisation layers alone (Mueller et al. 2023, <https://arxiv.org/abs/2306.04226>) is the group
-//! `ParamGroup::all()` with `with_perturbed(false)` and after it a group of these layers with the default. A
-//! parameter that is not perturbed costs the ascent only the check of its gradient. On the fused route groups
-//! cost no dispatches. A group that matches no parameter is refused.
+//! [`GroupConfig`](crate::GroupConfig) overrides settings for some parameters, matched as in Burn by path, pattern
+//! or id: a factor on the learning rate, a weight decay, `rho`, `gamma`, an adaptive perturbation or none, or a
+//! separate norm. Biases and normalisation layers are often neither decayed nor perturbed. To perturb only the
+//! normalisation layers (Mueller et al. 2023, <https://arxiv.org/abs/2306.04226>), use a group
+//! `ParamGroup::all()` with `with_perturbed(false)`, followed by a group of these layers with the default. The
+//! ascent only checks the gradient of a parameter that is not perturbed. On the fused route groups add no
+//! dispatches. A group that matches no parameter is refused.
 //!
-//! A parameter without a gradient takes no part in a step. Random depth or routed experts leave parameters with
-//! a gradient in one of the two passes only: [`missing_gradient`](crate::WsamConfig::missing_gradient) refuses such
-//! a step by default; `Hold` leaves these parameters as they are, and `UseFirst` takes the base optimizer's step
-//! where the second gradient is missing.
+//! A parameter without a gradient is not stepped. With random depth or routed experts, parameters may have a
+//! gradient in only one of the two passes. [`missing_gradient`](crate::WsamConfig::missing_gradient) refuses such
+//! a step by default; `Hold` leaves these parameters unchanged, and `UseFirst` takes the base optimizer's step for
+//! those without a second gradient.
 //!
 //! ```
 //! use burn_wsam::{AdamWBaseConfig, MissingGradientPolicy, WsamConfig};
@@ -115,25 +114,26 @@
 //! # let _ = config;
 //! ```
 //!
-//! # Gradients that are not finite
+//! # Non-finite gradients
 //!
-//! By default a step over a NaN, an infinity or a norm beyond `f32` is skipped: weights, state and running
-//! statistics are bit for bit as they were, and the training goes on. [`NonFinitePolicy`](crate::NonFinitePolicy) has the other choices. Ask for
-//! [`skipped_steps`](crate::Wsam::skipped_steps) now and then, because it waits for the device: many of them
-//! mean a learning rate or a `rho` too large, or a loss that overflows. In half
-//! precision small gradients vanish and large ones overflow;
-//! [`loss_scale`](crate::WsamConfig::loss_scale) seeks the largest factor that does not overflow. It requires a
-//! policy other than `Propagate`. Under `SupervisedTraining` the model's `TrainStep` takes the gradient, and a loss
-//! scale is refused.
+//! By default a step with a NaN, an infinity or a norm that overflows `f32` is skipped: weights, state and running
+//! statistics keep their bits, and the training continues. [`NonFinitePolicy`](crate::NonFinitePolicy) has the
+//! other actions. [`skipped_steps`](crate::Wsam::skipped_steps) waits for the device, so do not call it in every
+//! step. Many skipped steps mean that the learning rate or `rho` is too large, or that the loss overflows. In half
+//! precision small gradients round to zero and large ones overflow. A dynamic
+//! [`loss_scale`](crate::WsamConfig::loss_scale) searches for the largest factor that does not overflow. It
+//! requires a policy other than `Propagate`, and is not supported under `SupervisedTraining`, where the model's
+//! `TrainStep` computes the gradient.
 //!
 //! # Half precision
 //!
-//! A module's parameters may be `f16`, in part or all of them: the step computes in `f32` and keeps its state in
-//! it. Two things are lost to rounding. Of the perturbation, what is less than half of a weight's last place:
-//! nothing worth mention in `f16` below some million parameters, most of it in `bf16`.
-//! [`stochastic_rounding`](crate::WsamConfig::stochastic_rounding) keeps it on average, on the fused route. And of
-//! the update the same, as with any optimizer: [`master_weights`](crate::WsamConfig::master_weights) are an `f32`
-//! copy that steps read and write. Or keep the module in `f32` and cast to half precision in its forward pass.
+//! All or some of a module's parameters may be `f16`. The step computes in `f32` and keeps an `f32` state. Rounding
+//! loses the part of the perturbation that is less than half an ulp of its weight: almost nothing in `f16` below
+//! some million parameters, most of it in `bf16`.
+//! [`stochastic_rounding`](crate::WsamConfig::stochastic_rounding) keeps it on average, on the fused route. As with
+//! any optimizer, rounding also loses small updates. [`master_weights`](crate::WsamConfig::master_weights) are an
+//! `f32` copy that steps read and write. As an alternative, keep the module in `f32` and cast to half precision in
+//! its forward pass.
 //!
 #![cfg_attr(feature = "train", doc = include_str!("guide/learner.md"))]
 #![cfg_attr(
@@ -142,57 +142,56 @@
 )]
 //! # Large batches
 //!
-//! [`step_accumulated`](crate::Wsam::step_accumulated) takes a step over micro-batches. Both passes see
-//! the same ones, which a loop around `GradientsAccumulator` must see to by itself.
-//! [`Perturbation`](crate::Perturbation) chooses between the step of one large batch and m-sharpness. For
-//! micro-batches of several sizes, hand their sizes as weights to
+//! [`step_accumulated`](crate::Wsam::step_accumulated) takes a step over micro-batches. Both passes must use the same
+//! micro-batches; a loop with `GradientsAccumulator` must ensure this itself.
+//! [`Perturbation`](crate::Perturbation) selects the step of one large batch or m-sharpness. For micro-batches of
+//! different sizes, pass their sizes as weights to
 //! [`step_accumulated_weighted`](crate::Wsam::step_accumulated_weighted).
 //!
 //! # Several models, averages and target networks
 //!
-//! One optimizer may step several models, also with the halves of their steps interleaved. States belong to
-//! parameter ids, and stay until [`retain`](crate::Wsam::retain) or [`forget`](crate::Wsam::forget) drops those of
-//! parameters that are gone, or were made again with another shape.
+//! One optimizer may step several models, also with the phases of their steps interleaved. States belong to
+//! parameter ids, and are kept until [`retain`](crate::Wsam::retain) or [`forget`](crate::Wsam::forget) drops those
+//! of parameters that were removed or have another shape.
 //!
-//! A moving average or a target network that is a field of the model has the ids of the network that is trained,
-//! and tensors of its own: it is neither perturbed nor stepped. Parameters that are the same leaf of the graph
-//! are tied, and perturbed together.
+//! A moving average or a target network in a field of the model has the ids of the trained network and its own
+//! tensors: it is neither perturbed nor stepped. Parameters that are the same leaf of the autodiff graph are tied,
+//! and are perturbed together.
 //!
 //! # Several devices
 //!
-//! Where one process drives several devices, a replica is a micro-batch: let the closure of
-//! [`step_accumulated`](crate::Wsam::step_accumulated) move the model to the device of its batch, with
-//! `model.clone().to_device(&device)`, which gradients follow back, and bring the loss to the optimizer's
-//! device. `Perturbation::Whole` perturbs along the average gradient, `EachMicroBatch` each replica along
-//! its own, as the authors' code does. Running statistics of such copies are their own.
+//! If one process uses several devices, a replica is a micro-batch: the closure of
+//! [`step_accumulated`](crate::Wsam::step_accumulated) moves the model to the device of its batch with
+//! `model.clone().to_device(&device)`, through which gradients flow back, and moves the loss to the optimizer's
+//! device. `Perturbation::Whole` perturbs along the average gradient, `EachMicroBatch` each replica along its own
+//! gradient, as in the authors' code. Such copies have their own running statistics.
 //!
-//! Where each replica has an optimizer (one process for each device), average the gradients between
-//! the calls, with whatever moves them. Averaged before the perturbation it is one large batch:
-//!
-//! ```text
-//! g = average(gradient(&model))           ascended = optim.ascend(model, g)?
-//! g~ = average(gradient(&*ascended))      model = optim.descend(lr, ascended, g~)?
-//! ```
-//!
-//! For a perturbation of each replica's own, climb twice: along its gradient for the second pass, then
-//! along the average, which is what the step counts from.
+//! If each replica has an optimizer (one process for each device), average the gradients between the calls.
+//! Averaging before the perturbation equals one large batch:
 //!
 //! ```text
-//! local = gradient(&model)                ascended = optim.ascend(model, local)?
-//! g~ = average(gradient(&*ascended))      model = ascended.restore()
-//! g = average(local)                      model = optim.descend(lr, optim.ascend(model, g)?, g~)?
+//! g = average(gradient(&model))                 ascended = optim.ascend(model, g)?
+//! g~ = average(gradient(ascended.model()))      model = optim.descend(lr, ascended, g~)?
 //! ```
 //!
-//! Replicas that start equal and see the same averages stay equal bit for bit on adapters of one kind.
-//! Burn 0.22's collectives are for CUDA; on wgpu, gradients go through the host.
+//! To perturb each replica along its own gradient, call `ascend` twice: with its gradient for the second pass, then
+//! with the average for the step.
 //!
-//! # Stopping, resuming, coming from Burn's optimizers
+//! ```text
+//! local = gradient(&model)                      ascended = optim.ascend(model, local)?
+//! g~ = average(gradient(ascended.model()))      model = ascended.restore()
+//! g = average(local)                            model = optim.descend(lr, optim.ascend(model, g)?, g~)?
+//! ```
 //!
-//! [`save`](crate::Wsam::save) and [`load`](crate::Wsam::load), or their forms in memory, keep the
-//! state in the form of Burn's own optimizers, with the loss scale and the counts of steps, which masks and
-//! stochastic rounding follow from. With the model's record a run goes on bit for bit as if it had never
-//! stopped, on either route. The file that was loaded may then be deleted. A run of Burn's `Sgd`, `Adam` or `AdamW` can be
-//! taken over, and handed back:
+//! Replicas that start equal and receive the same averages stay equal bit for bit on adapters of one kind.
+//! Burn 0.22's collectives support only CUDA; on wgpu, gradients are copied through the host.
+//!
+//! # Records, and runs of Burn's optimizers
+//!
+//! [`save`](crate::Wsam::save) and [`load`](crate::Wsam::load), or their in-memory variants, store the state in the
+//! format of Burn's own optimizers, with the loss scale and the step counts from which masks and stochastic rounding
+//! are derived. With the model's record a run resumes bit for bit, on either route. The file may be deleted after it
+//! was loaded. A run of Burn's `Sgd`, `Adam` or `AdamW` can continue with WSAM, and the other way round:
 //!
 //! ```
 //! use burn::optim::{AdamWConfig, GradientsParams};
@@ -217,20 +216,19 @@
 //! # }
 //! ```
 //!
-//! # What to expect
+//! # Costs
 //!
-//! A step costs two passes, forward and backward, and on the fused route little more. Through
-//! the second pass it holds `w + e_w` and `g` beside what the base optimizer holds, 8 bytes a parameter;
-//! in [lean mode](crate::Wsam::lean_ascend) 4. Batch normalisation advances from the unperturbed pass
-//! alone. Dropout draws another mask in each pass, which adds noise to the sharpness;
-//! [`mask_seed`](crate::WsamConfig::mask_seed) gives both the same. In a loop of two calls, wait for the
-//! device and seed it before each pass.
+//! A step costs two forward and backward passes, and on the fused route little more. During the second pass it keeps
+//! `w + e_w` and `g` in addition to the base optimizer's memory, 8 bytes a parameter, or 4 in
+//! [lean mode](crate::Wsam::lean_ascend). Batch normalisation advances from the unperturbed pass only. Dropout draws
+//! different masks in the two passes, which adds noise to the sharpness;
+//! [`mask_seed`](crate::WsamConfig::mask_seed) gives both passes the same masks. If you call `ascend` and `descend`,
+//! wait for the device and seed it before each pass instead.
 //!
 //! # When not to use it
 //!
-//! - Where training time is short: with the same number of gradients the base optimizer takes twice
-//!   the steps. Compare at equal time before you decide.
-//! - Where data is plentiful and seen once: training and test loss fall together, and flatness has little to
-//!   add.
-//! - With gradients that are not those of the loss, as in most of reinforcement learning: the second
-//!   gradient must be of the same loss on the same data.
+//! - If training time is limited: with the same number of gradients the base optimizer takes twice as many steps.
+//!   Compare at equal time before you decide.
+//! - If data is plentiful and seen once: training and test loss fall together, and flatter minima help little.
+//! - If gradients are not those of one loss, as in most of reinforcement learning: the second gradient must be of
+//!   the same loss on the same batch.

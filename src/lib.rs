@@ -19,7 +19,6 @@
 //! - `fused-wsam` (default): the WGSL engine, and with `burn` the fused route.
 //! - `fusion` (default): for a Burn with its feature `fusion`, which this turns on.
 //! - `train`: a learner and a strategy for burn-train's `SupervisedTraining`, in the module `train`.
-//! - `cli`: the command `wsam`.
 
 #![forbid(unsafe_code)]
 
@@ -36,6 +35,14 @@ pub mod reference;
 
 #[cfg(feature = "burn")]
 pub use crate::optim::*;
+
+/// The version of Burn whose types the API shows.
+#[cfg(feature = "burn")]
+pub use burn;
+
+/// The version of wgpu whose types the API shows.
+#[cfg(feature = "fused-wsam")]
+pub use wgpu;
 
 /// Compiles the README's examples.
 #[cfg(all(doctest, feature = "burn", feature = "fused-wsam"))]

@@ -26,6 +26,7 @@ pub use proportional::Proportional;
 /// Error for a hyperparameter outside its domain.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{name} is {value}, but it must be {expected}")]
+#[non_exhaustive]
 pub struct InvalidHyperparameter {
     /// Name of the hyperparameter, as in the configuration.
     pub name: &'static str,
@@ -65,6 +66,7 @@ pub struct Moments {
 
 /// The base optimizer that WSAM wraps.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Base {
     /// Stochastic gradient descent.
     Sgd {

@@ -1,12 +1,10 @@
-//! Every golden trajectory on every route. See tests/README.md.
-
-mod common;
+//! Replays every golden trajectory on every route. See tests/README.md.
 
 use burn_wsam::method::Coupling;
-use common::family::{self, FamilyGolden};
-use common::family_replay::{oracle, replay_family};
-use common::golden::{self, Golden};
-use common::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
+use burn_wsam_support::family::{self, FamilyGolden};
+use burn_wsam_support::family_replay::{oracle, replay_family};
+use burn_wsam_support::golden::{self, Golden};
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use libtest_mimic::{Failed, Trial};
 
 type MakeRoute = Box<dyn Fn(&Golden) -> Result<Box<dyn Route>, String> + Send>;
@@ -15,7 +13,7 @@ fn main() {
     let (goldens, toys) = match golden::load() {
         Ok(loaded) => loaded,
         Err(error) => {
-            // A folder that cannot be read is a failure, not an empty suite.
+            // An unreadable folder is a failing test, not an empty suite.
             let trial = Trial::test("golden files", move || Err(Failed::from(error)));
             libtest_mimic::run(&libtest_mimic::Arguments::from_args(), vec![trial]).exit()
         }
@@ -32,7 +30,7 @@ fn main() {
     trials.extend(on_adapters(&goldens, &toys));
     #[cfg(feature = "burn")]
     for lean in [false, true] {
-        trials.extend(goldens.iter().filter(|golden| fits(golden, lean)).map(|golden| {
+        trials.extend(goldens.iter().filter(|golden| supports(golden, lean)).map(|golden| {
             let make: MakeRoute = Box::new(move |golden| {
                 let device = burn::tensor::Device::flex();
                 burn_route(golden, &device, burn_wsam::RoutePolicy::TensorOps, lean)
@@ -50,10 +48,11 @@ fn main() {
         let found = goldens.len() + if golden::is_own_folder() { of_relatives } else { 0 };
         if found == 0 { Err("no trajectory in the folder".into()) } else { Ok(()) }
     }));
-    common::gpu::run(trials);
+    burn_wsam_support::gpu::run(trials);
 }
 
-/// One file on one route, within a tolerance or within what rounding to `f32` allows; prints the worst error.
+/// A trial of one file on one route, with a tolerance or with the bound derived from `f32` rounding. Prints the worst
+/// error.
 fn trial(golden: &Golden, route: &str, tolerance: Option<Tolerance>, make: MakeRoute) -> Trial {
     let (golden, name) = (golden.clone(), format!("{} on {route}", golden.file));
     let title = name.clone();
@@ -73,8 +72,8 @@ fn trial(golden: &Golden, route: &str, tolerance: Option<Tolerance>, make: MakeR
     })
 }
 
-/// Lean mode is for the decoupled form.
-fn fits(golden: &Golden, lean: bool) -> bool {
+/// Whether the mode supports the trajectory: lean mode requires the decoupled form.
+fn supports(golden: &Golden, lean: bool) -> bool {
     !lean || golden.hyper.coupling == Coupling::Decoupled
 }
 
@@ -90,16 +89,16 @@ fn burn_route(
     policy: burn_wsam::RoutePolicy,
     lean: bool,
 ) -> Result<Box<dyn Route>, String> {
-    use common::burned::BurnRoute;
+    use burn_wsam_support::burn_route::BurnRoute;
     let make = if lean { BurnRoute::lean } else { BurnRoute::new };
     Ok(Box::new(make(golden, device, policy)?))
 }
 
-/// On each adapter: the engine with the adapter's limits and with WebGPU's, Burn in both routes and
+/// Trials for each adapter: the engine with the adapter's limits and with WebGPU's, Burn in both routes and
 /// modes, and the toy example.
 #[cfg(feature = "fused-wsam")]
 fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
-    use common::{gpu, raw};
+    use burn_wsam_support::{engine_route, gpu};
 
     let adapters = gpu::adapters();
     if adapters.is_empty() {
@@ -107,7 +106,10 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
     }
     let mut trials = Vec::new();
     for gpu in &adapters {
-        let opened = [("", raw::engine(gpu)), (", WebGPU's limits", raw::webgpu_engine(gpu))];
+        let opened = [
+            ("", engine_route::engine(gpu)),
+            (", WebGPU's limits", engine_route::webgpu_engine(gpu)),
+        ];
         for (limits, engine) in opened {
             match engine {
                 Ok(engine) => {
@@ -128,16 +130,16 @@ fn on_adapters(goldens: &[Golden], toys: &[golden::Toy]) -> Vec<Trial> {
     trials
 }
 
-/// Both placements and lean mode of one engine.
+/// Trials of one engine, in both placements and in lean mode.
 #[cfg(feature = "fused-wsam")]
 fn engine_trials(
     goldens: &[Golden],
-    gpu: &common::gpu::Gpu,
+    gpu: &burn_wsam_support::gpu::Gpu,
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
     limits: &str,
 ) -> Vec<Trial> {
     use burn_wsam::engine::Placement;
-    use common::{lean, raw};
+    use burn_wsam_support::{engine_route, lean_route};
     let mut trials = Vec::new();
     for (placement, label) in
         [(Placement::OutOfPlace, "out of place"), (Placement::InPlace, "in place")]
@@ -146,17 +148,17 @@ fn engine_trials(
             let engine = engine.clone();
             let make: MakeRoute = Box::new(move |golden| {
                 let (hyper, weight) = (golden.hyper.clone(), &golden.weight);
-                Ok(Box::new(raw::EngineRoute::new(&engine, hyper, placement, weight)))
+                Ok(Box::new(engine_route::EngineRoute::new(&engine, hyper, placement, weight)))
             });
             let route = format!("engine, {label}{limits} [{}]", gpu.name);
             trials.push(trial(golden, &route, None, make));
         }
     }
-    for golden in goldens.iter().filter(|golden| fits(golden, true)) {
+    for golden in goldens.iter().filter(|golden| supports(golden, true)) {
         let engine = engine.clone();
         let make: MakeRoute = Box::new(move |golden| {
             let Golden { hyper, lr, weight, .. } = golden;
-            Ok(Box::new(lean::LeanRoute::new(&engine, hyper.clone(), *lr, weight)))
+            Ok(Box::new(lean_route::LeanRoute::new(&engine, hyper.clone(), *lr, weight)))
         });
         let route = format!("engine, lean{limits} [{}]", gpu.name);
         trials.push(trial(golden, &route, None, make));
@@ -165,9 +167,9 @@ fn engine_trials(
 }
 
 #[cfg(all(feature = "fused-wsam", feature = "burn"))]
-fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
+fn burn_on(gpu: &burn_wsam_support::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
     use burn_wsam::RoutePolicy;
-    let device = match common::burned::device(gpu) {
+    let device = match burn_wsam_support::burn_route::device(gpu) {
         Ok(device) => device,
         Err(error) => {
             return vec![Trial::test(format!("burn [{}]", gpu.name), || Err(error.into()))];
@@ -176,7 +178,7 @@ fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
     let routes = [(RoutePolicy::Fused, "fused"), (RoutePolicy::TensorOps, "tensor operations")];
     let mut trials = Vec::new();
     for ((policy, label), lean) in routes.into_iter().flat_map(|r| [(r, false), (r, true)]) {
-        for golden in goldens.iter().filter(|golden| fits(golden, lean)) {
+        for golden in goldens.iter().filter(|golden| supports(golden, lean)) {
             let device = device.clone();
             let make: MakeRoute = Box::new(move |golden| burn_route(golden, &device, policy, lean));
             let route = format!("burn, {label}{} [{}]", mode(lean), gpu.name);
@@ -186,17 +188,17 @@ fn burn_on(gpu: &common::gpu::Gpu, goldens: &[Golden]) -> Vec<Trial> {
     trials
 }
 
-/// The engine must end each run of the paper's example where the authors' code ends it. The paths
+/// Checks that the engine ends each run of the paper's example in the same basin as the authors' code. The paths
 /// themselves are chaotic near a minimum, in f32 sooner than in f64.
 #[cfg(feature = "fused-wsam")]
 fn toy_trials(
     toy: &golden::Toy,
-    gpu: &common::gpu::Gpu,
+    gpu: &burn_wsam_support::gpu::Gpu,
     engine: &std::sync::Arc<burn_wsam::engine::Engine>,
 ) -> Vec<Trial> {
     use burn_wsam::engine::Placement;
-    use common::raw;
-    use common::toy::{basin, toy_path};
+    use burn_wsam_support::engine_route;
+    use burn_wsam_support::toy::{basin, toy_path};
     let trial = |run: &golden::ToyRun| {
         let (toy, run, engine) = (toy.clone(), run.clone(), engine.clone());
         let name = format!("{} gamma {} {:?} [{}]", toy.file, run.gamma, run.coupling, gpu.name);
@@ -204,15 +206,19 @@ fn toy_trials(
         Trial::test(name, move || {
             let steps = run.path.len() - 1;
             let start = vec![toy.start.to_vec()];
-            let mut route =
-                raw::EngineRoute::new(&engine, toy.hyper(&run), Placement::OutOfPlace, &start);
+            let mut route = engine_route::EngineRoute::new(
+                &engine,
+                toy.hyper(&run),
+                Placement::OutOfPlace,
+                &start,
+            );
             let path = toy_path(&toy, steps, &mut route)?;
             let (end, want) = (path[steps], run.path[steps]);
             println!("\n    {title}: {end:?}, authors {want:?}: {}", basin(want));
             if basin(end) == basin(want) {
                 Ok(())
             } else {
-                Err(format!("ends in the {}, {end:?} for {want:?}", basin(end)).into())
+                Err(format!("ends in the {}, {end:?}, expected {want:?}", basin(end)).into())
             }
         })
     };

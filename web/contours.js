@@ -1,4 +1,4 @@
-// Marching squares: level lines, and what lies below a level, of a function on a grid.
+// Marching squares: level lines of a function on a grid, and the areas below a level.
 
 /** @typedef {[x: number, y: number]} Corner */
 /** @typedef {{ x: [number, number], y: [number, number] }} Domain */
@@ -23,8 +23,8 @@ export function sample(f, { x: [left, right], y: [bottom, top] }, columns, rows)
 }
 
 /**
- * Cuts each cell at `level`: `below` are the polygons where the function is lower, `line` the
- * segments between.
+ * Cuts each cell at `level`. `below` has the polygons where the function is lower than the level,
+ * `line` the segments of the level line.
  * @param {ReturnType<typeof sample>} grid
  * @param {number} level
  */
@@ -52,7 +52,7 @@ export function cut({ corners, columns, rows }, level) {
         crossings.push(crossing);
       });
       if (polygon.length > 0) below.push(polygon);
-      // Four crossings mean a saddle inside the cell; either pairing is as good as the other.
+      // Four crossings mean a saddle inside the cell, where both pairings are valid.
       for (let i = 0; i + 1 < crossings.length; i += 2) line.push([crossings[i], crossings[i + 1]]);
     }
   }
@@ -60,7 +60,7 @@ export function cut({ corners, columns, rows }, level) {
 }
 
 /**
- * Whole cells side by side become one strip: most of an area is whole cells.
+ * Merges adjacent whole cells into strips, because most polygons are whole cells.
  * @param {Corner[][]} polygons
  */
 function merge(polygons) {

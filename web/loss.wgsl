@@ -1,6 +1,6 @@
 // The gradient of the two-basin example (toy.js has its equation), where w = (mu, sigma).
 //
-// Reads w, writes gradient. One invocation does it all.
+// Reads w, writes gradient. Runs as one invocation.
 
 struct Well {
     share: f32,
@@ -34,7 +34,7 @@ fn loss_gradient() {
     let sigma = w[1];
     let first = log_part(wells[0], mu, sigma);
     let second = log_part(wells[1], mu, sigma);
-    // Their ratio: the exponentials themselves vanish far from both wells.
+    // Uses the ratio of the exponentials, because both underflow far from the wells.
     let share = 1.0 / (1.0 + exp(second - first));
     let result = share * part_gradient(wells[0], mu, sigma)
         + (1.0 - share) * part_gradient(wells[1], mu, sigma);

@@ -1,4 +1,4 @@
-// The page: reads the controls, lets three optimizers walk, draws them as they go.
+// The page: reads the controls, runs three optimizers and draws their paths.
 
 import { label, Plot } from "./plot.js";
 import { basin, lossAndGrad } from "./toy.js";
@@ -9,7 +9,7 @@ import { Kernels } from "./wsam/kernels.js";
 /** @import { Config } from "./wsam/constants.js" */
 
 const STEPS = 150;
-/** Steps between two looks at the device. */
+/** Steps between two readbacks from the device. */
 const STRIDE = 3;
 
 const NAMES = /** @type {Record<string, string>} */ ({ base: "SGD", sam: "SAM", wsam: "WSAM" });
@@ -21,7 +21,7 @@ const find = (selector) => /** @type {any} */ (document.querySelector(selector))
 const form = find("#controls");
 const plot = new Plot(find("#plot"));
 
-/** What the controls ask for, by path. */
+/** The configuration of each path, from the controls. */
 function configs() {
   const data = new FormData(form);
   const number = (/** @type {string} */ name) => Number(data.get(name));
@@ -34,14 +34,14 @@ function configs() {
   });
 }
 
-/** Puts each slider's value beside it. */
+/** Shows each slider's value. */
 function showValues() {
   for (const output of form.querySelectorAll("output")) {
     output.value = /** @type {HTMLInputElement} */ (document.getElementById(output.htmlFor.value)).value;
   }
 }
 
-/** Draws the paths, and says where they have come to. */
+/** Draws the paths, and fills the table of their ends. */
 function show(/** @type {Record<string, Point[]>} */ paths) {
   plot.draw(paths);
   const rows = Object.entries(paths).map(([name, points]) => {
@@ -62,19 +62,19 @@ function show(/** @type {Record<string, Point[]>} */ paths) {
   find("#ends").replaceChildren(...rows);
 }
 
-/** A device, or an error that says in words why there is none. */
+/** Opens a device. Throws an error with the reason for the user if there is none. */
 async function openDevice() {
-  if (!navigator.gpu) throw new Error("This browser has no WebGPU here.");
+  if (!navigator.gpu) throw new Error("This browser has no WebGPU.");
   const adapter = await navigator.gpu.requestAdapter();
-  if (!adapter) throw new Error("This browser has WebGPU, but found no adapter for it.");
+  if (!adapter) throw new Error("This browser has WebGPU, but found no adapter.");
   const device = await adapter.requestDevice();
   device.onuncapturederror = ({ error }) => console.error(error.message);
-  device.lost.then(({ message }) => giveUp(`The GPU was lost (${message}). Reload the page to go on.`));
+  device.lost.then(({ message }) => giveUp(`The GPU was lost (${message}). Reload the page to continue.`));
   const { vendor, architecture, description } = adapter.info;
   return { device, name: description || [vendor, architecture].filter(Boolean).join(" ") || "WebGPU" };
 }
 
-/** Lets the optimizers walk from the start, unless a later run takes over. */
+/** Runs the optimizers from the start. A later run stops an earlier one. */
 class Runner {
   /**
    * @param {Kernels} kernels
@@ -90,12 +90,12 @@ class Runner {
 
   async run() {
     this.latest += 1;
-    const turn = this.latest;
-    const stale = () => turn !== this.latest;
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const stride = still ? STEPS : STRIDE;
+    const run = this.latest;
+    const stale = () => run !== this.latest;
+    const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const stride = reducedMotion ? STEPS : STRIDE;
     document.body.dataset.state = "running";
-    say(`Running on ${this.device} …`);
+    setStatus(`Running on ${this.device} …`);
     const made = Object.entries(configs()).map(async ([name, config]) => {
       return /** @type {const} */ ([name, await Walk.create(this.kernels, this.gradient, config)]);
     });
@@ -109,16 +109,16 @@ class Runner {
     walks.forEach(([, walk]) => walk.destroy());
     if (stale()) return;
     document.body.dataset.state = "done";
-    say(`${STEPS} steps on ${this.device}.`);
+    setStatus(`${STEPS} steps on ${this.device}.`);
   }
 }
 
-function say(/** @type {string} */ text) {
+function setStatus(/** @type {string} */ text) {
   const status = find("#status");
   if (status.textContent !== text) status.textContent = text;
 }
 
-/** Says why, and stops the controls. */
+/** Shows the reason and disables the controls. */
 function giveUp(/** @type {string} */ reason) {
   const notice = /** @type {HTMLElement} */ (find("#notice"));
   notice.textContent = reason;
@@ -127,13 +127,13 @@ function giveUp(/** @type {string} */ reason) {
   form.querySelectorAll("fieldset").forEach((fieldset) => (fieldset.disabled = true));
 }
 
-/** Without a device: the authors' own paths at the paper's settings. */
+/** Shows the authors' own paths at the paper's settings, if there is no device. */
 async function showRecorded() {
   const toy = await (await fetch("tests/golden/toy_gaussian.json")).json();
   const path = (/** @type {number} */ gamma) =>
     toy.runs.find((/** @type {any} */ run) => run.gamma === gamma && !run.decouple).path;
   show({ base: path(0), sam: path(0.5), wsam: path(0.95) });
-  say("Recorded from the authors' code; WSAM is coupled, with γ = 0.95.");
+  setStatus("Recorded from the authors' code; WSAM is coupled, with γ = 0.95.");
 }
 
 async function start() {
@@ -157,7 +157,7 @@ async function start() {
     runner.run().catch((error) => giveUp(`The run failed: ${error.message}`));
   };
   form.addEventListener("input", run);
-  // The fields are set back after the event.
+  // The fields are reset after the event.
   form.addEventListener("reset", () => setTimeout(run));
   form.addEventListener("submit", (event) => event.preventDefault());
   find("#again").addEventListener("click", run);

@@ -1,5 +1,5 @@
-// The loss surface and the paths over it, as SVG at the size that the page gives it: text stays
-// legible on a phone, where a scaled picture's would not.
+// Draws the loss surface and the paths as SVG in the page's own size, so that text stays legible on a
+// phone, where a scaled picture's text would not.
 
 import { cut, sample } from "./contours.js";
 import { lossAndGrad, MINIMA, START } from "./toy.js";
@@ -10,11 +10,11 @@ import { lossAndGrad, MINIMA, START } from "./toy.js";
 /** @type {Domain} */
 const DOMAIN = { x: [-42, 48], y: [3, 43] };
 const TICKS = { x: [-40, -20, 0, 20, 40], y: [10, 20, 30, 40] };
-/** Close together where the minima and the ridge between them are, about 0.28, 0.36 and 0.4. */
+/** Denser near the values of the minima and of the ridge, about 0.28, 0.36 and 0.4. */
 const LEVELS = [0.28, 0.3, 0.32, 0.34, 0.36, 0.38, 0.4, 0.44, 0.5, 0.6, 0.75, 1, 1.35, 1.8];
 const MARGIN = { left: 46, right: 8, top: 8, bottom: 42 };
 
-/** Level lines in the coordinates of the data, which no resizing changes. */
+/** Level lines in data coordinates, which do not depend on the size. */
 const grid = sample((mu, sigma) => lossAndGrad([mu, sigma]).loss, DOMAIN, 120, 90);
 const CONTOURS = LEVELS.map((level) => cut(grid, level));
 
@@ -30,7 +30,7 @@ function element(name, attributes, text) {
   return made;
 }
 
-/** A tenth of a pixel is as fine as a path needs to be. */
+/** Rounds to tenths of a pixel, which is precise enough for a path. */
 const tenths = (/** @type {number} */ value) => Math.round(10 * value) / 10;
 
 export class Plot {
@@ -42,7 +42,7 @@ export class Plot {
     this.surface = element("g", {});
     this.walks = element("g", { "clip-path": "url(#inside)" });
     this.clip = element("clipPath", { id: "inside" });
-    /** Where the surface is, once the page has given it room. */
+    /** Rectangle of the surface, set by `resize`. */
     this.box = { x: 0, y: 0, width: 0, height: 0 };
     svg.append(this.clip, this.surface, this.walks);
     new ResizeObserver(() => this.resize()).observe(svg);
@@ -76,7 +76,7 @@ export class Plot {
     const join = (/** @type {Corner[][]} */ shapes, /** @type {string} */ end) =>
       shapes.map((shape) => `M${shape.map(this.place).join("L")}${end}`).join("");
     return CONTOURS.flatMap(({ below, line }) => [
-      // Crisp edges leave no seams between the strips.
+      // Crisp edges avoid seams between the strips.
       element("path", { class: "band", d: join(below, "Z"), "shape-rendering": "crispEdges" }),
       element("path", { class: "contour", d: join(line, "") }),
     ]);
@@ -109,7 +109,7 @@ export class Plot {
     const crosses = Object.entries(MINIMA).flatMap(([name, minimum]) => {
       const [x, y] = this.place(minimum);
       const d = `M${x - 5} ${y}h10M${x} ${y - 5}v10`;
-      // On the side that the paths do not come from.
+      // The label is on the side without paths.
       const side = name === "sharp" ? { x: x - 16, "text-anchor": "end" } : { x: x + 18, "text-anchor": "start" };
       const text = element("text", { ...side, y: y + 4, class: "name" }, name);
       return [element("path", { d, class: "minimum" }), text];
@@ -122,7 +122,7 @@ export class Plot {
   }
 
   /**
-   * Draws these paths, by name, in place of the last ones.
+   * Replaces the drawn paths by these, by name.
    * @param {Record<string, Point[]>} paths
    */
   draw(paths) {
@@ -134,7 +134,7 @@ export class Plot {
       const [cx, cy] = places[places.length - 1];
       return [
         element("polyline", { class: `path ${name}`, points: places.join(" ") }),
-        // Smaller each time: ends that coincide show as rings.
+        // Decreasing radii, so that equal ends are visible as rings.
         element("circle", { class: `end ${name}`, cx, cy, r: 8 - 1.75 * index }),
       ];
     });
@@ -142,5 +142,5 @@ export class Plot {
   }
 }
 
-/** With a true minus. */
+/** Formats a number with a Unicode minus sign. */
 export const label = (/** @type {number} */ value, digits = 0) => value.toFixed(digits).replace("-", "−");

@@ -1,4 +1,4 @@
-// Serves the page, and of the repository only what the page reads.
+// Serves the page, and only those files of the repository that it reads.
 //
 //     node web/serve.mjs [PORT]
 
@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 const WEB = fileURLToPath(new URL(".", import.meta.url));
 const ROOT = join(WEB, "..");
 
-/** Folders outside web/ that the page reads: the crate's kernels, and the authors' paths. */
+/** Folders outside web/ that the page reads: the crate's kernels and the authors' paths. */
 const SHARED = /^\/(shaders|tests\/golden)\/[\w.]+$/;
 const TYPES = /** @type {Record<string, string>} */ ({
   ".html": "text/html; charset=utf-8",
@@ -22,7 +22,7 @@ const TYPES = /** @type {Record<string, string>} */ ({
   ".svg": "image/svg+xml",
 });
 
-/** @param {number} port 0 takes a free one. */
+/** @param {number} port 0 selects a free port. */
 export function serve(port) {
   const server = createServer(async (request, response) => {
     try {
@@ -30,14 +30,14 @@ export function serve(port) {
       const path = normalize(decodeURIComponent(pathname === "/" ? "/index.html" : pathname));
       const file = join(SHARED.test(path) ? ROOT : WEB, path);
       const type = TYPES[extname(file)];
-      if (!type || !(await stat(file)).isFile()) throw new Error("not here");
+      if (!type || !(await stat(file)).isFile()) throw new Error("not found");
       response.writeHead(200, { "content-type": type, "cache-control": "no-cache" });
       createReadStream(file).pipe(response);
     } catch {
       response.writeHead(404, { "content-type": "text/plain" }).end("not found\n");
     }
   });
-  // WebGPU needs a secure context: this machine is one, under this name.
+  // WebGPU needs a secure context, and `localhost` is one.
   return new Promise((resolve, reject) => {
     server.once("error", reject).listen(port, "localhost", () => resolve(server));
   });

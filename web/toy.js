@@ -1,5 +1,5 @@
-// The paper's two-basin example in f64: what the picture is drawn from and what ends are named by.
-// The paths themselves take their gradients from loss.wgsl.
+// The paper's two-basin example in f64, for the picture and the names of the basins. The paths use
+// gradients from loss.wgsl.
 //
 //     L(mu, sigma) = -log(0.7 exp(-K_1 / 1.8^2) + 0.3 exp(-K_2 / 1.2^2))
 //     K_i = log(s_i / sigma) + (sigma^2 + (mu - mu_i)^2) / (2 s_i^2) - 1/2
@@ -38,7 +38,7 @@ export function lossAndGrad([mu, sigma]) {
 }
 
 /**
- * Where a path has come to.
+ * The basin of a point.
  * @param {Point} point
  * @returns {"sharp" | "flat" | "between" | "lost"}
  */

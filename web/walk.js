@@ -1,5 +1,5 @@
 // One optimizer's path through the two-basin example. Gradients (loss.wgsl) and steps (the crate's
-// kernels) stay on the device; the host reads the points that came out, a stretch at a time.
+// kernels) run on the device; the host reads the points of several steps at a time.
 
 import { START } from "./toy.js";
 import { Wsam } from "./wsam/optimizer.js";
@@ -44,7 +44,7 @@ export class Walk {
     return this.wsam.device.createBindGroup({ layout: this.gradient.getBindGroupLayout(0), entries });
   }
 
-  /** Takes so many steps and adds a point for each. */
+  /** Takes `steps` steps and adds a point for each. */
   async advance(/** @type {number} */ steps) {
     const { wsam } = this;
     const { device } = wsam;

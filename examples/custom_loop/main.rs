@@ -1,12 +1,5 @@
-//! A training loop of one's own around the two halves of a step, with gradients accumulated over
-//! micro-batches and groups of parameters. See the README beside this file.
-
-#[allow(dead_code)]
-#[path = "../digits/data.rs"]
-mod data;
-#[allow(dead_code)]
-#[path = "../digits/model.rs"]
-mod model;
+//! A training loop that calls `ascend` and `descend`, with gradients accumulated over micro-batches and
+//! parameter groups. See README.md in this folder.
 
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::module::{Module, ParamGroup};
@@ -14,12 +7,12 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Device;
 use burn_wsam::{GroupConfig, SgdBaseConfig, Wsam, WsamConfig, WsamError};
+use burn_wsam_support::digits::data::{Batch, Digits, Shuffle};
+use burn_wsam_support::digits::model::Network;
 use clap::Parser;
-use data::{Batch, Digits, Shuffle};
-use model::Network;
 use std::error::Error;
 
-/// Trains a small convolutional network on the UCI handwritten digits with WSAM, in a loop written out.
+/// Trains a small convolutional network on the UCI handwritten digits with WSAM, in a custom training loop.
 #[derive(Parser, Debug)]
 #[command(name = "custom_loop")]
 struct Options {
@@ -40,13 +33,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let device = device().autodiff();
     let (train, test) = Digits::split();
-    let micro_batches = train.len() / options.batch_size as usize;
+    let micro_batches = train.count() / options.batch_size as usize;
     let steps = micro_batches.div_ceil(options.accumulation as usize) * options.epochs as usize;
     let mut rate = CosineAnnealingLrSchedulerConfig::new(0.05, steps).init()?;
 
     let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
     let base = SgdBaseConfig::new().with_momentum(Some(momentum));
-    // Biases and normalisation layers: not perturbed. The last layer: perturbed less, at a lower rate.
+    // Biases and normalisation layers are not perturbed. The last layer has a smaller radius and learning rate.
     let small = GroupConfig::new(ParamGroup::from_any_predicates(vec!["bias", "norm"]));
     let last = GroupConfig::new(ParamGroup::from_path("linear.weight"));
     let groups = vec![small.with_perturbed(false), last.with_rho(Some(0.02)).with_lr_factor(0.5)];
@@ -64,12 +57,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let all = test.all(&device.clone().inner());
         let correct: i64 = network.valid().correct(&all).into_scalar();
-        println!("epoch {epoch}: {:.2} %", 100.0 * correct as f64 / test.len() as f64);
+        println!("epoch {epoch}: {:.2} %", 100.0 * correct as f64 / test.count() as f64);
     }
     Ok(())
 }
 
-/// One step: up along the gradient of all micro-batches, and down with theirs at the perturbed weights.
+/// Takes one step: perturbs along the gradient of all micro-batches, then updates with their gradient at the
+/// perturbed weights.
 fn step(
     optim: &mut Wsam,
     network: Network,
@@ -78,8 +72,8 @@ fn step(
 ) -> Result<Network, WsamError> {
     let grads = gradients(&network, micro_batches);
     let ascended = optim.ascend(network, grads)?;
-    // The same micro-batches, or it would not be the sharpness of this loss.
-    let grads = gradients(&ascended, micro_batches);
+    // The second gradient must use the same micro-batches.
+    let grads = gradients(ascended.model(), micro_batches);
     Ok(optim.descend(lr, ascended, grads)?)
 }
 
@@ -93,11 +87,11 @@ fn gradients(network: &Network, micro_batches: &[Batch]) -> GradientsParams {
     sum.grads()
 }
 
-/// A GPU if there is one; the route that is printed tells.
+/// A GPU if there is one, otherwise the CPU. `main` prints the route.
 #[cfg(feature = "fused-wsam")]
 fn device() -> Device {
     burn_wsam::device().unwrap_or_else(|error| {
-        println!("{error}; on the CPU, then");
+        println!("{error}; training on the CPU");
         Device::flex()
     })
 }

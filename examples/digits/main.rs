@@ -1,7 +1,5 @@
-//! The base optimizer, SAM and WSAM on real handwritten digits. See the README beside this file.
+//! Trains handwritten digits with the base optimizer, SAM and WSAM. See README.md in this folder.
 
-mod data;
-mod model;
 mod optimizer;
 mod options;
 mod place;
@@ -9,8 +7,8 @@ mod report;
 mod train;
 
 use burn_wsam::WsamError;
+use burn_wsam_support::digits::model::Network;
 use clap::Parser;
-use model::Network;
 use optimizer::Optimizer;
 use options::{Method, Options};
 use std::io::{self, Write};
@@ -18,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Why there is no table.
+/// Errors of the example.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("--batch-size is {batch_size}, but there are {images} images to train on")]
@@ -68,7 +66,7 @@ fn run(options: &Options) -> Result<(), Error> {
         options.batch_size,
         options.seed,
     )?;
-    // All of them before the first training, so that a bad value is found at once.
+    // Creates all optimizers before the first training, so that an invalid value fails at once.
     let optimizers: Vec<_> = options
         .optimizers
         .iter()

@@ -1,37 +1,37 @@
-//! The three optimizers behind one call: Burn's own, and the same one inside SAM and WSAM.
+//! One interface for the three optimizers: Burn's own, and the same one as the base of SAM and WSAM.
 
 use crate::Error;
-use crate::data::Batch;
-use crate::model::Network;
 use crate::options::{Base, Method, Options};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{AdamWBaseConfig, BaseConfig, Route, SgdBaseConfig, Wsam, WsamConfig};
+use burn_wsam_support::digits::data::Batch;
+use burn_wsam_support::digits::model::Network;
 
 /// An optimizer for [`Network`].
 pub(crate) enum Optimizer {
-    /// Burn's, one gradient a step.
+    /// Burn's own, with one gradient a step.
     Base(ModuleOptimizer),
-    /// SAM or WSAM, two gradients a step.
+    /// SAM or WSAM, with two gradients a step.
     Wsam(Box<Wsam>),
 }
 
 impl Optimizer {
     pub(crate) fn new(method: Method, options: &Options, device: &Device) -> Result<Self, Error> {
-        let config = WsamConfig::new(inside(options.base))
+        let config = WsamConfig::new(wsam_base(options.base))
             .with_rho(options.rho)
             .with_route(options.route.into());
         let config = match method {
-            Method::Base => return Ok(Self::Base(alone(options.base))),
+            Method::Base => return Ok(Self::Base(burn_base(options.base))),
             Method::Sam => config.with_gamma(0.5).with_decouple(false),
             Method::Wsam => config.with_gamma(options.gamma).with_decouple(!options.coupled),
         };
         Ok(Self::Wsam(Box::new(config.init(device)?)))
     }
 
-    /// One step. Returns the model and the loss before the step, still on the device.
+    /// Takes one step. Returns the model and the loss before the step, which stays on the device.
     pub(crate) fn step(
         &mut self,
         lr: f64,
@@ -53,19 +53,19 @@ impl Optimizer {
         }
     }
 
-    /// The way the steps run, in a word or two.
+    /// Name of the route that the steps take.
     pub(crate) fn route(&self) -> &'static str {
         match self {
             Self::Base(_) => "Burn's optimizer",
             Self::Wsam(optimizer) => match optimizer.route() {
                 Route::Fused { .. } => "fused",
-                Route::TensorOps(_) => "tensor operations",
+                _ => "tensor operations",
             },
         }
     }
 }
 
-/// Undampened, which is not Burn's default: the momentum of the papers.
+/// Momentum without dampening, as in the papers; Burn's default has dampening.
 fn momentum() -> MomentumConfig {
     MomentumConfig { momentum: 0.9, dampening: 0.0, nesterov: false }
 }
@@ -75,7 +75,7 @@ fn decay() -> WeightDecayConfig {
 }
 
 /// Burn's own optimizer.
-fn alone(base: Base) -> ModuleOptimizer {
+fn burn_base(base: Base) -> ModuleOptimizer {
     match base {
         Base::Sgd => {
             SgdConfig::new().with_momentum(Some(momentum())).with_weight_decay(Some(decay())).init()
@@ -85,7 +85,7 @@ fn alone(base: Base) -> ModuleOptimizer {
 }
 
 /// The same optimizer as the base of SAM and WSAM.
-fn inside(base: Base) -> BaseConfig {
+fn wsam_base(base: Base) -> BaseConfig {
     match base {
         Base::Sgd => SgdBaseConfig::new()
             .with_momentum(Some(momentum()))

@@ -28,12 +28,12 @@ pub(crate) struct Options {
     pub(crate) rho: f64,
 
     /// Weight of the sharpness, for WSAM: from 0, the base optimizer, to below 1. The authors'
-    /// default is 0.9; so short a training ends better with less.
+    /// default is 0.9; a lower value is better for such a short training.
     #[arg(long, default_value_t = 0.8, allow_negative_numbers = true)]
     pub(crate) gamma: f64,
 
-    /// Let WSAM's sharpness go through the base optimizer (coupled). Wants a smaller gamma: 0.5 is
-    /// SAM.
+    /// Use WSAM's coupled form, where the sharpness passes through the base optimizer. It needs a
+    /// smaller gamma: 0.5 is SAM.
     #[arg(long)]
     pub(crate) coupled: bool,
 
@@ -50,19 +50,19 @@ pub(crate) struct Options {
     )]
     pub(crate) optimizers: Vec<Method>,
 
-    /// Decides the initial weights and the order of the images. The test set is always the same.
+    /// Seed of the initial weights and of the order of the images. The test set is always the same.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 
-    /// Where to train: auto takes a GPU if there is one, else the CPU.
+    /// Where to train. `auto` uses a GPU if there is one, otherwise the CPU.
     #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
     pub(crate) device: DeviceChoice,
 
-    /// How SAM and WSAM run: auto takes the WGSL kernels where the device allows it.
+    /// Route of SAM and WSAM. `auto` uses the WGSL kernels if the device supports them.
     #[arg(long, value_enum, default_value_t = RouteChoice::Auto)]
     pub(crate) route: RouteChoice,
 
-    /// Write the table as JSON to this file, too.
+    /// Also write the table to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
@@ -77,7 +77,7 @@ pub(crate) enum Base {
     AdamW,
 }
 
-/// What trains.
+/// The optimizer of a training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Method {
     /// The base optimizer alone.
@@ -91,7 +91,7 @@ pub(crate) enum Method {
 /// Where to train.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum DeviceChoice {
-    /// wgpu where it finds an adapter, else flex.
+    /// wgpu if it finds an adapter, otherwise flex.
     Auto,
     /// Burn's CPU backend.
     Flex,
@@ -99,19 +99,19 @@ pub(crate) enum DeviceChoice {
     Wgpu,
 }
 
-/// How the steps run.
+/// The route of the steps.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum RouteChoice {
-    /// Fused where the device allows it.
+    /// Fused if the device supports it.
     Auto,
-    /// Through the WGSL kernels, or not at all.
+    /// In the WGSL kernels; an error if the device does not support them.
     Fused,
     /// In Burn's tensor operations.
     TensorOps,
 }
 
 impl Options {
-    /// The learning rate at the start, checked. The optimizer itself would take a rate below 0.
+    /// The initial learning rate, checked here because the optimizer accepts negative rates.
     pub(crate) fn lr(&self) -> Result<f64, Error> {
         let lr = self.lr.unwrap_or(match self.base {
             Base::Sgd => 0.05,

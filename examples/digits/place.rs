@@ -1,5 +1,4 @@
-//! Where the training runs: a GPU if there is one, else Burn's CPU backend, and never without
-//! saying so.
+//! Selects the device, a GPU if there is one, otherwise Burn's CPU backend, and reports the choice.
 
 use crate::Error;
 use crate::options::DeviceChoice;
@@ -8,11 +7,11 @@ use burn_wsam::{Route, RoutePolicy, SgdBaseConfig, WsamConfig};
 
 const FLEX: &str = "Burn's flex CPU backend";
 
-/// How to get an adapter where there is none.
+/// How to get a software adapter.
 pub(crate) const DRIVER_HINT: &str = "a software adapter comes with a Vulkan driver \
     (Debian: apt install mesa-vulkan-drivers; or sh scripts/test.sh, which installs one)";
 
-/// A device, and the line that tells about it.
+/// A device and its description.
 pub(crate) struct Place {
     /// Without autodiff.
     pub(crate) device: Device,
@@ -22,7 +21,7 @@ pub(crate) struct Place {
     pub(crate) headline: String,
 }
 
-/// Opens the device that was asked for.
+/// Opens the requested device.
 pub(crate) fn open(choice: DeviceChoice, policy: RoutePolicy) -> Result<Place, Error> {
     match (choice, policy) {
         (DeviceChoice::Flex, _) => flex(policy, "--device flex"),
@@ -38,7 +37,7 @@ pub(crate) fn open(choice: DeviceChoice, policy: RoutePolicy) -> Result<Place, E
 
 fn flex(policy: RoutePolicy, why: &str) -> Result<Place, Error> {
     let device = Device::flex();
-    // Refuses `--route fused`.
+    // An error for `--route fused`.
     route(&device, policy)?;
     let headline = format!("Route: tensor operations on {FLEX} ({why})");
     Ok(Place { device, adapter: FLEX.to_owned(), headline })
@@ -46,19 +45,19 @@ fn flex(policy: RoutePolicy, why: &str) -> Result<Place, Error> {
 
 fn on_gpu((device, adapter): (Device, String), policy: RoutePolicy) -> Result<Place, Error> {
     let headline = match route(&device, policy)? {
-        fused @ Route::Fused { .. } => format!("Route: {fused}"),
         Route::TensorOps(why) => format!("Route: tensor operations on {adapter} ({why})"),
+        other => format!("Route: {other}"),
     };
     Ok(Place { device, adapter, headline })
 }
 
-/// The route a Wsam on this device takes.
+/// The route that a `Wsam` takes on this device.
 fn route(device: &Device, policy: RoutePolicy) -> Result<Route, Error> {
     let config = WsamConfig::new(SgdBaseConfig::new().into()).with_route(policy);
     Ok(config.init(device)?.route().clone())
 }
 
-/// Burn's default wgpu device and its adapter, or why there is none.
+/// Burn's default wgpu device and its adapter, or the reason why there is none.
 #[cfg(feature = "fused-wsam")]
 fn gpu() -> Result<(Device, String), String> {
     let device = burn_wsam::device().map_err(|error| match error {
@@ -68,10 +67,11 @@ fn gpu() -> Result<(Device, String), String> {
     match route(&device, RoutePolicy::Auto).map_err(|error| error.to_string())? {
         Route::Fused { adapter, backend } => Ok((device, format!("{adapter} ({backend})"))),
         Route::TensorOps(why) => Err(why.to_string()),
+        other => Err(format!("unknown route: {other}")),
     }
 }
 
-/// Burn's default wgpu device and its adapter, or why there is none.
+/// Burn's default wgpu device and its adapter, or the reason why there is none.
 #[cfg(not(feature = "fused-wsam"))]
 fn gpu() -> Result<(Device, String), String> {
     let made = Device::wgpu_options().init_with_setup();

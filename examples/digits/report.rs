@@ -7,7 +7,7 @@ use std::io::{self, Write};
 const HEADINGS: [&str; 7] =
     ["optimizer", "test accuracy", "train loss", "sharpness", "s/epoch", "route", "adapter"];
 
-/// Numbers stand on the right, words on the left.
+/// Columns with numbers, which are aligned to the right.
 const NUMBERS: std::ops::RangeInclusive<usize> = 1..=4;
 
 /// Writes one row for each outcome.
@@ -42,7 +42,7 @@ fn cells(outcome: &Outcome, adapter: &str) -> [String; HEADINGS.len()] {
     ]
 }
 
-/// The same, for programs.
+/// The table as JSON.
 pub(crate) fn json(outcomes: &[Outcome], adapter: &str) -> Value {
     let rows = outcomes.iter().map(|outcome| {
         json!({

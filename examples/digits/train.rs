@@ -1,8 +1,6 @@
-//! One training, and what is measured afterwards.
+//! One training and its measurements.
 
 use crate::Error;
-use crate::data::{Digits, Shuffle};
-use crate::model::Network;
 use crate::optimizer::Optimizer;
 use crate::options::Options;
 use crate::place::Place;
@@ -10,13 +8,15 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{SgdBaseConfig, WsamConfig, WsamError};
+use burn_wsam_support::digits::data::{Digits, Shuffle};
+use burn_wsam_support::digits::model::Network;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
-/// Radius at which the final sharpness is measured: the same for every optimizer, whatever its own.
+/// Radius at which the final sharpness is measured, the same for every optimizer.
 const SHARPNESS_RHO: f64 = 0.05;
 
-/// What a training came to.
+/// Results of a training.
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
     pub(crate) route: &'static str,
@@ -25,7 +25,7 @@ pub(crate) struct Outcome {
     pub(crate) test_accuracy: f64,
     /// `L(w + e_w) - L(w)` over the whole training set.
     pub(crate) sharpness: f64,
-    /// Median, so that the compilation of kernels in the first one does not count.
+    /// Median over the epochs, which excludes the compilation of kernels in the first epoch.
     pub(crate) epoch_time: Duration,
 }
 
@@ -40,14 +40,14 @@ pub(crate) fn train(
     let device = place.device.clone().autodiff();
     let (train, test) = Digits::split();
     let batch_size = options.batch_size as usize;
-    if batch_size > train.len() {
-        return Err(Error::BatchSize { batch_size, images: train.len() });
+    if batch_size > train.count() {
+        return Err(Error::BatchSize { batch_size, images: train.count() });
     }
     let peak = options.lr()?;
     let mut model = initial.copy();
     let mut shuffle = Shuffle::new(options.seed);
 
-    let steps = u64::from(options.epochs) * (train.len() / batch_size) as u64;
+    let steps = u64::from(options.epochs) * (train.count() / batch_size) as u64;
     let progress = progress(name, steps);
     let mut epoch_times = Vec::new();
     let (mut train_loss, mut test_accuracy) = (f64::NAN, f64::NAN);
@@ -82,7 +82,7 @@ pub(crate) fn train(
     Ok(Outcome { name, route, train_loss, test_accuracy, sharpness, epoch_time })
 }
 
-/// From `peak` down to almost zero, so that the last steps settle.
+/// Learning rate from `peak` down to almost zero along a cosine.
 fn cosine(peak: f64, step: u64, steps: u64) -> f64 {
     let turn = std::f64::consts::PI * step as f64 / steps as f64;
     peak * 0.5 * (1.0 + turn.cos())
@@ -92,13 +92,13 @@ fn accuracy(model: &Network, test: &Digits, device: &Device) -> Result<f64, Erro
     let correct = model.valid().correct(&test.all(device));
     let correct: i64 =
         correct.try_into_scalar().map_err(|error| Error::Device(error.to_string()))?;
-    Ok(correct as f64 / test.len() as f64)
+    Ok(correct as f64 / test.count() as f64)
 }
 
-/// `L(w + e_w) - L(w)` with the whole training set as one batch, [`SHARPNESS_RHO`] up the gradient.
+/// `L(w + e_w) - L(w)` at radius [`SHARPNESS_RHO`], with the whole training set as one batch.
 ///
-/// Half a step of an optimizer that never descends. Batch normalisation goes by the batch, as in
-/// training; the model's running statistics stay, for this runs on a copy.
+/// It is the ascent of an optimizer without a descent. Batch normalisation uses the batch's statistics, as in
+/// training. The model's running statistics do not change, because this runs on a copy.
 fn sharpness(model: &Network, train: &Digits, device: &Device) -> Result<f64, Error> {
     let batch = train.all(device);
     let model = model.copy();
@@ -107,15 +107,15 @@ fn sharpness(model: &Network, train: &Digits, device: &Device) -> Result<f64, Er
     let loss = model.loss(&batch);
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let ascended = probe.ascend(model, grads).map_err(WsamError::from)?;
-    let climbed = ascended.loss(&batch).without_autodiff() - loss.without_autodiff();
-    number(climbed)
+    let rise = ascended.model().loss(&batch).without_autodiff() - loss.without_autodiff();
+    number(rise)
 }
 
 fn number(tensor: Tensor<1>) -> Result<f64, Error> {
     tensor.try_into_scalar().map_err(|error| Error::Device(error.to_string()))
 }
 
-/// Hidden by itself where stderr is not a terminal.
+/// A progress bar, which is hidden if stderr is not a terminal.
 fn progress(name: &'static str, steps: u64) -> ProgressBar {
     let template = "{prefix:>6} {bar:30} {pos:>4}/{len} steps, {elapsed} {msg}";
     let style =

@@ -1,13 +1,9 @@
 //! Images, as rows of pixels, and labels with noise.
 
-#[path = "../digits/data.rs"]
-#[allow(dead_code)]
-mod digits;
-
 use crate::Error;
 use crate::options::{Data, Options};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use digits::{Digits, Shuffle};
+use burn_wsam_support::digits::data::{Digits, Shuffle};
 use std::path::Path;
 
 pub(crate) const CLASSES: usize = 10;
@@ -65,12 +61,15 @@ fn mnist(folder: &Path, part: &str) -> Result<Images, Error> {
             four.map(u32::from_be_bytes)
         };
         if number(0) != Some(magic) {
-            return Err(Error::file(&path, format!("magic number {:?} for {magic}", number(0))));
+            return Err(Error::file(
+                &path,
+                format!("magic number {:?}, expected {magic}", number(0)),
+            ));
         }
         let extents: Vec<_> = (4..head).step_by(4).map(|at| number(at).unwrap_or(0)).collect();
         let want = head + extents.iter().map(|extent| *extent as usize).product::<usize>();
         if bytes.len() != want {
-            return Err(Error::file(&path, format!("{} bytes for {want}", bytes.len())));
+            return Err(Error::file(&path, format!("{} bytes, expected {want}", bytes.len())));
         }
         Ok(bytes[head..].to_vec())
     };
@@ -85,15 +84,15 @@ impl Images {
         self.labels.len()
     }
 
-    /// Labels of which `percent` in a hundred, each by its own draw, are another class.
+    /// Labels with symmetric noise: each is replaced by another class with a probability of `percent` %.
     pub(crate) fn noisy(&self, percent: u32, seed: u64) -> Vec<u8> {
         let mut draw = Shuffle::new(0x5eed_0000_0000 + seed);
-        let spoil = |label: &u8| {
-            // Both are drawn for each, so that more noise spoils what less noise spoils, too.
+        let add_noise = |label: &u8| {
+            // Draws both numbers for each label, so that higher noise also changes all labels that lower noise changes.
             let (chance, other) = (draw.below(100), draw.below(CLASSES as u64 - 1) as u8 + 1);
             if chance < u64::from(percent) { (label + other) % CLASSES as u8 } else { *label }
         };
-        self.labels.iter().map(spoil).collect()
+        self.labels.iter().map(add_noise).collect()
     }
 
     /// The true labels.
@@ -101,7 +100,7 @@ impl Images {
         &self.labels
     }
 
-    /// Some of the images with some labels.
+    /// The images with these indices, with labels from `labels`.
     pub(crate) fn batch(&self, indices: &[usize], labels: &[u8], device: &Device) -> Batch {
         let rows = indices.iter().map(|i| &self.pixels[i * self.size..][..self.size]);
         let pixels: Vec<f32> = rows.flatten().copied().collect();
@@ -114,7 +113,7 @@ impl Images {
     }
 }
 
-/// Batches of an epoch in an order of its own; the images left over sit it out.
+/// Draws the order of each epoch. The remaining images, fewer than a batch, are not used.
 pub(crate) struct Order(Shuffle);
 
 impl Order {

@@ -1,5 +1,5 @@
-//! Base SGD, SAM and WSAM on digits or MNIST under label noise: test accuracy, training loss, two
-//! measures of sharpness and time, over several seeds. See README.md beside this file.
+//! Compares SGD, SAM and WSAM on digits or MNIST under label noise: test accuracy, training loss, two
+//! measures of sharpness and time, over several seeds. See README.md in this folder.
 
 mod data;
 mod options;
@@ -14,7 +14,7 @@ use options::Options;
 use results::Results;
 use std::process::ExitCode;
 
-/// What can go wrong.
+/// Errors of the example.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{path}: {reason}")]
@@ -52,7 +52,7 @@ fn run(options: &Options) -> Result<(), Error> {
     let progress = progress(trials.len());
     for trial in &trials {
         progress.set_message(trial.to_string());
-        // A run that was cut off goes on where it stopped.
+        // Trainings of an earlier, interrupted run are not repeated.
         if !results.has(trial) {
             results.add(trial, &train::train(trial, options, &sets)?)?;
         }
@@ -69,7 +69,7 @@ fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Hidden by itself where stderr is not a terminal.
+/// A progress bar, which is hidden if stderr is not a terminal.
 fn progress(trials: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} trainings, {elapsed} {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());

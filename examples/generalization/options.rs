@@ -1,4 +1,4 @@
-//! The command line, and the trainings it means.
+//! The command line and its list of trainings.
 
 use clap::{Parser, ValueEnum};
 use std::fmt;
@@ -8,25 +8,25 @@ use std::path::PathBuf;
 #[derive(Parser, Debug)]
 #[command(name = "generalization")]
 pub(crate) struct Options {
-    /// What to train on.
+    /// The data set.
     #[arg(long, value_enum, default_value_t = Data::Digits)]
     pub(crate) data: Data,
 
-    /// Folder of MNIST's IDX files, as scripts/mnist.sh leaves it.
+    /// Folder of MNIST's IDX files, from scripts/mnist.sh.
     #[arg(long, value_name = "DIR", default_value = "target/mnist")]
     pub(crate) mnist: PathBuf,
 
-    /// Shares of training labels that are replaced by other ones, in percent.
+    /// Shares of training labels that are replaced by wrong ones, in percent.
     #[arg(long, value_delimiter = ',', default_values_t = [0, 20, 40, 60],
         value_parser = clap::value_parser!(u32).range(0..=90))]
     pub(crate) noise: Vec<u32>,
 
-    /// Trainings of each kind. A seed decides weights, order and noise, the same for every method.
+    /// Trainings of each kind. A seed gives the same weights, order and noise to every method.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) seeds: u64,
 
-    /// Epochs of SAM and WSAM. The base optimizer trains once as many, and once twice as many, which
-    /// costs the same number of gradients.
+    /// Epochs of SAM and WSAM. The base optimizer is trained twice, for as many epochs and for twice as many,
+    /// which takes the same number of gradients.
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) epochs: u32,
 
@@ -34,7 +34,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: u32,
 
-    /// Learning rate at the start; falls to zero along a cosine.
+    /// Initial learning rate, which falls to zero along a cosine.
     #[arg(long, default_value_t = 0.05)]
     pub(crate) lr: f64,
 
@@ -42,21 +42,21 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [0.05, 0.2])]
     pub(crate) rho: Vec<f64>,
 
-    /// In place of the methods: every gamma of the paper's sweep, coupled and decoupled.
+    /// Train every gamma of the paper's sweep, coupled and decoupled, instead of the methods.
     #[arg(long)]
     pub(crate) sweep: bool,
 
-    /// Draw the training loss around the minima of SGD, SAM and WSAM (gamma 0.9) as well, at the first
+    /// Also draw the training loss around the minima of SGD, SAM and WSAM (gamma 0.9), with the first
     /// seed, the last noise and the last rho.
     #[arg(long)]
     pub(crate) surface: bool,
 
-    /// Folder of the results. What is there already is not trained again.
+    /// Folder of the results. Trainings that it already contains are not repeated.
     #[arg(long, value_name = "DIR", default_value = "target/generalization")]
     pub(crate) out: PathBuf,
 }
 
-/// What to train on.
+/// The data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Data {
     /// 1,797 handwritten digits of 8x8 pixels.
@@ -65,12 +65,12 @@ pub(crate) enum Data {
     Mnist,
 }
 
-/// What trains.
+/// The optimizer of a training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Method {
     /// SGD alone.
     Base,
-    /// WSAM with its gamma; coupled 1/2 is SAM.
+    /// WSAM. Coupled with gamma 1/2 it is SAM.
     Wsam { gamma: f64, rho: f64, decouple: bool },
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Trial {
 }
 
 impl Method {
-    /// Gradients a step.
+    /// Number of gradients a step.
     pub(crate) fn gradients(self) -> u32 {
         if self == Self::Base { 1 } else { 2 }
     }
@@ -111,7 +111,7 @@ impl fmt::Display for Trial {
 }
 
 impl Options {
-    /// Methods with their epochs.
+    /// All methods, with their numbers of epochs.
     fn methods(&self) -> Vec<(Method, u32)> {
         let epochs = self.epochs;
         let with = |gamma, decouple| {
@@ -133,8 +133,8 @@ impl Options {
         methods
     }
 
-    /// What `--surface` draws.
-    pub(crate) fn drawn(&self) -> Vec<Trial> {
+    /// The trainings whose loss surfaces `--surface` draws.
+    pub(crate) fn surface_trials(&self) -> Vec<Trial> {
         let (Some(noise), Some(rho)) = (self.noise.last(), self.rho.last()) else {
             return Vec::new();
         };
@@ -144,7 +144,7 @@ impl Options {
             .to_vec()
     }
 
-    /// Seed by seed, so that what is there early is a comparison already.
+    /// All trainings, ordered by seed, so that early results already allow a comparison.
     pub(crate) fn trials(&self) -> Vec<Trial> {
         let mut trials = Vec::new();
         for seed in 1..=self.seeds {

@@ -1,4 +1,4 @@
-//! Test accuracy against noise, a line for each method.
+//! Draws test accuracy against noise, with a line for each method.
 
 use crate::Error;
 use crate::options::Options;
@@ -9,14 +9,14 @@ use std::path::Path;
 
 pub(crate) const FONT: &str = "sans-serif";
 
-/// Without it nothing could be written into a picture.
+/// Registers the font of the pictures.
 pub(crate) fn font() -> Result<(), Error> {
     let fits = register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
     fits.map_err(|_| Error::Picture("its font cannot be read".to_owned()))
 }
 
 pub(crate) fn draw(path: &Path, results: &Results, options: &Options) -> Result<(), Error> {
-    // Against noise there is a line only where there are several.
+    // A line needs at least two noise levels.
     if options.noise.len() < 2 {
         return Ok(());
     }
@@ -73,7 +73,7 @@ fn lines(
         .draw()?;
     for (i, (kind, line)) in kinds.iter().zip(&drawn).enumerate() {
         let colour = Palette99::pick(i).to_rgba();
-        // Side by side, so that the whiskers can be told apart.
+        // Shifted, so that the error bars do not overlap.
         let shift = 0.35 * (i as f64 - 0.5 * (kinds.len() - 1) as f64);
         let points = line.iter().map(|(noise, mean, _)| (noise + shift, *mean));
         let series = chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;

@@ -1,4 +1,4 @@
-//! Results as CSV, one line a training, kept as they come; and their table.
+//! Results as CSV with one line for each training, and their table.
 
 use crate::Error;
 use crate::options::{Data, Method, Options, Trial};
@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 
 const HEAD: &str = "data,noise_percent,method,gamma,rho,decouple,epochs,batch_size,lr,seed,\
                     test_accuracy,train_loss,rise,eigenvalue,seconds";
-/// Columns that say which training it is.
+/// Number of columns that identify a training.
 const KEYS: usize = 10;
 
-/// A file of results.
+/// A CSV file of results.
 pub(crate) struct Results {
     folder: PathBuf,
-    /// Columns of every training before its seed and outcome.
+    /// Settings that all trainings share.
     settings: (Data, u32, f64),
     found: HashMap<String, Outcome>,
 }
 
 impl Results {
-    /// Reads what is there already.
+    /// Opens the folder and reads the results that it contains.
     pub(crate) fn open(options: &Options) -> Result<Self, Error> {
         let folder = options.out.clone();
         fs::create_dir_all(&folder).map_err(|error| Error::file(&folder, error))?;
@@ -35,7 +35,10 @@ impl Results {
         let text = fs::read_to_string(&path).map_err(|error| Error::file(&path, error))?;
         let mut lines = text.lines();
         if lines.next() != Some(HEAD) {
-            return Err(Error::file(&path, "another head than this example's"));
+            return Err(Error::file(
+                &path,
+                "the first line is not the header of this example's results",
+            ));
         }
         for (i, line) in lines.enumerate() {
             let columns: Vec<_> = line.split(',').collect();
@@ -73,7 +76,7 @@ impl Results {
         self.found.contains_key(&self.key(trial))
     }
 
-    /// Keeps one more, on disk at once.
+    /// Adds a result and writes it to the file.
     pub(crate) fn add(&mut self, trial: &Trial, outcome: &Outcome) -> Result<(), Error> {
         let Outcome { test_accuracy, train_loss, rise, eigenvalue, seconds } = outcome;
         let (key, path) = (self.key(trial), self.csv());
@@ -109,11 +112,11 @@ impl Results {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
         let square = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
-        // Of a sample; of a single training there is none.
+        // The sample standard deviation, 0 for a single training.
         (mean, if count > 1.0 { (square / (count - 1.0)).sqrt() } else { 0.0 })
     }
 
-    /// In Markdown, one row for each kind of training.
+    /// A Markdown table with one row for each kind of training.
     pub(crate) fn table(&self, trials: &[Trial]) -> String {
         let mut lines = vec![
             "| noise | method | epochs | gradients | test accuracy, % | train loss | \

@@ -1,8 +1,4 @@
-//! The training loss around minima, along two random directions normalised by filters.
-
-#[path = "../../src/bin/wsam/plot/contours.rs"]
-#[allow(dead_code)]
-mod contours;
+//! Draws the training loss around minima, along two random directions with filter normalisation.
 
 use crate::Error;
 use crate::data::Sets;
@@ -10,12 +6,17 @@ use crate::options::{Options, Trial};
 use crate::picture::{FONT, font};
 use crate::train::around;
 use burn_wsam::sharpness::{Plane, Surface};
-use contours::Grid;
+use burn_wsam_support::contours::Grid;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::path::Path;
 
-const PLANE: Plane = Plane { radius: 1.0, points: 25, seed: 1 };
+/// Points along each direction of the plane.
+const POINTS: usize = 25;
+
+fn plane() -> Plane {
+    Plane::default().with_radius(1.0).with_points(POINTS).with_seed(1)
+}
 
 /// Heights above the loss in the middle.
 const LEVELS: [f64; 10] = [0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0, 7.0];
@@ -23,9 +24,9 @@ const LEVELS: [f64; 10] = [0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0, 7.0];
 /// Each panel has level lines at the same heights above its own minimum.
 pub(crate) fn draw(path: &Path, options: &Options, sets: &Sets) -> Result<(), Error> {
     font()?;
-    let trials = options.drawn();
-    let look = |trial: &Trial| around(trial, options, sets, &PLANE);
-    let surfaces = trials.iter().map(look).collect::<Result<Vec<_>, _>>()?;
+    let trials = options.surface_trials();
+    let surface_of = |trial: &Trial| around(trial, options, sets, &plane());
+    let surfaces = trials.iter().map(surface_of).collect::<Result<Vec<_>, _>>()?;
     panels(path, &trials, surfaces).map_err(|error| Error::Picture(error.to_string()))?;
     println!("{}", path.display());
     Ok(())
@@ -59,8 +60,8 @@ fn panel(
     trial: &Trial,
     surface: Surface,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let middle = surface.losses[PLANE.points / 2][PLANE.points / 2];
-    let (ends, axis) = (-PLANE.radius..PLANE.radius, surface.coordinates);
+    let middle = surface.losses[POINTS / 2][POINTS / 2];
+    let (ends, axis) = (-plane().radius..plane().radius, surface.coordinates);
     let grid = Grid { xs: axis.clone(), ys: axis, values: surface.losses.concat() };
     let mut chart = ChartBuilder::on(area)
         .caption(format!("{}: loss {middle:.2}", trial.method), (FONT, 16))

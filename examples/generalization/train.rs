@@ -1,4 +1,4 @@
-//! One training, and what is measured afterwards.
+//! One training and its measurements.
 
 use crate::Error;
 use crate::data::{Batch, CLASSES, Images, Order, Sets};
@@ -17,21 +17,21 @@ use burn_wsam::sharpness::{
 use burn_wsam::{SgdBaseConfig, WsamConfig, WsamError};
 use std::time::Instant;
 
-/// Radius at which the rise of the loss is measured, whatever a method's own.
+/// Radius at which the rise of the loss is measured, the same for every method.
 const RISE_RHO: f64 = 0.05;
 
-/// Images that sharpness is measured on, the first of the training set.
+/// Number of images for measuring sharpness, from the start of the training set.
 const MEASURED: usize = 2048;
 
-/// What a training came to.
+/// Results of a training.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     pub(crate) test_accuracy: f64,
-    /// On the labels that it was trained on.
+    /// Loss on the training labels, wrong ones included.
     pub(crate) train_loss: f64,
     pub(crate) rise: f64,
     pub(crate) eigenvalue: f64,
-    /// Of the training alone.
+    /// Time of the training, without the measurements.
     pub(crate) seconds: f64,
 }
 
@@ -66,7 +66,7 @@ impl Net {
 /// A step of any optimizer, at a learning rate.
 type Step = Box<dyn FnMut(f64, Net, &Batch) -> Result<Net, Error>>;
 
-/// The net as trained, and the seconds that it took.
+/// Trains a net. Returns it and the time in seconds.
 fn fit(trial: &Trial, options: &Options, sets: &Sets) -> Result<(Net, f64), Error> {
     let device = Device::flex().autodiff();
     device.seed(trial.seed);
@@ -112,14 +112,14 @@ fn fit(trial: &Trial, options: &Options, sets: &Sets) -> Result<(Net, f64), Erro
     Ok((net, start.elapsed().as_secs_f64()))
 }
 
-/// What sharpness is measured on: labels as trained on.
+/// The batch for measuring sharpness, with the training labels.
 fn measured(trial: &Trial, sets: &Sets) -> Batch {
     let labels = sets.train.noisy(trial.noise, trial.seed);
     let first: Vec<usize> = (0..sets.train.len().min(MEASURED)).collect();
     sets.train.batch(&first, &labels, &Device::flex().autodiff())
 }
 
-/// The loss around the weights that a training ends in.
+/// The loss surface around the trained weights.
 pub(crate) fn around(
     trial: &Trial,
     options: &Options,
@@ -131,13 +131,13 @@ pub(crate) fn around(
     Ok(surface(&net, plane, |net: &Net| net.loss(&batch))?)
 }
 
-/// Trains, and measures what came of it.
+/// Trains a net and measures it.
 pub(crate) fn train(trial: &Trial, options: &Options, sets: &Sets) -> Result<Outcome, Error> {
     let (net, seconds) = fit(trial, options, sets)?;
     let measured = measured(trial, sets);
     let loss = |net: &Net| net.loss(&measured);
-    let power = PowerIteration { max_products: 50, ..PowerIteration::default() };
-    // A training that came to nothing is a result as well.
+    let power = PowerIteration::default().with_max_products(50);
+    // A diverged training is a result too.
     let or_nan = |found: Result<f64, SharpnessError>| match found {
         Err(SharpnessError::NotFinite { .. }) => Ok(f64::NAN),
         found => found,

@@ -1,13 +1,13 @@
-//! The digits as Burn's loaders want them.
+//! Burn data loaders of the digits.
 
-use crate::data::{Batch, Digits, batch};
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
+use burn_wsam_support::digits::data::{Batch, Digits, batch};
 use std::sync::Arc;
 
-/// An image is its index.
+/// Makes batches from indices of images.
 struct Images;
 
 impl Batcher<usize, Batch> for Images {
@@ -18,7 +18,7 @@ impl Batcher<usize, Batch> for Images {
 
 type Loader = Arc<dyn DataLoader<Batch>>;
 
-/// For training, in a new order each epoch, and for validation.
+/// Loaders for training, shuffled in each epoch, and for validation.
 pub(crate) fn loaders(batch_size: usize) -> (Loader, Loader) {
     let (train, valid) = Digits::split();
     let builder = || DataLoaderBuilder::new(Images).batch_size(batch_size);

@@ -1,12 +1,6 @@
-//! WSAM under Burn's `SupervisedTraining`, on real handwritten digits. See the README beside this file.
+//! Trains handwritten digits with WSAM under Burn's `SupervisedTraining`. See README.md in this folder.
 
-#[allow(dead_code)]
-#[path = "../digits/data.rs"]
-mod data;
 mod loading;
-#[allow(dead_code)]
-#[path = "../digits/model.rs"]
-mod model;
 mod steps;
 
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
@@ -20,25 +14,25 @@ use burn::train::{
 use burn_wsam::train::WsamTraining;
 use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
 use clap::Parser;
-use model::Network;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use steps::Classifier;
 
 /// Trains a small convolutional network on the UCI handwritten digits with WSAM, under Burn's
-/// SupervisedTraining: with its dashboard on a terminal, in plain lines elsewhere.
+/// SupervisedTraining, with its dashboard on a terminal and plain lines elsewhere.
 #[derive(Parser, Debug)]
 #[command(name = "learner")]
 struct Options {
-    /// Epochs in all.
+    /// Total number of epochs.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     epochs: u32,
 
-    /// Go on from the checkpoint of this epoch.
+    /// Resume from the checkpoint of this epoch.
     #[arg(long, value_name = "EPOCH", value_parser = clap::value_parser!(u32).range(1..))]
     resume: Option<u32>,
 
-    /// For checkpoints and logs.
+    /// Folder of checkpoints and logs.
     #[arg(long, value_name = "FOLDER", default_value = "target/learner")]
     folder: PathBuf,
 
@@ -46,11 +40,11 @@ struct Options {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=1437))]
     batch_size: u32,
 
-    /// Batches whose gradients make one step.
+    /// Batches whose gradients are accumulated for one step.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     accumulation: u32,
 
-    /// First epoch with WSAM; the base optimizer alone takes those before.
+    /// First epoch with WSAM. Earlier epochs use the base optimizer alone.
     #[arg(long, value_name = "EPOCH", default_value_t = 1)]
     wsam_from: u32,
 
@@ -62,11 +56,11 @@ struct Options {
     #[arg(long, default_value_t = 0.8)]
     gamma: f64,
 
-    /// AdamW as the base optimizer, in place of SGD with momentum.
+    /// Use AdamW as the base optimizer, instead of SGD with momentum.
     #[arg(long)]
     adamw: bool,
 
-    /// Train on the CPU, also where there is a GPU.
+    /// Train on the CPU, even if there is a GPU.
     #[arg(long)]
     cpu: bool,
 }
@@ -103,7 +97,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut training = SupervisedTraining::new(&options.folder, train, valid)
         .metrics((AccuracyMetric::new(), LossMetric::new()))
         .metric_train_numeric(LearningRateMetric::new())
-        .metric_train_numeric(wsam.sharpness())
+        .metric_train_numeric(wsam.sharpness_metric())
         .with_default_checkpointers()
         .early_stopping(MetricEarlyStoppingStrategy::new(
             &LossMetric::new(),
@@ -125,24 +119,24 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         }
         training = training.checkpoint(epoch as usize);
     }
-    let result = training.launch(wsam.learner(Network::new(1, &device), rate));
+    let result = training.launch(wsam.learner(Classifier::new(1, &device), rate));
     if let Some(error) = result.error {
         return Err(error.to_string().into());
     }
     if let Some(interruption) = result.interrupted {
-        println!("Stopped: {}", interruption.reason.as_deref().unwrap_or("as asked"));
+        println!("Stopped: {}", interruption.reason.as_deref().unwrap_or("without a reason"));
     }
     Ok(())
 }
 
-/// A GPU if there is one, and never without saying so: the route is printed.
+/// A GPU if there is one, otherwise the CPU. `run` prints the route.
 #[cfg(feature = "fused-wsam")]
 fn device(cpu: bool) -> Device {
     if cpu {
         return Device::flex();
     }
     burn_wsam::device().unwrap_or_else(|error| {
-        println!("{error}; on the CPU, then");
+        println!("{error}; training on the CPU");
         Device::flex()
     })
 }

@@ -1,32 +1,46 @@
-//! What Burn's training asks of a model. Nothing here knows of WSAM.
+//! Burn's training and inference steps of the network. They do not depend on WSAM.
 
-use crate::data::Batch;
-use crate::model::Network;
+use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
+use burn::tensor::Device;
 use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
+use burn_wsam_support::digits::data::Batch;
+use burn_wsam_support::digits::model::Network;
 
-fn classify(network: &Network, Batch { images, labels }: Batch) -> ClassificationOutput {
-    let logits = network.forward(images);
-    let loss = CrossEntropyLossConfig::new().init(&logits.device());
-    let loss = loss.forward(logits.clone(), labels.clone());
-    ClassificationOutput::new(loss, logits, labels)
+/// The digits network as a model that burn-train trains.
+#[derive(Module, Debug)]
+pub(crate) struct Classifier {
+    network: Network,
 }
 
-impl TrainStep for Network {
+impl Classifier {
+    pub(crate) fn new(seed: u64, device: &Device) -> Self {
+        Self { network: Network::new(seed, device) }
+    }
+
+    fn classify(&self, Batch { images, labels }: Batch) -> ClassificationOutput {
+        let logits = self.network.forward(images);
+        let loss = CrossEntropyLossConfig::new().init(&logits.device());
+        let loss = loss.forward(logits.clone(), labels.clone());
+        ClassificationOutput::new(loss, logits, labels)
+    }
+}
+
+impl TrainStep for Classifier {
     type Input = Batch;
     type Output = ClassificationOutput;
 
     fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
-        let item = classify(self, batch);
+        let item = self.classify(batch);
         TrainOutput::new(self, item.loss.backward(), item)
     }
 }
 
-impl InferenceStep for Network {
+impl InferenceStep for Classifier {
     type Input = Batch;
     type Output = ClassificationOutput;
 
     fn step(&self, batch: Batch) -> ClassificationOutput {
-        classify(self, batch)
+        self.classify(batch)
     }
 }

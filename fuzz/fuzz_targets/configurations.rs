@@ -1,18 +1,15 @@
-//! Bytes that say they are a configuration: what they configure takes a step, or is refused.
+//! Loads bytes as a configuration, which is refused or takes a step.
 
 #![no_main]
-
-#[path = "subject.rs"]
-mod subject;
 
 use burn::config::Config;
 use burn::module::ParamGroup;
 use burn_wsam::{AdamWBaseConfig, GroupConfig, LossScaleConfig, WsamConfig};
+use burn_wsam_fuzz::{Subject, device, loss, seed};
 use libfuzzer_sys::fuzz_target;
-use subject::{Subject, device, loss};
 
-/// With something of everything in it.
-fn whole() -> Vec<u8> {
+/// A valid configuration with every kind of option.
+fn valid() -> Vec<u8> {
     let group = GroupConfig::new(ParamGroup::from_any_predicates(vec!["a", "b"]));
     let config = WsamConfig::new(AdamWBaseConfig::new().into())
         .with_max_norm(Some(1.0))
@@ -21,7 +18,7 @@ fn whole() -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-fuzz_target!(init: subject::seed(whole), |data: &[u8]| {
+fuzz_target!(init: seed(valid), |data: &[u8]| {
     let Ok(config) = WsamConfig::load_binary(data) else { return };
     let Ok(mut optim) = config.init(&device()) else { return };
     let model = Subject::new();

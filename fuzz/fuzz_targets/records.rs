@@ -1,15 +1,12 @@
-//! Bytes that say they are an optimizer's record: read, or refused with nothing changed.
+//! Loads bytes as an optimizer's record, which loads or is refused without a change.
 
 #![no_main]
 
-#[path = "subject.rs"]
-mod subject;
-
 use burn::tensor::Bytes;
 use burn_wsam::{AdamWBaseConfig, Wsam, WsamConfig};
+use burn_wsam_fuzz::{Subject, device, loss, seed};
 use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
-use subject::{Subject, device, loss};
 
 struct Run {
     optim: Wsam,
@@ -26,7 +23,7 @@ impl Run {
         for _ in 0..2 {
             (model, _) = optim.step(0.01, model, loss).expect("stepped");
         }
-        let record = optim.into_bytes(&model).expect("written");
+        let record = optim.to_bytes(&model).expect("written");
         let states = states(&optim, &model);
         Self { optim, model, record, states }
     }
@@ -41,15 +38,16 @@ thread_local! {
 }
 
 fuzz_target!(
-    init: subject::seed(|| RUN.with_borrow(|run| run.record.to_vec())),
+    init: seed(|| RUN.with_borrow(|run| run.record.to_vec())),
     |data: &[u8]| {
         RUN.with_borrow_mut(|run| {
             let bytes = Bytes::from_bytes_vec(data.to_vec());
-            if run.optim.from_bytes(&run.model, bytes).is_ok() {
-                // Other states: they must step, and give way to the right ones.
+            if run.optim.load_bytes(&run.model, bytes).is_ok() {
+                // The bytes were a valid record with other states: a step must not panic, and the original
+                // record must replace them.
                 let stepped = run.optim.step(0.01, run.model.clone(), loss);
                 drop(stepped.map_err(|rejected| rejected.error));
-                run.optim.from_bytes(&run.model, run.record.clone()).expect("its own record");
+                run.optim.load_bytes(&run.model, run.record.clone()).expect("its own record");
             }
             assert_eq!(states(&run.optim, &run.model), run.states);
         });

@@ -1,19 +1,19 @@
-// The comparison of tests/common/replay.rs, with its tolerance for f32 routes.
+// The comparison of support/src/replay.rs, with its tolerance for f32 routes.
 
-/** `share` is what rounding leaves where `(1 - alpha) g + alpha g~` cancels. */
+/** `share` allows for the rounding errors that remain where `(1 - alpha) g + alpha g~` cancels. */
 export const SINGLE = { rtol: 2e-5, atol: 1e-7, share: 4e-6 };
 
 /**
  * Compares one quantity of one step. An element passes if `|got - want| <= floor + rtol |want|`,
- * which no NaN does; `floor` is `min(atol, share * largest |want|)`, since a fixed floor would
- * accept any momentum of a tiny gradient.
+ * which is false for a NaN. `floor` is `min(atol, share * largest |want|)`, because a fixed floor
+ * would accept any momentum of a tiny gradient.
  *
  * @param {string} what
- * @param {number[][]} got Flat lists, one a tensor.
+ * @param {number[][]} got Flat lists, one for each tensor.
  * @param {number[][]} want
  * @param {typeof SINGLE} tolerance
- * @returns {{ score: number, place: string }} The worst error, as a share of what is allowed.
- * @throws The first element out of tolerance, or lengths that differ.
+ * @returns {{ score: number, place: string }} The worst error, as a share of the tolerance.
+ * @throws At the first element out of tolerance, or if lengths differ.
  */
 export function compare(what, got, want, { rtol, atol, share }) {
   /** @param {number[][]} tensors */

@@ -2,7 +2,7 @@
 //
 //     node compile.mjs [backend=null|vulkan|...] [adapter=NAME]
 //
-// Without a backend, Dawn's null backend: Tint alone, no driver.
+// The default is Dawn's null backend, which runs Tint without a driver.
 
 import { dawnOptions, open } from "./device.mjs";
 import { shipped } from "./shipped.mjs";
@@ -10,7 +10,7 @@ import { shipped } from "./shipped.mjs";
 const options = dawnOptions();
 const dawn = await open(options.length > 0 ? options : ["backend=null"]);
 const { device } = dawn;
-console.log(`Tint, for ${dawn.name}`);
+console.log(`Tint on ${dawn.name}`);
 
 let failures = 0;
 let pipelines = 0;
@@ -37,7 +37,7 @@ for (const { stage, width, frames, source, variants } of shipped()) {
       pipelines += 1;
     } catch (error) {
       const { message } = /** @type {Error} */ (error);
-      // Each frame binds its varying columns anew; the engine makes no more frames than fit.
+      // Each frame has bindings for its varying columns. The engine uses only as many frames as fit.
       if (frames > 1 && /number of storage buffers .* exceeds/.test(message)) tooMany += 1;
       else fail(`${JSON.stringify(constants)}: ${message}`);
     }
@@ -45,6 +45,6 @@ for (const { stage, width, frames, source, variants } of shipped()) {
   console.log(`ok ${name}`);
 }
 dawn.check();
-console.log(`${pipelines} pipelines, ${tooMany} left out that bind more than the adapter lets them`);
+console.log(`${pipelines} pipelines, ${tooMany} skipped that bind more storage buffers than the adapter allows`);
 console.log(`${failures} failures`);
 process.exit(failures > 0 || pipelines === 0 ? 1 : 0);

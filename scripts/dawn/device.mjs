@@ -1,11 +1,11 @@
-// Opens a Dawn device in Node, and lets no error of it pass unseen.
+// Opens a Dawn device in Node and collects its errors.
 
 import { create, globals } from "webgpu";
 
 Object.assign(globalThis, globals);
 
 /**
- * @param {string[]} options Dawn's: `backend=null`, `backend=vulkan`, `adapter=llvmpipe`.
+ * @param {string[]} options Dawn's options: `backend=null`, `backend=vulkan`, `adapter=llvmpipe`.
  */
 export async function open(options) {
   const gpu = create(options);
@@ -18,18 +18,18 @@ export async function open(options) {
   device.onuncapturederror = ({ error }) => errors.push(error.message);
   const { vendor, device: name, description } = adapter.info;
   return {
-    // Dawn's instance lives as long as this does.
+    // Keeps Dawn's instance alive.
     gpu,
     device,
     name: [vendor, name, description].filter(Boolean).join(", "),
-    /** Throws what the device has objected to. */
+    /** Throws the device's errors, if there are any. */
     check() {
       if (errors.length > 0) throw new Error(errors.join("\n"));
     },
   };
 }
 
-/** Dawn's options among the arguments of the command. */
+/** Dawn's options among the command's arguments. */
 export function dawnOptions() {
   const known = ["backend=", "adapter=", "enable-dawn-features=", "disable-dawn-features="];
   return process.argv.slice(2).filter((argument) => known.some((start) => argument.startsWith(start)));

@@ -1,8 +1,8 @@
-// Runs the golden trajectories, and the paper's two-basin example, in the crate's kernels on Dawn.
+// Runs the golden trajectories and the paper's two-basin example with the crate's kernels on Dawn.
 //
 //     node golden.mjs [backend=vulkan|...] [adapter=NAME]
 //
-// Prints the worst error of each file over all routes. WSAM_GOLDEN_DIR names another folder.
+// Prints the worst error of each file over all routes. WSAM_GOLDEN_DIR sets another folder.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -17,7 +17,7 @@ import { SHADERS } from "./shipped.mjs";
 
 /** @import { Options } from "../../web/wsam/optimizer.js" */
 
-/** Small chunks, so that a tensor takes several; lean where the form allows it. */
+/** Small chunks, so that a tensor takes several. Lean routes support decoupled files only. */
 const ROUTES = /** @type {Record<string, Options>} */ ({
   "out of place": { width: "wide" },
   "in place": { width: "wide", inPlace: true, chunkLen: 16 },
@@ -58,7 +58,7 @@ async function read(wsam, ...buffers) {
   return buffers.map((_, i) => wsam.split(bytes.slice(size * i, size * (i + 1))));
 }
 
-/** One file on one route; throws at the first element out of tolerance. */
+/** Replays one file on one route. Throws at the first element out of tolerance. */
 async function replay(/** @type {any} */ golden, /** @type {Options} */ options) {
   const lens = golden.weight.map((/** @type {number[]} */ tensor) => tensor.length);
   const wsam = await Wsam.create(kernels, golden.config, lens, options);
@@ -90,7 +90,7 @@ async function replay(/** @type {any} */ golden, /** @type {Options} */ options)
   return worst;
 }
 
-/** One run of the two-basin example: it must end in the basin where the authors' code ends. */
+/** Replays one run of the two-basin example, which must end in the same basin as the authors' code. */
 async function replayToy(/** @type {any} */ toy, /** @type {any} */ run) {
   const base = { kind: /** @type {const} */ ("sgd"), lr: toy.lr, momentum: toy.momentum };
   const config = { base, rho: toy.rho, gamma: run.gamma, decouple: run.decouple };
@@ -113,7 +113,7 @@ async function replayToy(/** @type {any} */ toy, /** @type {any} */ run) {
 }
 
 let [passed, failed] = [0, 0];
-/** Counts what `run` comes to, and prints what it returns or throws. */
+/** Runs a trial, counts it as passed or failed, and prints its result or error. */
 async function trial(/** @type {string} */ name, /** @type {() => Promise<string>} */ run) {
   try {
     const text = await run();

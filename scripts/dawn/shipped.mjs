@@ -1,9 +1,7 @@
-// What the crate compiles, from the crate's own source: see shipped.rs.
+// Every shader module that the engine compiles: see scripts/backends/src/bin/shipped.rs.
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { copyFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 /** The crate's folder of shaders. */
@@ -20,14 +18,14 @@ export const SHADERS = fileURLToPath(new URL("../../shaders", import.meta.url));
 
 /** @returns {Shipped[]} */
 export function shipped() {
-  const folder = mkdtempSync(join(tmpdir(), "wsam-shipped-"));
-  try {
-    const program = join(folder, "shipped");
-    const main = fileURLToPath(new URL("shipped.rs", import.meta.url));
-    execFileSync("rustc", ["--edition=2024", "-o", program, main], { stdio: ["ignore", "inherit", "inherit"] });
-    const lines = execFileSync(program, [SHADERS], { encoding: "utf8", maxBuffer: 1 << 26 });
-    return lines.trim().split("\n").map((line) => JSON.parse(line));
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  // The same versions of wgpu and naga as in the crate.
+  copyFileSync(new URL("../../Cargo.lock", import.meta.url), new URL("../backends/Cargo.lock", import.meta.url));
+  const manifest = fileURLToPath(new URL("../backends/Cargo.toml", import.meta.url));
+  const command = ["run", "--release", "--quiet", "--manifest-path", manifest, "--bin", "shipped"];
+  const lines = execFileSync("cargo", command, {
+    encoding: "utf8",
+    maxBuffer: 1 << 26,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  return lines.trim().split("\n").map((line) => JSON.parse(line));
 }

@@ -7,8 +7,8 @@ import { SHADERS, shipped } from "./shipped.mjs";
 
 const modules = shipped();
 
-test("the JavaScript side joins the files as the crate does", async () => {
-  // The JavaScript side has no half precision; the norm's finish accesses no tensors, and has one width.
+test("web/wsam joins the shader files as the crate does", async () => {
+  // web/wsam has no half precision. norm_finish accesses no tensors, so it has only one width.
   const single = modules.filter(({ frames, width }) => frames === 1 && !width.startsWith("half"));
   assert.equal(single.length, 2 * STAGES.length - 1);
   for (const { stage, width, source: want } of single) {
@@ -17,7 +17,7 @@ test("the JavaScript side joins the files as the crate does", async () => {
   }
 });
 
-test("every stage has pipelines, of every number of frames", () => {
+test("every stage has pipelines with every number of frames", () => {
   for (const { stage, frames, variants } of modules) assert.ok(variants.length > 0, `${stage}, ${frames}`);
   assert.deepEqual([...new Set(modules.map(({ frames }) => frames))], [1, 2, 5]);
 });

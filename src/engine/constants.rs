@@ -33,7 +33,7 @@ pub(super) fn kind_uniforms(
             | flag(KindUniforms::ADAPTIVE, group.perturbed && group.adaptive)
             | flag(KindUniforms::DEVICE_BLEND, matches!(blend, BlendSource::Device(_)))
             | flag(KindUniforms::FIRST, first)
-            | flag(KindUniforms::SKIPS, hyper.non_finite.looks())
+            | flag(KindUniforms::SKIPS, hyper.non_finite.checks_gradients())
             | flag(KindUniforms::FALLS_BACK, hyper.non_finite == NonFinite::BaseStep)
             | flag(KindUniforms::BY_DIFFERENCE, of_g.is_some()),
         norm: Norms::place(group.scope),

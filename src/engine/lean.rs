@@ -141,8 +141,8 @@ impl Engine {
             rates => Rates::Each(rates),
         };
         // If one tensor has an anchor all get one, because a plan has one kernel.
-        let anchored =
-            hyper.non_finite.looks() && tensors.iter().any(|tensor| tensor.ran_on.is_some());
+        let anchored = hyper.non_finite.checks_gradients()
+            && tensors.iter().any(|tensor| tensor.ran_on.is_some());
         let phase = Phase {
             reduction: descent_reduction(hyper, ascent.track_norms),
             kernel: Kernel::LeanDescent { anchored },

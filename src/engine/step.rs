@@ -215,7 +215,8 @@ pub(crate) fn scaling(hyper: &Hyperparameters) -> Scaling {
 /// Returns the norms that an ascent takes. All are computed in one pass over `g`.
 pub(crate) fn ascent_reduction(hyper: &Hyperparameters, track_norms: bool) -> NormReduction {
     // Only the norm of `g` covers the tensors that are not perturbed, so it has to check them.
-    let unseen = hyper.non_finite.looks() && hyper.groups.iter().any(|group| !group.perturbed);
+    let unseen =
+        hyper.non_finite.checks_gradients() && hyper.groups.iter().any(|group| !group.perturbed);
     let (of, slots) = match scaling(hyper) {
         Scaling::Plain => (NormOf::Gradient, Norms::PERTURBATION | Norms::GRADIENT),
         scaling if hyper.clips_gradient() || track_norms || unseen => {
@@ -242,7 +243,7 @@ pub(crate) fn gradient_reduction(
     let slots = if perturbed { Norms::PERTURBED } else { Norms::GRADIENT };
     if norm {
         Reduction::Norm(NormReduction { of: NormOf::Gradient, perturbed, slots })
-    } else if hyper.non_finite.looks() {
+    } else if hyper.non_finite.checks_gradients() {
         Reduction::CheckFinite { perturbed }
     } else {
         Reduction::None

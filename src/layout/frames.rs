@@ -1,5 +1,5 @@
-// WGSL source for dispatches over several frames. `common.wgsl` explains the `// frame` comments. The engine
-// and build.rs both include this file, so it may only use std.
+// WGSL source for dispatches over several frames. `common.wgsl` explains the `// frame` comments. The engine,
+// scripts/backends and scripts/dawn include this file, so it may only use std.
 
 use super::specialisations::{COLUMNS, Frames};
 use std::collections::HashSet;

@@ -1,7 +1,7 @@
 //! Binding numbers, uniform structs and shader sources, which are defined only here.
 //!
 //! Each struct mirrors the WGSL struct of the same name. Sizes and offsets are checked twice: by assertions at
-//! compile time (`structs.rs`), and by `tests/layout.rs` against naga's reflection of the shaders.
+//! compile time (`structs.rs`), and by `tests/layout` against naga's reflection of the shaders.
 
 mod frames;
 mod samples;

@@ -1,4 +1,4 @@
-// The specialisations that build.rs, scripts/backends and scripts/dawn validate. They include this file, so it
+// The specialisations that tests/layout, scripts/backends and scripts/dawn validate. They include this file, so it
 // may only use std.
 
 use super::specialisations::{

@@ -1,5 +1,5 @@
-// The specialisations of the shaders. The engine builds them as pipelines and build.rs validates them; both
-// include this file, so it may only use std.
+// The specialisations of the shaders. The engine builds them as pipelines; scripts/backends and scripts/dawn
+// include this file as well, so it may only use std.
 
 /// Workgroup sizes that an engine supports: powers of two, from `FIRST_LEVEL` in `norm.wgsl` to WebGPU's default
 /// limit.

@@ -51,6 +51,7 @@ impl Default for Group {
 
 /// The resolved hyperparameters of one parameter group.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct InGroup {
     /// The base optimizer.
     pub base: Base,

@@ -10,6 +10,7 @@
 /// non-finite `g` skips the step, and a non-finite `g~` leaves the weights of the second pass (`w + e_w`, or `w`
 /// where the group is not perturbed) and the advanced state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NonFinite {
     /// Skips the step: weights and state keep their bits, and the step count does not advance.
     #[default]
@@ -22,6 +23,7 @@ pub enum NonFinite {
 
 /// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The step was taken as requested: a WSAM step, or a base optimizer's step.
     Whole,
@@ -35,7 +37,7 @@ pub enum Outcome {
 
 impl NonFinite {
     /// Returns whether gradients are checked.
-    pub fn looks(self) -> bool {
+    pub fn checks_gradients(self) -> bool {
         self != Self::Propagate
     }
 

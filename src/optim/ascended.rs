@@ -1,15 +1,13 @@
 //! The model between the two halves of a step.
 
-use super::optimizer::{AscentHandle, LeanAscentHandle};
+use super::backend::{AscentHandle, LeanAscentHandle};
 use burn::module::Module;
-use std::convert::Infallible;
-use std::ops::Deref;
 
 /// A model at its perturbed weights `w + e_w`, between [`Wsam::ascend`](crate::Wsam::ascend) and
 /// [`Wsam::descend`](crate::Wsam::descend).
 ///
-/// Dereferences to the perturbed model, for the second forward pass. It is not a module, so it cannot be
-/// saved or stepped, and it has no method that copies the perturbed model.
+/// [`model`](Self::model) lends the perturbed model for the second forward pass. This is not a module itself, so it
+/// cannot be stepped or saved as one.
 ///
 /// ```compile_fail
 /// # use burn::{module::Module, nn::Linear, optim::GradientsParams};
@@ -25,21 +23,21 @@ use std::ops::Deref;
 /// ```compile_fail
 /// # use burn::{module::Module, nn::Linear};
 /// fn validated(ascended: burn_wsam::Ascended<Linear>) -> Linear {
-///     ascended.valid() // not available between the two halves
+///     ascended.valid() // not a module
 /// }
 /// ```
 ///
 /// ```compile_fail
 /// # use burn::{module::Module, nn::Linear};
 /// fn saved(ascended: burn_wsam::Ascended<Linear>) {
-///     let _ = ascended.save_file("model.bpk"); // cannot be moved out
+///     let _ = ascended.save_file("model.bpk"); // not a module
 /// }
 /// ```
 ///
 /// ```compile_fail
 /// # use burn::{module::Module, nn::Linear};
-/// fn copied(ascended: burn_wsam::Ascended<Linear>) -> Linear {
-///     ascended.clone() // not available between the two halves
+/// fn copied(ascended: burn_wsam::Ascended<Linear>) -> burn_wsam::Ascended<Linear> {
+///     ascended.clone() // a step is finished once
 /// }
 /// ```
 #[must_use = "the step is half done; pass this to Wsam::descend, or get the model back with restore"]
@@ -74,6 +72,11 @@ pub struct LeanAscended<M> {
 }
 
 impl<M: Module> LeanAscended<M> {
+    /// The model at `w + e_w`, for the second forward pass.
+    pub fn model(&self) -> &M {
+        &self.perturbed
+    }
+
     /// The factor for the loss of the second pass: [`Wsam::loss_scale`](crate::Wsam::loss_scale) as it was
     /// in the first half of this step.
     pub fn loss_scale(&self) -> f64 {
@@ -85,33 +88,6 @@ impl<M: Module> LeanAscended<M> {
     pub fn abandon(self) -> M {
         self.anchor
     }
-
-    /// Not available: the perturbed model is not the trained one.
-    #[doc(hidden)]
-    pub fn valid(&self, never: Infallible) -> M {
-        match never {}
-    }
-
-    /// Not available: the perturbed model is not the trained one.
-    #[doc(hidden)]
-    #[allow(clippy::should_implement_trait)]
-    pub fn clone(&self, never: Infallible) -> M {
-        match never {}
-    }
-
-    /// Not available: the weights are freed. Use [`abandon`](Self::abandon).
-    #[doc(hidden)]
-    pub fn restore(&self, never: Infallible) -> M {
-        match never {}
-    }
-}
-
-impl<M> Deref for LeanAscended<M> {
-    type Target = M;
-
-    fn deref(&self) -> &M {
-        &self.perturbed
-    }
 }
 
 impl<M> std::fmt::Debug for LeanAscended<M> {
@@ -121,6 +97,11 @@ impl<M> std::fmt::Debug for LeanAscended<M> {
 }
 
 impl<M: Module> Ascended<M> {
+    /// The model at `w + e_w`, for the second forward pass.
+    pub fn model(&self) -> &M {
+        &self.perturbed
+    }
+
     /// The factor for the loss of the second pass: [`Wsam::loss_scale`](crate::Wsam::loss_scale) as it was
     /// in the first half of this step.
     pub fn loss_scale(&self) -> f64 {
@@ -130,27 +111,6 @@ impl<M: Module> Ascended<M> {
     /// Returns the model as it was before the ascent, bit for bit.
     pub fn restore(self) -> M {
         self.anchor
-    }
-
-    /// Not available: the perturbed model is not the trained one. Use [`restore`](Self::restore).
-    #[doc(hidden)]
-    pub fn valid(&self, never: Infallible) -> M {
-        match never {}
-    }
-
-    /// Not available: the perturbed model is not the trained one. Use [`restore`](Self::restore).
-    #[doc(hidden)]
-    #[allow(clippy::should_implement_trait)]
-    pub fn clone(&self, never: Infallible) -> M {
-        match never {}
-    }
-}
-
-impl<M> Deref for Ascended<M> {
-    type Target = M;
-
-    fn deref(&self) -> &M {
-        &self.perturbed
     }
 }
 

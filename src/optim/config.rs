@@ -1,56 +1,19 @@
 //! Serialisable configuration, in the shape of Burn's own optimizer configurations.
 
-use super::base_config::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig};
+mod base;
+
+pub use base::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig};
+
 use super::error::WsamError;
 use super::groups::GroupConfig;
 use super::loss_scale::{LossScale, LossScaleConfig};
-use super::missing::MissingGradientPolicy;
-use super::optimizer::{Options, Wsam};
-use crate::method::{
-    Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Method, NonFinite,
-};
+use super::optimizer::Wsam;
+use super::options::{LEAN_BASE_STEP, MissingGradientPolicy, NonFinitePolicy, Options};
+use super::route::RoutePolicy;
+use crate::method::{Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Method};
 use burn::config::Config;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
-
-/// The routes that steps may take.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum RoutePolicy {
-    /// Fused where the device allows it, tensor operations elsewhere. [`Wsam::route`](crate::Wsam::route)
-    /// returns the choice and its reason.
-    Auto,
-    /// Fused, or an error from [`WsamConfig::init`].
-    Fused,
-    /// Tensor operations.
-    TensorOps,
-}
-
-/// What a step does if `g` or `g~` holds a NaN or an infinity, or has a norm beyond `f32`. [`NonFinite`]
-/// has the details, and the rule of lean mode.
-///
-/// The device decides. The host reads the outcome when the next step needs the step count: it then waits for the
-/// last step only. In tensor operations, and around a Burn optimizer, it waits for all queued work.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum NonFinitePolicy {
-    /// Skip the step: weights, state and running statistics stay as they were, bit for bit.
-    Skip,
-    /// Skip the step if `g` is not finite; take the base optimizer's step if only `g~` is not.
-    BaseStep,
-    /// Skip the step, and return the model with [`WsamError::NonFinite`]. Every step waits for the device.
-    Refuse,
-    /// Take the step with whatever values result. Gradients are not checked, and the host does not wait.
-    Propagate,
-}
-
-impl NonFinitePolicy {
-    fn method(self) -> NonFinite {
-        match self {
-            Self::Skip | Self::Refuse => NonFinite::Skip,
-            Self::BaseStep => NonFinite::BaseStep,
-            Self::Propagate => NonFinite::Propagate,
-        }
-    }
-}
 
 /// Configuration of [`Wsam`], with the defaults of the WSAM authors except
 /// [`non_finite`](Self::non_finite): their code propagates.
@@ -67,6 +30,7 @@ impl NonFinitePolicy {
 /// # }
 /// ```
 #[derive(Config, Debug)]
+#[non_exhaustive]
 pub struct WsamConfig {
     /// The base optimizer.
     pub base: BaseConfig,
@@ -145,6 +109,17 @@ impl WsamConfig {
         Self::new(base.into())
     }
 
+    /// WSAM around a Burn optimizer, which [`init_with`](Self::init_with) takes.
+    pub fn burn() -> Self {
+        Self::new(BaseConfig::Burn)
+    }
+
+    /// Sets the base optimizer.
+    pub fn with_base(mut self, base: impl Into<BaseConfig>) -> Self {
+        self.base = base.into();
+        self
+    }
+
     /// The method's hyperparameters, checked.
     ///
     /// # Errors
@@ -163,7 +138,7 @@ impl WsamConfig {
             coupling: if self.decouple { Coupling::Decoupled } else { Coupling::Coupled },
             clip: self.max_norm.map(|max_norm| Clip { max_norm, scope }),
             non_finite: self.non_finite.method(),
-            groups: self.groups.iter().map(GroupConfig::group).collect(),
+            groups: self.groups.iter().map(GroupConfig::settings).collect(),
         };
         hyper.validate()?;
         Ok(hyper)
@@ -177,31 +152,41 @@ impl WsamConfig {
     ///
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] and
     /// [`WsamError::LeanMasters`] for lean mode with the coupled form or master weights,
-    /// [`WsamError::BurnOptimizer`] for [`BaseConfig::Burn`] without an optimizer, [`WsamError::Conflict`] for
-    /// two options that contradict each other or of which one disables the other, [`WsamError::NotFused`] if
-    /// the policy requires the fused route and the device does not allow it, [`WsamError::StochasticRounding`]
-    /// for stochastic rounding in tensor operations.
+    /// [`WsamError::BurnOptimizer`] for [`burn`](Self::burn), which requires [`init_with`](Self::init_with),
+    /// [`WsamError::Conflict`] for two options that contradict each other or of which one disables the other,
+    /// [`WsamError::NotFused`] if the policy requires the fused route and the device does not allow it,
+    /// [`WsamError::StochasticRounding`] for stochastic rounding in tensor operations.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
-        self.init_around(None, device)
+        self.make(None, device)
     }
 
-    /// Uses a Burn optimizer as the base, with its groups, clipping and state: Lion, Muon, LAMB, or a custom one.
-    /// Requires a configuration made with [`BaseConfig::Burn`]. Norm, perturbation, blend and sharpness step stay
-    /// fused; the Burn optimizer takes its own step.
+    /// Makes the optimizer around a Burn optimizer, with its groups, clipping and state: Lion, Muon, LAMB, or a custom
+    /// one. Requires a configuration made with [`burn`](Self::burn). Norm, perturbation, blend and sharpness step
+    /// stay fused; the Burn optimizer takes its own step.
     ///
     /// ```
     /// use burn::optim::LionConfig;
     /// use burn::tensor::Device;
-    /// use burn_wsam::{BaseConfig, WsamConfig};
+    /// use burn_wsam::WsamConfig;
     ///
     /// # fn main() -> Result<(), burn_wsam::WsamError> {
     /// let lion = LionConfig::new().init();
-    /// let optim = WsamConfig::new(BaseConfig::Burn).with_burn_optimizer(lion).init(&Device::flex())?;
+    /// let optim = WsamConfig::burn().with_rho(0.1).init_with(lion, &Device::flex())?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn with_burn_optimizer(self, optimizer: impl Into<ModuleOptimizer>) -> BurnWsamConfig {
-        BurnWsamConfig { config: self, optimizer: optimizer.into() }
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init); and [`WsamError::BurnOptimizer`] for a configuration with another base,
+    /// [`WsamError::NotWithBurnOptimizer`] for lean mode, master weights, and groups with a learning-rate
+    /// factor or weight decay, which belong in the Burn optimizer's own configuration.
+    pub fn init_with(
+        &self,
+        optimizer: impl Into<ModuleOptimizer>,
+        device: &Device,
+    ) -> Result<Wsam, WsamError> {
+        self.make(Some(optimizer.into()), device)
     }
 
     /// Returns an error for options that another option disables.
@@ -236,11 +221,7 @@ impl WsamConfig {
         Ok(())
     }
 
-    fn init_around(
-        &self,
-        optimizer: Option<ModuleOptimizer>,
-        device: &Device,
-    ) -> Result<Wsam, WsamError> {
+    fn make(&self, optimizer: Option<ModuleOptimizer>, device: &Device) -> Result<Wsam, WsamError> {
         let hyper = self.hyperparameters()?;
         let (is_burn, handed_in) = (matches!(self.base, BaseConfig::Burn), optimizer.is_some());
         if is_burn != handed_in {
@@ -255,12 +236,7 @@ impl WsamConfig {
             if self.master_weights {
                 return unsupported("master weights");
             }
-            if hyper.groups.iter().any(|group| group.lr_factor != 1.0) {
-                return unsupported("the learning-rate factor of a group");
-            }
-            if hyper.groups.iter().any(|group| group.weight_decay.is_some()) {
-                return unsupported("the weight decay of a group");
-            }
+            self.groups.iter().try_for_each(GroupConfig::check_with_burn_optimizer)?;
         }
         if self.lean && self.master_weights {
             return Err(WsamError::LeanMasters);
@@ -279,39 +255,5 @@ impl WsamConfig {
         };
         let groups = self.groups.iter().map(|group| group.params.clone()).collect();
         Wsam::new(hyper, groups, optimizer, self.route, options, device)
-    }
-}
-
-/// A lean step takes the base step on `g` and frees `w` before `g~` is known.
-pub(crate) const LEAN_BASE_STEP: WsamError = WsamError::Conflict {
-    option: "lean mode",
-    other: "non_finite = BaseStep",
-    reason: "a lean step frees the weights before g~ is known, so it cannot take the base step instead; \
-             use Skip or Refuse",
-};
-
-/// A [`WsamConfig`] around a Burn optimizer.
-#[derive(Clone)]
-pub struct BurnWsamConfig {
-    config: WsamConfig,
-    optimizer: ModuleOptimizer,
-}
-
-impl BurnWsamConfig {
-    /// As [`WsamConfig::init`].
-    ///
-    /// # Errors
-    ///
-    /// As there; and [`WsamError::BurnOptimizer`] for a configuration with another base,
-    /// [`WsamError::NotWithBurnOptimizer`] for lean mode, master weights, and groups with a learning-rate
-    /// factor or weight decay, which belong in the Burn optimizer's own configuration.
-    pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
-        self.config.init_around(Some(self.optimizer.clone()), device)
-    }
-}
-
-impl std::fmt::Debug for BurnWsamConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BurnWsamConfig").field("config", &self.config).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! Copies of modules with new parameter values.
 
-use super::forms::{TensorLayout, of_type};
-use super::params::ParamValues;
+use super::half_precision::of_type;
+use super::params::{ParamValues, TensorLayout};
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Int, Shape, Tensor};
 use std::any::Any;
@@ -145,9 +145,9 @@ pub(crate) fn with_ids<M: Module>(module: M, id: impl FnMut(ParamId) -> ParamId)
 /// Returns the module with each parameter copied to its own memory. Quantised parameters never enter an arena,
 /// so they are not copied.
 #[cfg(feature = "fused-wsam")]
-pub(crate) fn detach<M: Module>(module: M) -> M {
-    struct Detach;
-    impl ModuleMapper for Detach {
+pub(crate) fn copy_to_own_memory<M: Module>(module: M) -> M {
+    struct Copy;
+    impl ModuleMapper for Copy {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let value = param.val();
             if !value.dtype().is_float() {
@@ -158,7 +158,7 @@ pub(crate) fn detach<M: Module>(module: M) -> M {
             replace(param, |_| copy)
         }
     }
-    module.map(&mut Detach)
+    module.map(&mut Copy)
 }
 
 /// Returns the parameter with a new value. Shape, type, autodiff context and distribution stay the same.

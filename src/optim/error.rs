@@ -19,7 +19,7 @@ pub enum WsamError {
     /// A Burn optimizer was passed with a configuration for another base optimizer, or is missing.
     #[error("the base is {base}, and {} Burn optimizer was passed: {}",
         if *handed_in { "a" } else { "no" },
-        if *handed_in { "configure BaseConfig::Burn" } else { "call WsamConfig::with_burn_optimizer" })]
+        if *handed_in { "configure WsamConfig::burn" } else { "call WsamConfig::init_with" })]
     BurnOptimizer {
         /// The configured base optimizer.
         base: &'static str,
@@ -273,6 +273,11 @@ pub struct Rejected<M> {
 impl<M> Rejected<M> {
     pub(crate) fn new(model: M, error: WsamError) -> Self {
         Self { model: Box::new(model), error }
+    }
+
+    /// From a model and the error that it is returned with.
+    pub(crate) fn from_parts((model, error): (M, WsamError)) -> Self {
+        Self::new(model, error)
     }
 }
 

@@ -1,11 +1,10 @@
 //! Parameter groups: Burn's matchers with the settings for each group.
 
 use super::error::WsamError;
-use super::param_entries::Path;
+use super::walk::for_each_param;
 use crate::method::{Group, NormScope};
 use burn::config::Config;
-use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
-use burn::tensor::Tensor;
+use burn::module::{Module, ParamGroup, ParamId};
 
 /// A group of parameters, with settings that override [`WsamConfig`](crate::WsamConfig). Unset options keep the
 /// configuration's value. If several groups match a parameter, the last one applies, as in Burn's optimizers.
@@ -26,6 +25,7 @@ use burn::tensor::Tensor;
 /// # }
 /// ```
 #[derive(Config, Debug)]
+#[non_exhaustive]
 pub struct GroupConfig {
     /// Matches the parameters of the group.
     pub params: ParamGroup,
@@ -51,7 +51,19 @@ pub struct GroupConfig {
 }
 
 impl GroupConfig {
-    pub(crate) fn group(&self) -> Group {
+    /// Returns an error for settings that belong in a Burn optimizer, if that is the base.
+    pub(crate) fn check_with_burn_optimizer(&self) -> Result<(), WsamError> {
+        let unsupported = |what| Err(WsamError::NotWithBurnOptimizer { what });
+        if self.lr_factor != 1.0 {
+            return unsupported("the learning-rate factor of a group");
+        }
+        if self.weight_decay.is_some() {
+            return unsupported("the weight decay of a group");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn settings(&self) -> Group {
         Group {
             lr_factor: self.lr_factor,
             weight_decay: self.weight_decay,
@@ -77,37 +89,15 @@ pub(crate) fn check_groups<M: Module>(
     model: &M,
     taken: impl Iterator<Item = usize> + Clone,
 ) -> Result<(), WsamError> {
-    let left: Vec<usize> =
-        (0..groups.len()).filter(|place| !taken.clone().any(|group| group == place + 1)).collect();
-    if left.is_empty() {
-        return Ok(());
+    let is_missing = |place: &usize| !taken.clone().any(|group| group == place + 1);
+    let mut missing: Vec<usize> = (0..groups.len()).filter(is_missing).collect();
+    if !missing.is_empty() {
+        for_each_param(model, |param, path| {
+            missing.retain(|place| !groups[*place].matches(&param.id(), Some(path.as_str())));
+        });
     }
-    let mut search = Search { groups, left, path: Path::default() };
-    model.visit(&mut search);
-    match search.left.first() {
+    match missing.first() {
         Some(group) => Err(WsamError::EmptyGroup { group: *group }),
         None => Ok(()),
-    }
-}
-
-/// Groups that have matched no parameter so far.
-struct Search<'a> {
-    groups: &'a [ParamGroup],
-    left: Vec<usize>,
-    path: Path,
-}
-
-impl ModuleVisitor for Search<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.to_string();
-        self.left.retain(|place| !self.groups[*place].matches(&param.id, Some(&path)));
     }
 }

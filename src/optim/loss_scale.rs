@@ -1,12 +1,12 @@
 //! Loss scaling: losses are multiplied so that small gradients do not underflow, and the kernels divide.
 
-use super::run_state::ScaleState;
 use crate::method::{InvalidHyperparameter, Outcome};
 use burn::config::Config;
 
 /// A dynamic loss scale, as in `torch.amp.GradScaler`: it grows after a number of consecutive whole steps, and
 /// shrinks after each step that was not taken whole.
 #[derive(Config, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LossScaleConfig {
     /// The first scale.
     #[config(default = 65536.0)]
@@ -48,6 +48,17 @@ impl LossScaleConfig {
         check("backoff", backoff, "above 0 and at most 1", backoff > 0.0 && backoff <= 1.0)?;
         check("interval", interval as f64, "at least 1", interval >= 1)
     }
+}
+
+/// State of a loss scale.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct ScaleState {
+    pub(super) scale: f64,
+    /// Consecutive whole steps since the scale last changed.
+    pub(super) good_steps: usize,
+    /// Outcomes that are not yet applied to the scale, in step order: whether each step was taken whole. The
+    /// outcome of a step is applied during the next step, so a resumed run needs it.
+    pub(super) pending: Vec<bool>,
 }
 
 /// The current loss scale of an optimizer.

@@ -1,33 +1,35 @@
 //! The Burn integration: takes the parameters out of a module, and returns the module with stepped ones.
 
 mod ascended;
-mod base_config;
+mod backend;
+mod burn_base;
 mod config;
 mod copies;
 mod error;
-mod external;
-mod forms;
+mod forget;
 mod groups;
-mod halves;
+mod half_precision;
 mod loss_scale;
-mod masks;
-mod missing;
+mod module_steps;
 mod optimizer;
+mod options;
 mod param_entries;
 mod params;
+mod pass;
 mod pending;
 mod rates;
 mod record;
 mod report;
 mod route;
 mod run_state;
+mod seeds;
 pub mod sharpness;
-mod split_mix;
 mod state;
+mod state_store;
 mod statistics;
 mod step_backend;
-mod sums;
 mod tensor_ops;
+mod walk;
 
 #[cfg(feature = "train")]
 pub mod train;
@@ -40,16 +42,15 @@ mod device;
 mod fused;
 
 pub use ascended::{Ascended, LeanAscended};
-pub use base_config::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig};
-pub use config::{BurnWsamConfig, NonFinitePolicy, RoutePolicy, WsamConfig};
+pub use config::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
 pub use error::{Rejected, WsamError};
 pub use groups::GroupConfig;
 pub use loss_scale::LossScaleConfig;
-pub use missing::MissingGradientPolicy;
-pub use optimizer::{Perturbation, Wsam};
+pub use optimizer::Wsam;
+pub use options::{MissingGradientPolicy, NonFinitePolicy, Perturbation};
 pub use report::StepReport;
-pub use route::{Route, TensorOpsReason};
-pub use state::{MASTER, OptimizerState};
+pub use route::{Route, RoutePolicy, TensorOpsReason};
+pub use state::{MASTER_WEIGHTS, OptimizerState};
 pub use statistics::RunningStatistics;
 
 #[cfg(feature = "fused-wsam")]

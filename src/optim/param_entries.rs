@@ -1,9 +1,10 @@
 //! Collects the parameters of a step, with their gradients, from a module.
 
 use super::error::WsamError;
-use super::forms::{TensorLayout, of_type};
-use super::params::{ParamValues, StepParams};
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use super::half_precision::of_type;
+use super::params::{ParamValues, StepParams, TensorLayout};
+use super::walk::{ParamVisitor, Path, visit_params};
+use burn::module::{Module, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -60,7 +61,7 @@ pub(crate) fn collect<F: TensorLayout, M: Module>(
         replaceable: HashMap::new(),
         whole: true,
     };
-    let collected: Collected<F> = walk(module, &mut grads, device, empty)?;
+    let collected: Collected<F> = collect_into(module, &mut grads, device, empty)?;
     // Gradients that were taken without making an entry belong to empty parameters, so this is not an error.
     let taken = gradients - grads.len();
     if collected.entries.is_empty() && taken == 0 {
@@ -106,47 +107,22 @@ pub(crate) fn collect_perturbed<F: TensorLayout, M: Module>(
     device: &Device,
     params: &StepParams,
 ) -> Result<CollectedPerturbed<F>, WsamError> {
-    let Grads::<F>(mut found) = walk(&module, &mut grads, device, Grads(HashMap::new()))?;
+    let Grads::<F>(mut found) = collect_into(&module, &mut grads, device, Grads(HashMap::new()))?;
     drop(module);
     let grads = params.names.iter().map(|(id, _)| found.remove(id).map(|(grad, _)| grad)).collect();
     let unexpected = found.into_values().map(|(_, path)| path).min();
     Ok(CollectedPerturbed { grads, unexpected })
 }
 
-/// Path of the module that a visitor is in.
-#[derive(Default)]
-pub(crate) struct Path {
-    text: String,
-    ends: Vec<usize>,
-}
-
-impl Path {
-    pub(crate) fn enter(&mut self, name: &str) {
-        self.ends.push(self.text.len());
-        if !self.text.is_empty() {
-            self.text.push('.');
-        }
-        self.text.push_str(name);
-    }
-
-    pub(crate) fn exit(&mut self) {
-        self.text.truncate(self.ends.pop().unwrap_or(0));
-    }
-}
-
-impl std::fmt::Display for Path {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-struct Visitor<'a> {
-    path: Path,
+/// The gradients of a pass, while one of its parameters is visited.
+struct Source<'a> {
+    /// Path of the parameter.
+    path: &'a Path,
     grads: &'a mut GradientsParams,
     device: &'a Device,
 }
 
-impl Visitor<'_> {
+impl Source<'_> {
     /// Takes the parameter's gradient, without autodiff, and checks its shape and device.
     fn grad<const D: usize>(
         &mut self,
@@ -162,7 +138,7 @@ impl Visitor<'_> {
         }
         if weight != shape {
             let (weight, grad) = (weight.to_vec(), shape.to_vec());
-            return Err(WsamError::Shape { param: self.path.text.clone(), weight, grad });
+            return Err(WsamError::Shape { param: self.path.to_string(), weight, grad });
         }
         self.check_device(grad.device())?;
         Ok(Some(grad))
@@ -173,7 +149,7 @@ impl Visitor<'_> {
             return Ok(());
         }
         let (found, expected) = (Box::new(found), Box::new(self.device.clone()));
-        Err(WsamError::Device { param: self.path.text.clone(), found, expected })
+        Err(WsamError::Device { param: self.path.to_string(), found, expected })
     }
 
     /// Makes the entry of a parameter and its gradient.
@@ -185,7 +161,7 @@ impl Visitor<'_> {
         let weight = self.weight(param)?;
         if weight.dtype() != grad.dtype() {
             return Err(WsamError::DType {
-                param: self.path.text.clone(),
+                param: self.path.to_string(),
                 found: grad.dtype(),
                 expected: "gradients of their parameter's type",
                 route: "optimizer's",
@@ -193,7 +169,7 @@ impl Visitor<'_> {
         }
         Ok(ParamEntry {
             id: param.id,
-            path: self.path.text.clone(),
+            path: self.path.to_string(),
             group: 0,
             len: weight.shape().num_elements(),
             dtype: weight.dtype(),
@@ -213,7 +189,7 @@ impl Visitor<'_> {
 trait Take {
     fn take<const D: usize>(
         &mut self,
-        visitor: &mut Visitor<'_>,
+        source: &mut Source<'_>,
         param: &Param<Tensor<D>>,
     ) -> Result<(), WsamError>;
 }
@@ -221,14 +197,14 @@ trait Take {
 impl<F: TensorLayout> Take for Collected<F> {
     fn take<const D: usize>(
         &mut self,
-        visitor: &mut Visitor<'_>,
+        source: &mut Source<'_>,
         param: &Param<Tensor<D>>,
     ) -> Result<(), WsamError> {
-        if let Some(grad) = visitor.grad(param)? {
+        if let Some(grad) = source.grad(param)? {
             if !param.is_require_grad() {
                 self.replaceable.insert(param.id, (self.entries.len(), 1));
             }
-            self.entries.push(visitor.entry::<F, D>(param, grad)?);
+            self.entries.push(source.entry::<F, D>(param, grad)?);
             return Ok(());
         }
         self.whole = false;
@@ -238,11 +214,11 @@ impl<F: TensorLayout> Take for Collected<F> {
             return Ok(());
         }
         let entry = &mut self.entries[*place];
-        let weight = visitor.weight(param)?;
+        let weight = source.weight(param)?;
         let (len, dtype) = (weight.shape().num_elements(), weight.dtype());
         if (len, dtype) == (entry.len, entry.dtype) {
             self.before.insert(param.id, *before);
-            entry.path.clone_from(&visitor.path.text);
+            entry.path = source.path.to_string();
             entry.weight = F::from_tensor(weight)?;
         }
         self.replaceable.remove(&param.id);
@@ -256,53 +232,47 @@ struct Grads<F: TensorLayout>(HashMap<ParamId, (F::Tensor, String)>);
 impl<F: TensorLayout> Take for Grads<F> {
     fn take<const D: usize>(
         &mut self,
-        visitor: &mut Visitor<'_>,
+        source: &mut Source<'_>,
         param: &Param<Tensor<D>>,
     ) -> Result<(), WsamError> {
-        if let Some(grad) = visitor.grad(param)? {
-            self.0.insert(param.id, (F::from_tensor(grad)?, visitor.path.text.clone()));
+        if let Some(grad) = source.grad(param)? {
+            self.0.insert(param.id, (F::from_tensor(grad)?, source.path.to_string()));
         }
         Ok(())
     }
 }
 
-/// Visits a module until the first error.
-struct Walk<'a, T> {
-    visitor: Visitor<'a>,
+/// Collects from each parameter until the first error.
+struct Collector<'a, T> {
+    grads: &'a mut GradientsParams,
+    device: &'a Device,
     taken: T,
     error: Option<WsamError>,
 }
 
-fn walk<T: Take, M: Module>(
+impl<T: Take> ParamVisitor for Collector<'_, T> {
+    fn visit<const D: usize>(&mut self, param: &Param<Tensor<D>>, path: &Path) {
+        if self.error.is_none() {
+            let mut source = Source { path, grads: self.grads, device: self.device };
+            self.error = self.taken.take(&mut source, param).err();
+        }
+    }
+}
+
+/// Collects into `taken` from the parameters of `module`.
+fn collect_into<T: Take, M: Module>(
     module: &M,
     grads: &mut GradientsParams,
     device: &Device,
     taken: T,
 ) -> Result<T, WsamError> {
-    let visitor = Visitor { path: Path::default(), grads, device };
-    let mut walk = Walk { visitor, taken, error: None };
-    module.visit(&mut walk);
-    walk.error.map_or(Ok(walk.taken), Err)
-}
-
-impl<T: Take> ModuleVisitor for Walk<'_, T> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.visitor.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.visitor.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.error.is_none() {
-            self.error = self.taken.take(&mut self.visitor, param).err();
-        }
-    }
+    let mut collector = Collector { grads, device, taken, error: None };
+    visit_params(module, &mut collector);
+    collector.error.map_or(Ok(collector.taken), Err)
 }
 
 /// Gradients of a step's parameters, for a Burn optimizer.
-pub(crate) fn gradients<F: TensorLayout, M: Module>(
+pub(crate) fn step_gradients<F: TensorLayout, M: Module>(
     module: &M,
     values: ParamValues<F::Tensor>,
 ) -> GradientsParams {
@@ -310,8 +280,8 @@ pub(crate) fn gradients<F: TensorLayout, M: Module>(
         values: ParamValues<F::Tensor>,
         grads: GradientsParams,
     }
-    impl<F: TensorLayout> ModuleVisitor for Register<F> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+    impl<F: TensorLayout> ParamVisitor for Register<F> {
+        fn visit<const D: usize>(&mut self, param: &Param<Tensor<D>>, _path: &Path) {
             if let Some(value) = self.values.take(param.id) {
                 let grad = F::into_tensor::<D>(value, param.lazy_shape());
                 self.grads.register(param.id, of_type(grad, param.val().dtype()));
@@ -319,12 +289,12 @@ pub(crate) fn gradients<F: TensorLayout, M: Module>(
         }
     }
     let mut register = Register::<F> { values, grads: GradientsParams::new() };
-    module.visit(&mut register);
+    visit_params(module, &mut register);
     register.grads
 }
 
 /// Weights of a step's parameters, in their order.
-pub(crate) fn weights<F: TensorLayout, M: Module>(
+pub(crate) fn step_weights<F: TensorLayout, M: Module>(
     module: &M,
     params: &StepParams,
 ) -> Result<Vec<F::Tensor>, WsamError> {
@@ -333,8 +303,8 @@ pub(crate) fn weights<F: TensorLayout, M: Module>(
         found: HashMap<ParamId, F::Tensor>,
         error: Option<WsamError>,
     }
-    impl<F: TensorLayout> ModuleVisitor for Find<F> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+    impl<F: TensorLayout> ParamVisitor for Find<F> {
+        fn visit<const D: usize>(&mut self, param: &Param<Tensor<D>>, _path: &Path) {
             if self.error.is_some() || self.wanted.take(param.id).is_none() {
                 return;
             }
@@ -346,7 +316,7 @@ pub(crate) fn weights<F: TensorLayout, M: Module>(
     }
     let wanted = params.values(vec![(); params.names.len()]);
     let mut find = Find::<F> { wanted, found: HashMap::new(), error: None };
-    module.visit(&mut find);
+    visit_params(module, &mut find);
     if let Some(error) = find.error {
         return Err(error);
     }

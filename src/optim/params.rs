@@ -1,6 +1,10 @@
-//! The parameters of a module that take part in a step, and values for them.
+//! The parameters of a module that take part in a step, values for them, and the layout in which a route holds
+//! these values.
 
+use super::error::WsamError;
+use super::half_precision::{computed_in, of_type};
 use burn::module::ParamId;
+use burn::tensor::{Shape, Tensor};
 use std::collections::HashMap;
 
 /// The parameters of a step in module order.
@@ -54,5 +58,36 @@ impl<T> ParamValues<T> {
             }
             _ => self.values.remove(&id),
         }
+    }
+}
+
+/// Layout in which a route stores tensors of any rank.
+pub(crate) trait TensorLayout {
+    /// A tensor without autodiff.
+    type Tensor: Clone + Send + 'static;
+
+    fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<Self::Tensor, WsamError>;
+
+    /// Converts back. `shape` is the shape of the tensor that the result replaces. The element type is that of
+    /// [`computed_in`].
+    fn into_tensor<const D: usize>(tensor: Self::Tensor, shape: Shape) -> Tensor<D>;
+}
+
+/// One-dimensional tensors, for tensor operations.
+#[derive(Debug)]
+pub(crate) struct Flat;
+
+impl TensorLayout for Flat {
+    type Tensor = Tensor<1>;
+
+    fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>, WsamError> {
+        let len = tensor.shape().num_elements();
+        let flat = tensor.reshape([len]);
+        let dtype = computed_in(flat.dtype());
+        Ok(of_type(flat, dtype))
+    }
+
+    fn into_tensor<const D: usize>(tensor: Tensor<1>, shape: Shape) -> Tensor<D> {
+        tensor.reshape(shape)
     }
 }

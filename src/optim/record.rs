@@ -4,61 +4,27 @@
 //! [`AdamW`](burn::optim::AdamW) of Burn 0.22 name theirs, `"{parameter id}.{field}"`, so each
 //! loads the other's records.
 
+mod burn_base;
 mod entries;
-mod external;
+mod names;
 mod owned;
 
+pub(super) use burn_base::without_ids;
 #[cfg(feature = "train")]
-pub(super) use external::OPTIMIZER;
-pub(super) use external::without_ids;
+pub(super) use names::{OPTIMIZER, STEP_FIELDS, TENSOR_FIELDS};
+#[cfg(feature = "train")]
 pub(super) use owned::owned;
 
 use super::error::WsamError;
 use super::optimizer::Wsam;
-use super::run_state::{MOST_STEPS, RunState};
-use super::state::MASTER;
-use crate::method::Base;
+use super::run_state::RunState;
+use super::state::{MASTER_WEIGHTS, Recorded};
 use burn::module::{Module, ParamId};
 use burn::optim::OptimizerRecord;
 use burn::tensor::{Bytes, Shape, TensorData};
 use burn_pack::{Reader, Scalar, Writer};
 use entries::{Contents, Parameter, check_known, contents, parameters};
-
-/// State of one parameter from a record, checked and ready for a route.
-#[derive(Debug)]
-pub(crate) struct LoadedState {
-    pub(crate) id: ParamId,
-    pub(crate) step: u64,
-    /// One-dimensional, in the type that the parameter's steps compute in, in the order of
-    /// [`Base::state_names`].
-    pub(crate) tensors: Vec<TensorData>,
-    pub(crate) master: Option<TensorData>,
-    pub(crate) len: u64,
-}
-
-/// State of one parameter with the names of a record, in the parameter's shape.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Recorded {
-    pub(super) tensors: Vec<(&'static str, TensorData)>,
-    pub(super) scalars: Vec<(&'static str, Scalar)>,
-}
-
-/// Names of all tensors in [`Recorded`], for any base optimizer.
-#[cfg(feature = "train")]
-pub(super) const TENSOR_FIELDS: [&str; 5] = [
-    "momentum.velocity",
-    "momentum.moment_1",
-    "momentum.moment_2",
-    "momentum.max_moment_2",
-    MASTER,
-];
-#[cfg(feature = "train")]
-pub(super) const STEP_FIELDS: [&str; 2] = ["step", "momentum.time"];
-
-/// Burn's key of a parameter's rank.
-const RANK: &str = "__rank";
-/// Prefix of names of values that belong to no parameter.
-const RUN_PREFIX: &str = "wsam.";
+use names::{RANK, failed, fields, step_field};
 
 impl Wsam {
     /// The state of `model`'s parameters as a record of Burn's. Waits for the device.
@@ -75,12 +41,12 @@ impl Wsam {
     pub fn to_record<M: Module>(&self, model: &M) -> Result<OptimizerRecord, WsamError> {
         // Convert through bytes for a Burn optimizer too: its record reads GPU state lazily, so later steps could
         // change the values.
-        OptimizerRecord::from_bytes(self.into_bytes(model)?).map_err(failed)
+        OptimizerRecord::from_bytes(self.to_bytes(model)?).map_err(failed)
     }
 
     fn writer_of<M: Module>(&self, model: &M) -> Result<Writer, WsamError> {
         match self.burn_optimizer() {
-            Some(optimizer) => self.external_writer(optimizer),
+            Some(optimizer) => self.burn_base_writer(optimizer),
             None => self.writer(model),
         }
     }
@@ -129,7 +95,7 @@ impl Wsam {
     ) -> Result<Option<Recorded>, WsamError> {
         let Some(state) = self.state(id)? else { return Ok(None) };
         let (base, found) = (&self.hyperparameters().base, shape.num_elements());
-        let names = fields(base).chain([MASTER]);
+        let names = fields(base).chain([MASTER_WEIGHTS]);
         let tensors = state.tensors.into_iter().zip(names).map(|((_, data), field)| {
             let (bytes, flat, dtype) = data.into_parts();
             if flat.num_elements() != found {
@@ -167,7 +133,7 @@ impl Wsam {
         model: &M,
         record: OptimizerRecord,
     ) -> Result<(), WsamError> {
-        self.from_bytes(model, record.into_bytes().map_err(failed)?)
+        self.load_bytes(model, record.into_bytes().map_err(failed)?)
     }
 
     fn read<M: Module>(&mut self, model: &M, reader: Reader) -> Result<(), WsamError> {
@@ -240,7 +206,7 @@ impl Wsam {
         model: &M,
         path: impl AsRef<std::path::Path>,
     ) -> Result<(), WsamError> {
-        self.from_bytes(model, owned::file(path.as_ref())?)
+        self.load_bytes(model, owned::file(path.as_ref())?)
     }
 
     /// [`to_record`](Self::to_record), in memory.
@@ -248,9 +214,7 @@ impl Wsam {
     /// # Errors
     ///
     /// As there.
-    // The name is Burn's.
-    #[allow(clippy::wrong_self_convention)]
-    pub fn into_bytes<M: Module>(&self, model: &M) -> Result<Bytes, WsamError> {
+    pub fn to_bytes<M: Module>(&self, model: &M) -> Result<Bytes, WsamError> {
         self.writer_of(model)?.into_bytes().map_err(failed)
     }
 
@@ -259,35 +223,10 @@ impl Wsam {
     /// # Errors
     ///
     /// As there, and [`WsamError::Record`] for bytes that are not a record.
-    // The name is Burn's.
-    #[allow(clippy::wrong_self_convention)]
-    pub fn from_bytes<M: Module>(&mut self, model: &M, bytes: Bytes) -> Result<(), WsamError> {
+    pub fn load_bytes<M: Module>(&mut self, model: &M, bytes: Bytes) -> Result<(), WsamError> {
         match self.burn_optimizer() {
-            Some(_) => self.read_external(model, bytes),
+            Some(_) => self.read_burn_base(model, bytes),
             None => self.read(model, Reader::from_bytes(bytes).map_err(failed)?),
         }
     }
-}
-
-/// Burn's names of the states, in the order of [`Base::state_names`].
-fn fields(base: &Base) -> impl Iterator<Item = &'static str> {
-    base.state_names().iter().map(|name| match *name {
-        "momentum_buffer" => "momentum.velocity",
-        "exp_avg" => "momentum.moment_1",
-        "exp_avg_sq" => "momentum.moment_2",
-        "max_exp_avg_sq" => "momentum.max_moment_2",
-        other => other,
-    })
-}
-
-/// Burn's name of the step count. Burn's SGD has no step count, so `step` is our name.
-fn step_field(base: &Base) -> &'static str {
-    match base {
-        Base::Sgd { .. } => "step",
-        Base::Adam(_) | Base::AdamW(_) => "momentum.time",
-    }
-}
-
-fn failed(error: impl std::fmt::Display) -> WsamError {
-    WsamError::Record { reason: error.to_string() }
 }

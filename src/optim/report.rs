@@ -1,20 +1,23 @@
 //! Report of a step.
 
 use super::error::WsamError;
-#[cfg(feature = "fused-wsam")]
-use super::fused::DeviceNorms;
-use super::state::read;
-use super::tensor_ops::TensorNorms;
+use super::state::read_scalar;
 use crate::method::Outcome;
 use burn::tensor::Tensor;
 
-/// Global norms of a step, still on the device.
-#[derive(Debug)]
-pub(crate) enum Norms {
-    TensorOps(Box<TensorNorms>),
-    #[cfg(feature = "fused-wsam")]
-    Fused(Box<DeviceNorms>),
+/// Global norms of a step on the device, which its route reads on request. Methods wait for the device.
+pub(crate) trait StepNorms: std::fmt::Debug + Send + Sync {
+    /// `||g||`, if the step computed it.
+    fn gradient(&self) -> Result<Option<f64>, WsamError>;
+
+    /// `||g~||`, if the step computed it.
+    fn perturbed(&self) -> Result<Option<f64>, WsamError>;
+
+    fn outcome(&self) -> Result<Outcome, WsamError>;
 }
+
+/// Norms of a step by either route.
+pub(crate) type Norms = Box<dyn StepNorms>;
 
 /// Report of one step. Values are read from the device when a method asks for them.
 #[derive(Debug)]
@@ -46,7 +49,7 @@ impl StepReport {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn loss_value(&self) -> Result<f64, WsamError> {
-        scalar(&self.loss)
+        read_scalar(&self.loss)
     }
 
     /// [`sharpness`](Self::sharpness) as a number. Waits for the device.
@@ -55,7 +58,7 @@ impl StepReport {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn sharpness_value(&self) -> Result<f64, WsamError> {
-        scalar(&self.sharpness())
+        read_scalar(&self.sharpness())
     }
 
     /// `||g||`, unclipped. Waits for the device.
@@ -67,11 +70,7 @@ impl StepReport {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn gradient_norm(&self) -> Result<Option<f64>, WsamError> {
-        match &self.norms {
-            Norms::TensorOps(norms) => norms.gradient.as_ref().map(scalar).transpose(),
-            #[cfg(feature = "fused-wsam")]
-            Norms::Fused(norms) => norms.gradient(),
-        }
+        self.norms.gradient()
     }
 
     /// `||g~||`, unclipped. Waits for the device.
@@ -83,11 +82,7 @@ impl StepReport {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn perturbed_gradient_norm(&self) -> Result<Option<f64>, WsamError> {
-        match &self.norms {
-            Norms::TensorOps(norms) => norms.perturbed.as_ref().map(scalar).transpose(),
-            #[cfg(feature = "fused-wsam")]
-            Norms::Fused(norms) => norms.perturbed(),
-        }
+        self.norms.perturbed()
     }
 
     /// What the step did under the policy [`non_finite`](crate::WsamConfig::non_finite). Waits for the
@@ -97,11 +92,7 @@ impl StepReport {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn outcome(&self) -> Result<Outcome, WsamError> {
-        match &self.norms {
-            Norms::TensorOps(norms) => norms.outcome(),
-            #[cfg(feature = "fused-wsam")]
-            Norms::Fused(norms) => norms.outcome(),
-        }
+        self.norms.outcome()
     }
 }
 
@@ -129,10 +120,4 @@ impl std::fmt::Display for StepReport {
             Err(error) => write!(f, ", {error}"),
         }
     }
-}
-
-fn scalar(tensor: &Tensor<1>) -> Result<f64, WsamError> {
-    let data = read(tensor.clone())?;
-    // One element, whatever its type.
-    Ok(data.iter::<f64>().next().unwrap_or(f64::NAN))
 }

@@ -1,9 +1,24 @@
-//! The route steps take, with the reason it was chosen.
+//! The route steps take, the reason it was chosen, and the policy that limits the choice.
 
+use burn::config::Config;
 use std::fmt;
+
+/// The routes that steps may take.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RoutePolicy {
+    /// Fused where the device allows it, tensor operations elsewhere. [`Wsam::route`](crate::Wsam::route)
+    /// returns the choice and its reason.
+    Auto,
+    /// Fused, or an error from [`WsamConfig::init`](crate::WsamConfig::init).
+    Fused,
+    /// Tensor operations.
+    TensorOps,
+}
 
 /// The route an optimizer's steps take. It is chosen when the optimizer is made and never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Route {
     /// Through the WGSL kernels.
     Fused {
@@ -25,6 +40,7 @@ impl Route {
 
 /// Why steps run in tensor operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TensorOpsReason {
     /// The configuration asks for it.
     Requested,

@@ -1,9 +1,7 @@
 //! State of an optimizer that belongs to no parameter, and its format in records.
 
 use super::error::WsamError;
-use super::optimizer::Wsam;
-use super::pending::ResolvedOutcome;
-use crate::method::Outcome;
+use super::loss_scale::ScaleState;
 use burn_pack::Scalar;
 
 /// Names of all values in a record. Parameter ids are numbers, so the prefix `wsam` distinguishes these names
@@ -32,17 +30,6 @@ pub(super) struct RunState {
     pub(super) skipped: u64,
     /// State of the loss scale, if losses are scaled.
     pub(super) loss_scale: Option<ScaleState>,
-}
-
-/// State of a loss scale.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct ScaleState {
-    pub(super) scale: f64,
-    /// Consecutive whole steps since the scale last changed.
-    pub(super) good_steps: usize,
-    /// Outcomes that are not yet applied to the scale, in step order: whether each step was taken whole. The
-    /// outcome of a step is applied during the next step, so a resumed run needs it.
-    pub(super) pending: Vec<bool>,
 }
 
 impl RunState {
@@ -96,33 +83,4 @@ impl RunState {
 
 fn wrong(name: &str, found: String) -> WsamError {
     WsamError::Record { reason: format!("{name} holds {found}") }
-}
-
-impl Wsam {
-    /// State between two steps. Waits for pending steps.
-    pub(super) fn run_state(&self) -> Result<RunState, WsamError> {
-        let pending = self.pending_outcomes()?;
-        let skipped: u64 = pending.iter().map(ResolvedOutcome::overcount).sum();
-        let loss_scale = self.options.loss_scale.as_ref().map(|loss_scale| {
-            let pending = pending.iter().map(|resolved| resolved.outcome);
-            let outcomes = self.unapplied.iter().copied().chain(pending);
-            let pending = outcomes.map(|outcome| outcome == Outcome::Whole).collect();
-            ScaleState { pending, ..loss_scale.state() }
-        });
-        let steps = self.steps.saturating_sub(skipped);
-        Ok(RunState { steps, skipped: self.skipped + skipped, loss_scale })
-    }
-
-    /// Continues from a record's state. Call it after pending outcomes were resolved. A loss scale in the record
-    /// is used only if the configured one is dynamic.
-    pub(super) fn set_run_state(&mut self, state: RunState) {
-        let RunState { steps, skipped, loss_scale } = state;
-        (self.steps, self.skipped) = (steps, skipped);
-        self.unapplied.clear();
-        if let (Some(own), Some(state)) = (&mut self.options.loss_scale, loss_scale) {
-            own.resume(state.scale, state.good_steps);
-            let outcome = |whole| if whole { Outcome::Whole } else { Outcome::Skipped };
-            self.unapplied = state.pending.into_iter().map(outcome).collect();
-        }
-    }
 }

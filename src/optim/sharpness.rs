@@ -31,40 +31,24 @@
 //! # }
 //! ```
 
+mod error;
 mod hessian;
 mod point;
 mod random;
 mod surface;
 
+pub use error::SharpnessError;
 pub use hessian::{PowerIteration, TopEigenvalue, top_eigenvalue};
 pub use surface::{Plane, Surface, surface};
 
-use super::optimizer::check_loss;
-use super::{SgdBaseConfig, WsamConfig, WsamError};
+use super::config::{SgdBaseConfig, WsamConfig};
+use super::error::WsamError;
+use super::pass::check_loss;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use error::finite;
 use point::{Point, scalar};
-
-/// Error of a measure.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SharpnessError {
-    /// The model, its gradients or an option were rejected, as a step would reject them.
-    #[error(transparent)]
-    Refused(#[from] WsamError),
-    /// A loss or a gradient is not finite.
-    #[error("{what} is {value}")]
-    NotFinite {
-        /// What was computed.
-        what: &'static str,
-        /// Its value.
-        value: f64,
-    },
-    /// The model has no parameter that a plane can vary.
-    #[error("the model has no trainable parameter of two dimensions or more")]
-    NoDirections,
-}
 
 /// `L(w + e_w) - L(w)`, with `e_w` of radius `rho` along the gradient, or ASAM's if `adaptive`.
 ///
@@ -94,10 +78,6 @@ where
     let grads = GradientsParams::from_grads(value.backward(), &copy);
     let before = finite("the loss", scalar(value)?)?;
     let ascended = probe.ascend(copy, grads).map_err(WsamError::from)?;
-    let after = finite("the loss at w + e_w", scalar(loss(&ascended))?)?;
+    let after = finite("the loss at w + e_w", scalar(loss(ascended.model()))?)?;
     Ok(after - before)
-}
-
-fn finite(what: &'static str, value: f64) -> Result<f64, SharpnessError> {
-    if value.is_finite() { Ok(value) } else { Err(SharpnessError::NotFinite { what, value }) }
 }

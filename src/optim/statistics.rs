@@ -1,9 +1,9 @@
 //! Running statistics, which forward passes change, and which a skipped step must leave unchanged.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use super::walk::for_each_param;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Bool, Tensor};
 use std::any::Any;
-use std::collections::VecDeque;
 
 /// A copy of a model's running statistics, for example those of batch normalisation.
 ///
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 /// [`Wsam::step`](crate::Wsam::step) and [`Wsam::step_accumulated`](crate::Wsam::step_accumulated)
 /// restore them if a step is skipped or fails. Callers of [`Wsam::ascend`](crate::Wsam::ascend) and
 /// [`Wsam::descend`](crate::Wsam::descend) take them before the first pass, and pass them to
-/// [`Wsam::keep_statistics`](crate::Wsam::keep_statistics) after the second half:
+/// [`Wsam::restore_statistics_if_skipped`](crate::Wsam::restore_statistics_if_skipped) after the second half:
 ///
 /// ```
 /// # use burn::nn::{BatchNorm, BatchNormConfig};
@@ -27,9 +27,9 @@ use std::collections::VecDeque;
 /// let statistics = RunningStatistics::of(&model);
 /// let grads = GradientsParams::from_grads(loss(&model).backward(), &model);
 /// let ascended = optim.ascend(model, grads)?;
-/// let grads = GradientsParams::from_grads(loss(&ascended).backward(), &*ascended);
+/// let grads = GradientsParams::from_grads(loss(ascended.model()).backward(), ascended.model());
 /// let model = optim.descend(0.1, ascended, grads)?;
-/// let model = optim.keep_statistics(model, &statistics)?;
+/// let model = optim.restore_statistics_if_skipped(model, &statistics)?;
 /// # let _ = model;
 /// # Ok(())
 /// # }
@@ -43,21 +43,32 @@ pub struct RunningStatistics {
 impl RunningStatistics {
     /// The current statistics of `model`. The values stay on the device.
     pub fn of<M: Module>(model: &M) -> Self {
-        let mut first = Candidates::default();
-        model.visit(&mut first);
-        if first.0.iter().all(Option::is_none) {
+        let mut candidates = Vec::new();
+        for_each_param(model, |param, _| {
+            candidates.push((!param.requires_grad()).then(|| param.clone_param()));
+        });
+        if candidates.iter().all(Option::is_none) {
             return Self { values: Vec::new() };
         }
-        let mut second = Compare { candidates: first.0.into(), is_statistic: Vec::new() };
-        model.visit(&mut second);
-        let is_statistic = second.is_statistic;
+        // Clones of a parameter share one value, so a frozen parameter has the same address at each visit. Burn
+        // makes a new parameter for running statistics at each visit, so their addresses differ.
+        let mut candidates = candidates.into_iter();
+        let mut is_statistic = Vec::new();
+        for_each_param(model, |param, _| {
+            let before = candidates.next().flatten();
+            is_statistic
+                .push(before.is_some_and(|before| before.value_address() != param.value_address()));
+        });
         if !is_statistic.contains(&true) {
             return Self { values: Vec::new() };
         }
         bring_up_to_date(model);
-        let mut take = TakeStatistics { is_statistic: is_statistic.into(), values: Vec::new() };
-        model.visit(&mut take);
-        Self { values: take.values }
+        let mut is_statistic = is_statistic.into_iter();
+        let mut values = Vec::new();
+        for_each_param(model, |param, _| {
+            values.push(is_statistic.next().unwrap_or(false).then(|| param.value()));
+        });
+        Self { values }
     }
 
     /// Whether the model has no running statistics.
@@ -98,47 +109,7 @@ fn bring_up_to_date<M: Module>(model: &M) {
     drop(model.valid());
 }
 
-/// Collects candidates for running statistics: a clone of each float parameter that requires no gradient.
-#[derive(Default)]
-struct Candidates(Vec<Option<Box<dyn Any>>>);
-
-impl ModuleVisitor for Candidates {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let candidate = !param.is_require_grad();
-        self.0.push(candidate.then(|| Box::new(param.clone()) as Box<dyn Any>));
-    }
-}
-
-/// Distinguishes running statistics from frozen parameters. Clones of a parameter share one value, so a frozen
-/// parameter and its clone have the same address. Burn makes a new parameter for running statistics in each
-/// visit, so their addresses differ.
-struct Compare {
-    candidates: VecDeque<Option<Box<dyn Any>>>,
-    is_statistic: Vec<bool>,
-}
-
-impl ModuleVisitor for Compare {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let candidate = self.candidates.pop_front().flatten();
-        let before = candidate.as_ref().and_then(|param| param.downcast_ref::<Param<Tensor<D>>>());
-        let is_other =
-            |before: &Param<Tensor<D>>| !std::ptr::eq(&raw const **before, &raw const **param);
-        self.is_statistic.push(before.is_some_and(is_other));
-    }
-}
-
-struct TakeStatistics {
-    is_statistic: VecDeque<bool>,
-    values: Vec<Option<Box<dyn Any + Send>>>,
-}
-
-impl ModuleVisitor for TakeStatistics {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let is_statistic = self.is_statistic.pop_front().unwrap_or(false);
-        self.values.push(is_statistic.then(|| Box::new(param.val()) as Box<dyn Any + Send>));
-    }
-}
-
+/// Puts values back, in module order.
 struct Put<'a> {
     values: std::slice::Iter<'a, Option<Box<dyn Any + Send>>>,
     skipped: Option<&'a Tensor<1, Bool>>,

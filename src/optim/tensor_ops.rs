@@ -4,16 +4,14 @@ mod base;
 mod finite;
 mod norms;
 
-pub(crate) use norms::TensorNorms;
-
 use super::error::WsamError;
-use super::forms::{Flat, reconciled};
+use super::half_precision::reconciled;
 use super::param_entries::ParamEntry;
-use super::params::without;
+use super::params::{Flat, without};
 use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
-use super::record::LoadedState;
 use super::report::Norms;
-use super::state::{OptimizerState, read, state_names};
+use super::state::{LoadedState, OptimizerState, read, state_names};
+use super::state_store::StateStore;
 use super::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::method::{Base, Blend, InGroup, NonFinite};
 use base::base_step;
@@ -21,7 +19,8 @@ use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use finite::{DeviceBool, FiniteFlags, keep_state_where, keep_where};
 use norms::{
-    check_gradient, clip_factor, perturb, scale_of_g, scaled, unscale_and_check, unscaled,
+    TensorNorms, check_gradient, clip_factor, perturb, scale_of_g, scaled, unscale_and_check,
+    unscaled,
 };
 use std::collections::HashMap;
 
@@ -93,7 +92,7 @@ impl TensorOps {
 
     /// Queues the outcome of a step, if gradients are checked.
     fn track(&mut self, ids: Vec<ParamId>, norms: &TensorNorms) {
-        if norms.policy.looks() {
+        if norms.policy.checks_gradients() {
             self.pending.push(norms.submitted(ids));
         }
     }
@@ -159,7 +158,7 @@ impl StepBackend for TensorOps {
                 self.store_master(id, has_master, keep_where(&skipped, w, old))
             })
             .collect();
-        let rest = Norms::TensorOps(Box::new(norms));
+        let rest = Box::new(norms);
         Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
@@ -175,7 +174,7 @@ impl StepBackend for TensorOps {
         let (tensors, norms) = perturb(context, &entries, true);
         let skipped = norms.finite.skipped(norms.policy);
         let step = LeanStep::default();
-        if norms.policy.looks() {
+        if norms.policy.checks_gradients() {
             let ids = entries.iter().map(|entry| entry.id).collect();
             self.pending.push_lean(norms.submitted(ids), &step);
         }
@@ -193,7 +192,7 @@ impl StepBackend for TensorOps {
                 (keep_where(&skipped, stepped + g * factor, old), factor)
             })
             .unzip();
-        let ran_on = if norms.policy.looks() { tensors.clone() } else { Vec::new() };
+        let ran_on = if norms.policy.checks_gradients() { tensors.clone() } else { Vec::new() };
         let rest = LeanAscentState { stepped, factors, ran_on, norms, step };
         Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
@@ -224,7 +223,7 @@ impl StepBackend for TensorOps {
                 }
             })
             .collect();
-        let rest = Norms::TensorOps(Box::new(norms));
+        let rest = Box::new(norms);
         Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
     }
 
@@ -316,10 +315,14 @@ impl StepBackend for TensorOps {
             weights.into_iter().flatten().zip(rates).zip(mixed.grads).map(
                 |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),
             );
-        let rest = Norms::TensorOps(Box::new(mixed.norms));
+        let rest = Box::new(mixed.norms);
         Ok(PhaseOutput { built: tensors.collect(), rest, released: Vec::new() })
     }
 
+    fn release(&self, _tensors: Vec<Tensor<1>>) {}
+}
+
+impl StateStore for TensorOps {
     fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
         self.pending.latest(FiniteFlags::read)
     }
@@ -380,8 +383,6 @@ impl StepBackend for TensorOps {
         let state = self.states.get(&id)?;
         state.tensors.first().map(|tensor| tensor.dims()[0])
     }
-
-    fn release(&self, _tensors: Vec<Tensor<1>>) {}
 }
 
 impl TensorOps {

@@ -109,36 +109,37 @@
 //!   steps: before the first one, with the model's current weights.
 //! - A step that returns an error ends the training: see [`WsamTrainingError`].
 
+mod checkpoint;
 mod error;
-mod gradients;
+mod options;
 mod pass_through;
+mod queue;
 mod report;
 mod run;
 mod schedule;
 mod shared;
 mod sharpness;
 mod strategy;
+mod weights;
 
 pub use error::WsamTrainingError;
 pub use report::TrainingStep;
-pub use schedule::{Moment, Schedule};
+pub use schedule::{Schedule, StepInfo};
 pub use sharpness::SharpnessMetric;
 
-use super::optimizer::{Perturbation, Wsam};
+use super::optimizer::Wsam;
+use super::options::Perturbation;
 use super::route::Route;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn::module::Module;
 use burn::optim::ModuleOptimizer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use burn::train::{Learner, LearnerModel, TrainStep, TrainingStrategy};
+use options::{LossOf, StepOptions};
 use pass_through::PassThroughOptimizer;
 use shared::Shared;
 use std::fmt;
 use std::sync::Arc;
 use strategy::Strategy;
-
-/// The loss in what a model's [`TrainStep`] returns.
-type LossOf<M> = dyn Fn(&<M as TrainStep>::Output) -> Tensor<1>;
 
 /// WSAM for a [`SupervisedTraining`](burn::train::SupervisedTraining): makes the learner and its strategy, and
 /// reports on the training. See the [module](self).
@@ -149,15 +150,6 @@ pub struct WsamTraining {
     shared: Arc<Shared>,
     options: StepOptions,
     route: Route,
-}
-
-/// Options of a training, fixed before it begins.
-#[derive(Clone)]
-struct StepOptions {
-    perturbation: Perturbation,
-    rho: Option<Schedule>,
-    gamma: Option<Schedule>,
-    active: Option<Arc<dyn Fn(Moment) -> bool + Send + Sync>>,
 }
 
 impl WsamTraining {
@@ -202,7 +194,10 @@ impl WsamTraining {
     /// ```
     ///
     /// The result should depend only on the argument, otherwise a resumed training may differ.
-    pub fn with_active(mut self, active: impl Fn(Moment) -> bool + Send + Sync + 'static) -> Self {
+    pub fn with_active(
+        mut self,
+        active: impl Fn(StepInfo) -> bool + Send + Sync + 'static,
+    ) -> Self {
         self.options.active = Some(Arc::new(active));
         self
     }
@@ -228,7 +223,11 @@ impl WsamTraining {
     where
         <M as TrainStep>::Input: Clone,
     {
-        TrainingStrategy::Custom(Arc::new(Strategy { training: self.clone(), loss: None }))
+        TrainingStrategy::Custom(Arc::new(Strategy::new(
+            self.shared.clone(),
+            self.options.clone(),
+            None,
+        )))
     }
 
     /// [`strategy`](Self::strategy) with a function that returns the loss in the output of the model's
@@ -242,12 +241,16 @@ impl WsamTraining {
         <M as TrainStep>::Input: Clone,
     {
         let loss: Option<Box<LossOf<M>>> = Some(Box::new(loss));
-        TrainingStrategy::Custom(Arc::new(Strategy { training: self.clone(), loss }))
+        TrainingStrategy::Custom(Arc::new(Strategy::new(
+            self.shared.clone(),
+            self.options.clone(),
+            loss,
+        )))
     }
 
     /// The sharpness of each step as a metric. It has values under
     /// [`strategy_with_loss`](Self::strategy_with_loss).
-    pub fn sharpness(&self) -> SharpnessMetric {
+    pub fn sharpness_metric(&self) -> SharpnessMetric {
         SharpnessMetric::new(self.shared.clone())
     }
 
@@ -257,27 +260,19 @@ impl WsamTraining {
     }
 
     /// The last step; `None` before the first one of the training.
-    pub fn last(&self) -> Option<Arc<TrainingStep>> {
+    pub fn last_step(&self) -> Option<Arc<TrainingStep>> {
         self.shared.training().last.clone()
     }
 
     /// Cost of the last step of WSAM; `None` before the first one and in tensor operations.
     #[cfg(feature = "fused-wsam")]
-    pub fn last_cost(&self) -> Option<crate::engine::StepStats> {
-        self.shared.wsam().last_step()
+    pub fn last_step_stats(&self) -> Option<crate::engine::StepStats> {
+        self.shared.wsam().last_step_stats()
     }
 
     /// The error of this crate that ended the training, if any.
     pub fn error(&self) -> Option<Arc<WsamTrainingError>> {
         self.shared.training().error.clone()
-    }
-
-    /// The optimizer's device, with the model's autodiff context if the model is already on that device.
-    fn device_for<M: Module>(&self, model: &M) -> Device {
-        let own = self.shared.wsam().device().clone();
-        let of_model = model.devices().into_iter().find(|device| *device == own);
-        let device = of_model.unwrap_or(own);
-        if device.is_autodiff() { device } else { device.autodiff() }
     }
 }
 

@@ -1,11 +1,11 @@
-//! What goes wrong below the engine: lost devices, no memory, buffers of other devices.
+//! Failures below the engine: lost devices, exhausted memory, buffers of other devices.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, slice};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, EngineError, Role, Slice,
 };
+use burn_wsam_support::engine_route::{engine, slice};
+use burn_wsam_support::gpu::Gpu;
 
 fn ascents(engine: &Engine) -> Vec<AscentTensor> {
     let new = || slice(engine, &[1.0; 8]);
@@ -25,7 +25,7 @@ fn descent_of(ascent: &AscentTensor, grad_perturbed: Slice) -> DescentTensor {
     }
 }
 
-/// A lost device is an error at every call, not a panic, and not silence.
+/// Every call on a lost device returns an error.
 pub(crate) fn lost(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let tensors = ascents(&engine);
@@ -37,7 +37,7 @@ pub(crate) fn lost(gpu: &Gpu) -> Result<(), String> {
     let ascent = ascent.map_err(|error| error.to_string())?;
     engine.queue().submit([encoder.finish()]);
     engine.device().destroy();
-    // With the plan of before, and with one to be made.
+    // With a cached plan, and with a new one.
     for tensors in [&tensors[..], &tensors[..1]] {
         let mut encoder = engine.device().create_command_encoder(&Default::default());
         match engine.ascent(&mut encoder, &sgd(), options, tensors) {
@@ -57,7 +57,7 @@ pub(crate) fn lost(gpu: &Gpu) -> Result<(), String> {
     }
 }
 
-/// Buffers of another device are refused, and the tensor and its slice named.
+/// Buffers of another device are refused, with tensor and role named.
 pub(crate) fn foreign(gpu: &Gpu) -> Result<(), String> {
     let (here, elsewhere) = (engine(gpu)?, engine(gpu)?);
     let theirs = slice(&elsewhere, &[1.0; 8]);
@@ -68,7 +68,7 @@ pub(crate) fn foreign(gpu: &Gpu) -> Result<(), String> {
         match (found, want) {
             (Ok(_), None) => Ok(()),
             (Err(EngineError::Foreign { tensor: 1, role }), Some(want)) if role == want => Ok(()),
-            (found, want) => Err(format!("{found:?} for {want:?}")),
+            (found, want) => Err(format!("{found:?}, expected {want:?}")),
         }
     };
     let with = |change: fn(&mut AscentTensor, Slice)| {
@@ -87,13 +87,12 @@ pub(crate) fn foreign(gpu: &Gpu) -> Result<(), String> {
         Err(EngineError::Foreign { tensor: 1, role: Role::GradPerturbed }) => {}
         other => return Err(format!("a foreign g~: {other:?}")),
     }
-    // What was refused recorded nothing that could not be submitted.
+    // The refused calls left the encoder valid.
     here.queue().submit([encoder.finish()]);
     Ok(())
 }
 
-/// On a device whose buffers may not be larger than the engine's first ones, what it needs for a larger
-/// model is an error.
+/// A chunk table above the device's largest buffer size is an error.
 pub(crate) fn no_memory(gpu: &Gpu) -> Result<(), String> {
     let required_limits = wgpu::Limits { max_buffer_size: 1 << 16, ..gpu.adapter.limits() };
     let required_limits =
@@ -127,8 +126,8 @@ pub(crate) fn no_memory(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// An adapter of the same name on an instance that grants no memory; none where the driver tells no
-/// budget, and so nobody is held to it.
+/// The same adapter on an instance that grants no memory. `None` if the driver reports no memory budget, because
+/// wgpu then ignores the threshold.
 fn without_memory(gpu: &Gpu) -> Option<wgpu::Adapter> {
     let info = gpu.adapter.get_info();
     let budget =
@@ -151,7 +150,7 @@ fn without_memory(gpu: &Gpu) -> Option<wgpu::Adapter> {
     pollster::block_on(scope.pop()).map(|_| adapter)
 }
 
-/// A trial for the adapter, ignored where the driver tells no budget.
+/// A trial for the adapter, ignored if the driver reports no memory budget.
 pub(crate) fn no_memory_at_all(gpu: &Gpu) -> libtest_mimic::Trial {
     let adapter = without_memory(gpu);
     let ignored = adapter.is_none();
@@ -159,6 +158,6 @@ pub(crate) fn no_memory_at_all(gpu: &Gpu) -> libtest_mimic::Trial {
         Some(Err(EngineError::OutOfMemory { .. })) => Ok(()),
         other => Err(format!("without memory: {other:?}").into()),
     };
-    let name = format!("no memory at all [{}]", gpu.name);
+    let name = format!("out of memory [{}]", gpu.name);
     libtest_mimic::Trial::test(name, trial).with_ignored_flag(ignored)
 }

@@ -1,18 +1,18 @@
-//! Parameter groups, learning rates by tensor, and the table of kinds.
+//! Parameter groups, learning rates by tensor, and the constants table with one row for each kind.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::{engine, slice};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BaseTensor, BlendSource, EngineError, LeanAscentTensor, Slice,
     StepStats, Tuning,
 };
 use burn_wsam::method::{Clip, ClipScope, Group, InvalidHyperparameter, NormScope};
 use burn_wsam::reference::Oracle;
+use burn_wsam_support::engine_route::{engine, slice};
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::lean_route::LeanRoute;
 
-/// One of each way to depart.
-fn all_ways() -> Vec<Group> {
+/// Groups that together override every setting.
+fn all_overrides() -> Vec<Group> {
     let group = Group::default;
     vec![
         Group { lr_factor: 3.0, weight_decay: Some(0.1), ..group() },
@@ -27,7 +27,8 @@ fn all_ways() -> Vec<Group> {
 const LENS: [usize; 9] = [300, 17, 4100, 5, 0, 64, 1000, 3, 259];
 const OF: [usize; 9] = [1, 2, 3, 4, 4, 5, 6, 0, 5];
 
-/// Tensors have buffers of their own here, and shaders of sixteen frames take long to compile.
+/// An engine whose dispatches use at most two frames. Tensors have their own buffers here, and shaders with
+/// sixteen frames take long to compile.
 pub(crate) fn engine_of_few_frames(gpu: &Gpu) -> Result<Arc<Engine>, String> {
     let engine = engine(gpu)?;
     let tuning = Tuning { max_frames: 2, ..engine.tuning() };
@@ -35,7 +36,7 @@ pub(crate) fn engine_of_few_frames(gpu: &Gpu) -> Result<Arc<Engine>, String> {
     Ok(Arc::new(engine.map_err(|error| error.to_string())?))
 }
 
-pub(crate) fn beside_oracle(gpu: &Gpu) -> Result<(), String> {
+pub(crate) fn match_oracle(gpu: &Gpu) -> Result<(), String> {
     let engine = engine_of_few_frames(gpu)?;
     let weight = model(1, &LENS);
     let clip = Some(Clip { max_norm: 0.5, scope: ClipScope::Both });
@@ -43,7 +44,7 @@ pub(crate) fn beside_oracle(gpu: &Gpu) -> Result<(), String> {
         for (coupling, clip, adaptive) in
             [(Coupling::Coupled, None, false), (Coupling::Decoupled, clip, true)]
         {
-            let groups = all_ways();
+            let groups = all_overrides();
             let hyper = Hyperparameters { coupling, clip, adaptive, groups, ..base.clone() };
             let oracle = || {
                 let oracle = Oracle::with_groups(hyper.clone(), weight.clone(), &OF);
@@ -52,12 +53,12 @@ pub(crate) fn beside_oracle(gpu: &Gpu) -> Result<(), String> {
             for placement in [Placement::OutOfPlace, Placement::InPlace] {
                 let route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
                 let mut route = route.with_groups(&OF);
-                side_by_side(&hyper, &mut route, &mut oracle()?, &LENS, 2)?;
+                compare_steps(&hyper, &mut route, &mut oracle()?, &LENS, 2)?;
             }
             if coupling == Coupling::Decoupled {
                 let route = LeanRoute::new(&engine, hyper.clone(), 0.01, &weight);
                 let mut route = route.with_groups(&OF);
-                side_by_side(&hyper, &mut route, &mut oracle()?, &LENS, 2)
+                compare_steps(&hyper, &mut route, &mut oracle()?, &LENS, 2)
                     .map_err(|error| format!("lean: {error}"))?;
             }
         }
@@ -93,11 +94,11 @@ pub(crate) fn rates(gpu: &Gpu) -> Result<(), String> {
     let (got, _) = base_steps(&engine, &rates).map_err(|error| error.to_string())?;
     let want: Vec<_> = rates.iter().map(|lr| (1.0 - lr * 0.5) as f32).collect();
     if got != want {
-        return Err(format!("{got:?} for {want:?}"));
+        return Err(format!("{got:?}, expected {want:?}"));
     }
     match base_steps(&engine, &[0.1, f64::NAN]) {
         Err(EngineError::Hyperparameter(InvalidHyperparameter { name: "lr", .. })) => {}
-        other => return Err(format!("a rate of NaN: {other:?}")),
+        other => return Err(format!("a learning rate of NaN: {other:?}")),
     }
     let tensor = AscentTensor {
         weight: slice(&engine, &[1.0]),
@@ -112,7 +113,7 @@ pub(crate) fn rates(gpu: &Gpu) -> Result<(), String> {
     let rates: &[f64] = &[0.1, 0.1];
     match engine.descent(&mut encoder, &sgd(), rates, blend, &ascent, &[]) {
         Err(EngineError::RateCount { rates: 2, tensors: 0 }) => Ok(()),
-        other => Err(format!("two rates for nothing: {other:?}")),
+        other => Err(format!("two learning rates for no tensors: {other:?}")),
     }
 }
 
@@ -122,26 +123,30 @@ pub(crate) fn many_kinds(gpu: &Gpu) -> Result<(), String> {
     let (got, stats) = base_steps(&engine, &rates).map_err(|error| error.to_string())?;
     let want: Vec<_> = rates.iter().map(|lr| (1.0 - lr * 0.5) as f32).collect();
     if got != want {
-        return Err(format!("{got:?} for {want:?}"));
+        return Err(format!("{got:?}, expected {want:?}"));
     }
-    // Each tensor has buffers of its own, so frames decide; a page of 64 kinds never shares with
-    // another.
+    // Each tensor has its own buffers, so the number of frames decides. Two pages of 64 kinds never
+    // share a dispatch.
     if stats.dispatches < 3 {
         return Err(format!("{} dispatches for three pages", stats.dispatches));
     }
     Ok(())
 }
 
-/// Slices of one buffer, each on vectors of four.
-fn shelves(engine: &Engine, roles: usize, lens: &[usize]) -> impl Fn(usize, usize) -> Slice {
-    let room = |len: &usize| len.next_multiple_of(64);
-    let row: usize = lens.iter().map(room).sum();
+/// Slices of one buffer for each role and tensor, aligned to vectors of four.
+fn slices_of_one_buffer(
+    engine: &Engine,
+    roles: usize,
+    lens: &[usize],
+) -> impl Fn(usize, usize) -> Slice {
+    let padded = |len: &usize| len.next_multiple_of(64);
+    let row: usize = lens.iter().map(padded).sum();
     let whole = slice(engine, &vec![0.5; roles * row]);
     let starts: Vec<usize> = lens
         .iter()
         .scan(0, |end, len| {
-            *end += room(len);
-            Some(*end - room(len))
+            *end += padded(len);
+            Some(*end - padded(len))
         })
         .collect();
     let lens = lens.to_vec();
@@ -151,17 +156,21 @@ fn shelves(engine: &Engine, roles: usize, lens: &[usize]) -> impl Fn(usize, usiz
     }
 }
 
-/// What a lean ascent costs with tensors of these groups.
-fn cost(engine: &Engine, hyper: &Hyperparameters, of: &[usize]) -> Result<StepStats, EngineError> {
+/// Costs of a lean ascent with tensors of these groups.
+fn lean_ascent_cost(
+    engine: &Engine,
+    hyper: &Hyperparameters,
+    of: &[usize],
+) -> Result<StepStats, EngineError> {
     let lens = [1000, 200, 300, 500];
-    let at = shelves(engine, 5, &lens);
-    let moved = |i: usize| hyper.in_group(of[i]).is_some_and(|group| group.perturbed);
+    let at = slices_of_one_buffer(engine, 5, &lens);
+    let is_perturbed = |i: usize| hyper.in_group(of[i]).is_some_and(|group| group.perturbed);
     let tensors: Vec<_> = (0..lens.len())
         .map(|i| LeanAscentTensor {
             weight: at(0, i),
             anchor: Some(at(1, i)),
             grad: at(2, i),
-            partner: moved(i).then(|| at(3, i)),
+            partner: is_perturbed(i).then(|| at(3, i)),
             state: vec![at(4, i)],
             step: 3,
             group: of[i],
@@ -171,20 +180,20 @@ fn cost(engine: &Engine, hyper: &Hyperparameters, of: &[usize]) -> Result<StepSt
     Ok(engine.lean_ascent(&mut encoder, hyper, 0.1, false, &tensors)?.stats())
 }
 
-/// What an ascent costs with tensors of these groups.
+/// Costs of an ascent with tensors of these groups.
 fn ascent_cost(
     engine: &Engine,
     hyper: &Hyperparameters,
     of: &[usize],
 ) -> Result<StepStats, EngineError> {
     let lens = [1000, 200, 300, 500];
-    let at = shelves(engine, 3, &lens);
-    let moved = |i: usize| hyper.in_group(of[i]).is_some_and(|group| group.perturbed);
+    let at = slices_of_one_buffer(engine, 3, &lens);
+    let is_perturbed = |i: usize| hyper.in_group(of[i]).is_some_and(|group| group.perturbed);
     let tensors: Vec<_> = (0..lens.len())
         .map(|i| AscentTensor {
             weight: at(0, i),
             grad: at(1, i),
-            partner: moved(i).then(|| at(2, i)),
+            partner: is_perturbed(i).then(|| at(2, i)),
             group: of[i],
         })
         .collect();
@@ -194,15 +203,15 @@ fn ascent_cost(
 
 pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
-    // With a look at its `g`, what is not perturbed would cost 4 bytes all the same.
+    // A check of `g` would read the unperturbed tensor's gradient, 4 bytes an element.
     let plain = propagating(sgd_momentum());
-    let grouped = Hyperparameters { groups: all_ways(), ..plain.clone() };
+    let grouped = Hyperparameters { groups: all_overrides(), ..plain.clone() };
     let text = |error: EngineError| error.to_string();
     // Tensors of 1000, 200, 300 and 500 elements, the second not perturbed.
     for (of, norm_bytes) in [
-        // All in one norm, but for what is not perturbed.
+        // All but the unperturbed tensor are in one norm.
         ([1, 5, 2, 0], 4 * 1800),
-        // The third reads its weights for the norm as well.
+        // The norm reads the weights of the third tensor as well.
         ([1, 5, 3, 4], 4 * 1800 + 4 * 300),
     ] {
         let want = ascent_cost(&engine, &plain, &[0; 4]).map_err(text)?;
@@ -213,12 +222,12 @@ pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
             return Err(format!("{of:?}: {got:?}; wanted {bytes:?}"));
         }
     }
-    // Lean: w, g and a state are read and a state and u written of all, w + e_w of three.
+    // Lean: all tensors read w, g and a state and write a state and u; three write w + e_w.
     let of = [1, 0, 5, 2];
-    let want = cost(&engine, &plain, &[0; 4]).map_err(text)?;
-    let got = cost(&engine, &grouped, &of).map_err(text)?;
+    let want = lean_ascent_cost(&engine, &plain, &[0; 4]).map_err(text)?;
+    let got = lean_ascent_cost(&engine, &grouped, &of).map_err(text)?;
     let bytes = (4 * 1700 + 12 * 2000, 8 * 2000 + 4 * 1700);
-    // What has no partner lies in another frame, not in another dispatch.
+    // The tensor without a partner takes another frame, not another dispatch.
     if got.dispatches > want.dispatches + 1 || (got.bytes_read, got.bytes_written) != bytes {
         return Err(format!(
             "lean {of:?}: {got:?}; wanted {bytes:?} and {} dispatches",
@@ -230,7 +239,7 @@ pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
 
 pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
-    let grouped = Hyperparameters { groups: all_ways(), ..sgd() };
+    let grouped = Hyperparameters { groups: all_overrides(), ..sgd() };
     let ascend = |group, partner: bool| {
         let tensor = AscentTensor {
             weight: slice(&engine, &[1.0]),
@@ -245,12 +254,12 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     ascend(5, false).map_err(|error| error.to_string())?;
     match ascend(7, true) {
         Err(EngineError::Group { tensor: 0, group: 7, groups: 6 }) => {}
-        other => return Err(format!("a group that is not there: {other:?}")),
+        other => return Err(format!("a nonexistent group: {other:?}")),
     }
     for (group, given) in [(1, false), (5, true)] {
         match ascend(group, given) {
             Err(EngineError::Partner { tensor: 0, given: found }) if found == given => {}
-            other => return Err(format!("a partner {given} in group {group}: {other:?}")),
+            other => return Err(format!("partner given: {given}, in group {group}: {other:?}")),
         }
     }
     Ok(())

@@ -1,15 +1,15 @@
-//! Half precision: every rounding bit for bit, steps beside the oracle, and what a step must not touch.
+//! Half precision: every rounding bit for bit, steps against the oracle, counted costs and invalid slices.
 
 use super::*;
-use crate::common::formats::{FORMATS, decode, encode, upload};
-use crate::common::gpu::Gpu;
-use crate::common::halves::{Model, round_trip};
-use crate::common::raw::{engine, read, slice};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BaseTensor, EngineError, Format, Role, Rounding, Slice,
 };
+use burn_wsam_support::engine_route::{engine, read, slice};
+use burn_wsam_support::formats::{FORMATS, decode, encode, upload};
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::half_model::{Model, round_trip};
 
-/// One step of the base optimizer, SGD of rate 1.
+/// Takes a step of SGD at a learning rate of 1.
 fn step_from(
     engine: &Engine,
     weight: &Slice,
@@ -32,19 +32,19 @@ fn step_from(
     Ok(())
 }
 
-/// All finite halves: as weights they stay, as gradients they are taken from zero. Subnormal bf16 are
-/// subnormal f32, which an adapter may flush.
-pub(crate) fn every_half(gpu: &Gpu) -> Result<(), String> {
+/// Every finite half-precision value, as a weight with a zero gradient and as a gradient of a zero weight, gives the
+/// exact result. Subnormal bf16 are excluded: they are subnormal f32, which an adapter may flush to zero.
+pub(crate) fn every_value(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for format in FORMATS {
-        let is_fit = |bits: &u16| {
+        let is_normal_or_zero = |bits: &u16| {
             let value = decode(format, *bits) as f32;
             value.is_finite() && !value.is_subnormal()
         };
-        let all: Vec<u16> = (0..=u16::MAX).filter(is_fit).collect();
+        let all: Vec<u16> = (0..=u16::MAX).filter(is_normal_or_zero).collect();
         let zeros = vec![0; all.len()];
-        let [weight, still] = [&all, &zeros].map(|bits| upload(&engine, format, bits));
-        step_from(&engine, &weight, None, &still)?;
+        let [weight, zero_grad] = [&all, &zeros].map(|bits| upload(&engine, format, bits));
+        step_from(&engine, &weight, None, &zero_grad)?;
         same(format, "weights", &round_trip(&engine, &weight)?, &all)?;
 
         let [weight, grad] = [&zeros, &all].map(|bits| upload(&engine, format, bits));
@@ -66,7 +66,7 @@ fn same(format: Format, what: &str, got: &[u16], want: &[u16]) -> Result<(), Str
     }
 }
 
-/// Master weights on, between and beside all halves: their copies are what the `half` crate rounds to.
+/// Master weights at, between and next to all half-precision values are rounded like in the `half` crate.
 pub(crate) fn every_rounding(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for format in FORMATS {
@@ -76,7 +76,7 @@ pub(crate) fn every_rounding(gpu: &Gpu) -> Result<(), String> {
             if !half.is_finite() {
                 break;
             }
-            // What would follow the largest, were there a next.
+            // After the largest value, the one that would follow it without overflow.
             let next = if next.is_finite() { next } else { 2.0 * half - decode(format, bits - 1) };
             let middle = ((half + next) / 2.0) as f32;
             masters.extend([half as f32, middle, middle.next_up(), middle.next_down()]);
@@ -102,19 +102,20 @@ pub(crate) fn every_rounding(gpu: &Gpu) -> Result<(), String> {
 
 const LENS: [usize; 6] = [1, 3, 4, 5, 1000, 4099];
 
-/// Half a last place, and what f32 adds to it.
-fn half_place(format: Format) -> Tolerance {
+/// Half an ulp of the format, plus the rounding of f32.
+fn half_ulp(format: Format) -> Tolerance {
     let rtol = if format == Format::F16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
     Tolerance { rtol: 1.001 * rtol, atol: 2e-6, share: 4e-6 }
 }
 
-fn halves(format: Format, tensors: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
-    let rounded = |x: &f64| decode(format, encode(format, *x));
-    tensors.iter().map(|tensor| tensor.iter().map(rounded).collect()).collect()
+fn rounded(format: Format, tensors: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    let round = |x: &f64| decode(format, encode(format, *x));
+    tensors.iter().map(|tensor| tensor.iter().map(round).collect()).collect()
 }
 
-/// Several steps with master weights; and one without, after which weights are rounded.
-pub(crate) fn beside_oracle(gpu: &Gpu) -> Result<(), String> {
+/// Four steps with master weights and one step without match the oracle. Without them the weights are rounded
+/// after each step, so later steps would differ.
+pub(crate) fn match_oracle(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for format in FORMATS {
         for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
@@ -125,7 +126,7 @@ pub(crate) fn beside_oracle(gpu: &Gpu) -> Result<(), String> {
                     };
                     let mut weights = model(1, &LENS);
                     if !master {
-                        weights = halves(format, weights);
+                        weights = rounded(format, weights);
                     }
                     let model = Model::new(&engine, &hyper, format, master, &weights)?;
                     let steps = if master { 4 } else { 1 };
@@ -147,20 +148,20 @@ fn follow(
     let mut oracle = OracleRoute::new(hyper.clone(), weights);
     let mut worst = Worst::default();
     for step in 0..steps {
-        let grads = [100, 200].map(|seed| halves(format, model(seed + step, &LENS)));
+        let grads = [100, 200].map(|seed| rounded(format, model(seed + step, &LENS)));
         let [grad, grad_perturbed] = grads;
         let mut check = |what, got: &[Vec<f64>], want: &[Vec<f64>], tolerance| {
             compare(step as usize, what, got, want, tolerance, &mut worst)
         };
         let got = route.ascend(&grad, Rounding::Nearest)?;
-        check("perturbed", &got, &oracle.ascend(&grad)?, half_place(format))?;
+        check("perturbed", &got, &oracle.ascend(&grad)?, half_ulp(format))?;
         route.descend(0.01, &grad_perturbed)?;
         let want = oracle.descend(0.01, &grad_perturbed)?;
-        check("weight", &route.weights()?, &want, half_place(format))?;
+        check("weight", &route.weights()?, &want, half_ulp(format))?;
         if let Some(masters) = route.masters()? {
             check("master", &masters, &want, tolerance(hyper))?;
-            if halves(format, masters) != route.weights()? {
-                return Err("weights are not their masters, rounded".to_owned());
+            if rounded(format, masters) != route.weights()? {
+                return Err("weights are not the rounded master weights".to_owned());
             }
         }
         for (got, want) in route.state()?.iter().zip(&oracle.state()?) {
@@ -170,20 +171,20 @@ fn follow(
     Ok(())
 }
 
-/// A step over tensors of all three formats: one norm for all, and each stepped in its own.
+/// An ascent over tensors of all three formats takes one norm over all, and perturbs each in its own format.
 pub(crate) fn mixed(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let formats = [Format::F32, Format::F16, Format::Bf16];
     let (lens, hyper) = ([300, 402, 503], Hyperparameters { rho: 2.0, ..sgd() });
-    let rounded = |seed| -> Vec<Vec<f64>> {
+    let values = |seed| -> Vec<Vec<f64>> {
         let each = model(seed, &lens).into_iter().zip(formats);
         each.flat_map(|(tensor, format)| match format {
             Format::F32 => vec![tensor],
-            half => halves(half, vec![tensor]),
+            half => rounded(half, vec![tensor]),
         })
         .collect()
     };
-    let (weights, grads) = (rounded(1), rounded(2));
+    let (weights, grads) = (values(1), values(2));
     let put = |tensor: &Vec<f64>, format| match format {
         Format::F32 => slice(&engine, &tensor.iter().map(|x| *x as f32).collect::<Vec<_>>()),
         half => upload(&engine, half, &tensor.iter().map(|x| encode(half, *x)).collect::<Vec<_>>()),
@@ -201,7 +202,7 @@ pub(crate) fn mixed(gpu: &Gpu) -> Result<(), String> {
         .ascent(&mut encoder, &hyper, AscentOptions::default(), &tensors)
         .map_err(|error| error.to_string())?;
     engine.queue().submit([encoder.finish()]);
-    // Norm and climb for each format, and one finish.
+    // norm and ascent for each format, and one norm_finish.
     if ascent.stats().dispatches != 7 {
         return Err(format!("{} dispatches", ascent.stats().dispatches));
     }
@@ -216,7 +217,7 @@ pub(crate) fn mixed(gpu: &Gpu) -> Result<(), String> {
             }
             half => {
                 let bits = round_trip(&engine, partner)?;
-                (bits.iter().map(|bits| decode(half, *bits)).collect(), half_place(half))
+                (bits.iter().map(|bits| decode(half, *bits)).collect(), half_ulp(half))
             }
         };
         compare(0, "perturbed", &[got], &want[i..=i], tolerance, &mut worst)?;
@@ -224,16 +225,17 @@ pub(crate) fn mixed(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// To one of the two neighbours, the same for the same seed however work is cut, and right on average.
-pub(crate) fn by_chance(gpu: &Gpu) -> Result<(), String> {
+/// Stochastic rounding chooses one of the two neighbours and is right on average. The same seed gives the same bits
+/// under every tuning.
+pub(crate) fn stochastic_rounding(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let other = burn_wsam::engine::Tuning { chunk_len: 16, workgroup: 16, ..engine.tuning() };
     let other = burn_wsam::engine::Tuning { max_norm_chunk_len: 4096, ..other };
     let other = Engine::with_tuning(engine.device(), engine.queue(), other);
     let other = Arc::new(other.map_err(|error| error.to_string())?);
     for format in FORMATS {
-        let weights = halves(format, model(1, &LENS));
-        let grad = halves(format, model(2, &LENS));
+        let weights = rounded(format, model(1, &LENS));
+        let grad = rounded(format, model(2, &LENS));
         let hyper = Hyperparameters { rho: 1.0, ..sgd() };
         let exact = OracleRoute::new(hyper.clone(), weights.clone()).ascend(&grad)?;
         let ascended = |engine: &Arc<Engine>, placement, rounding| {
@@ -249,7 +251,7 @@ pub(crate) fn by_chance(gpu: &Gpu) -> Result<(), String> {
             for (tensor, (got, exact)) in got.iter().zip(&exact).enumerate() {
                 for (i, (got, exact)) in got.iter().zip(exact).enumerate() {
                     sums[tensor][i] += got - exact;
-                    if (got - exact).abs() > 1.001 * place_at(format, *exact) {
+                    if (got - exact).abs() > 1.001 * ulp_at(format, *exact) {
                         return Err(format!("{format:?}: {exact} became {got}"));
                     }
                 }
@@ -262,14 +264,14 @@ pub(crate) fn by_chance(gpu: &Gpu) -> Result<(), String> {
                     return Err(format!("{format:?}: one seed, different bits"));
                 }
                 if ascended(&engine, out, Rounding::Stochastic { seed: 7 << 32 })? == got {
-                    return Err(format!("{format:?}: the seed's upper half counts for nothing"));
+                    return Err(format!("{format:?}: the seed's upper 32 bits have no effect"));
                 }
             }
         }
-        // The error of a place is at most a place wide: of the mean of so many, six deviations.
+        // The error is at most one ulp. The mean over all seeds lies within six standard deviations.
         let deviations = sums.iter().zip(&exact).flat_map(|(sums, exact)| {
             sums.iter().zip(exact).map(|(sum, exact)| {
-                sum / seeds as f64 / (place_at(format, *exact) / 2.0 / (seeds as f64).sqrt())
+                sum / seeds as f64 / (ulp_at(format, *exact) / 2.0 / (seeds as f64).sqrt())
             })
         });
         let (mut largest, mut square, mut count) = (0f64, 0.0, 0.0);
@@ -278,7 +280,7 @@ pub(crate) fn by_chance(gpu: &Gpu) -> Result<(), String> {
             square += deviation * deviation;
             count += 1.0;
         }
-        // Tosses of every chance between 0 and 1 have two thirds.
+        // With probabilities uniform in [0, 1], the mean variance is two thirds of the largest.
         if !(largest < 6.0 && (0.6..0.73).contains(&(square / count))) {
             return Err(format!("{format:?}: {largest} deviations, {} on average", square / count));
         }
@@ -286,14 +288,14 @@ pub(crate) fn by_chance(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// The distance between halves at a magnitude.
-fn place_at(format: Format, x: f64) -> f64 {
+/// The ulp of the format at `x`.
+fn ulp_at(format: Format, x: f64) -> f64 {
     let (digits, least) = if format == Format::F16 { (10, -14) } else { (7, -126) };
     let exponent = x.abs().log2().floor().max(f64::from(least));
     (exponent - f64::from(digits)).exp2()
 }
 
-/// Skipped over one NaN: weights, masters and states keep their bits.
+/// A step over one non-finite element leaves the bits of weights, master weights and states as they are.
 pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for format in FORMATS {
@@ -306,10 +308,10 @@ pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
                 let seen = |route: &Model| {
                     Ok::<_, String>((route.weights()?, route.masters()?, route.state()?))
                 };
-                route.ascend(&halves(format, model(3, &LENS)), Rounding::Nearest)?;
-                route.descend(0.1, &halves(format, model(4, &LENS)))?;
+                route.ascend(&rounded(format, model(3, &LENS)), Rounding::Nearest)?;
+                route.descend(0.1, &rounded(format, model(4, &LENS)))?;
                 let before = seen(&route)?;
-                let mut grads = [5, 6].map(|seed| halves(format, model(seed, &LENS)));
+                let mut grads = [5, 6].map(|seed| rounded(format, model(seed, &LENS)));
                 for pass in 0..2 {
                     let [grad, perturbed] = &mut grads;
                     let kept = [grad, perturbed].map(|grads| grads[5][4098]);
@@ -318,7 +320,9 @@ pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
                     route.descend(0.1, &grads[1])?;
                     grads[pass][5][4098] = kept[pass];
                     if seen(&route)? != before {
-                        return Err(format!("{format:?}, {placement:?}, {bad}: something moved"));
+                        return Err(format!(
+                            "{format:?}, {placement:?}, {bad}: the skipped step changed something"
+                        ));
                     }
                 }
             }
@@ -327,12 +331,12 @@ pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// Two bytes for each access of weights and gradients, four for states and masters.
+/// Each access of a weight or gradient moves two bytes, of a state or master weight four.
 pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let hyper = propagating(adamw());
     let elements: u64 = LENS.iter().map(|len| *len as u64).sum();
-    // norm g, ascent w g -> partner, descent w g g~ m v -> w m v; and with masters, w twice.
+    // norm: g; ascent: w g -> partner; descent: w g g~ m v -> w m v. With master weights, w and the master.
     let plain = 2 + 3 * 2 + (3 * 2 + 8) + (2 + 8);
     let master = 2 + (4 + 2 + 2) + (4 + 2 * 2 + 8) + (2 + 4 + 8);
     for (has_master, want) in [(false, plain), (true, master)] {
@@ -385,7 +389,7 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
             wrong(Role::Grad, Format::F32),
         ),
         (
-            "bf16 beside f16",
+            "a bf16 gradient of an f16 weight",
             AscentTensor { grad: bf16, ..good() },
             out,
             wrong(Role::Grad, Format::Bf16),
@@ -397,25 +401,25 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
             wrong(Role::Partner, Format::F32),
         ),
         (
-            "a master to be written",
+            "a master weight in the place of a weight",
             AscentTensor { weight: single(5), ..good() },
             inside,
             wrong(Role::Weight, Format::F32),
         ),
         (
-            "half a vector in",
+            "an offset of half a vector",
             AscentTensor { grad: shifted(4), ..good() },
             out,
             misaligned(Role::Grad, 4, 8),
         ),
         (
-            "half a vector of a master",
+            "an offset of half a vector of master weights",
             AscentTensor { weight: odd_master, ..good() },
             out,
             misaligned(Role::Weight, 8, 16),
         ),
         (
-            "no room for the last vector",
+            "a buffer that ends inside the last vector",
             AscentTensor { grad: short, ..good() },
             out,
             Err(EngineError::OutOfBounds { tensor: 0, role: Role::Grad, end: 16, size: 12 }),

@@ -1,15 +1,15 @@
-//! Where tensors lie: offsets, neighbours, placements; all bit for bit.
+//! Offsets, neighbours and placements of tensors do not change a bit of the results.
 
 use super::*;
-use crate::common::golden::narrow;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, slice};
 use burn_wsam::engine::{AscentOptions, AscentTensor, BlendSource, DescentTensor, Slice};
+use burn_wsam_support::engine_route::{engine, slice};
+use burn_wsam_support::golden::narrow;
+use burn_wsam_support::gpu::Gpu;
 
-/// What no kernel may touch: a NaN with a message.
+/// A NaN with a recognisable payload, in memory that no kernel may write.
 const POISON: f32 = f32::from_bits(0x7fc0_dead);
 
-/// Buffers with poison between the tensors, and the way to see that it is still there.
+/// A buffer with poison between the tensors.
 struct Poisoned {
     memory: Vec<f32>,
     taken: Vec<(usize, usize)>,
@@ -20,7 +20,7 @@ impl Poisoned {
         Self { memory: vec![POISON; 5], taken: Vec::new() }
     }
 
-    /// Places a tensor after a gap of its own length, and returns where.
+    /// Adds a tensor and a gap after it, and returns its offset in bytes and its length.
     fn place(&mut self, values: &[f64]) -> (u64, u64) {
         let start = self.memory.len();
         self.memory.extend(narrow(values));
@@ -34,7 +34,7 @@ impl Poisoned {
         let owned = |i: usize| self.taken.iter().any(|(start, end)| (*start..*end).contains(&i));
         match found.iter().enumerate().find(|(i, x)| !owned(*i) && x.to_bits() != POISON.to_bits())
         {
-            Some((i, x)) => Err(format!("element {i}, outside every tensor, became {x}")),
+            Some((i, x)) => Err(format!("element {i}, outside of all tensors, became {x}")),
             None => Ok(()),
         }
     }
@@ -42,7 +42,7 @@ impl Poisoned {
 
 const LENS: [usize; 6] = [1, 255, 0, 257, 4097, 10_001];
 
-/// Everything of a model in one buffer, at offsets of any multiple of 4 bytes.
+/// All tensors of a model in one buffer, at any multiple of 4 bytes.
 pub(crate) fn one_buffer(gpu: &Gpu) -> Result<(), String> {
     one_buffer_on(&engine(gpu)?)
 }
@@ -55,7 +55,7 @@ pub(crate) fn one_buffer_on(engine: &Arc<Engine>) -> Result<(), String> {
         .zip(0..)
         .map(|(_, role)| model(10 * role, &LENS).iter().map(|t| memory.place(t)).collect())
         .collect();
-    let buffer = common::raw::buffer(engine, &memory.memory);
+    let buffer = burn_wsam_support::engine_route::buffer(engine, &memory.memory);
     let at = |role: usize, i: usize| {
         let (offset, len) = places[role][i];
         Slice { offset, ..Slice::new(&buffer, len) }
@@ -64,7 +64,7 @@ pub(crate) fn one_buffer_on(engine: &Arc<Engine>) -> Result<(), String> {
     let bytes = engine.read_buffer(&buffer).map_err(|error| error.to_string())?;
     let found: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
     memory.check(&found)?;
-    // The same step with every tensor at the start of a buffer of its own.
+    // The same step with each tensor at the start of its own buffer.
     let alone: Vec<Vec<Slice>> = (0..roles.len() as u64)
         .map(|role| model(10 * role, &LENS).iter().map(|t| slice(engine, &narrow(t))).collect())
         .collect();
@@ -74,14 +74,14 @@ pub(crate) fn one_buffer_on(engine: &Arc<Engine>) -> Result<(), String> {
             let want = bits(engine, tensor)?;
             let got = bits(engine, &at(role, i))?;
             if got != want {
-                return Err(format!("{} of tensor {i} depends on where it lies", roles[role]));
+                return Err(format!("{} of tensor {i} depends on its offset", roles[role]));
             }
         }
     }
     Ok(())
 }
 
-/// Each role in a buffer of its own, in place.
+/// One buffer for each role, in place.
 pub(crate) fn own_buffers(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let mut memories = Vec::new();
@@ -89,7 +89,7 @@ pub(crate) fn own_buffers(gpu: &Gpu) -> Result<(), String> {
     for role in 0..6 {
         let mut memory = Poisoned::new();
         let places: Vec<_> = model(10 * role, &LENS).iter().map(|t| memory.place(t)).collect();
-        let buffer = common::raw::buffer(&engine, &memory.memory);
+        let buffer = burn_wsam_support::engine_route::buffer(&engine, &memory.memory);
         slices.push(
             places
                 .into_iter()
@@ -106,7 +106,7 @@ pub(crate) fn own_buffers(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// One step; `at` gives the slices of w, g, partner, g~ and two states.
+/// Takes one step. `at` returns the slices of w, g, partner, g~ and two states.
 fn step(
     engine: &Arc<Engine>,
     hyper: Hyperparameters,
@@ -134,7 +134,7 @@ fn step(
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     let options = AscentOptions { placement, track_norms: true, ..Default::default() };
-    // Both halves in one encoder: nothing between them needs the host.
+    // Both phases in one encoder: nothing between them needs the host.
     let ascent = engine
         .ascent(&mut encoder, &hyper, options, &ascents)
         .map_err(|error| error.to_string())?;
@@ -146,11 +146,12 @@ fn step(
 }
 
 fn bits(engine: &Engine, slice: &Slice) -> Result<Vec<u32>, String> {
-    let values = common::raw::read(engine, slice).map_err(|error| error.to_string())?;
+    let values =
+        burn_wsam_support::engine_route::read(engine, slice).map_err(|error| error.to_string())?;
     Ok(values.iter().map(|x| x.to_bits()).collect())
 }
 
-/// Five steps; weights and state as bits.
+/// Bits of weights and state after each of five steps.
 fn trajectory(
     engine: &Arc<Engine>,
     hyper: Hyperparameters,
@@ -180,7 +181,7 @@ pub(crate) fn placements_agree(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// On one engine and on another of the same adapter.
+/// Steps repeat on one engine and on another engine of the same adapter.
 pub(crate) fn repeats(gpu: &Gpu) -> Result<(), String> {
     let (first, second) = (engine(gpu)?, engine(gpu)?);
     for hyper in [sgd_momentum(), adamw(), amsgrad()] {
@@ -194,8 +195,8 @@ pub(crate) fn repeats(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// A perturbation far above the weights would cost their bits if they were restored by
-/// subtraction. With lr = 0 and no decay the descent is the restoration alone.
+/// Restoring weights by subtraction would lose their low bits under a perturbation far larger than the
+/// weights. With lr = 0 and no decay, the descent only restores.
 pub(crate) fn anchor_is_exact(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let hyper = Hyperparameters { rho: 1e6, ..sgd() };
@@ -205,7 +206,7 @@ pub(crate) fn anchor_is_exact(gpu: &Gpu) -> Result<(), String> {
     for placement in [Placement::InPlace, Placement::OutOfPlace] {
         let mut route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
         if route.ascend(&model(6, &lens))? == weight {
-            return Err("the ascent moved nothing".to_owned());
+            return Err("the ascent did not change the weights".to_owned());
         }
         if route.descend(0.0, &model(7, &lens))? != weight {
             return Err(format!("{placement:?}: the weights came back changed"));

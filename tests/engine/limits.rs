@@ -1,13 +1,13 @@
-//! Devices that grant little.
+//! Devices with low limits.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, webgpu_engine};
 use burn_wsam::engine::{EngineError, Tuning};
 use burn_wsam::method::{Clip, ClipScope, Group, NormScope};
+use burn_wsam_support::engine_route::{engine, webgpu_engine};
+use burn_wsam_support::gpu::Gpu;
 
-/// A device with limits of the test's choice.
-fn opened(
+/// A device with the adapter's limits, changed by `restrict`.
+fn open_device(
     gpu: &Gpu,
     restrict: impl Fn(&mut wgpu::Limits),
 ) -> Result<(wgpu::Device, wgpu::Queue), String> {
@@ -17,24 +17,27 @@ fn opened(
     pollster::block_on(gpu.adapter.request_device(&descriptor)).map_err(|error| error.to_string())
 }
 
-fn granted(gpu: &Gpu, restrict: impl Fn(&mut wgpu::Limits)) -> Result<Arc<Engine>, String> {
-    let (device, queue) = opened(gpu, restrict)?;
+fn restricted_engine(
+    gpu: &Gpu,
+    restrict: impl Fn(&mut wgpu::Limits),
+) -> Result<Arc<Engine>, String> {
+    let (device, queue) = open_device(gpu, restrict)?;
     Engine::new(&device, &queue).map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// Bindings of 64 KiB: a tensor of 1,000,003 elements is seen through 62 windows.
+/// Bindings of 64 KiB: a tensor of 1,000,003 elements takes 62 windows.
 pub(crate) fn windows(gpu: &Gpu) -> Result<(), String> {
-    let engine = granted(gpu, |limits| limits.max_storage_buffer_binding_size = 1 << 16)?;
+    let engine = restricted_engine(gpu, |limits| limits.max_storage_buffer_binding_size = 1 << 16)?;
     for placement in [Placement::OutOfPlace, Placement::InPlace] {
         against_oracle(&engine, adamw(), placement, &[1_000_003, 16_384, 16_385], 2)?;
     }
     Ok(())
 }
 
-/// Three workgroups a dimension: anything past 3 chunks is two-dimensional, anything past 9 takes
-/// several dispatches.
+/// Three workgroups a dimension: more than 3 chunks need a two-dimensional grid, more than 9 several
+/// dispatches.
 pub(crate) fn grids(gpu: &Gpu) -> Result<(), String> {
-    let engine = granted(gpu, |limits| limits.max_compute_workgroups_per_dimension = 3)?;
+    let engine = restricted_engine(gpu, |limits| limits.max_compute_workgroups_per_dimension = 3)?;
     let chunk = engine.tuning().chunk_len as usize;
     for len in [chunk, 3 * chunk, 3 * chunk + 1, 7 * chunk + 5, 9 * chunk, 24 * chunk + 1699] {
         against_oracle(&engine, sgd_momentum(), Placement::OutOfPlace, &[len], 2)?;
@@ -42,7 +45,7 @@ pub(crate) fn grids(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// Every kind of step, wide and narrow, on a device that grants what WebGPU promises and no more.
+/// Every kind of step, with wide and narrow kernels, on a device with WebGPU's default limits.
 pub(crate) fn webgpu_defaults(gpu: &Gpu) -> Result<(), String> {
     let engine = webgpu_engine(gpu)?;
     for hyper in [sgd(), sgd_momentum(), adamw(), amsgrad()] {
@@ -53,9 +56,8 @@ pub(crate) fn webgpu_defaults(gpu: &Gpu) -> Result<(), String> {
     layouts::one_buffer_on(&engine)
 }
 
-/// A device whose every other limit is the adapter's gives an error that names the one, and both
-/// numbers.
-pub(crate) fn too_little(gpu: &Gpu) -> Result<(), String> {
+/// A single limit below the engine's needs gives an error with its name and both numbers.
+pub(crate) fn too_low(gpu: &Gpu) -> Result<(), String> {
     type Restrict = fn(&mut wgpu::Limits);
     let cases: &[(&str, u64, u64, Restrict)] = &[
         ("max_storage_buffers_per_shader_stage", 7, 8, |limits| {
@@ -96,22 +98,22 @@ pub(crate) fn too_little(gpu: &Gpu) -> Result<(), String> {
             limits.max_compute_workgroups_per_dimension = 0;
         }),
     ];
-    for (wanted, little, need, restrict) in cases {
+    for (limit, too_low, need, restrict) in cases {
         let tuning = Tuning { workgroup: 16, ..engine(gpu)?.tuning() };
-        let (device, queue) = opened(gpu, restrict)?;
+        let (device, queue) = open_device(gpu, restrict)?;
         match Engine::with_tuning(&device, &queue, tuning) {
             Err(EngineError::Limit { name, granted, needed })
-                if (name, granted, needed) == (*wanted, *little, *need) => {}
-            other => return Err(format!("{wanted} of {little}: {other:?}")),
+                if (name, granted, needed) == (*limit, *too_low, *need) => {}
+            other => return Err(format!("{limit} of {too_low}: {other:?}")),
         }
     }
     Ok(())
 }
 
-/// The least that an engine takes, in bytes: partial sums, by invocation too, and chunk tables of models that
-/// would need more of them stay within one binding, and what can't is named.
-pub(crate) fn few_bytes(gpu: &Gpu) -> Result<(), String> {
-    let (device, queue) = opened(gpu, |limits| {
+/// With the smallest buffer limits that the engine accepts, partial sums (also one for each invocation) and chunk
+/// tables stay within one binding. A model that needs more is refused with the limit named.
+pub(crate) fn small_buffers(gpu: &Gpu) -> Result<(), String> {
+    let (device, queue) = open_device(gpu, |limits| {
         limits.max_storage_buffer_binding_size = 1 << 16;
         limits.max_compute_workgroups_per_dimension = 31;
     })?;
@@ -131,7 +133,7 @@ pub(crate) fn few_bytes(gpu: &Gpu) -> Result<(), String> {
                 against_oracle(&engine, hyper, Placement::OutOfPlace, &[100_003, 5, 40_000], 2)
                     .map_err(|error| format!("{tuning:?}: {error}"))?;
             }
-            // A partial sum for each of more tensors than a binding has room for.
+            // Each tensor needs a partial sum, and a binding holds fewer than 5000.
             let lens = vec![1; 5000];
             match against_oracle(&engine, sgd(), Placement::OutOfPlace, &lens, 1) {
                 Err(error)
@@ -141,7 +143,7 @@ pub(crate) fn few_bytes(gpu: &Gpu) -> Result<(), String> {
             }
         }
     }
-    // A norm for each of 32 scopes, and 31 workgroups.
+    // norm_finish takes a workgroup for each of 32 norm scopes, and the device allows 31.
     let engine = Engine::new(&device, &queue).map_err(|error| error.to_string())?;
     let own = Group { norm: NormScope::Own, ..Group::default() };
     let hyper = Hyperparameters { groups: vec![own; 31], ..sgd() };
@@ -154,10 +156,10 @@ pub(crate) fn few_bytes(gpu: &Gpu) -> Result<(), String> {
     }
 }
 
-/// Every tuning is right; only its speed differs.
+/// Every valid tuning matches the oracle.
 pub(crate) fn tunings(gpu: &Gpu) -> Result<(), String> {
-    let opened = engine(gpu)?;
-    let (device, queue) = (opened.device(), opened.queue());
+    let default_engine = engine(gpu)?;
+    let (device, queue) = (default_engine.device(), default_engine.queue());
     for workgroup in burn_wsam::layout::WORKGROUPS {
         for (chunk_len, max_norm_chunk_len) in [(4, 8), (1024, 1024), (16_384, 65_536)] {
             let (partials_by_lane, max_frames) = (chunk_len == 1024, 16);

@@ -1,14 +1,14 @@
-//! Chunks and counts of partial sums at the edge of what the loops of one invocation may take: llvmpipe
-//! leaves loops silently after 65,535 rounds of all of them together.
+//! Chunk lengths and counts of partial sums at the limit on loop iterations of one invocation: llvmpipe exits
+//! loops silently after 65,535 iterations of all loops together.
 
 use super::*;
-use crate::common::golden::{narrow, widen};
-use crate::common::gpu::Gpu;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::{engine, slice};
 use burn_wsam::engine::{AscentOptions, AscentTensor, EngineError, Slice, Tuning};
 use burn_wsam::layout::{Norms, WORKGROUPS};
 use burn_wsam::method::{Clip, ClipScope};
+use burn_wsam_support::engine_route::{engine, slice};
+use burn_wsam_support::golden::{narrow, widen};
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::lean_route::LeanRoute;
 
 fn tuning(workgroup: u32, chunk_len: u32, max_frames: u32) -> Tuning {
     let (max_norm_chunk_len, partials_by_lane) = (chunk_len, false);
@@ -16,15 +16,16 @@ fn tuning(workgroup: u32, chunk_len: u32, max_frames: u32) -> Tuning {
 }
 
 fn tuned(gpu: &Gpu, tuning: Tuning) -> Result<Arc<Engine>, String> {
-    let opened = engine(gpu)?;
-    let made = Engine::with_tuning(opened.device(), opened.queue(), tuning);
+    let default_engine = engine(gpu)?;
+    let made = Engine::with_tuning(default_engine.device(), default_engine.queue(), tuning);
     made.map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// One multiple beyond the longest chunk is refused, by field, value and what is allowed.
+/// A chunk 4 elements above the longest is refused, with field, value and allowed range.
 pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
-    let opened = engine(gpu)?;
-    let found = |tuning| Engine::with_tuning(opened.device(), opened.queue(), tuning).map(|_| ());
+    let default_engine = engine(gpu)?;
+    let (device, queue) = (default_engine.device(), default_engine.queue());
+    let found = |tuning| Engine::with_tuning(device, queue, tuning).map(|_| ());
     for workgroup in WORKGROUPS {
         for max_frames in [1, 16] {
             let longest = tuning(workgroup, 4, max_frames).longest_chunk();
@@ -33,9 +34,9 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
             if longest == 1 << 24 {
                 continue;
             }
-            let beyond = |chunk_len| Tuning { chunk_len, max_norm_chunk_len: longest + 4, ..at };
+            let too_long = |chunk_len| Tuning { chunk_len, max_norm_chunk_len: longest + 4, ..at };
             for (name, tuning) in
-                [("chunk_len", beyond(longest + 4)), ("max_norm_chunk_len", beyond(4))]
+                [("chunk_len", too_long(longest + 4)), ("max_norm_chunk_len", too_long(4))]
             {
                 match found(tuning) {
                     Err(EngineError::Tuning { name: field, value, expected })
@@ -47,7 +48,7 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
             }
         }
     }
-    // Each of these left elements unstepped on llvmpipe.
+    // On llvmpipe each of these tunings would leave some elements unchanged.
     for (workgroup, log) in [(8, 22), (8, 21), (16, 22), (64, 24)] {
         match found(tuning(workgroup, 1 << log, 16)) {
             Err(EngineError::Tuning { name: "chunk_len", .. }) => {}
@@ -57,14 +58,14 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// The longest chunk, in every kernel: wide and narrow, first and last of many frames.
+/// The longest chunk in every kernel, wide and narrow, in the first and the last of many frames.
 pub(crate) fn longest_chunks(gpu: &Gpu) -> Result<(), String> {
     let clip = Some(Clip { max_norm: 0.5, scope: ClipScope::Both });
     for (workgroup, frames) in [(8, 1), (8, 16), (16, 16)] {
         let longest = tuning(workgroup, 4, frames).longest_chunk();
         let engine = tuned(gpu, tuning(workgroup, longest, frames))?;
         let len = longest as usize;
-        // As many buffers as there are frames: every frame's loops end before the last one's begin.
+        // With as many buffers as frames, the loops of the last frame run after those of all other frames.
         let mut lens = vec![5; frames as usize];
         lens[frames as usize - 1] = len;
         let fail = |error: String| format!("{workgroup}, {frames} frames, {len}: {error}");
@@ -75,14 +76,14 @@ pub(crate) fn longest_chunks(gpu: &Gpu) -> Result<(), String> {
         let weight = model(1, &lens);
         let mut lean = LeanRoute::new(&engine, sgd_momentum(), 0.01, &weight);
         let mut oracle = OracleRoute::new(sgd_momentum(), weight);
-        side_by_side(&sgd_momentum(), &mut lean, &mut oracle, &lens, 1).map_err(fail)?;
+        compare_steps(&sgd_momentum(), &mut lean, &mut oracle, &lens, 1).map_err(fail)?;
         narrow_tensors(&engine, len).map_err(fail)?;
         extreme_norms(&engine, len).map_err(fail)?;
     }
     Ok(())
 }
 
-/// Tensors that start inside a vector: every element is perturbed.
+/// Tensors that start inside a vector use the narrow kernels. Every element is perturbed.
 fn narrow_tensors(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
     let at = |values: &[f64]| {
         let mut memory = vec![f32::NAN; 3];
@@ -95,13 +96,14 @@ fn narrow_tensors(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
         AscentTensor { weight: at(&w), grad: at(&g), partner: Some(at(&vec![0.0; len])), group: 0 };
     norms_of(engine, &sgd(), std::slice::from_ref(&tensor))?;
     let partner = tensor.partner.as_ref().ok_or("no partner")?;
-    let got = common::raw::read(engine, partner).map_err(|error| error.to_string())?;
+    let got = burn_wsam_support::engine_route::read(engine, partner)
+        .map_err(|error| error.to_string())?;
     let mut oracle = OracleRoute::new(sgd(), vec![w]);
     let want = oracle.ascend(&[g])?;
     compare(0, "perturbed", &[widen(&got)], &want, SINGLE, &mut Worst::default())
 }
 
-/// Squares beyond the range: every vector is gone through again, for both norms.
+/// Gradients whose squares overflow or underflow take a second loop over each vector, for both norms.
 fn extreme_norms(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
     let adaptive = true;
     let hyper = Hyperparameters { adaptive, epsilon: 1e-37, ..sgd() };
@@ -123,7 +125,7 @@ fn extreme_norms(engine: &Arc<Engine>, len: usize) -> Result<(), String> {
 
 fn near(got: f32, want: f64) -> Result<(), String> {
     let right = (f64::from(got) / want - 1.0).abs() <= 1e-6;
-    if right { Ok(()) } else { Err(format!("norm {got} for {want}")) }
+    if right { Ok(()) } else { Err(format!("norm {got}, expected {want}")) }
 }
 
 fn norms_of(
@@ -139,12 +141,12 @@ fn norms_of(
     engine.read_norms(ascent.norms()).map_err(|error| error.to_string())
 }
 
-/// More partial sums than one invocation of the tuning's workgroups may go through: chunks of 4, of one
-/// tensor and of as many tensors; for one norm and for two; with a partial for each invocation.
+/// More partial sums than one invocation of `norm_finish` may loop over: chunks of 4 elements, one norm and two
+/// norms, a partial sum for each invocation, and many tensors.
 pub(crate) fn many_partials(gpu: &Gpu) -> Result<(), String> {
     let engine = tuned(gpu, tuning(8, 4, 1))?;
-    // 64,511 partials for each of 8 invocations, in 504 links, are the last that fit; 2,064,864 elements
-    // are where the sum was wrong.
+    // 64,511 partial sums for each of 8 invocations, in 504 blocks, are the most that fit. An earlier version
+    // gave a wrong sum from 2,064,864 elements on.
     let fits = 4 * 8 * 64_511;
     for len in [fits, fits + 32, 2_064_868, 4_194_304] {
         let grad: Vec<f32> = noise(5, len).iter().map(|x| (1.5 + x) as f32).collect();
@@ -168,26 +170,27 @@ pub(crate) fn many_partials(gpu: &Gpu) -> Result<(), String> {
     many_tensors(gpu)
 }
 
-/// Partial sums by invocation, of as many chunks as one finish can add up for two norms, and of more.
+/// One partial sum for each invocation, with as many chunks as one `norm_finish` adds for two norms, and more.
 fn by_lane(gpu: &Gpu) -> Result<(), String> {
     let engine = tuned(gpu, Tuning { partials_by_lane: true, ..tuning(8, 2048, 1) })?;
     let (len, scale) = (1 << 20, slice(&engine, &vec![0.5; 1 << 20]));
     let grad: Vec<f32> = noise(5, len).iter().map(|x| (1.5 + x) as f32).collect();
     let one = burn_wsam::reference::norm(&[widen(&grad)]);
     let grad = slice(&engine, &grad);
-    let still = burn_wsam::method::Group { perturbed: false, ..Default::default() };
+    let unperturbed = burn_wsam::method::Group { perturbed: false, ..Default::default() };
     for (adaptive, tensors) in [(false, 62), (false, 63), (true, 31), (true, 63), (true, 64)] {
-        let hyper = Hyperparameters { adaptive, groups: vec![still], ..sgd() };
-        // All but the first are read alone: the others' places are free.
+        let hyper = Hyperparameters { adaptive, groups: vec![unperturbed], ..sgd() };
+        // Only one tensor is perturbed, so the others may share one buffer.
         let tensor = |group| AscentTensor {
             weight: scale.clone(),
             grad: grad.clone(),
             partner: None,
             group,
         };
-        let moved = AscentTensor { partner: Some(slice(&engine, &vec![0.0; len])), ..tensor(0) };
+        let perturbed =
+            AscentTensor { partner: Some(slice(&engine, &vec![0.0; len])), ..tensor(0) };
         let mut all = vec![tensor(1); tensors - 1];
-        all.push(moved);
+        all.push(perturbed);
         let norms = norms_of(&engine, &hyper, &all)?;
         let want = one * (tensors as f64).sqrt();
         near(norms.gradient, want).map_err(|error| format!("{tensors} by lane: {error}"))?;
@@ -197,14 +200,14 @@ fn by_lane(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// A chunk for each of 600,000 tensors, which no length of chunks makes fewer.
+/// 600,000 tensors of one element, which need a chunk each.
 fn many_tensors(gpu: &Gpu) -> Result<(), String> {
     let engine = tuned(gpu, Tuning { max_norm_chunk_len: 4096, ..tuning(8, 4096, 1) })?;
     let grad: Vec<f32> = noise(5, 600_000).iter().map(|x| (1.5 + x) as f32).collect();
     let want = burn_wsam::reference::norm(&[widen(&grad)]);
     let whole = slice(&engine, &grad);
-    let still = burn_wsam::method::Group { perturbed: false, ..Default::default() };
-    let hyper = Hyperparameters { groups: vec![still], ..sgd() };
+    let unperturbed = burn_wsam::method::Group { perturbed: false, ..Default::default() };
+    let hyper = Hyperparameters { groups: vec![unperturbed], ..sgd() };
     let tensors: Vec<_> = (0..grad.len() as u64)
         .map(|i| {
             let one = Slice { offset: 4 * i, len: 1, ..whole.clone() };

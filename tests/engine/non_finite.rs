@@ -1,23 +1,23 @@
-//! Gradients that are not finite, and gradients of scaled losses.
+//! Non-finite gradients, and gradients of scaled losses.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::{buffer, read, slice};
 use crate::groups::engine_of_few_frames;
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BaseTensor, EngineError, GradientOptions, InvScale,
 };
 use burn_wsam::method::{Clip, ClipScope, Group, Outcome};
 use burn_wsam::reference::Oracle;
+use burn_wsam_support::engine_route::{buffer, read, slice};
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::lean_route::LeanRoute;
 
 /// An odd tail, an empty tensor, several chunks.
 const LENS: [usize; 4] = [259, 0, 9001, 3];
-/// Tensor and element: a vector's first and last, a tail, a later chunk's middle, the very last.
+/// Tensor and element of a bad value: first and last of a vector, in a tail, inside a later chunk, and the last of all.
 const PLACES: [(usize, usize); 5] = [(0, 0), (0, 7), (0, 258), (2, 6002), (3, 2)];
 const BAD: [f64; 3] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
 
-/// Bits, so that a NaN is one.
+/// Bits of the values, so that NaNs compare equal.
 fn bits(tensors: &[Vec<f64>]) -> Vec<Vec<u64>> {
     tensors.iter().map(|tensor| tensor.iter().map(|x| x.to_bits()).collect()).collect()
 }
@@ -32,29 +32,29 @@ fn poisoned(seed: u64, (tensor, element): (usize, usize), bad: f64) -> Vec<Vec<f
     grad
 }
 
-/// The forms whose kernels or looks differ.
-fn forms() -> Vec<Hyperparameters> {
+/// Settings whose kernels or checks differ.
+fn variants() -> Vec<Hyperparameters> {
     let clip = Some(Clip { max_norm: 0.5, scope: ClipScope::Both });
     let only = Some(Clip { max_norm: 0.5, scope: ClipScope::PerturbedOnly });
-    let still = Group { perturbed: false, ..Group::default() };
+    let unperturbed = Group { perturbed: false, ..Group::default() };
     vec![
         sgd(),
         Hyperparameters { clip, ..sgd_momentum() },
         Hyperparameters { coupling: Coupling::Coupled, clip: only, ..sgd_momentum() },
-        Hyperparameters { groups: vec![still], ..adamw() },
+        Hyperparameters { groups: vec![unperturbed], ..adamw() },
         amsgrad(),
     ]
 }
 
-/// Which of the passes are not finite, step by step; the first ones before there is a state.
+/// Whether each pass of each step is not finite. The first two steps run before a state exists.
 const PASSES: [[bool; 2]; 5] =
     [[true, false], [false, true], [false, false], [true, true], [false, false]];
 
-/// Steps that are left out change no bit, those between them are the oracle's.
+/// Skipped steps change no bit, and the steps between them match the oracle.
 pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
     let engine = engine_of_few_frames(gpu)?;
     let weight = model(1, &LENS);
-    for (form, hyper) in forms().into_iter().enumerate() {
+    for (variant, hyper) in variants().into_iter().enumerate() {
         let groups = LENS.map(|len| usize::from(len == 3) * hyper.groups.len());
         for non_finite in [NonFinite::Skip, NonFinite::BaseStep] {
             let hyper = Hyperparameters { non_finite, ..hyper.clone() };
@@ -63,13 +63,13 @@ pub(crate) fn skipped(gpu: &Gpu) -> Result<(), String> {
                 let mut route = route.with_groups(&groups).untracked();
                 let oracle = Oracle::with_groups(hyper.clone(), weight.clone(), &groups);
                 let mut oracle = OracleRoute(oracle.map_err(|error| error.to_string())?);
-                let bad = |step: usize| (PLACES[(form + step) % 5], BAD[(form + step) % 3]);
+                let bad = |step: usize| (PLACES[(variant + step) % 5], BAD[(variant + step) % 3]);
                 run_through(&hyper, &mut route, &mut oracle, &weight, bad)
                     .map_err(|error| format!("{hyper:?}, {placement:?}: {error}"))?;
             }
         }
     }
-    // Every place, value and pass, in the simplest form.
+    // Every place, value and pass, with plain SGD.
     for place in PLACES {
         for value in BAD {
             let mut route = EngineRoute::new(&engine, sgd(), Placement::OutOfPlace, &weight);
@@ -101,16 +101,14 @@ fn run_through(
         let perturbed = route.ascend(&g)?;
         oracle.ascend(&g)?;
         if passes[0] && bits(&perturbed) != bits(&before) {
-            return Err(format!(
-                "step {step}: weights were perturbed along a g that is not finite"
-            ));
+            return Err(format!("step {step}: a non-finite g perturbed the weights"));
         }
         let after = route.descend(0.01, &g_perturbed)?;
         let want = oracle.descend(0.01, &g_perturbed)?;
         let outcome = hyper.non_finite.outcome(false, !passes[0], !passes[1]);
         if outcome == Outcome::Skipped {
             if bits(&after) != bits(&before) || all_bits(&route.state()?) != all_bits(&states) {
-                return Err(format!("step {step} was to be left out, and was not"));
+                return Err(format!("step {step} was not skipped"));
             }
         } else {
             compare(step, "weight", &after, &want, tolerance(hyper), &mut worst)?;
@@ -123,18 +121,18 @@ fn run_through(
     Ok(())
 }
 
-/// A `g` that is not finite leaves the step out; a `g~` that is not leaves the weights where the second
-/// pass ran, and the state stepped by `g`.
+/// In lean mode a non-finite `g` skips the step. A non-finite `g~` leaves the weights at the point where the second
+/// pass ran, with the state advanced by `g`.
 pub(crate) fn lean(gpu: &Gpu) -> Result<(), String> {
     let engine = engine_of_few_frames(gpu)?;
     let weight = model(1, &LENS);
-    let still = Group { perturbed: false, ..Group::default() };
+    let unperturbed = Group { perturbed: false, ..Group::default() };
     let groups = LENS.map(|len| usize::from(len == 3));
     for base in [sgd(), sgd_momentum(), adamw()] {
         for (tracked, clip) in
             [(false, None), (true, Some(Clip { max_norm: 0.5, scope: ClipScope::Both }))]
         {
-            let hyper = Hyperparameters { groups: vec![still], clip, ..base.clone() };
+            let hyper = Hyperparameters { groups: vec![unperturbed], clip, ..base.clone() };
             let route = LeanRoute::new(&engine, hyper.clone(), 0.01, &weight);
             let mut route = route.with_groups(&groups);
             if !tracked {
@@ -154,12 +152,12 @@ pub(crate) fn lean(gpu: &Gpu) -> Result<(), String> {
                 let same_state = all_bits(&route.state()?) == all_bits(&states);
                 match hyper.non_finite.outcome(true, !passes[0], !passes[1]) {
                     Outcome::Skipped if bits(&after) != bits(&before) || !same_state => {
-                        return fail("was to be left out, and was not");
+                        return fail("was not skipped");
                     }
                     Outcome::Halfway if bits(&after) != bits(&ran_on) => {
-                        return fail("did not stay where the second pass ran");
+                        return fail("did not keep the weights of the second pass");
                     }
-                    // SGD has no state that could advance.
+                    // Plain SGD has no state.
                     Outcome::Halfway if same_state && !states.is_empty() => {
                         return fail("the state did not advance");
                     }
@@ -167,7 +165,7 @@ pub(crate) fn lean(gpu: &Gpu) -> Result<(), String> {
                         stepped += 1;
                         let finite = after.iter().flatten().all(|x| x.is_finite());
                         if !finite || bits(&after) == bits(&before) {
-                            return fail("was to be taken, and was not");
+                            return fail("was not taken");
                         }
                     }
                     _ => {}
@@ -190,7 +188,7 @@ pub(crate) fn base_alone(gpu: &Gpu) -> Result<(), String> {
         for bad in BAD {
             let (weight, mut grad) = (noise(1, 259), noise(2, 259));
             grad[258] = bad;
-            let narrow = common::golden::narrow;
+            let narrow = burn_wsam_support::golden::narrow;
             let tensor = BaseTensor {
                 weight: slice(&engine, &narrow(&weight)),
                 anchor: None,
@@ -217,7 +215,7 @@ pub(crate) fn base_alone(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// Gradients of a loss times a power of two give the same bits, of another factor the oracle's values.
+/// A loss scale that is a power of two gives the same bits as no scale. Other scales match the oracle.
 pub(crate) fn scaled(gpu: &Gpu) -> Result<(), String> {
     let engine = engine_of_few_frames(gpu)?;
     let weight = model(1, &LENS);
@@ -234,20 +232,20 @@ pub(crate) fn scaled(gpu: &Gpu) -> Result<(), String> {
             let want = both(&mut plain)?;
             for route in &mut by_two {
                 if both(route)? != want {
-                    return Err(format!("{hyper:?}, step {step}: the scale shows"));
+                    return Err(format!("{hyper:?}, step {step}: the scale changes bits"));
                 }
             }
         }
         for scale in [1e-6, 3.0, 1e10] {
             let mut oracle = OracleRoute::new(hyper.clone(), weight.clone());
-            side_by_side(&hyper, &mut route().scaled(scale, false), &mut oracle, &LENS, 2)
+            compare_steps(&hyper, &mut route().scaled(scale, false), &mut oracle, &LENS, 2)
                 .map_err(|error| format!("scale {scale}: {error}"))?;
         }
     }
     Ok(())
 }
 
-/// What overflows by its scale is left out, and what is as small as the scale is large is not lost.
+/// A step whose scaled gradients overflow is skipped. Gradients that are tiny after unscaling are not lost.
 pub(crate) fn overflow(gpu: &Gpu) -> Result<(), String> {
     let engine = engine_of_few_frames(gpu)?;
     let weight = model(1, &LENS);
@@ -259,7 +257,7 @@ pub(crate) fn overflow(gpu: &Gpu) -> Result<(), String> {
     };
     route.ascend(&grads(1e10))?;
     if bits(&route.descend(0.01, &grads(1e10))?) != bits(&weight) {
-        return Err("a step over infinities was taken".into());
+        return Err("a step over infinities was not skipped".into());
     }
     let mut oracle = OracleRoute::new(hyper, weight.clone());
     let (got, want) = (route.ascend(&grads(1e-30))?, oracle.ascend(&grads(1e-30))?);
@@ -304,7 +302,7 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
             }
         }
     }
-    // One that can be copied from is taken.
+    // A buffer with the usage COPY_SRC is accepted.
     let held = buffer(&engine, &[0.5]);
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     let options = AscentOptions { inv_scale: InvScale::Device(&held), ..Default::default() };

@@ -1,11 +1,11 @@
-//! Finite gradients whose norm is beyond f32, and infinite ones: nothing is divided by infinity but to zero.
+//! Finite gradients whose norm overflows f32, and infinite gradients.
 
 use super::*;
-use crate::common::golden::Tensors;
-use crate::common::gpu::Gpu;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::engine;
 use burn_wsam::method::{Clip, ClipScope, Group, NormScope};
+use burn_wsam_support::engine_route::engine;
+use burn_wsam_support::golden::Tensors;
+use burn_wsam_support::gpu::Gpu;
+use burn_wsam_support::lean_route::LeanRoute;
 
 const LENS: [usize; 2] = [8, 5];
 const LR: f64 = 2e-38;
@@ -14,8 +14,8 @@ fn all(value: f64) -> Tensors {
     LENS.iter().map(|len| vec![value; *len]).collect()
 }
 
-/// The ways to take norms.
-pub(crate) fn forms() -> Vec<Hyperparameters> {
+/// Settings that use norms in different ways.
+pub(crate) fn variants() -> Vec<Hyperparameters> {
     let clip = |scope| Some(Clip { max_norm: 0.5, scope });
     let own = Group { norm: NormScope::Own, ..Group::default() };
     vec![
@@ -28,14 +28,14 @@ pub(crate) fn forms() -> Vec<Hyperparameters> {
     ]
 }
 
-/// A norm beyond f32 perturbs nothing, and clips to nothing; under the policies that look at gradients the step
-/// is left out. All as the oracle has it.
+/// Matches the oracle: under a norm that overflows f32 the perturbation is zero and clipped gradients are zero, and
+/// policies that check gradients skip the step.
 pub(crate) fn norms(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let weight = all(1.0);
-    for form in forms() {
+    for variant in variants() {
         for non_finite in [NonFinite::Propagate, NonFinite::Skip, NonFinite::BaseStep] {
-            let hyper = Hyperparameters { non_finite, ..form.clone() };
+            let hyper = Hyperparameters { non_finite, ..variant.clone() };
             let groups = [0, hyper.groups.len()];
             for placement in [Placement::OutOfPlace, Placement::InPlace] {
                 let route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
@@ -50,7 +50,7 @@ pub(crate) fn norms(gpu: &Gpu) -> Result<(), String> {
                     .map_err(|error| format!("{hyper:?}, lean: {error}"))?;
             }
         }
-        let hyper = propagating(form);
+        let hyper = propagating(variant);
         infinities(&hyper, &|| {
             let route = EngineRoute::new(&engine, hyper.clone(), Placement::OutOfPlace, &weight);
             Box::new(route.with_groups(&[0, hyper.groups.len()]))
@@ -59,7 +59,7 @@ pub(crate) fn norms(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// One step over elements of 3e38, held to the oracle.
+/// Compares one step over elements of 3e38 with the oracle.
 fn overflows(hyper: &Hyperparameters, route: &mut dyn Route) -> Result<(), String> {
     let (weight, grad) = (all(1.0), all(3e38));
     if route.ascend(&grad)? != weight {
@@ -73,7 +73,7 @@ fn overflows(hyper: &Hyperparameters, route: &mut dyn Route) -> Result<(), Strin
     compare(0, "weight", &got, &want, SINGLE, &mut Worst::default())
 }
 
-/// One infinite or NaN element: an infinity spoils itself alone, a NaN all that is divided by its norm.
+/// One infinite or NaN element: an infinity affects only its own weight, a NaN all weights in its norm.
 fn infinities(hyper: &Hyperparameters, route: &dyn Fn() -> Box<dyn Route>) -> Result<(), String> {
     for bad in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
         let mut grad = all(0.5);

@@ -1,26 +1,26 @@
-//! The same steps in other processes give the same bits.
+//! The same steps give the same bits in every process.
 
 use super::*;
-use crate::common::gpu::adapters;
-use crate::common::lean::LeanRoute;
-use crate::common::raw::engine;
+use burn_wsam_support::engine_route::engine;
+use burn_wsam_support::gpu::adapters;
+use burn_wsam_support::lean_route::LeanRoute;
 use std::process::Command;
 
-/// Set where this program is its own child, which prints bits.
+/// Environment variable that makes this program print hashes and exit.
 const CHILD: &str = "WSAM_PRINT_BITS";
 
 pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// A line for each adapter and form: a hash of all bits of some steps.
+/// One line for each adapter and variant, with a hash of the bits of some steps.
 fn hashes() -> Result<Vec<String>, String> {
     let lens = [70_001, 259, 4096, 1];
     let clip = burn_wsam::method::Clip { max_norm: 0.5, scope: Default::default() };
     let mut lines = Vec::new();
     for gpu in adapters() {
         let engine = engine(&gpu)?;
-        for (form, hyper) in [
+        for (variant, hyper) in [
             ("clipped momentum", Hyperparameters { clip: Some(clip), ..sgd_momentum() }),
             ("AMSGrad, adaptive, coupled", amsgrad()),
         ] {
@@ -40,11 +40,11 @@ fn hashes() -> Result<Vec<String>, String> {
                     route.ascend(&model(100 + step, &lens))?;
                     let after = route.descend(0.01, &model(200 + step, &lens))?;
                     for bits in after.iter().flatten().map(|x| x.to_bits()) {
-                        // FNV-1a, a word at a time.
+                        // FNV-1a over 64-bit words.
                         hash = (hash ^ bits).wrapping_mul(0x0100_0000_01b3);
                     }
                 }
-                lines.push(format!("bits [{}] {form}, {mode}: {hash:016x}", gpu.name));
+                lines.push(format!("bits [{}] {variant}, {mode}: {hash:016x}", gpu.name));
             }
         }
     }
@@ -58,7 +58,7 @@ pub(crate) fn print() {
     }
 }
 
-/// Two processes, one after the other.
+/// Compares the output of two child processes.
 pub(crate) fn trial() -> libtest_mimic::Trial {
     let run = || -> Result<(), libtest_mimic::Failed> {
         let child = || -> Result<Vec<String>, String> {

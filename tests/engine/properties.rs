@@ -1,10 +1,10 @@
-//! Whatever a caller may ask for, against the oracle.
+//! Property tests: random steps against the oracle.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::engine;
 use burn_wsam::method::{Clip, ClipScope, Group, NormScope};
 use burn_wsam::reference::Oracle;
+use burn_wsam_support::engine_route::engine;
+use burn_wsam_support::gpu::Gpu;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -13,7 +13,7 @@ const CASES: u32 = 64;
 fn bases() -> impl Strategy<Value = Base> {
     let momentum = (0.0..0.99, 0.0..=1.0, any::<bool>())
         .prop_map(|(momentum, dampening, nesterov)| Momentum { momentum, dampening, nesterov });
-    // A larger epsilon than usual: m / sqrt(v) of a gradient that cancels to nothing is all rounding.
+    // A larger epsilon than usual, because m / sqrt(v) of gradients that cancel is rounding error.
     let moments = (0.0..0.95, 0.5..0.9999, 1e-3..1e-1, 0.0..0.1, any::<bool>()).prop_map(
         |(beta_1, beta_2, epsilon, weight_decay, amsgrad)| Moments {
             beta_1,
@@ -64,7 +64,7 @@ fn group() -> impl Strategy<Value = Group> {
     )
 }
 
-/// Groups of all kinds, and tensors thrown into them.
+/// Random groups, with tensors assigned at random.
 pub(crate) fn any_groups(gpu: &Gpu) -> Result<(), String> {
     let engine = groups::engine_of_few_frames(gpu)?;
     let tensors = proptest::collection::vec((0usize..700, 0usize..100), 0..8);
@@ -84,7 +84,7 @@ pub(crate) fn any_groups(gpu: &Gpu) -> Result<(), String> {
                 let mut oracle =
                     OracleRoute(oracle.map_err(|e| TestCaseError::fail(e.to_string()))?);
                 let route = EngineRoute::new(&engine, hyper.clone(), placement, &weight);
-                side_by_side(&hyper, &mut route.with_groups(&of), &mut oracle, &lens, 2)
+                compare_steps(&hyper, &mut route.with_groups(&of), &mut oracle, &lens, 2)
                     .map_err(TestCaseError::fail)
             },
         )

@@ -1,13 +1,13 @@
-//! Callers' mistakes: a typed error that names the tensor, and nothing recorded.
+//! Invalid calls, which return a typed error with the tensor named and record nothing; and blends.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, read, slice};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, EngineError, Role, Slice, StepStats,
 };
 use burn_wsam::layout::BlendUniforms;
 use burn_wsam::method::Blend;
+use burn_wsam_support::engine_route::{engine, read, slice};
+use burn_wsam_support::gpu::Gpu;
 use wgpu::util::DeviceExt;
 
 fn ascend(
@@ -81,7 +81,7 @@ pub(crate) fn slices(gpu: &Gpu) -> Result<(), String> {
     expect("two partners that overlap", ascend(&engine, &tensors, out), |error| {
         matches!(error, EngineError::Overlap { tensor: 1, other_tensor: 0, .. })
     })?;
-    // Read by two tensors: no harm out of place, a clash in place.
+    // Two tensors may read overlapping weights out of place, and may not write them in place.
     let tensors = [
         AscentTensor { weight: part(0, 8), ..good() },
         AscentTensor { weight: part(16, 8), ..good() },
@@ -124,15 +124,15 @@ pub(crate) fn numbers(gpu: &Gpu) -> Result<(), String> {
     })?;
     for lr in [f64::NAN, f64::INFINITY, 1e300] {
         expect(
-            "a wild lr",
+            "an invalid lr",
             descend(&hyper, lr, &[good()]),
             |e| matches!(e, EngineError::Hyperparameter(h) if h.name == "lr"),
         )?;
     }
-    let wild = Hyperparameters { gamma: 1.0, ..hyper };
+    let invalid = Hyperparameters { gamma: 1.0, ..hyper };
     expect(
         "gamma 1",
-        descend(&wild, 0.1, &[good()]),
+        descend(&invalid, 0.1, &[good()]),
         |e| matches!(e, EngineError::Hyperparameter(h) if h.name == "gamma" && h.value == 1.0),
     )
 }
@@ -154,7 +154,8 @@ pub(crate) fn blends(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// Another member of the family is another blend: `h = a g + b g~` beside `lr s (g~ - g)`.
+/// Other members of the SAM family are other blends: the base optimizer gets `a g + b g~`, and `lr s (g~ - g)` is
+/// subtracted from its result.
 pub(crate) fn device_blend(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let blend = Blend { a: 0.25, b: -0.5, sharpness: 2.0 };
@@ -173,13 +174,13 @@ pub(crate) fn device_blend(gpu: &Gpu) -> Result<(), String> {
     if from_device == [want; 8] && from_host == [want; 8] {
         Ok(())
     } else {
-        Err(format!("{from_device:?} and {from_host:?} for {want}"))
+        Err(format!("{from_device:?} and {from_host:?}, expected {want}"))
     }
 }
 
-/// What a blend gives in f32, to within the roundings of the sharpness and of the sum: weights that cancel add
-/// none of their own. And the exact ends: `a = 0` gives `g~`, `b = 0` gives `g`, bit for bit.
-pub(crate) fn difference(gpu: &Gpu) -> Result<(), String> {
+/// The blend `a g + b g~` is accurate to the f32 roundings of the difference and of the sum, also where `a` and `b`
+/// cancel. It is exactly `g~` for `a = 0` and exactly `g` for `b = 0`.
+pub(crate) fn rounding(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let g: Vec<f32> = noise(3, 4099).iter().map(|x| *x as f32).collect();
     let g_perturbed: Vec<f32> =
@@ -207,7 +208,7 @@ pub(crate) fn difference(gpu: &Gpu) -> Result<(), String> {
         let host = BlendSource::Host(Blend { a, b, sharpness: 0.0 });
         for source in [host, BlendSource::Device(&device)] {
             let from_device = matches!(source, BlendSource::Device(_));
-            // The device has but 32 bits of the weights.
+            // The device has the blend's weights in f32.
             let (a, b) =
                 if from_device { (f64::from(a as f32), f64::from(b as f32)) } else { (a, b) };
             let tensors = [vec![0.0; 4099], g.clone(), vec![0.0; 4099], g_perturbed.clone()];
@@ -216,15 +217,16 @@ pub(crate) fn difference(gpu: &Gpu) -> Result<(), String> {
             for ((found, g), p) in found.iter().zip(&g).zip(&g_perturbed) {
                 let (g, p) = (f64::from(*g), f64::from(*p));
                 let want = (a + b) * g + b * (p - g);
-                let place = 2f64.powi(-24);
+                let unit_roundoff = 2f64.powi(-24);
                 let allowed = if a == 0.0 || b == 0.0 {
                     0.0
                 } else {
-                    place * (3.0 * (b * (p - g)).abs() + 2.0 * ((a + b) * g).abs() + want.abs())
+                    unit_roundoff
+                        * (3.0 * (b * (p - g)).abs() + 2.0 * ((a + b) * g).abs() + want.abs())
                 };
                 let right = (f64::from(*found) - want).abs() <= 1.01 * allowed;
                 if !right {
-                    return Err(format!("{source:?}, {a} {g} + {b} {p}: {found} for {want}"));
+                    return Err(format!("{source:?}, {a} {g} + {b} {p}: {found}, expected {want}"));
                 }
             }
         }
@@ -236,7 +238,7 @@ fn blended(engine: &Engine, source: BlendSource<'_>) -> Result<Vec<f32>, EngineE
     blended_of(engine, source, 0.5, [1.0, 2.0, 0.0, 4.0].map(|value| vec![value; 8]))
 }
 
-/// A step of SGD over one tensor: its weight, `g`, place for `w + e_w`, and `g~`.
+/// Takes a step of SGD over one tensor. `tensors`: weight, `g`, memory for `w + e_w`, and `g~`.
 fn blended_of(
     engine: &Engine,
     source: BlendSource<'_>,

@@ -1,10 +1,10 @@
-//! Lengths and values.
+//! Lengths of tensors, and extreme values.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, read, slice};
 use burn_wsam::engine::{AscentOptions, AscentTensor};
 use burn_wsam::method::Group;
+use burn_wsam_support::engine_route::{engine, read, slice};
+use burn_wsam_support::gpu::Gpu;
 
 pub(crate) fn lengths(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
@@ -28,13 +28,13 @@ pub(crate) fn many_tensors(gpu: &Gpu) -> Result<(), String> {
     against_oracle(&engine(gpu)?, adamw(), Placement::OutOfPlace, &lens, 2)
 }
 
-pub(crate) fn nothing_to_do(gpu: &Gpu) -> Result<(), String> {
+pub(crate) fn no_elements(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     against_oracle(&engine, adamw(), Placement::OutOfPlace, &[], 2)?;
     against_oracle(&engine, adamw(), Placement::InPlace, &[0, 0, 0], 2)
 }
 
-/// `g = 0` must not divide zero by zero: the weights stay put.
+/// `g = 0` leaves the weights unchanged, without a division of zero by zero.
 pub(crate) fn zero_gradients(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for (adaptive, placement) in
@@ -51,7 +51,7 @@ pub(crate) fn zero_gradients(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs an ascent, and gives its `||g||`.
+/// Runs an ascent and returns its `||g||`.
 fn gradient_norm(
     engine: &Engine,
     hyper: &Hyperparameters,
@@ -66,7 +66,7 @@ fn gradient_norm(
     Ok(f64::from(norms.gradient))
 }
 
-/// Squares of these leave the range of f32 on either side.
+/// Gradients whose squares overflow or underflow f32.
 pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for scales in
@@ -85,7 +85,7 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
             .iter()
             .map(|g| AscentTensor {
                 weight: slice(&engine, &vec![1.0; g.len()]),
-                grad: slice(&engine, &common::golden::narrow(g)),
+                grad: slice(&engine, &burn_wsam_support::golden::narrow(g)),
                 partner: Some(slice(&engine, &vec![0.0; g.len()])),
                 group: 0,
             })
@@ -95,7 +95,7 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
         let error = (got / want - 1.0).abs();
         let right = error <= 1e-6;
         if !right {
-            return Err(format!("{scales:?}: norm {got} for {want}"));
+            return Err(format!("{scales:?}: norm {got}, expected {want}"));
         }
         for (tensor, g) in tensors.iter().zip(&grad) {
             let partner = tensor.partner.as_ref().ok_or("no partner")?;
@@ -104,7 +104,7 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
                 let want = 1.0 + 0.05 * g / want;
                 let right = (f64::from(*p) - want).abs() <= 1e-6;
                 if !right {
-                    return Err(format!("{scales:?}: w + e_w is {p} for {want}"));
+                    return Err(format!("{scales:?}: w + e_w is {p}, expected {want}"));
                 }
             }
         }
@@ -112,19 +112,19 @@ pub(crate) fn extreme_gradients(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// The norm of 1,019,153,664 elements, all of them in one short buffer that many tensors read, and its
-/// squares of one sign and much the same size: what rounding likes best to pile up.
+/// The norm of 1,019,153,664 elements, in one short buffer that many tensors read. Their squares have similar
+/// sizes, so that rounding errors accumulate.
 pub(crate) fn a_billion_elements(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let len = (1 << 22) - 256;
-    let still = Group { perturbed: false, ..Group::default() };
-    let hyper = Hyperparameters { groups: vec![still], ..sgd() };
-    // Beside a tenth of that in the two forms that are summed apart, and read twice.
+    let unperturbed = Group { perturbed: false, ..Group::default() };
+    let hyper = Hyperparameters { groups: vec![unperturbed], ..sgd() };
+    // Also a tenth of that at the two scales whose squares are summed separately, which reads them twice.
     for (tensors, scale) in [(243, 1.0), (24, 1e-30), (24, 1e30)] {
         let grad: Vec<f32> = noise(5, len).iter().map(|x| ((1.5 + x) * scale) as f32).collect();
-        let one = burn_wsam::reference::norm(&[common::golden::widen(&grad)]);
+        let one = burn_wsam::reference::norm(&[burn_wsam_support::golden::widen(&grad)]);
         let (want, grad) = (one * f64::from(tensors).sqrt(), slice(&engine, &grad));
-        // Nothing is written: read by all, in place of weights too.
+        // Nothing is written, so all tensors may read one buffer, as weight and as gradient.
         let tensor =
             AscentTensor { weight: grad.clone(), grad: grad.clone(), partner: None, group: 1 };
         let tensors = vec![tensor; tensors as usize];
@@ -132,14 +132,14 @@ pub(crate) fn a_billion_elements(gpu: &Gpu) -> Result<(), String> {
         let error = (got / want - 1.0).abs();
         let right = error <= 1e-6;
         if !right {
-            return Err(format!("scale {scale}: norm {got} for {want}, {error:e}"));
+            return Err(format!("scale {scale}: norm {got}, expected {want}, {error:e}"));
         }
     }
     Ok(())
 }
 
-/// A NaN or an infinity must not end as a clean-looking norm.
-pub(crate) fn non_finite_gradients_show(gpu: &Gpu) -> Result<(), String> {
+/// With `NonFinite::Propagate`, a NaN or an infinity reaches the perturbed weights.
+pub(crate) fn non_finite_gradients_propagate(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     for bad in [f64::NAN, f64::INFINITY] {
         for place in [0, 4999] {

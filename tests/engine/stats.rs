@@ -1,12 +1,13 @@
-//! Counted costs: dispatches do not grow with tensors, bytes are the design's.
+//! Counted costs: the number of dispatches does not depend on the number of tensors, and the bytes are those of the
+//! design.
 
 use super::*;
-use crate::common::gpu::Gpu;
-use crate::common::raw::{buffer, engine};
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, EngineError, Slice, StepStats,
 };
 use burn_wsam::method::{Clip, ClipScope};
+use burn_wsam_support::engine_route::{buffer, engine};
+use burn_wsam_support::gpu::Gpu;
 
 pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
@@ -15,10 +16,10 @@ pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
         ("SGD", propagating(sgd()), 4, 32),
         ("SGD + momentum", propagating(sgd_momentum()), 4, 40),
         ("AdamW", propagating(adamw()), 4, 48),
-        // By default a step looks at g~ before it writes.
-        ("SGD, looking", sgd(), 5, 36),
-        ("SGD + momentum, looking", sgd_momentum(), 5, 44),
-        ("AdamW, looking", adamw(), 5, 52),
+        // By default a step checks g~ before it writes.
+        ("SGD, checked", sgd(), 5, 36),
+        ("SGD + momentum, checked", sgd_momentum(), 5, 44),
+        ("AdamW, checked", adamw(), 5, 52),
         ("SGD, clipped", Hyperparameters { clip, ..sgd() }, 6, 36),
         ("AdamW, adaptive", propagating(Hyperparameters { adaptive: true, ..adamw() }), 4, 52),
         ("AdamW, adaptive, clipped", Hyperparameters { adaptive: true, clip, ..adamw() }, 6, 56),
@@ -44,7 +45,7 @@ pub(crate) fn counts(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// A step whose tensors lie side by side, one buffer a role.
+/// Takes a step with one buffer for each role, which holds all tensors.
 fn step(
     engine: &Engine,
     hyper: Hyperparameters,

@@ -1,19 +1,19 @@
-//! The table of one GPU, beside the reports it is from.
+//! Checks the H200 table in `benches/results/nvidia-h200/README.md` against its reports.
 
 use super::{agrees, table};
+use burn_wsam_support::repository;
 use serde_json::Value;
-use std::path::Path;
 
 const FOLDER: &str = "benches/results/nvidia-h200";
 const SETS: [&str; 5] = ["ResNet-50", "ViT-B/16", "GPT-2 124M", "1000 x 1000", "134M + 3"];
 const BASE: &str = "SGD + momentum";
 
 fn read(name: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER).join(name);
+    let file = repository().join(FOLDER).join(name);
     std::fs::read_to_string(file).expect("committed")
 }
 
-/// PyTorch's time, in ms.
+/// Time of PyTorch's implementation `who`, in ms.
 fn pytorch(set: &str, who: &str) -> f64 {
     let rows: Vec<Value> = serde_json::from_str(&read("pytorch.json")).expect("JSON");
     let found =
@@ -21,7 +21,7 @@ fn pytorch(set: &str, who: &str) -> f64 {
     found.and_then(|row| row["ms"].as_f64()).unwrap_or_else(|| panic!("no {who} over {set}"))
 }
 
-/// The number in front of `unit` in the first line of these cells.
+/// The number before `unit` in the first line that has these cells.
 fn line(file: &str, cells: &[&str], unit: &str) -> f64 {
     let text = read(file);
     let is_row = |line: &&str| cells.iter().all(|cell| line.split(" | ").any(|c| c == *cell));
@@ -30,7 +30,7 @@ fn line(file: &str, cells: &[&str], unit: &str) -> f64 {
     cell.and_then(|number| number.trim().parse().ok()).unwrap_or_else(|| panic!("no {unit}: {row}"))
 }
 
-/// The engine's pipelined step, in ms: the fourth column.
+/// Time of the engine's pipelined step in ms, from the fourth column.
 fn engine(set: &str) -> f64 {
     let text = read("pipelined.txt");
     let mut rows = text.lines().map(|line| line.split(" | ").collect::<Vec<_>>());
@@ -64,9 +64,9 @@ fn the_table_is_of_the_reports() {
                 "Burn's own SGD alone, one gradient" => {
                     burn(set, [BASE, "Burn's own alone"], "ms pipelined")
                 }
-                other => panic!("{other} is of no report"),
+                other => panic!("no report has {other}"),
             };
-            assert!(agrees(printed, value), "{}, {set}: {printed} for {value}", row[0]);
+            assert!(agrees(printed, value), "{}, {set}: {printed}, expected {value}", row[0]);
         }
     }
 }

@@ -1,6 +1,5 @@
-//! The usual script, with nothing on the terminal.
+//! A training script without terminal output, and helpers of these tests.
 
-use crate::Target;
 use crate::nets::{Batch, Net, train_loader, valid_loader};
 use crate::tools::{fork, near, parameters, same};
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
@@ -18,17 +17,16 @@ use burn::train::renderer::{
 use burn::train::{
     InferenceStep, LearnerModel, LearningResult, RegressionOutput, SupervisedTraining, TrainStep,
 };
-use burn_wsam::train::WsamTraining;
-use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
+use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// A folder that goes with the test.
+/// A folder that is removed when the test ends.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        // A thread runs one test at a time.
+        // The thread id makes the folder unique, because a thread runs one test at a time.
         let own = (std::process::id(), std::thread::current().id());
         let folder = Self(std::env::temp_dir().join(format!("burn-wsam-learner-{own:?}")));
         folder.clear();
@@ -37,7 +35,7 @@ impl Folder {
 
     fn clear(&self) {
         if self.0.exists() {
-            std::fs::remove_dir_all(&self.0).expect("a folder of ours");
+            std::fs::remove_dir_all(&self.0).expect("a folder of this test");
         }
     }
 }
@@ -56,12 +54,12 @@ impl std::ops::Deref for Folder {
     }
 }
 
-/// Burn's training, with a loss to watch and all checkpoints kept.
+/// Burn's training of a [`Net`] with loss metrics, which keeps all checkpoints.
 pub(crate) fn training(folder: &Path, epochs: usize) -> SupervisedTraining<Net> {
     training_of::<Net>(folder, epochs)
 }
 
-/// The same of another model.
+/// The same for another model.
 pub(crate) fn training_of<M>(folder: &Path, epochs: usize) -> SupervisedTraining<M>
 where
     M: LearnerModel
@@ -74,22 +72,16 @@ where
         .with_metric_logger(InMemoryMetricLogger::new())
         .with_checkpointing_strategy(KeepLastNCheckpoints::new(100))
         .with_application_logger(None)
-        .renderer(Box::new(Quiet::default()))
+        .renderer(Box::new(RecordingRenderer::default()))
         .num_epochs(epochs)
 }
 
-/// A rate that changes at each step, as scripts have it.
+/// A learning rate that changes at each step.
 pub(crate) fn rate() -> ModuleLrScheduler {
-    LinearLrSchedulerConfig::new(0.02, 0.005, 12).init().expect("a sound scheduler")
+    LinearLrSchedulerConfig::new(0.02, 0.005, 12).init().expect("a valid scheduler")
 }
 
-impl Target {
-    pub(crate) fn wsam(&self, config: &WsamConfig) -> Result<WsamTraining, String> {
-        Ok(WsamTraining::new(self.init(config)?))
-    }
-}
-
-/// The weights, if nothing went wrong.
+/// The trained model, or an error if the training was interrupted or failed.
 pub(crate) fn trained<M>(result: LearningResult<M>) -> Result<M, String> {
     match (result.error, result.interrupted) {
         (None, None) => Ok(result.model),
@@ -97,7 +89,7 @@ pub(crate) fn trained<M>(result: LearningResult<M>) -> Result<M, String> {
     }
 }
 
-/// Base optimizers, with Burn's own of the same kind.
+/// Base optimizers, each with Burn's own optimizer of the same kind.
 pub(crate) fn bases() -> [(BaseConfig, fn() -> ModuleOptimizer); 2] {
     let sgd = SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()));
     [
@@ -106,51 +98,51 @@ pub(crate) fn bases() -> [(BaseConfig, fn() -> ModuleOptimizer); 2] {
     ]
 }
 
-/// Notes what it is told.
+/// A renderer that records its events.
 #[derive(Clone, Default)]
-pub(crate) struct Quiet(Arc<Mutex<Vec<String>>>);
+pub(crate) struct RecordingRenderer(Arc<Mutex<Vec<String>>>);
 
-impl Quiet {
-    fn note(&self, event: String) {
-        self.0.lock().expect("nobody panics here").push(event);
+impl RecordingRenderer {
+    fn record(&self, event: String) {
+        self.0.lock().expect("no thread panics").push(event);
     }
 
-    pub(crate) fn heard(&self) -> Vec<String> {
-        self.0.lock().expect("nobody panics here").clone()
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.0.lock().expect("no thread panics").clone()
     }
 }
 
-impl TrainingProgressLogger for Quiet {
+impl TrainingProgressLogger for RecordingRenderer {
     fn start(&mut self, epochs: usize, first: usize, items: Option<usize>, label: Option<&str>) {
-        self.note(format!("start {epochs} {first} {items:?} {label:?}"));
+        self.record(format!("start {epochs} {first} {items:?} {label:?}"));
     }
 
     fn update_epoch(&mut self, epoch: usize) {
-        self.note(format!("epoch {epoch}"));
+        self.record(format!("epoch {epoch}"));
     }
 
     fn start_split(&mut self, split: &str, items: usize) {
-        self.note(format!("split {split} {items}"));
+        self.record(format!("split {split} {items}"));
     }
 
     fn update_split(&mut self, items: usize) {
-        self.note(format!("items {items}"));
+        self.record(format!("items {items}"));
     }
 
     fn end_split(&mut self) {
-        self.note("end of split".to_owned());
+        self.record("end of split".to_owned());
     }
 
     fn end(&mut self) {
-        self.note("end".to_owned());
+        self.record("end".to_owned());
     }
 
     fn log_event_training(&mut self, event: String) {
-        self.note(event);
+        self.record(event);
     }
 }
 
-impl EvaluationProgressLogger for Quiet {
+impl EvaluationProgressLogger for RecordingRenderer {
     fn start_global_progress(&mut self, _tests: usize) {}
     fn start_test(&mut self, _name: &str, _items: usize) {}
     fn update_test_progress(&mut self, _items: usize) {}
@@ -159,7 +151,7 @@ impl EvaluationProgressLogger for Quiet {
     fn log_event_evaluation(&mut self, _event: String) {}
 }
 
-impl MetricsRendererTraining for Quiet {
+impl MetricsRendererTraining for RecordingRenderer {
     fn update_train(&mut self, state: MetricState) {
         self.metric("train", &state);
     }
@@ -169,57 +161,57 @@ impl MetricsRendererTraining for Quiet {
     }
 }
 
-impl Quiet {
+impl RecordingRenderer {
     fn metric(&self, split: &str, state: &MetricState) {
         let kind = match state {
             MetricState::Generic(_) => "text",
             MetricState::Numeric(..) => "number",
         };
-        self.note(format!("{kind} of {split}"));
+        self.record(format!("{kind} of {split}"));
     }
 }
 
-impl MetricsRendererEvaluation for Quiet {
+impl MetricsRendererEvaluation for RecordingRenderer {
     fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}
 }
 
-impl MetricsRenderer for Quiet {
+impl MetricsRenderer for RecordingRenderer {
     fn manual_close(&mut self) {}
 
     fn register_metric(&mut self, definition: MetricDefinition) {
-        self.note(format!("metric {}", definition.name));
+        self.record(format!("metric {}", definition.name));
     }
 }
 
-/// Equal bit for bit, running statistics too.
+/// Checks equality bit for bit, running statistics included.
 pub(crate) fn equal<M: Module>(what: &str, got: &M, want: &M) -> Result<(), String> {
-    // A fork has settled statistics.
+    // A fork has applied the deferred updates of running statistics.
     let (got, want) = (fork(got), parameters(&fork(want)));
     if parameters(&got).len() != want.len() || want.is_empty() {
-        return Err(format!("{what}: other parameters"));
+        return Err(format!("{what}: the parameters differ"));
     }
     same(what, &got, &want)
 }
 
-/// Two trainings that took the same steps, each with passes of its own: equal bit for bit but for the
-/// running statistics, which Burn may add up in another order.
-pub(crate) fn alike<M: Module>(what: &str, got: &M, want: &M) -> Result<(), String> {
+/// Checks two trainings whose passes were evaluated separately: equal bit for bit, except the running statistics,
+/// which Burn may sum in another order.
+pub(crate) fn equal_weights<M: Module>(what: &str, got: &M, want: &M) -> Result<(), String> {
     let (got, want) = (parameters(&fork(got)), parameters(&fork(want)));
     if got.len() != want.len() || want.is_empty() {
-        return Err(format!("{what}: other parameters"));
+        return Err(format!("{what}: the parameters differ"));
     }
     for ((path, got), (_, want)) in got.iter().zip(&want) {
         if path.contains("running_") {
             let want: Vec<_> = want.iter().copied().map(f64::from).collect();
             near(&format!("{what}: {path}"), got, &want)?;
         } else if got.iter().map(|x| x.to_bits()).ne(want.iter().map(|x| x.to_bits())) {
-            return Err(format!("{what}: {path} is {got:?} for {want:?}"));
+            return Err(format!("{what}: {path} is {got:?}, expected {want:?}"));
         }
     }
     Ok(())
 }
 
-/// Different in some parameter.
+/// Checks that some parameter differs.
 pub(crate) fn differ<M: Module>(what: &str, got: &M, other: &M) -> Result<(), String> {
     match equal(what, got, other) {
         Ok(()) => Err(format!("{what}: nothing changed")),

@@ -1,4 +1,4 @@
-//! Batches, losses and models that a step cannot be taken with.
+//! Batches, losses and models with which a step fails.
 
 use crate::Target;
 use crate::bench::{Folder, trained, training_of};
@@ -35,7 +35,7 @@ impl InferenceStep for Scaled {
     }
 }
 
-/// Skipped and refused steps leave running statistics and weights as they were, with WSAM and without.
+/// Skipped and refused steps leave running statistics and weights unchanged, with WSAM active and inactive.
 pub(crate) fn statistics(target: &Target) -> Result<(), String> {
     for policy in [NonFinitePolicy::Skip, NonFinitePolicy::Refuse] {
         for (lean, active) in [(false, true), (true, true), (false, false)] {
@@ -61,7 +61,7 @@ pub(crate) fn statistics(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A loss that is not one number ends the training with its shape.
+/// An unreduced loss ends the training with an error that has its shape.
 pub(crate) fn losses(target: &Target) -> Result<(), String> {
     let wsam = target.wsam(&WsamConfig::new(SgdBaseConfig::new().into()))?;
     let each = |output: &RegressionOutput| -> Tensor<1> { output.output.clone().flatten(0, 1) };
@@ -78,7 +78,7 @@ pub(crate) fn losses(target: &Target) -> Result<(), String> {
     }
 }
 
-/// A network and a frozen copy with its ids.
+/// A network and a frozen copy with the same ids.
 #[derive(Module, Debug)]
 struct Copied {
     early: Option<Net>,
@@ -104,8 +104,8 @@ impl InferenceStep for Copied {
     }
 }
 
-/// Burn's learner delivers new weights to the first parameter of an id: a frozen copy behind the network stays
-/// as it is, and one in front of it is refused by name.
+/// Burn's learner assigns new weights to the first parameter with an id. A frozen copy after the network does not
+/// change, and one before it is refused with its name.
 pub(crate) fn copies(target: &Target) -> Result<(), String> {
     for early in [false, true] {
         let net = fork(&Net::new(7, &target.device));
@@ -128,9 +128,9 @@ pub(crate) fn copies(target: &Target) -> Result<(), String> {
             continue;
         }
         let model = trained(result)?;
-        let copy = model.late.ok_or("the copy is gone")?;
+        let copy = model.late.ok_or("the copy is missing")?;
         if parameters(&copy) != before || parameters(&model.net) == before {
-            return Err("the copy was trained in place of the network".to_owned());
+            return Err("the copy changed, or the network did not".to_owned());
         }
     }
     Ok(())

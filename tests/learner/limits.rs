@@ -1,7 +1,7 @@
-//! Beside Burn's own single-device strategy.
+//! Comparison with Burn's own single-device strategy.
 
 use crate::Target;
-use crate::bench::{Folder, Quiet, bases, rate, trained, training};
+use crate::bench::{Folder, RecordingRenderer, bases, rate, trained, training};
 use crate::nets::Net;
 use crate::tools::{close, fork};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
@@ -10,11 +10,11 @@ use burn::optim::ModuleOptimizer;
 use burn::train::{ExecutionStrategy, Learner, SupervisedTraining, TrainingStrategy};
 use burn_wsam::{BaseConfig, WsamConfig};
 
-fn burns_own(target: &Target) -> TrainingStrategy<Net> {
+fn burn_strategy(target: &Target) -> TrainingStrategy<Net> {
     TrainingStrategy::Default(ExecutionStrategy::single(target.device.clone()))
 }
 
-fn beside_burn(
+fn match_burn(
     target: &Target,
     base: BaseConfig,
     burn: ModuleOptimizer,
@@ -30,44 +30,44 @@ fn beside_burn(
             .with_training_strategy(wsam.strategy())
             .launch(wsam.learner(fork(&initial), rate()));
         let theirs = accumulated(training(&folder, 3))
-            .with_training_strategy(burns_own(target))
+            .with_training_strategy(burn_strategy(target))
             .launch(Learner::new(fork(&initial), burn.clone(), rate()));
         close(&format!("{base:?}"), &trained(ours)?, &trained(theirs)?)?;
     }
     Ok(())
 }
 
-/// gamma 0 is the base optimizer, so the training is Burn's own.
+/// At gamma 0 the step is the base optimizer's, so the training matches Burn's own.
 pub(crate) fn gamma_zero(target: &Target) -> Result<(), String> {
     for (base, burn) in bases() {
-        beside_burn(target, base, burn(), rate, |training| training)?;
+        match_burn(target, base, burn(), rate, |training| training)?;
     }
     Ok(())
 }
 
-/// A scheduler with groups.
+/// A scheduler with groups gives learning rates by parameter.
 pub(crate) fn rates_by_parameter(target: &Target) -> Result<(), String> {
     let (base, burn) = &bases()[0];
     let rates = || rate().with_group(ParamGroup::from_predicate("bias"), 1e-3);
-    beside_burn(target, base.clone(), burn(), rates, |training| training)
+    match_burn(target, base.clone(), burn(), rates, |training| training)
 }
 
-/// Burn sums gradients, and takes a step of what is left at the end of an epoch.
+/// Burn sums gradients, and takes a step over the remaining ones at the end of an epoch.
 pub(crate) fn gamma_zero_accumulated(target: &Target) -> Result<(), String> {
     for (base, burn) in bases() {
-        beside_burn(target, base.clone(), burn(), rate, |training| training.grads_accumulation(3))?;
-        beside_burn(target, base, burn(), rate, |training| training.grads_accumulation(1))?;
+        match_burn(target, base.clone(), burn(), rate, |training| training.grads_accumulation(3))?;
+        match_burn(target, base, burn(), rate, |training| training.grads_accumulation(1))?;
     }
     Ok(())
 }
 
-/// A renderer hears the same from both.
+/// A renderer receives the same events from both strategies.
 pub(crate) fn events(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let (base, burn) = &bases()[0];
     let wsam = target.wsam(&WsamConfig::new(base.clone()))?;
-    let (ours, theirs) = (Quiet::default(), Quiet::default());
-    let training = |renderer: &Quiet| {
+    let (ours, theirs) = (RecordingRenderer::default(), RecordingRenderer::default());
+    let training = |renderer: &RecordingRenderer| {
         training(&folder, 2).with_default_checkpointers().renderer(Box::new(renderer.clone()))
     };
     let initial = Net::new(7, &target.device);
@@ -75,15 +75,13 @@ pub(crate) fn events(target: &Target) -> Result<(), String> {
         .with_training_strategy(wsam.strategy())
         .launch(wsam.learner(fork(&initial), rate()));
     trained(result)?;
-    let result = training(&theirs).with_training_strategy(burns_own(target)).launch(Learner::new(
-        initial,
-        burn(),
-        rate(),
-    ));
+    let result = training(&theirs)
+        .with_training_strategy(burn_strategy(target))
+        .launch(Learner::new(initial, burn(), rate()));
     trained(result)?;
-    let (ours, theirs) = (ours.heard(), theirs.heard());
+    let (ours, theirs) = (ours.events(), theirs.events());
     if theirs.len() < 20 || ours != theirs {
-        return Err(format!("{ours:#?}, where Burn has {theirs:#?}"));
+        return Err(format!("{ours:#?}, expected Burn's {theirs:#?}"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Beside the loop that a user writes around the optimizer.
+//! Comparison with a loop that calls the optimizer directly.
 
 use crate::Target;
-use crate::bench::{Folder, alike, bases, equal, rate, trained, training, training_of};
+use crate::bench::{Folder, bases, equal, equal_weights, rate, trained, training, training_of};
 use crate::nets::{Batch, ITERATIONS, Net, batches, passes};
 use crate::tools::{fork, text};
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
@@ -27,7 +27,7 @@ fn sum<'a>(model: &Net, batches: impl IntoIterator<Item = &'a Batch>) -> Gradien
     sum.grads()
 }
 
-/// A step over the micro-batches, at a learning rate; the epoch and the steps before it.
+/// A step over micro-batches at a learning rate. The last argument is the epoch and the number of steps before.
 type Step<'a> = dyn Fn(&mut Wsam, Net, &[Batch], f64, (usize, u64)) -> Result<Net, String> + 'a;
 
 fn by_hand(
@@ -48,10 +48,10 @@ fn by_hand(
     Ok(model)
 }
 
-fn halves(optim: &mut Wsam, model: Net, window: &[Batch], lr: f64) -> Result<Net, String> {
+fn two_phases(optim: &mut Wsam, model: Net, window: &[Batch], lr: f64) -> Result<Net, String> {
     let first = if window.len() > 1 { sum(&model, window) } else { grads(&model, &window[0]) };
     let ascended = optim.ascend(model, first).map_err(text)?;
-    let second = sum(&ascended, window);
+    let second = sum(ascended.model(), window);
     optim.descend(lr, ascended, second).map_err(text)
 }
 
@@ -72,19 +72,19 @@ fn check(
     let learner = wsam.learner(fork(&initial), rate());
     let (ours, taken) = passes(|| training.launch(learner));
     let by_hand = by_hand(target, config, fork(&initial), accumulated, step)?;
-    alike(&format!("{config}"), &trained(ours)?, &by_hand)?;
+    equal_weights(&format!("{config}"), &trained(ours)?, &by_hand)?;
     Ok(taken)
 }
 
 fn counted(taken: usize, want: usize) -> Result<(), String> {
-    if taken == want { Ok(()) } else { Err(format!("{taken} passes for {want}")) }
+    if taken == want { Ok(()) } else { Err(format!("{taken} passes, expected {want}")) }
 }
 
 fn configs() -> Vec<WsamConfig> {
     let [(sgd, _), (adamw, _)] = bases();
     vec![
         WsamConfig::new(sgd),
-        // Without any state but the count.
+        // A base optimizer without state tensors.
         WsamConfig::new(SgdBaseConfig::new().into())
             .with_decouple(false)
             .with_adaptive(true)
@@ -93,40 +93,40 @@ fn configs() -> Vec<WsamConfig> {
     ]
 }
 
-/// The same weights, bit for bit, in two passes a step.
-pub(crate) fn whole(target: &Target) -> Result<(), String> {
+/// The weights are equal bit for bit, with two passes a step.
+pub(crate) fn plain(target: &Target) -> Result<(), String> {
     for config in configs() {
         let taken = check(target, &config, 1, |wsam| wsam, &|optim, model, window, lr, _| {
-            halves(optim, model, window, lr)
+            two_phases(optim, model, window, lr)
         })?;
         counted(taken, 2 * EPOCHS * ITERATIONS)?;
     }
     Ok(())
 }
 
-/// Both passes over the same micro-batches, and a last step over what is left.
+/// Both passes run over the same micro-batches, and the last step over the remaining ones.
 pub(crate) fn accumulated(target: &Target) -> Result<(), String> {
     for config in configs() {
         let taken = check(target, &config, 3, |wsam| wsam, &|optim, model, window, lr, _| {
-            halves(optim, model, window, lr)
+            two_phases(optim, model, window, lr)
         })?;
         counted(taken, 2 * EPOCHS * ITERATIONS)?;
     }
     Ok(())
 }
 
-/// m-sharpness.
-pub(crate) fn each(target: &Target) -> Result<(), String> {
+/// A perturbation for each micro-batch (m-sharpness).
+pub(crate) fn each_perturbed(target: &Target) -> Result<(), String> {
     let each = |wsam: WsamTraining| wsam.with_perturbation(Perturbation::EachMicroBatch);
     let step: &Step<'_> = &|optim, mut model, window, lr, _| {
         let mut second = GradientsAccumulator::new();
         let mut first = GradientsAccumulator::new();
         for batch in window {
-            // Twice, for gradients are handed away; the running statistics advance once.
+            // Computed twice, because the optimizer takes the gradients. A fork keeps the statistics at one pass.
             let alone = grads(&fork(&model), batch);
             first.accumulate(&model, grads(&model, batch));
             let ascended = optim.ascend(model, alone).map_err(text)?;
-            second.accumulate(&*ascended, grads(&ascended, batch));
+            second.accumulate(ascended.model(), grads(ascended.model(), batch));
             model = ascended.restore();
         }
         let ascended = optim.ascend(model, first.grads()).map_err(text)?;
@@ -147,7 +147,7 @@ pub(crate) fn lean(target: &Target) -> Result<(), String> {
             let lean: &Step<'_> = &|optim, model, window, lr, _| {
                 let first = sum(&model, window);
                 let ascended = optim.lean_ascend(lr, model, first).map_err(text)?;
-                let second = sum(&ascended, window);
+                let second = sum(ascended.model(), window);
                 optim.lean_descend(ascended, second).map_err(text)
             };
             let taken = check(target, &config, accumulated, |wsam| wsam, lean)?;
@@ -158,14 +158,14 @@ pub(crate) fn lean(target: &Target) -> Result<(), String> {
 }
 
 pub(crate) fn rho() -> ModuleLrScheduler {
-    LinearLrSchedulerConfig::new(0.2, 0.01, 6).init().expect("a sound scheduler")
+    LinearLrSchedulerConfig::new(0.2, 0.01, 6).init().expect("a valid scheduler")
 }
 
-/// rho by a scheduler of Burn's, gamma by a function of epoch and step.
+/// rho follows one of Burn's schedulers, gamma a function of epoch and step.
 pub(crate) fn schedules(target: &Target) -> Result<(), String> {
     let gamma = |epoch: usize, step: u64| if epoch == 1 { 0.5 } else { 0.8 + 0.02 * step as f64 };
     let set = move |wsam: WsamTraining| {
-        let gamma = Schedule::of(move |at| gamma(at.epoch, at.step));
+        let gamma = Schedule::from_fn(move |at| gamma(at.epoch, at.step));
         wsam.with_rho(rho()).with_gamma(gamma)
     };
     let config = WsamConfig::new(bases()[0].0.clone());
@@ -174,13 +174,13 @@ pub(crate) fn schedules(target: &Target) -> Result<(), String> {
         let rho = (0..=step).map(|_| schedule.step().base()).last();
         optim.set_rho(rho.ok_or("no rho")?).map_err(text)?;
         optim.set_gamma(gamma(epoch, step)).map_err(text)?;
-        halves(optim, model, window, lr)
+        two_phases(optim, model, window, lr)
     })?;
     counted(taken, 2 * EPOCHS * ITERATIONS)
 }
 
-/// One pass a step where WSAM is off.
-pub(crate) fn partly(target: &Target) -> Result<(), String> {
+/// While WSAM is inactive, a step takes one pass.
+pub(crate) fn partly_active(target: &Target) -> Result<(), String> {
     for (accumulated, configs) in [(1, configs()), (3, configs().split_off(2))] {
         for config in configs {
             let by_epoch = |wsam: WsamTraining| wsam.with_active(|at| at.epoch > 1);
@@ -188,7 +188,7 @@ pub(crate) fn partly(target: &Target) -> Result<(), String> {
                 check(target, &config, accumulated, by_epoch, &|o, model, window, lr, at| {
                     let (epoch, _) = at;
                     if epoch > 1 {
-                        return halves(o, model, window, lr);
+                        return two_phases(o, model, window, lr);
                     }
                     let grads = sum(&model, window);
                     o.base_step(lr, model, grads).map_err(text)
@@ -201,7 +201,7 @@ pub(crate) fn partly(target: &Target) -> Result<(), String> {
 
 const LARGEST: f32 = 0.1;
 
-/// Keeps the weights of a layer in bounds.
+/// Overrides `TrainStep::optimize` to clamp the weights of a layer.
 #[derive(Module, Debug)]
 struct Bounded {
     net: Net,
@@ -253,10 +253,10 @@ pub(crate) fn overridden(target: &Target) -> Result<(), String> {
         .launch(wsam.learner(Bounded { net: fork(&initial) }, 0.5));
     let ours = trained(result)?.net;
 
-    // It is called once before the first step, too.
+    // `optimize` is also called once before the first step.
     let initial = Bounded { net: initial }.bounded().net;
     let by_hand = by_hand(target, &config, initial, 1, &|optim, model, window, _, _| {
-        Ok(Bounded { net: halves(optim, model, window, 0.5)? }.bounded().net)
+        Ok(Bounded { net: two_phases(optim, model, window, 0.5)? }.bounded().net)
     })?;
     equal("bounded", &ours, &by_hand)?;
     let weights = ours.b.weight.val().into_data();

@@ -1,4 +1,4 @@
-//! Parts that do not belong together.
+//! Learners, strategies and checkpoints that do not belong together.
 
 use crate::Target;
 use crate::bench::{Folder, bases, equal, trained, training};
@@ -12,14 +12,14 @@ fn wsam(target: &Target) -> Result<WsamTraining, String> {
     target.wsam(&WsamConfig::new(bases()[0].0.clone()))
 }
 
-/// Nothing is trained, and the model comes back as it was.
+/// The training ends with an error, and the model is unchanged.
 pub(crate) fn foreign_learner(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let initial = Net::new(7, &target.device);
     let foreign = wsam(target)?;
     let learners = [
         Learner::new(fork(&initial), bases()[1].1(), 1e-2),
-        // WSAM's, but of another training.
+        // A learner of another `WsamTraining`.
         foreign.learner(fork(&initial), 1e-2),
     ];
     for learner in learners {
@@ -35,7 +35,7 @@ pub(crate) fn foreign_learner(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Burn's strategy has nothing to hand an error to; the weights stay.
+/// Burn's own strategy cannot report an error, so the weights stay unchanged.
 pub(crate) fn foreign_strategy(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let initial = Net::new(7, &target.device);
@@ -45,15 +45,15 @@ pub(crate) fn foreign_strategy(target: &Target) -> Result<(), String> {
     equal("the model", &trained(result)?, &initial)
 }
 
-/// A checkpoint of Burn's own strategy, from whose states WSAM cannot tell a Burn optimizer's record.
-pub(crate) fn around_burn(target: &Target) -> Result<(), String> {
+/// A checkpoint of Burn's own strategy lacks the record of a Burn optimizer as the base.
+pub(crate) fn burn_base(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let own = TrainingStrategy::Default(ExecutionStrategy::single(target.device.clone()));
     let part = |epochs| training(&folder, epochs).with_default_checkpointers();
     let learner = Learner::new(Net::new(7, &target.device), bases()[0].1(), 1e-2);
     let first = trained(part(1).with_training_strategy(own).launch(learner))?;
     let config = WsamConfig::new(BaseConfig::Burn).with_route(target.policy);
-    let optim = config.with_burn_optimizer(bases()[0].1()).init(&target.device);
+    let optim = config.init_with(bases()[0].1(), &target.device);
     let wsam = WsamTraining::new(optim.map_err(|error| error.to_string())?);
     let result = part(2)
         .checkpoint(1)

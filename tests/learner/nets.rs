@@ -1,6 +1,5 @@
-//! A model with a bit of everything, and its batches.
+//! A model with frozen, late and unused layers, and its batches.
 
-use crate::common::burned::exact_loss;
 use crate::tools::data;
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
@@ -10,13 +9,14 @@ use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, Linea
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
+use burn_wsam_support::burn_route::exact_loss;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Training passes of all models. One test runs at a time.
+/// Number of training passes of all models. Tests run one at a time.
 static PASSES: AtomicUsize = AtomicUsize::new(0);
 
-/// Training passes while `work` runs.
+/// Counts the training passes while `work` runs.
 pub(crate) fn passes<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = PASSES.load(Ordering::SeqCst);
     let done = work();
@@ -27,9 +27,9 @@ pub(crate) fn passes<T>(work: impl FnOnce() -> T) -> (T, usize) {
 pub(crate) struct Batch {
     x: Tensor<2>,
     y: Tensor<2>,
-    /// The late layer takes part.
+    /// Whether the late layer is used.
     late: bool,
-    /// Its first item.
+    /// The first item.
     first: u64,
 }
 
@@ -47,14 +47,14 @@ impl Batcher<u64, Batch> for Batches {
             let rows = items.iter().map(|item| data([1, width], *item + salt, device));
             Tensor::cat(rows.collect(), 0)
         };
-        // From the second batch of each epoch on.
+        // The late layer is used from the second batch of each epoch on.
         let late = items.iter().any(|item| *item >= BATCH);
         Batch { x: rows(5, 1), y: rows(3, 1000), late, first: items[0] }
     }
 }
 
 const BATCH: u64 = 4;
-/// Items of a training epoch: three whole batches and a half one.
+/// Items of a training epoch: three full batches and half a batch.
 const ITEMS: u64 = 14;
 /// Batches of a training epoch.
 pub(crate) const ITERATIONS: usize = 4;
@@ -64,7 +64,7 @@ fn loader(items: std::ops::Range<u64>) -> Arc<dyn DataLoader<Batch>> {
     DataLoaderBuilder::new(Batches).batch_size(BATCH as usize).build(items)
 }
 
-/// Always in the same order.
+/// The loader does not shuffle.
 pub(crate) fn train_loader() -> Arc<dyn DataLoader<Batch>> {
     loader(0..ITEMS)
 }
@@ -79,8 +79,8 @@ pub(crate) fn batches(device: &Device) -> Vec<Batch> {
     loader.iter().map(|batch| batch.expect("data in memory")).collect()
 }
 
-/// Two layers; between them batch normalisation or dropout, if wanted; a layer that is frozen, one that joins
-/// late, and one that never does.
+/// Two layers with optional batch normalisation or dropout between them, a frozen layer, a layer that is used only
+/// in later batches, and a layer that is never used.
 #[derive(Module, Debug)]
 pub(crate) struct Net {
     a: Linear,
@@ -90,7 +90,7 @@ pub(crate) struct Net {
     frozen: Linear,
     late: Linear,
     pub(crate) never: Linear,
-    /// Training passes are [`exact_loss`]'s.
+    /// Whether training passes use [`exact_loss`].
     exact: bool,
 }
 
@@ -113,12 +113,12 @@ impl Net {
         Self { norm: Some(BatchNormConfig::new(19).init(device)), ..Self::new(seed, device) }
     }
 
-    /// For trainings that are compared bit for bit.
+    /// A model with exact gradients, for trainings that are compared bit for bit.
     pub(crate) fn exact(self) -> Self {
         Self { exact: true, ..self }
     }
 
-    pub(crate) fn dropping(seed: u64, device: &Device) -> Self {
+    pub(crate) fn with_dropout(seed: u64, device: &Device) -> Self {
         Self { dropout: Some(DropoutConfig::new(0.4).init()), ..Self::new(seed, device) }
     }
 
@@ -150,7 +150,7 @@ impl TrainStep for Net {
         if !self.exact {
             return TrainOutput::new(self, item.loss.backward(), item);
         }
-        // Gradients of the layers that took part.
+        // Only the layers that were used get gradients.
         let late = late.then(|| self.late.clone());
         let layers = (self.a.clone(), self.norm.clone(), self.b.clone(), late);
         let loss = exact_loss(&layers, first, item.loss.clone());

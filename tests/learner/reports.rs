@@ -1,4 +1,4 @@
-//! What a training leaves behind, and what it tells.
+//! Files, metrics and reports of a training.
 
 use crate::Target;
 use crate::bench::{Folder, bases, rate, trained, training};
@@ -8,10 +8,10 @@ use burn::train::logger::{FileMetricLogger, MetricLogger};
 use burn::train::metric::NumericEntry;
 use burn::train::metric::store::Split;
 use burn::train::{RegressionOutput, TrainStep};
-use burn_wsam::train::Moment;
+use burn_wsam::train::StepInfo;
 use burn_wsam::{Perturbation, WsamConfig};
 
-/// Burn's files by Burn's names.
+/// The training writes Burn's files under Burn's names.
 pub(crate) fn files(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let wsam = target.wsam(&WsamConfig::new(bases()[1].0.clone()))?;
@@ -39,7 +39,7 @@ pub(crate) fn files(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// `L(w + e_w) - L(w)` of each step, by hand.
+/// `L(w + e_w) - L(w)` of each step, computed with the optimizer directly.
 fn sharpness_by_hand(
     target: &Target,
     config: &WsamConfig,
@@ -62,7 +62,7 @@ fn sharpness_by_hand(
         };
         let first = pass(&model, -1.0);
         let ascended = optim.ascend(model, first).map_err(text)?;
-        let second = pass(&ascended, 1.0);
+        let second = pass(ascended.model(), 1.0);
         model = optim.descend(rate.step().base(), ascended, second).map_err(text)?;
         found.push(sharpness);
     }
@@ -72,12 +72,12 @@ fn sharpness_by_hand(
 pub(crate) fn sharpness(target: &Target) -> Result<(), String> {
     for accumulated in [1, 3] {
         let folder = Folder::new();
-        // A perturbation large enough for f32's losses to tell.
+        // A perturbation large enough for a visible difference of f32 losses.
         let config = WsamConfig::new(bases()[0].0.clone()).with_rho(0.5);
         let wsam = target.wsam(&config)?;
         let initial = Net::new(7, &target.device);
         let result = training(&folder, 1)
-            .metric_train_numeric(wsam.sharpness())
+            .metric_train_numeric(wsam.sharpness_metric())
             .with_metric_logger(FileMetricLogger::new(&*folder))
             .grads_accumulation(accumulated)
             .with_training_strategy(
@@ -96,7 +96,7 @@ pub(crate) fn sharpness(target: &Target) -> Result<(), String> {
         let expected = want.iter().sum::<f64>() / want.len() as f64;
         near("its mean", &[mean as f32], &[expected])?;
         if !want.iter().all(|value| *value > 1e-3) {
-            return Err(format!("too flat a test: {want:?}"));
+            return Err(format!("the sharpness is too small to compare: {want:?}"));
         }
     }
     Ok(())
@@ -107,11 +107,11 @@ pub(crate) fn last(target: &Target) -> Result<(), String> {
     let config = WsamConfig::new(bases()[0].0.clone()).with_track_norms(true);
     let wsam = target
         .wsam(&config)?
-        .with_gamma(burn_wsam::train::Schedule::of(|at| 0.1 * at.epoch as f64))
+        .with_gamma(burn_wsam::train::Schedule::from_fn(|at| 0.1 * at.epoch as f64))
         .with_perturbation(Perturbation::EachMicroBatch)
         .with_active(|at| at.epoch == 2);
-    if wsam.last().is_some() || wsam.route() != target.init(&config)?.route() {
-        return Err(format!("{:?} before any step", wsam.last()));
+    if wsam.last_step().is_some() || wsam.route() != target.init(&config)?.route() {
+        return Err(format!("{:?} before any step", wsam.last_step()));
     }
     let result = training(&folder, 2)
         .with_training_strategy(
@@ -119,12 +119,12 @@ pub(crate) fn last(target: &Target) -> Result<(), String> {
         )
         .launch(wsam.learner(Net::new(7, &target.device), rate()));
     trained(result)?;
-    let last = wsam.last().ok_or("no step")?;
+    let last = wsam.last_step().ok_or("no step")?;
     let (mut rate, steps) = (rate(), 2 * ITERATIONS);
     let lr = (0..steps).map(|_| rate.step().base()).last();
-    let at = Moment { epoch: 2, step: steps as u64 - 1 };
-    let told = last.at == at && Some(last.lr) == lr && last.perturbed;
-    if !told || last.rho != 0.05 || last.gamma != 0.2 {
+    let StepInfo { epoch, step, .. } = last.at;
+    let right = (epoch, step) == (2, steps as u64 - 1) && Some(last.lr) == lr && last.perturbed;
+    if !right || last.rho != 0.05 || last.gamma != 0.2 {
         return Err(format!("{last:?}"));
     }
     let report = last.report().ok_or("no report")?;
@@ -133,9 +133,9 @@ pub(crate) fn last(target: &Target) -> Result<(), String> {
     if !(norm > 0.0 && perturbed > 0.0) {
         return Err(format!("norms {norm} and {perturbed}"));
     }
-    // Few dispatches: the learner's weights lie where the last step placed them.
+    // Few dispatches show that the learner's weights are still in the optimizer's arena.
     #[cfg(feature = "fused-wsam")]
-    if let Some(cost) = wsam.last_cost()
+    if let Some(cost) = wsam.last_step_stats()
         && cost.dispatches > 8
     {
         return Err(format!("{cost:?}"));

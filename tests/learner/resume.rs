@@ -1,7 +1,7 @@
-//! Stopping and resuming.
+//! Trainings resumed from checkpoints.
 
 use crate::Target;
-use crate::bench::{Folder, alike, bases, differ, equal, rate, trained, training};
+use crate::bench::{Folder, bases, differ, equal, equal_weights, rate, trained, training};
 use crate::loops;
 use crate::nets::{ITERATIONS, Net};
 use crate::tools::{close, fork};
@@ -19,7 +19,7 @@ use std::path::Path;
 
 const EPOCHS: usize = 3;
 
-/// A run over all epochs, or from a checkpoint on.
+/// Runs all epochs, or those after a checkpoint.
 fn run(
     target: &Target,
     folder: &Path,
@@ -32,19 +32,19 @@ fn run(
         .with_default_checkpointers()
         .grads_accumulation(accumulated)
         .with_training_strategy(wsam.strategy());
-    // Other weights and ids than the first run's, so that the checkpoint's are what counts.
+    // A resumed run starts from other weights and ids, which the checkpoint must replace.
     let mut seed = 7;
     if let Some(epoch) = from {
         training = training.checkpoint(epoch);
         seed = 8;
     }
-    // Version 0.1's checkpoint is of the real loss.
+    // The checkpoint of version 0.1 was trained with the inexact loss.
     let model = Net::normalised(seed, &target.device);
     let model = if exact { model.exact() } else { model };
     let model = trained(training.launch(wsam.learner(model, rate())))?;
-    let steps = wsam.last().ok_or("no step")?.at.step as usize + 1;
+    let steps = wsam.last_step().ok_or("no step")?.at.step as usize + 1;
     let want = EPOCHS * ITERATIONS.div_ceil(accumulated);
-    if steps == want { Ok(model) } else { Err(format!("{steps} steps for {want}")) }
+    if steps == want { Ok(model) } else { Err(format!("{steps} steps, expected {want}")) }
 }
 
 fn check(
@@ -54,11 +54,11 @@ fn check(
     set: &dyn Fn(WsamTraining) -> WsamTraining,
 ) -> Result<(), String> {
     let make = || Ok(set(target.wsam(config)?));
-    stopped(target, &config.to_string(), accumulated, &make)
+    resume_after_each_epoch(target, &config.to_string(), accumulated, &make)
 }
 
-/// Stopped after each epoch.
-fn stopped(
+/// Resumes after each epoch and compares with the whole run.
+fn resume_after_each_epoch(
     target: &Target,
     what: &str,
     accumulated: usize,
@@ -68,22 +68,22 @@ fn stopped(
     let whole = run(target, &folder, make, (accumulated, true), None)?;
     for epoch in 1..EPOCHS {
         let resumed = run(target, &folder, make, (accumulated, true), Some(epoch))?;
-        alike(&format!("{what} after {epoch}"), &resumed, &whole)?;
+        equal_weights(&format!("{what} after {epoch}"), &resumed, &whole)?;
     }
     Ok(())
 }
 
-/// Around an optimizer of Burn's, whose state the checkpoint has as a whole.
-pub(crate) fn around_burn(target: &Target) -> Result<(), String> {
+/// With a Burn optimizer as the base, the checkpoint contains that optimizer's record.
+pub(crate) fn burn_base(target: &Target) -> Result<(), String> {
     let make = || {
         let config = WsamConfig::new(BaseConfig::Burn).with_route(target.policy);
-        let optim = config.with_burn_optimizer(LionConfig::new().init()).init(&target.device);
+        let optim = config.init_with(LionConfig::new().init(), &target.device);
         Ok(WsamTraining::new(optim.map_err(|error| error.to_string())?))
     };
-    stopped(target, "Lion", 1, &make)
+    resume_after_each_epoch(target, "Lion", 1, &make)
 }
 
-/// Stopped after each epoch, with parameters that never had a gradient and one that joined late.
+/// Resumes a training with parameters that never have a gradient, or have none in the first steps.
 pub(crate) fn whole(target: &Target) -> Result<(), String> {
     for (base, _) in bases() {
         let config = WsamConfig::new(base);
@@ -93,11 +93,11 @@ pub(crate) fn whole(target: &Target) -> Result<(), String> {
     check(target, &WsamConfig::new(SgdBaseConfig::new().into()), 1, &|wsam| wsam)
 }
 
-/// Schedules go on where they were: rho's own scheduler, gamma's and WSAM's part by the count of steps.
+/// Schedules continue: rho by its scheduler's record, gamma and WSAM's activity by the number of steps.
 pub(crate) fn schedules(target: &Target) -> Result<(), String> {
     let set = |wsam: WsamTraining| {
         wsam.with_rho(loops::rho())
-            .with_gamma(Schedule::of(|at| 0.9 - 0.05 * at.step as f64))
+            .with_gamma(Schedule::from_fn(|at| 0.9 - 0.05 * at.step as f64))
             .with_active(|at| at.step > 2)
             .with_perturbation(Perturbation::EachMicroBatch)
     };
@@ -107,11 +107,10 @@ pub(crate) fn schedules(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A training of Burn's own goes on with WSAM; at gamma 0 it makes no difference. And back.
+/// A training continues from Burn's own strategy to WSAM at gamma 0 and back, with the result of Burn's alone.
 ///
-/// Each part ends with the checkpoint that the next one takes: Burn 0.22.1 writes its optimizers'
-/// checkpoints while the training goes on, from memory that the training uses, so that on wgpu only the
-/// last one of a run is sure to be right.
+/// Each part ends with the checkpoint that the next part loads. Burn 0.22.1 writes checkpoints while the training
+/// continues, from memory that the training overwrites, so on wgpu only the last checkpoint of a run is reliable.
 pub(crate) fn takeover(target: &Target) -> Result<(), String> {
     for (base, burn) in bases() {
         let folder = Folder::new();
@@ -141,7 +140,7 @@ pub(crate) fn takeover(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// The training ends before its first step, and the model is the checkpoint's.
+/// The training ends with an error before its first step, and returns the checkpoint's model.
 pub(crate) fn refused(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let [(sgd, _), (adamw, _)] = bases();
@@ -160,21 +159,21 @@ pub(crate) fn refused(target: &Target) -> Result<(), String> {
     let Some(TrainingError::Workers(failures)) = result.error.as_deref() else {
         return Err(format!("not refused: {:?}", result.error));
     };
-    let said = failures.iter().any(|failure| failure.message.contains("momentum.velocity"));
+    let is_named = failures.iter().any(|failure| failure.message.contains("momentum.velocity"));
     let error = wsam.error().ok_or("no error")?;
     let right = matches!(
         &*error,
         WsamTrainingError::Wsam(WsamError::RecordState { base: "AdamW", found, .. })
             if found.len() == 1
     );
-    if !right || !said {
+    if !right || !is_named {
         return Err(format!("{error:?}, {failures:?}"));
     }
     equal("the checkpoint's model", &result.model, &first)
 }
 
-/// A checkpoint that is deleted while the training carries states of frozen parameters out of it, and the
-/// frozen parameters themselves.
+/// A checkpoint is deleted while the training still needs the states of its frozen parameters, which it writes to
+/// later checkpoints.
 pub(crate) fn deleted(target: &Target) -> Result<(), String> {
     for (base, _) in bases() {
         let folder = Folder::new();
@@ -221,20 +220,20 @@ pub(crate) fn deleted(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Masks go on where they were, and the count of skipped steps.
+/// Dropout masks continue after a resume.
 pub(crate) fn masks(target: &Target) -> Result<(), String> {
     let config = WsamConfig::new(SgdBaseConfig::new().into()).with_mask_seed(Some(5));
-    check_dropping(target, &|| target.wsam(&config))?;
-    let around = || {
+    check_with_dropout(target, &|| target.wsam(&config))?;
+    let burn_base = || {
         let config = WsamConfig::new(BaseConfig::Burn).with_mask_seed(Some(5));
         let config = config.with_route(target.policy);
-        let optim = config.with_burn_optimizer(LionConfig::new().init()).init(&target.device);
+        let optim = config.init_with(LionConfig::new().init(), &target.device);
         Ok(WsamTraining::new(optim.map_err(|error| error.to_string())?))
     };
-    check_dropping(target, &around)
+    check_with_dropout(target, &burn_base)
 }
 
-fn check_dropping(
+fn check_with_dropout(
     target: &Target,
     make: &dyn Fn() -> Result<WsamTraining, String>,
 ) -> Result<(), String> {
@@ -247,7 +246,7 @@ fn check_dropping(
         if let Some(epoch) = from {
             training = training.checkpoint(epoch);
         }
-        trained(training.launch(wsam.learner(Net::dropping(seed, &target.device), rate())))
+        trained(training.launch(wsam.learner(Net::with_dropout(seed, &target.device), rate())))
     };
     let whole = run(7, None)?;
     for epoch in 1..EPOCHS {
@@ -256,20 +255,20 @@ fn check_dropping(
     Ok(())
 }
 
-/// A checkpoint that version 0.1 wrote, after one epoch of SGD with momentum.
+/// A checkpoint written by version 0.1 after one epoch of SGD with momentum.
 pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
     let [(sgd, _), _] = bases();
     let make = || target.wsam(&WsamConfig::new(sgd.clone()));
     let folder = Folder::new();
     let checkpoint = folder.join("checkpoint");
     std::fs::create_dir_all(&checkpoint).map_err(|error| error.to_string())?;
-    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/0.1/checkpoint");
+    let committed = burn_wsam_support::repository().join("tests/records/0.1/checkpoint");
     for name in ["model-1.bpk", "optim-1.bpk", "scheduler-1.bpk"] {
         let copied = std::fs::copy(committed.join(name), checkpoint.join(name));
         copied.map_err(|error| error.to_string())?;
     }
     let resumed = run(target, &folder, &make, (1, false), Some(1))?;
-    // Where random numbers are the same on all machines, the whole run can be taken again.
+    // On flex random numbers are the same on all machines, so the whole run can be repeated.
     if target.device.clone().inner() == Device::flex() {
         let whole = run(target, &Folder::new(), &make, (1, false), None)?;
         close("the whole run", &fork(&resumed), &fork(&whole))?;
@@ -277,13 +276,13 @@ pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A quantised layer stays as it is, through steps, checkpoints and a resumed training.
+/// A quantised layer does not change through steps, checkpoints and a resumed training.
 pub(crate) fn quantised(target: &Target) -> Result<(), String> {
     let scheme = target.device.settings().quantization.scheme.with_value(QuantValue::Q8S);
     let net = |seed| {
         let mut net = Net::new(seed, &target.device);
         let mut quantizer = Quantizer::new(Calibration::MinMax, scheme);
-        // It has no gradient, so that it may be of any type.
+        // A layer without a gradient may have any element type.
         net.never = LinearConfig::new(8, 8).init(&target.device).quantize_weights(&mut quantizer);
         net
     };
@@ -317,6 +316,6 @@ pub(crate) fn quantised(target: &Target) -> Result<(), String> {
     let weights = |net: &Net| net.b.weight.val().into_data();
     match weights(&whole) == weights(&resumed) {
         true => Ok(()),
-        false => Err("the resumed training went elsewhere".to_owned()),
+        false => Err("the resumed training differs".to_owned()),
     }
 }

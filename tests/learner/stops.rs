@@ -1,7 +1,7 @@
-//! Ways to end early.
+//! Trainings that end early.
 
 use crate::Target;
-use crate::bench::{Folder, alike, bases, equal, rate, trained, training, training_of};
+use crate::bench::{Folder, bases, equal, equal_weights, rate, trained, training, training_of};
 use crate::nets::{Batch, ITERATIONS, Net};
 use crate::tools::fork;
 use burn::module::Module;
@@ -22,12 +22,12 @@ fn wsam(target: &Target) -> Result<WsamTraining, String> {
     target.wsam(&WsamConfig::new(bases()[0].0.clone()))
 }
 
-/// Steps taken.
+/// Number of steps taken.
 fn steps(wsam: &WsamTraining) -> usize {
-    wsam.last().map_or(0, |step| step.at.step as usize + 1)
+    wsam.last_step().map_or(0, |step| step.at.step as usize + 1)
 }
 
-/// The training ended by an error of ours, told in Burn's way too, after so many steps.
+/// Checks that the training ended after `taken` steps with an error of this crate, which Burn reports too.
 fn failed<M>(
     wsam: &WsamTraining,
     result: &LearningResult<M>,
@@ -35,13 +35,13 @@ fn failed<M>(
     right: fn(&WsamTrainingError) -> bool,
 ) -> Result<(), String> {
     let error = wsam.error().ok_or("no error")?;
-    let told = match result.error.as_deref() {
+    let reported = match result.error.as_deref() {
         Some(TrainingError::Workers(failures)) => {
             failures.iter().any(|failure| failure.message == error.to_string())
         }
         _ => false,
     };
-    if !right(&error) || !told || result.interrupted.is_some() || steps(wsam) != taken {
+    if !right(&error) || !reported || result.interrupted.is_some() || steps(wsam) != taken {
         let taken = steps(wsam);
         return Err(format!("{error:?}, {:?}, after {taken} steps", result.error));
     }
@@ -73,10 +73,10 @@ pub(crate) fn early(target: &Target) -> Result<(), String> {
     let result = training(&folder, 2)
         .with_training_strategy(wsam.strategy())
         .launch(wsam.learner(initial, rate()));
-    alike("two epochs", &stopped, &trained(result)?)
+    equal_weights("two epochs", &stopped, &trained(result)?)
 }
 
-/// Interrupts at an iteration.
+/// A metric that interrupts the training at its second iteration.
 #[derive(Clone)]
 struct Interrupts(Interrupter);
 
@@ -115,7 +115,7 @@ pub(crate) fn interrupted(target: &Target) -> Result<(), String> {
         .with_training_strategy(wsam.strategy())
         .launch(wsam.learner(Net::new(7, &target.device), rate()));
     let reason = result.interrupted.and_then(|interruption| interruption.reason);
-    // The metric's thread lags behind.
+    // Metrics run on a thread of their own, so more steps may have been taken.
     let in_time = (2..50 * ITERATIONS).contains(&steps(&wsam));
     if reason.as_deref() != Some("seen enough") || result.error.is_some() || !in_time {
         return Err(format!("{reason:?}, {:?}, {} steps", result.error, steps(&wsam)));
@@ -123,12 +123,12 @@ pub(crate) fn interrupted(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A scheduled rho that is none, in the middle of the second epoch.
+/// A scheduled rho is out of its domain in the middle of the second epoch.
 pub(crate) fn out_of_domain(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let last = (ITERATIONS + 1) as u64;
     for bad in [f64::NAN, -1.0] {
-        let rho = Schedule::of(move |at| if at.step == last { bad } else { 0.05 });
+        let rho = Schedule::from_fn(move |at| if at.step == last { bad } else { 0.05 });
         let wsam = wsam(target)?.with_rho(rho);
         let result = training(&folder, 3)
             .with_training_strategy(wsam.strategy())
@@ -156,13 +156,13 @@ pub(crate) fn learning_rate(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Gives no gradients from some batch on.
+/// A model whose passes return no gradients.
 #[derive(Module, Debug)]
-struct Mute {
+struct WithoutGradients {
     net: Net,
 }
 
-impl TrainStep for Mute {
+impl TrainStep for WithoutGradients {
     type Input = Batch;
     type Output = RegressionOutput;
 
@@ -172,7 +172,7 @@ impl TrainStep for Mute {
     }
 }
 
-impl InferenceStep for Mute {
+impl InferenceStep for WithoutGradients {
     type Input = Batch;
     type Output = RegressionOutput;
 
@@ -185,9 +185,9 @@ pub(crate) fn no_gradients(target: &Target) -> Result<(), String> {
     let folder = Folder::new();
     let initial = Net::new(7, &target.device);
     let wsam = wsam(target)?;
-    let result = training_of::<Mute>(&folder, 2)
+    let result = training_of::<WithoutGradients>(&folder, 2)
         .with_training_strategy(wsam.strategy())
-        .launch(wsam.learner(Mute { net: fork(&initial) }, rate()));
+        .launch(wsam.learner(WithoutGradients { net: fork(&initial) }, rate()));
     failed(&wsam, &result, 0, |error| {
         matches!(error, WsamTrainingError::Wsam(WsamError::NoGradients { gradients: 0 }))
     })?;

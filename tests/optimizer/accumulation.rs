@@ -14,8 +14,8 @@ fn mean_loss(model: &Mlp) -> Tensor<1> {
     (model.loss(4) + model.loss(5) + model.loss(6)) / 3.0
 }
 
-/// Perturbed once, the step is that of the average loss.
-pub(crate) fn whole(target: &Target) -> Result<(), String> {
+/// With one perturbation, a step over micro-batches equals a step on their average loss.
+pub(crate) fn one_perturbation(target: &Target) -> Result<(), String> {
     for lean in [false, true] {
         let config = WsamConfig::new(AdamWBaseConfig::new().into()).with_lean(lean);
         let (mut optim, mut plain) = (target.init(&config)?, target.init(&config)?);
@@ -40,7 +40,7 @@ pub(crate) fn whole(target: &Target) -> Result<(), String> {
                 let (got, want) = (got.into_scalar::<f32>(), want.into_scalar::<f32>());
                 let right = (got - want).abs() <= 1e-5 * want.abs();
                 if !right {
-                    return Err(format!("loss {got} for {want}"));
+                    return Err(format!("loss {got}, expected {want}"));
                 }
             }
         }
@@ -49,7 +49,7 @@ pub(crate) fn whole(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// The mean over rows `from` to `to` of one batch.
+/// Mean loss over the rows `from..to` of one batch.
 fn rows(model: &Mlp, from: usize, to: usize) -> Tensor<1> {
     let device = model.a.weight.device();
     let x: Tensor<2> = data([7, 5], 1, &device);
@@ -58,7 +58,7 @@ fn rows(model: &Mlp, from: usize, to: usize) -> Tensor<1> {
     (model.b.forward(relu(model.a.forward(x))) - y).powi_scalar(2).mean()
 }
 
-/// Micro-batches of 5 and 2 rows: with their sizes as weights they are one batch of 7.
+/// Micro-batches of 5 and 2 rows, weighted by their sizes, equal one batch of 7 rows.
 pub(crate) fn weighted(target: &Target) -> Result<(), String> {
     let parts = [(0, 5), (5, 7)];
     for lean in [false, true] {
@@ -85,12 +85,12 @@ pub(crate) fn weighted(target: &Target) -> Result<(), String> {
                 [report.loss(), want_report.loss()].map(|loss| loss.into_scalar::<f32>());
             let right = (got - want).abs() <= 1e-5 * want.abs();
             if !right {
-                return Err(format!("loss {got} for {want}"));
+                return Err(format!("loss {got}, expected {want}"));
             }
         }
         close(&format!("lean {lean}"), &model, &want)?;
     }
-    // Equal weights, of whatever size, are no weights.
+    // Equal weights have no effect, whatever their value.
     let mut models = Vec::new();
     for weights in [None, Some([3.0, 3.0])] {
         let mut optim = target.init(&config())?;
@@ -122,7 +122,7 @@ pub(crate) fn weighted(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Losses that are not one number, as of micro-batches of 5 and 2 samples with a loss each.
+/// A loss with one value a sample is refused, for micro-batches of 5 and 2 samples and for a plain step.
 pub(crate) fn unreduced(target: &Target) -> Result<(), String> {
     let mut optim = target.init(&config())?;
     let mut model = Mlp::new(&target.device);
@@ -144,8 +144,9 @@ pub(crate) fn unreduced(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Perturbed for each micro-batch: beside the formula, with perturbed gradients taken one by one.
-pub(crate) fn each(target: &Target) -> Result<(), String> {
+/// With a perturbation for each micro-batch, a step equals one written out: the perturbed gradients are
+/// computed one by one, and Burn's SGD steps along their blend.
+pub(crate) fn each_perturbed(target: &Target) -> Result<(), String> {
     const RHO: f64 = 0.5;
     let (lr, alpha) = (0.1, 4.0);
     for lean in [false, true] {
@@ -158,7 +159,7 @@ pub(crate) fn each(target: &Target) -> Result<(), String> {
             let first = grads(&(model.loss(batch) / 3.0), &model);
             let ascended = one.ascend(model.clone(), grads(&model.loss(batch), &model));
             let ascended = ascended.map_err(text)?;
-            let second = grads(&(ascended.loss(batch) / 3.0), &*ascended);
+            let second = grads(&(ascended.model().loss(batch) / 3.0), ascended.model());
             add(&mut blend, &model, first, 1.0 - alpha);
             add(&mut blend, &model, second, alpha);
         }
@@ -175,17 +176,17 @@ pub(crate) fn each(target: &Target) -> Result<(), String> {
             .map_err(text)?;
         close(&format!("lean {lean}"), &got, &want)?;
         same("the model that was stepped", &model, &before)?;
-        // It is another step than that along the common gradient.
+        // The result differs from a step with one perturbation.
         let mut once = target.init(&config)?;
         let (whole, _) = once.step(lr, model, mean_loss).map_err(text)?;
         if close("", &got, &whole).is_ok() {
-            return Err("both perturbations gave one step".to_owned());
+            return Err("both kinds of perturbation gave the same step".to_owned());
         }
     }
     Ok(())
 }
 
-/// A step that fails at any micro-batch gives the model back; so does one without any.
+/// A step that fails at any micro-batch returns the model, and so does a step without micro-batches.
 pub(crate) fn refused(target: &Target) -> Result<(), String> {
     let model = Mlp::new(&target.device);
     let before = parameters(&model);
@@ -202,10 +203,12 @@ pub(crate) fn refused(target: &Target) -> Result<(), String> {
                 optim.step_accumulated(0.1, model.clone(), perturbation, &MICRO_BATCHES, loss);
             match step {
                 Err(Rejected { model, error: WsamError::NoAutodiff }) => {
-                    same("given back", &*model, &before)?;
+                    same("the returned model", &*model, &before)?;
                 }
                 Err(error) => return Err(format!("{perturbation:?}: {error}")),
-                Ok(_) => return Err(format!("{perturbation:?}: a loss off the graph was taken")),
+                Ok(_) => {
+                    return Err(format!("{perturbation:?}: a loss without autodiff was accepted"));
+                }
             }
         }
         let none: [u64; 0] = [];
@@ -215,13 +218,15 @@ pub(crate) fn refused(target: &Target) -> Result<(), String> {
             });
         match step {
             Err(Rejected { error: WsamError::NoMicroBatches, .. }) => {}
-            _ => return Err(format!("{perturbation:?}: a step over nothing")),
+            _ => {
+                return Err(format!("{perturbation:?}: a step without micro-batches was accepted"));
+            }
         }
     }
     Ok(())
 }
 
-/// `sum + factor grads`.
+/// Adds `factor * grads` to `sum`.
 fn add(sum: &mut GradientsParams, model: &Mlp, grads: GradientsParams, factor: f64) {
     struct Add<'a> {
         sum: &'a mut GradientsParams,

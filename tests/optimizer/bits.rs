@@ -1,4 +1,4 @@
-//! What must be equal bit for bit.
+//! Results that must be equal bit for bit.
 
 use super::Target;
 use super::nets::{ConvNet, Mlp, config, data, fork, grads, parameters, same};
@@ -14,7 +14,7 @@ fn adamw() -> WsamConfig {
 fn two_calls(optim: &mut Wsam, model: Mlp, batch: u64) -> Result<Mlp, String> {
     let first = grads(&model.exact(batch), &model);
     let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
-    let second = grads(&ascended.exact(batch), &*ascended);
+    let second = grads(&ascended.model().exact(batch), ascended.model());
     optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
 }
 
@@ -26,13 +26,13 @@ pub(crate) fn closure_and_calls(target: &Target) -> Result<(), String> {
         let step = by_closure.step(0.01, one, |model| model.exact(batch));
         (one, _) = step.map_err(|error| error.to_string())?;
         other = two_calls(&mut by_calls, other, batch)?;
-        same("by calls", &other, &parameters(&one))?;
+        same("ascend and descend", &other, &parameters(&one))?;
     }
     Ok(())
 }
 
-/// With numbers set between steps, each step is that of an optimizer made with them; and a number
-/// outside its domain changes nothing. Plain SGD has no state that could tell the two apart.
+/// After `set_rho` and `set_gamma`, a step equals that of an optimizer configured with these values. A value
+/// outside its domain is refused and changes nothing. Plain SGD has no state that could differ.
 pub(crate) fn schedules(target: &Target) -> Result<(), String> {
     for lean in [false, true] {
         let base = config().with_lean(lean);
@@ -59,13 +59,13 @@ pub(crate) fn schedules(target: &Target) -> Result<(), String> {
             (model, _) = step.map_err(|error| error.to_string())?;
             let step = made.step(0.01, want, |model| model.exact(batch));
             (want, _) = step.map_err(|error| error.to_string())?;
-            same("scheduled", &model, &parameters(&want))?;
+            same("the optimizer whose rho and gamma were set", &model, &parameters(&want))?;
         }
     }
     Ok(())
 }
 
-/// The same gradients, twice: the optimizer's part of a step has no noise of its own.
+/// Two runs with the same gradients give the same bits.
 pub(crate) fn repeats(target: &Target) -> Result<(), String> {
     let model = ConvNet::new(&target.device);
     let run = || -> Result<ConvNet, String> {
@@ -73,18 +73,18 @@ pub(crate) fn repeats(target: &Target) -> Result<(), String> {
         let mut model = fork(&model);
         for seed in 0..3 {
             let ascended = optim
-                .ascend(model.clone(), made_up(&model, seed))
+                .ascend(model.clone(), synthetic(&model, seed))
                 .map_err(|error| error.to_string())?;
-            let second = made_up(&ascended, seed + 10);
+            let second = synthetic(ascended.model(), seed + 10);
             model = optim.descend(0.01, ascended, second).map_err(|error| error.to_string())?;
         }
         Ok(model)
     };
-    same("again", &run()?, &parameters(&run()?))
+    same("the second run", &run()?, &parameters(&run()?))
 }
 
-/// Gradients that no backward pass made.
-fn made_up(model: &ConvNet, seed: u64) -> GradientsParams {
+/// Gradients from random numbers in place of a backward pass, whose own sums may vary.
+fn synthetic(model: &ConvNet, seed: u64) -> GradientsParams {
     let device = model.linear.weight.device().inner();
     let mut grads = GradientsParams::new();
     let dims = model.conv.weight.dims();
@@ -96,23 +96,27 @@ fn made_up(model: &ConvNet, seed: u64) -> GradientsParams {
 }
 
 pub(crate) fn restores(target: &Target) -> Result<(), String> {
-    // A perturbation far above the weights: subtracting it would cost their bits.
+    // The perturbation is far larger than the weights, so subtracting it would lose their low bits.
     let mut optim = target.init(&config().with_rho(1e6))?;
     let mut model = ConvNet::new(&target.device);
     let first = grads(&model.loss(0), &model);
-    // Settles the running statistics of the pass just made, which Burn puts off.
+    // `valid` applies the updates of running statistics that Burn has deferred.
     let _ = model.valid();
     let before = parameters(&model);
     let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
-    if parameters(&*ascended) == before {
-        return Err("the ascent moved nothing".to_owned());
+    if parameters(ascended.model()) == before {
+        return Err("the ascent did not change the weights".to_owned());
     }
-    let _ = ascended.loss(0).backward();
+    let _ = ascended.model().loss(0).backward();
     model = ascended.restore();
-    same("restored", &model, &before)?;
-    // It is a model like any other.
+    same("the restored model", &model, &before)?;
+    // The restored model can be trained.
     let step = optim.step(0.01, model, |model| model.loss(1)).map_err(|error| error.to_string())?;
-    if parameters(&step.0) == before { Err("the step moved nothing".to_owned()) } else { Ok(()) }
+    if parameters(&step.0) == before {
+        Err("the step did not change the weights".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 pub(crate) fn clones_keep(target: &Target) -> Result<(), String> {
@@ -126,7 +130,7 @@ pub(crate) fn clones_keep(target: &Target) -> Result<(), String> {
         for (clone, before) in &kept {
             same("a clone after the ascent", clone, before)?;
         }
-        let second = grads(&ascended.loss(batch), &*ascended);
+        let second = grads(&ascended.model().loss(batch), ascended.model());
         model = optim.descend(0.01, ascended, second).map_err(|error| error.to_string())?;
         for (clone, before) in &kept {
             same("a clone after the descent", clone, before)?;
@@ -140,38 +144,45 @@ pub(crate) fn zero_gradients(target: &Target) -> Result<(), String> {
         let mut optim = target.init(&config().with_rho(5.0).with_adaptive(adaptive))?;
         let model = Mlp::new(&target.device);
         let before = parameters(&model);
-        let nothing = |model: &Mlp| model.loss(0) * 0.0;
-        let step = optim.step(0.1, model, nothing).map_err(|error| error.to_string())?;
+        let zero_loss = |model: &Mlp| model.loss(0) * 0.0;
+        let step = optim.step(0.1, model, zero_loss).map_err(|error| error.to_string())?;
         same("after a zero gradient", &step.0, &before)?;
     }
     Ok(())
 }
 
-/// Burn keeps a stream for each thread. A model and its gradients from one thread may be stepped
-/// on another, and used on a third.
+/// Burn keeps one stream a thread. A model and its gradients from one thread can be stepped on another thread
+/// and used on a third.
 pub(crate) fn threads(target: &Target) -> Result<(), String> {
-    let mut here = target.init(&adamw())?;
-    let mut elsewhere = target.init(&adamw())?;
+    let mut local = target.init(&adamw())?;
+    let mut remote = target.init(&adamw())?;
     let mut model = Mlp::new(&target.device);
-    let mut travelled = model.clone();
-    let gone = |_| "a thread panicked".to_owned();
+    let mut moved = model.clone();
+    let panicked = |_| "a thread panicked".to_owned();
     for batch in 0..3 {
-        model = two_calls(&mut here, model, batch)?;
+        model = two_calls(&mut local, model, batch)?;
 
-        let first = grads(&travelled.exact(batch), &travelled);
+        let first = grads(&moved.exact(batch), &moved);
         let ascended = std::thread::scope(|scope| {
-            scope.spawn(|| elsewhere.ascend(travelled, first)).join().map_err(gone)
+            scope.spawn(|| remote.ascend(moved, first)).join().map_err(panicked)
         })?
         .map_err(|error| error.to_string())?;
         let second = std::thread::scope(|scope| {
-            scope.spawn(|| grads(&ascended.exact(batch), &*ascended)).join().map_err(gone)
+            scope
+                .spawn(|| grads(&ascended.model().exact(batch), ascended.model()))
+                .join()
+                .map_err(panicked)
         })?;
-        travelled = std::thread::scope(|scope| {
-            scope.spawn(|| elsewhere.descend(0.01, ascended, second)).join().map_err(gone)
+        moved = std::thread::scope(|scope| {
+            scope.spawn(|| remote.descend(0.01, ascended, second)).join().map_err(panicked)
         })?
         .map_err(|error| error.to_string())?;
-        same("after travelling", &travelled, &parameters(&model))?;
+        same("the model stepped on other threads", &moved, &parameters(&model))?;
     }
-    let loss: Tensor<1> = travelled.valid().loss(9);
-    if loss.into_scalar::<f32>().is_finite() { Ok(()) } else { Err("a NaN travelled".to_owned()) }
+    let loss: Tensor<1> = moved.valid().loss(9);
+    if loss.into_scalar::<f32>().is_finite() {
+        Ok(())
+    } else {
+        Err("the loss is not finite".to_owned())
+    }
 }

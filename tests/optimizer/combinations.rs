@@ -1,4 +1,4 @@
-//! Options that meet: what a step reads once holds for both of its halves.
+//! Combinations of options: settings that a step reads once must hold for both of its phases.
 
 use super::Target;
 use super::nets::{Mlp, config, grads, parameters, same, text};
@@ -11,7 +11,7 @@ use burn_wsam::{
 };
 use half::f16;
 
-/// Ways to call a step.
+/// How a step is called.
 #[derive(Clone, Copy, Debug)]
 enum Calls {
     Step,
@@ -35,11 +35,15 @@ fn step(
             let first = grads(&(model.loss(batch) * scale), &model);
             if lean {
                 let ascended = optim.lean_ascend(0.1, model, first).map_err(text)?;
-                let second = grads(&(ascended.loss(batch) * ascended.loss_scale()), &*ascended);
+                let second = grads(
+                    &(ascended.model().loss(batch) * ascended.loss_scale()),
+                    ascended.model(),
+                );
                 return optim.lean_descend(ascended, second).map_err(text);
             }
             let ascended = optim.ascend(model, first).map_err(text)?;
-            let second = grads(&(ascended.loss(batch) * ascended.loss_scale()), &*ascended);
+            let second =
+                grads(&(ascended.model().loss(batch) * ascended.loss_scale()), ascended.model());
             optim.descend(0.1, ascended, second).map_err(text)
         }
         Calls::Accumulated(perturbation) => {
@@ -51,8 +55,8 @@ fn step(
     }
 }
 
-/// A loss scale that moves by powers of two changes no bit, whatever else is configured.
-pub(crate) fn loss_scale_changes_no_bit(target: &Target) -> Result<(), String> {
+/// A loss scale that changes by powers of two leaves every bit of the weights as it is, under every other option.
+pub(crate) fn loss_scale_is_bit_exact(target: &Target) -> Result<(), String> {
     let scale = LossScaleConfig::new().with_initial(4.0).with_interval(2);
     let calls = [
         Calls::Step,
@@ -89,15 +93,15 @@ pub(crate) fn loss_scale_changes_no_bit(target: &Target) -> Result<(), String> {
 }
 
 #[derive(Module, Debug)]
-struct Halves {
+struct HalfModel {
     weight: Param<Tensor<1>>,
 }
 
-const HALVES: usize = 4096;
+const LEN: usize = 4096;
 
-impl Halves {
+impl HalfModel {
     fn new(device: &Device) -> Self {
-        let values = TensorData::new(vec![f16::from_f32(0.5); HALVES], [HALVES]);
+        let values = TensorData::new(vec![f16::from_f32(0.5); LEN], [LEN]);
         Self { weight: Param::from_tensor(Tensor::from_data(values, (device, DType::F16))) }
     }
 
@@ -107,7 +111,7 @@ impl Halves {
 
     fn grads(&self) -> GradientsParams {
         let device = self.weight.val().device().inner();
-        let values = TensorData::new(vec![f16::from_f32(1.0); HALVES], [HALVES]);
+        let values = TensorData::new(vec![f16::from_f32(1.0); LEN], [LEN]);
         let mut grads = GradientsParams::new();
         grads.register(self.id(), Tensor::<1>::from_data(values, (&device, DType::F16)));
         grads
@@ -118,39 +122,40 @@ impl Halves {
     }
 }
 
-/// Each step rounds with numbers of its own, whichever optimizer is the base, and a skipped step uses none.
+/// Each step draws new random numbers for its rounding, with a built-in base optimizer and with one of Burn's. A
+/// skipped step draws no numbers.
 pub(crate) fn rounding_differs_by_step(target: &Target) -> Result<(), String> {
     if target.policy != RoutePolicy::Fused {
         return Ok(());
     }
-    for around in [false, true] {
-        let base = if around { BaseConfig::Burn } else { AdamWBaseConfig::new().into() };
+    for burn_base in [false, true] {
+        let base = if burn_base { BaseConfig::Burn } else { AdamWBaseConfig::new().into() };
         let config = WsamConfig::new(base)
             .with_rho(0.01)
             .with_stochastic_rounding(Some(1))
             .with_route(target.policy);
-        let init = || match around {
-            true => {
-                config.clone().with_burn_optimizer(SgdConfig::new().init()).init(&target.device)
-            }
+        let init = || match burn_base {
+            true => config.init_with(SgdConfig::new().init(), &target.device),
             false => config.init(&target.device),
         };
         let (mut optim, mut repeated) = (init().map_err(text)?, init().map_err(text)?);
-        let mut model = Halves::new(&target.device);
+        let mut model = HalfModel::new(&target.device);
         let mut seen: Vec<Vec<u64>> = Vec::new();
         for step in 0..3 {
-            // At a rate of 0 the weights stay, and the steps differ by their rounding alone.
+            // At a learning rate of 0 the weights do not change, so the steps differ only by their rounding.
             let first = model.grads();
             let ascended = optim.ascend(model, first).map_err(text)?;
-            let perturbed = ascended.read();
+            let perturbed = ascended.model().read();
             if seen.contains(&perturbed) {
-                return Err(format!("around {around}: step {step} rounds like an earlier one"));
+                return Err(format!(
+                    "burn_base {burn_base}: step {step} rounds in the same way as an earlier step"
+                ));
             }
             seen.push(perturbed);
-            let second = ascended.grads();
+            let second = ascended.model().grads();
             model = optim.descend(0.0, ascended, second).map_err(text)?;
         }
-        let mut model = Halves::new(&target.device);
+        let mut model = HalfModel::new(&target.device);
         for (step, want) in seen.iter().enumerate() {
             let mut bad = model.grads();
             let id = model.id();
@@ -159,17 +164,19 @@ pub(crate) fn rounding_differs_by_step(target: &Target) -> Result<(), String> {
             model = repeated.base_step(0.0, model, bad).map_err(text)?;
             let first = model.grads();
             let ascended = repeated.ascend(model, first).map_err(text)?;
-            if ascended.read() != *want {
-                return Err(format!("around {around}: step {step} differs after a skipped one"));
+            if ascended.model().read() != *want {
+                return Err(format!(
+                    "burn_base {burn_base}: step {step} differs after a skipped step"
+                ));
             }
-            let second = ascended.grads();
+            let second = ascended.model().grads();
             model = repeated.descend(0.0, ascended, second).map_err(text)?;
         }
     }
     Ok(())
 }
 
-/// An option that another one leaves without effect is refused, with the names of both.
+/// An option that has no effect because of another option is refused, with the names of both.
 pub(crate) fn conflicts() -> Result<(), String> {
     let device = Device::flex();
     let propagate = config().with_non_finite(NonFinitePolicy::Propagate);
@@ -199,7 +206,7 @@ pub(crate) fn conflicts() -> Result<(), String> {
         }
     }
     scaled(LossScaleConfig::fixed(8.0)).init(&device).map(|_| ()).map_err(text)?;
-    // The calls refuse what the configuration would.
+    // `lean_ascend` refuses the same conflict as the configuration's `lean`.
     let policy = config().with_non_finite(NonFinitePolicy::BaseStep);
     let mut optim = policy.init(&device).map_err(text)?;
     let model = Mlp::new(&device.autodiff());

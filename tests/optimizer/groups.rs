@@ -8,14 +8,13 @@ use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrSchedu
 use burn::module::ParamGroup;
 use burn::optim::SgdConfig;
 use burn::optim::momentum::MomentumConfig;
-use burn_wsam::method::Group;
 use burn_wsam::reference::Oracle;
 use burn_wsam::{AdamWBaseConfig, BaseConfig, GroupConfig, SgdBaseConfig, WsamConfig, WsamError};
 
-/// Of the four parameters of an [`Mlp`]: `a.bias` in none, the others each in one.
+/// Groups of an [`Mlp`]'s four parameters: `a.bias` is in no group, each of the others in one.
 fn groups() -> Vec<GroupConfig> {
     vec![
-        // Of two that match, the last counts.
+        // Both weights match here; `a.weight` also matches the next group, and the last match applies.
         GroupConfig::new(ParamGroup::from_predicate("weight")).with_perturbed(false),
         GroupConfig::new(ParamGroup::from_path("a.weight"))
             .with_lr_factor(2.0)
@@ -42,10 +41,10 @@ fn wide(read: Vec<(String, burn::module::ParamId, Vec<f32>)>) -> Vec<Vec<f64>> {
     read.into_iter().map(|(.., values)| values.into_iter().map(f64::from).collect()).collect()
 }
 
-fn beside(what: &str, got: &Mlp, want: &[Vec<f64>]) -> Result<(), String> {
+fn all_near(what: &str, got: &Mlp, want: &[Vec<f64>]) -> Result<(), String> {
     let got = parameters(got);
     if got.len() != want.len() {
-        return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} parameters, expected {}", got.len(), want.len()));
     }
     let mut pairs = got.iter().zip(want);
     pairs.try_for_each(|((path, got), want)| near(&format!("{what}: {path}"), got, want))
@@ -87,27 +86,27 @@ fn four_steps(target: &Target, config: &WsamConfig) -> Result<(), String> {
         let want = oracle.ascent(&wide(read(&model, Some(&first)))).map_err(text)?;
         if config.lean {
             let ascended = optim.lean_ascend(0.01, model, first).map_err(text)?;
-            beside(&format!("w + e_w, step {batch}"), &ascended, &want)?;
-            same("what is not perturbed", &ascended.b.weight, &[before[2].clone()])?;
-            let second = grads(&ascended.loss(batch), &*ascended);
-            let g_perturbed = wide(read(&*ascended, Some(&second)));
+            all_near(&format!("w + e_w, step {batch}"), ascended.model(), &want)?;
+            same("the unperturbed parameter", &ascended.model().b.weight, &[before[2].clone()])?;
+            let second = grads(&ascended.model().loss(batch), ascended.model());
+            let g_perturbed = wide(read(ascended.model(), Some(&second)));
             oracle.descent(0.01, &g_perturbed).map_err(text)?;
             model = optim.lean_descend(ascended, second).map_err(text)?;
         } else {
             let ascended = optim.ascend(model, first).map_err(text)?;
-            beside(&format!("w + e_w, step {batch}"), &ascended, &want)?;
-            same("what is not perturbed", &ascended.b.weight, &[before[2].clone()])?;
-            let second = grads(&ascended.loss(batch), &*ascended);
-            let g_perturbed = wide(read(&*ascended, Some(&second)));
+            all_near(&format!("w + e_w, step {batch}"), ascended.model(), &want)?;
+            same("the unperturbed parameter", &ascended.model().b.weight, &[before[2].clone()])?;
+            let second = grads(&ascended.model().loss(batch), ascended.model());
+            let g_perturbed = wide(read(ascended.model(), Some(&second)));
             oracle.descent(0.01, &g_perturbed).map_err(text)?;
             model = optim.descend(0.01, ascended, second).map_err(text)?;
         }
-        beside(&format!("w, step {batch}"), &model, oracle.weights())?;
+        all_near(&format!("w, step {batch}"), &model, oracle.weights())?;
     }
     Ok(())
 }
 
-/// Burn's rates by parameter, beside Burn's own optimizer at gamma 0.
+/// Burn's learning rates by parameter give the same weights as Burn's own optimizer at gamma 0.
 pub(crate) fn rates(target: &Target) -> Result<(), String> {
     let schedule = || {
         ModuleLrSchedulerConfig::new(LinearLrSchedulerConfig::new(0.1, 0.01, 5).into())
@@ -148,13 +147,16 @@ pub(crate) fn misuse(target: &Target) -> Result<(), String> {
     let mut model = Mlp::new(&target.device);
     let before = parameters(&model);
     let first = grads(&model.loss(0), &model);
-    model = refused("a group of nothing", optim.ascend(model, first), &before, |error| {
-        matches!(error, WsamError::EmptyGroup { group: 1 })
-    })?;
+    model = refused(
+        "a group that matches no parameter",
+        optim.ascend(model, first),
+        &before,
+        |error| matches!(error, WsamError::EmptyGroup { group: 1 }),
+    )?;
     let step = optim.step(ModuleLearningRate::default(), model, |model| model.loss(0));
-    refused("no rate at all", step, &before, |error| matches!(error, WsamError::NoLearningRate))?;
+    refused("no learning rate", step, &before, |error| matches!(error, WsamError::NoLearningRate))?;
 
-    // A group whose parameters have no gradient is no mistake.
+    // A group whose parameters have no gradient is valid.
     let frozen = GroupConfig::new(ParamGroup::from_predicate("a."));
     let config = super::nets::config().with_groups(vec![frozen]);
     let mut optim = target.init(&config)?;
@@ -162,22 +164,23 @@ pub(crate) fn misuse(target: &Target) -> Result<(), String> {
     model.a = burn::module::Module::no_grad(model.a);
     optim.step(0.1, model, |model| model.loss(0)).map_err(text)?;
 
-    match optim.set_group(1, Group::default()) {
+    let group = || GroupConfig::new(ParamGroup::from_predicate("a."));
+    match optim.set_group(1, group()) {
         Err(WsamError::EmptyGroup { group: 1 }) => {}
-        other => return Err(format!("a group that is not there was set: {other:?}")),
+        other => return Err(format!("a nonexistent group was set: {other:?}")),
     }
-    match optim.set_group(0, Group { rho: Some(f64::NAN), ..Group::default() }) {
+    match optim.set_group(0, group().with_rho(Some(f64::NAN))) {
         Err(WsamError::Hyperparameter(error)) if error.name == "rho of a group" => {}
         other => return Err(format!("a radius of NaN was set: {other:?}")),
     }
-    optim.set_group(0, Group { rho: Some(0.5), ..Group::default() }).map_err(text)?;
+    optim.set_group(0, group().with_rho(Some(0.5))).map_err(text)?;
     match optim.hyperparameters().groups[0].rho {
         Some(0.5) => Ok(()),
         other => Err(format!("the group's rho is {other:?}")),
     }
 }
 
-/// Groups cost no dispatches: the same number as without, once everything is in its arenas.
+/// A step with groups takes as many dispatches as one without, once all tensors are in arenas.
 #[cfg(feature = "fused-wsam")]
 pub(crate) fn dispatches(target: &Target) -> Result<(), String> {
     let dispatches = |config: &WsamConfig| {
@@ -186,10 +189,10 @@ pub(crate) fn dispatches(target: &Target) -> Result<(), String> {
         for batch in 0..4 {
             (model, _) = optim.step(0.01, model, |model| model.loss(batch)).map_err(text)?;
         }
-        Ok::<_, String>(optim.last_step().map(|stats| stats.dispatches))
+        Ok::<_, String>(optim.last_step_stats().map(|stats| stats.dispatches))
     };
     let base = || AdamWBaseConfig::new().into();
     let plain = dispatches(&WsamConfig::new(base()))?;
     let grouped = dispatches(&WsamConfig::new(base()).with_groups(groups()))?;
-    if plain == grouped { Ok(()) } else { Err(format!("{grouped:?} for {plain:?}")) }
+    if plain == grouped { Ok(()) } else { Err(format!("{grouped:?}, expected {plain:?}")) }
 }

@@ -1,15 +1,16 @@
-//! A model in two precisions, on gradients that are given.
+//! A model in two precisions, with given gradients.
 
 use super::Target;
 use super::nets::{fork, text};
-use crate::common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use burn::module::{Module, Param, ParamId};
 use burn::optim::{GradientsParams, LionConfig};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use burn_wsam::method::Hyperparameters;
 use burn_wsam::{
-    AdamWBaseConfig, BaseConfig, MASTER, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig, WsamError,
+    AdamWBaseConfig, BaseConfig, MASTER_WEIGHTS, RoutePolicy, SgdBaseConfig, Wsam, WsamConfig,
+    WsamError,
 };
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use half::f16;
 
 #[derive(Module, Debug)]
@@ -21,7 +22,7 @@ struct Mixed {
 const SINGLE: usize = 301;
 const HALF: [usize; 2] = [7, 9];
 
-/// Repeatable values, of either precision.
+/// Repeatable values, exact in the precision of their tensor.
 fn values(seed: u64) -> [Vec<f64>; 2] {
     let wave =
         |i: usize, len: usize| ((i * 7919 + 31 * seed as usize) % len) as f64 / len as f64 - 0.45;
@@ -71,8 +72,8 @@ impl Mixed {
     }
 }
 
-/// Half a last place of f16, and what f32 adds to it.
-const HALF_PLACE: Tolerance = Tolerance { rtol: 1.001 / 2048.0, atol: 2e-6, share: 4e-6 };
+/// Half an ulp of f16, plus the rounding of f32.
+const HALF_ULP: Tolerance = Tolerance { rtol: 1.001 / 2048.0, atol: 2e-6, share: 4e-6 };
 
 fn near(
     what: &'static str,
@@ -108,7 +109,7 @@ fn state(optim: &Wsam, model: &Mixed) -> Result<Vec<Vec<Vec<f64>>>, String> {
     Ok(planes)
 }
 
-/// One step beside the oracle; and more of them beside the other route, if there is one.
+/// One step matches the oracle; further steps match the other route.
 pub(crate) fn oracle(target: &Target) -> Result<(), String> {
     for base in bases() {
         let config = config(base);
@@ -120,10 +121,10 @@ pub(crate) fn oracle(target: &Target) -> Result<(), String> {
         let grads = model.grads(2);
         let ascended = optim.ascend(model, grads).map_err(text)?;
         let want = reference.ascend(&values(2))?;
-        near("perturbed", &ascended.read()?, &want, HALF_PLACE)?;
-        let grads = ascended.grads(3);
+        near("perturbed", &ascended.model().read()?, &want, HALF_ULP)?;
+        let grads = ascended.model().grads(3);
         let mut model = optim.descend(0.1, ascended, grads).map_err(text)?;
-        near("weight", &model.read()?, &reference.descend(0.1, &values(3))?, HALF_PLACE)?;
+        near("weight", &model.read()?, &reference.descend(0.1, &values(3))?, HALF_ULP)?;
         for (got, want) in state(&optim, &model)?.iter().zip(&reference.state()?) {
             near("state", got, want, Tolerance::SINGLE)?;
         }
@@ -135,9 +136,9 @@ pub(crate) fn oracle(target: &Target) -> Result<(), String> {
             model = step(&mut optim, model, seed)?;
             twin = step(&mut other, twin, seed)?;
         }
-        // Sums that end next to a tie may be rounded to either side, at each of four steps.
-        let places = Tolerance { rtol: 4.0 / 1024.0, atol: 1e-5, share: 1e-4 };
-        near("the other route", &model.read()?, &twin.read()?, places)?;
+        // In each of four steps a sum next to a tie may be rounded to either side.
+        let four_ulps = Tolerance { rtol: 4.0 / 1024.0, atol: 1e-5, share: 1e-4 };
+        near("the other route", &model.read()?, &twin.read()?, four_ulps)?;
     }
     Ok(())
 }
@@ -145,11 +146,11 @@ pub(crate) fn oracle(target: &Target) -> Result<(), String> {
 fn step(optim: &mut Wsam, model: Mixed, seed: u64) -> Result<Mixed, String> {
     let grads = model.grads(seed);
     let ascended = optim.ascend(model, grads).map_err(text)?;
-    let grads = ascended.grads(seed + 1);
+    let grads = ascended.model().grads(seed + 1);
     optim.descend(0.1, ascended, grads).map_err(text)
 }
 
-/// As the ordinary step, but for one more rounding.
+/// A lean step matches the oracle within one more rounding than an ordinary step.
 pub(crate) fn lean(target: &Target) -> Result<(), String> {
     for base in bases() {
         let config = config(base);
@@ -159,33 +160,33 @@ pub(crate) fn lean(target: &Target) -> Result<(), String> {
         let mut reference = OracleRoute::new(hyper, values(1).to_vec());
         let grads = model.grads(2);
         let ascended = optim.lean_ascend(0.1, model, grads).map_err(text)?;
-        near("perturbed", &ascended.read()?, &reference.ascend(&values(2))?, HALF_PLACE)?;
-        let grads = ascended.grads(3);
+        near("perturbed", &ascended.model().read()?, &reference.ascend(&values(2))?, HALF_ULP)?;
+        let grads = ascended.model().grads(3);
         let model = optim.lean_descend(ascended, grads).map_err(text)?;
-        // The weights of the two halves are of order 1.
+        // The weights that the two phases write are of order 1.
         let twice = Tolerance { rtol: 2.5 / 2048.0, atol: 1e-3, share: f64::MAX };
         near("weight", &model.read()?, &reference.descend(0.1, &values(3))?, twice)?;
     }
     Ok(())
 }
 
-/// A Burn optimizer steps on gradients of the parameters' own type.
-pub(crate) fn external(target: &Target) -> Result<(), String> {
+/// A Burn optimizer as the base receives gradients of the parameters' own element type.
+pub(crate) fn burn_base(target: &Target) -> Result<(), String> {
     for decouple in [true, false] {
         let config = WsamConfig::new(BaseConfig::Burn).with_rho(1.0).with_decouple(decouple);
         let lion = LionConfig::new().init();
-        let optim = config.with_route(target.policy).with_burn_optimizer(lion).init(&target.device);
+        let optim = config.with_route(target.policy).init_with(lion, &target.device);
         let mut optim = optim.map_err(text)?;
         let model = Mixed::new(&values(1), &target.device);
         let before = model.read()?;
         let model = step(&mut optim, model, 2)?;
-        // Lion moves each weight by the learning rate; the sharpness step, by far less.
+        // Lion moves each weight by the learning rate; the sharpness term moves it by far less.
         let moved = model.read()?.concat().iter().zip(before.concat()).all(|(new, old)| {
             let by = (new - old).abs();
             (0.01..1.0).contains(&by)
         });
         if !moved {
-            return Err("not all weights moved as Lion moves them".to_owned());
+            return Err("not every weight moved by Lion's step".to_owned());
         }
     }
     Ok(())
@@ -197,22 +198,22 @@ pub(crate) fn resume(target: &Target) -> Result<(), String> {
         let config = config(base).with_stochastic_rounding(stochastic).with_master_weights(true);
         let mut optim = target.init(&config)?;
         let mut model = step(&mut optim, Mixed::new(&values(1), &target.device), 2)?;
-        let bytes = optim.into_bytes(&model).map_err(text)?;
+        let bytes = optim.to_bytes(&model).map_err(text)?;
         let mut resumed = target.init(&config)?;
-        resumed.from_bytes(&model, bytes).map_err(text)?;
+        resumed.load_bytes(&model, bytes).map_err(text)?;
         let mut twin = fork(&model);
         for seed in [4, 6] {
             model = step(&mut optim, model, seed)?;
             twin = step(&mut resumed, twin, seed)?;
         }
         if model.read()? != twin.read()? {
-            return Err("the resumed run went elsewhere".to_owned());
+            return Err("the resumed run differs".to_owned());
         }
     }
     Ok(())
 }
 
-/// Both passes in Burn's own kernels: the loss of a linear model falls.
+/// Training a linear model with both passes in f16 reduces the loss.
 pub(crate) fn trains(target: &Target) -> Result<(), String> {
     let mut optim = target.init(&config(SgdBaseConfig::new().into()).with_rho(0.05))?;
     let [_, inputs] = values(2);
@@ -230,23 +231,23 @@ pub(crate) fn trains(target: &Target) -> Result<(), String> {
         losses.push(report.loss().into_scalar::<f32>());
     }
     model.read()?;
-    // From about 1.4; a NaN is no less.
+    // The first loss is about 1.4. The comparison is false for a NaN.
     match losses.last() {
         Some(last) if *last < 0.5 * losses[0] => Ok(()),
         _ => Err(format!("losses {losses:?}")),
     }
 }
 
-/// A half's master weights, as the optimizer has them.
+/// Master weights of the half-precision parameter.
 fn masters(optim: &Wsam, model: &Mixed) -> Result<Vec<f64>, String> {
     let state = optim.state(model.half.id).map_err(text)?.ok_or("no state")?;
     match state.tensors.last() {
-        Some((MASTER, data)) => Ok(data.iter::<f64>().collect()),
+        Some((MASTER_WEIGHTS, data)) => Ok(data.iter::<f64>().collect()),
         other => Err(format!("no master weights, but {other:?}")),
     }
 }
 
-/// Steps too small for most halves to take notice of, beside the oracle.
+/// Takes steps that are too small to change most f16 weights, and compares with the oracle.
 fn follow(
     optim: &mut Wsam,
     mut model: Mixed,
@@ -256,18 +257,18 @@ fn follow(
     for seed in seeds {
         let grads = model.grads(*seed);
         let ascended = optim.ascend(model, grads).map_err(text)?;
-        near("perturbed", &ascended.read()?, &reference.ascend(&values(*seed))?, HALF_PLACE)?;
-        let grads = ascended.grads(seed + 1);
+        near("perturbed", &ascended.model().read()?, &reference.ascend(&values(*seed))?, HALF_ULP)?;
+        let grads = ascended.model().grads(seed + 1);
         model = optim.descend(1e-4, ascended, grads).map_err(text)?;
         let want = reference.descend(1e-4, &values(seed + 1))?;
-        near("weight", &model.read()?, &want, HALF_PLACE)?;
+        near("weight", &model.read()?, &want, HALF_ULP)?;
         let masters = vec![model.read()?.remove(0), masters(optim, &model)?];
         near("master", &masters, &want, Tolerance::SINGLE)?;
     }
     Ok(model)
 }
 
-/// Master weights are the oracle's as single precision is, whatever is rounded on the way.
+/// Master weights match the oracle within f32 rounding, although the weights are rounded to f16.
 pub(crate) fn master_weights(target: &Target) -> Result<(), String> {
     for base in bases() {
         let config = config(base).with_master_weights(true);
@@ -277,7 +278,7 @@ pub(crate) fn master_weights(target: &Target) -> Result<(), String> {
         let mut reference = OracleRoute::new(hyper.clone(), values(1).to_vec());
         model = follow(&mut optim, model, &mut reference, &[2, 4, 6, 8])?;
         if hyper.base.state_names().is_empty() {
-            // Somebody else's weights in the model: they are what counts.
+            // Weights replaced by the user take precedence over the master weights.
             let other = Mixed::new(&values(9), &target.device);
             let [single, half] = model.ids();
             model = Mixed {
@@ -291,8 +292,8 @@ pub(crate) fn master_weights(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A step that is left out leaves them; lean steps are refused.
-pub(crate) fn master_weights_stay(target: &Target) -> Result<(), String> {
+/// A skipped step leaves the master weights unchanged. Lean mode refuses master weights.
+pub(crate) fn master_weights_after_skip(target: &Target) -> Result<(), String> {
     let config = config(SgdBaseConfig::new().into()).with_master_weights(true);
     let mut optim = target.init(&config)?;
     let mut model = step(&mut optim, Mixed::new(&values(1), &target.device), 2)?;
@@ -304,10 +305,10 @@ pub(crate) fn master_weights_stay(target: &Target) -> Result<(), String> {
     bad[62] = f64::INFINITY;
     grads.register(model.half.id, half(&bad, &device));
     let ascended = optim.ascend(model, grads).map_err(text)?;
-    let grads = ascended.grads(5);
+    let grads = ascended.model().grads(5);
     model = optim.descend(0.1, ascended, grads).map_err(text)?;
     if (model.read()?, masters(&optim, &model)?) != before {
-        return Err("a step that was left out moved something".to_owned());
+        return Err("a skipped step changed weights or master weights".to_owned());
     }
     let grads = model.grads(6);
     match optim.lean_ascend(0.1, model, grads) {
@@ -320,37 +321,43 @@ pub(crate) fn master_weights_stay(target: &Target) -> Result<(), String> {
     }
 }
 
-/// A perturbation below half a place: lost to the nearest, and not by chance.
-pub(crate) fn by_chance(target: &Target) -> Result<(), String> {
+/// A perturbation below half an ulp is lost in rounding to nearest, and kept on average by stochastic rounding.
+pub(crate) fn stochastic_rounding(target: &Target) -> Result<(), String> {
     let base = || SgdBaseConfig::new().into();
     let config = WsamConfig::new(base()).with_rho(5e-4).with_gamma(0.5);
-    let by_chance = config.clone().with_stochastic_rounding(Some(1));
+    let stochastic = config.clone().with_stochastic_rounding(Some(1));
     if target.policy != RoutePolicy::Fused {
-        return match target.init(&by_chance) {
+        return match target.init(&stochastic) {
             Err(error) if error.contains("stochastic rounding") => Ok(()),
-            other => Err(format!("refused by no one: {other:?}")),
+            other => Err(format!("not refused: {other:?}")),
         };
     }
     let ascended = |config: &WsamConfig| {
         let mut optim = target.init(config)?;
         let model = Mixed::new(&values(1), &target.device);
         let grads = model.grads(2);
-        optim.ascend(model, grads).map_err(text)?.read()
+        optim.ascend(model, grads).map_err(text)?.model().read()
     };
-    let moved = |halves: &[f64]| halves.iter().zip(&values(1)[1]).filter(|(a, b)| a != b).count();
-    let (nearest, once, again) = (ascended(&config)?, ascended(&by_chance)?, ascended(&by_chance)?);
-    // Small weights have small last places.
+    let moved =
+        |values_f16: &[f64]| values_f16.iter().zip(&values(1)[1]).filter(|(a, b)| a != b).count();
+    let (nearest, once, again) =
+        (ascended(&config)?, ascended(&stochastic)?, ascended(&stochastic)?);
+    // Some weights move under rounding to nearest too: small weights have small ulps.
     if once != again || moved(&nearest[1]) * 2 > moved(&once[1]) {
-        return Err(format!("{} moved, {} by chance", moved(&nearest[1]), moved(&once[1])));
+        return Err(format!(
+            "{} moved under rounding to nearest, {} under stochastic rounding",
+            moved(&nearest[1]),
+            moved(&once[1])
+        ));
     }
     if nearest[0] != once[0] {
-        return Err("single precision was rounded by chance".to_owned());
+        return Err("a single-precision parameter was rounded stochastically".to_owned());
     }
     Ok(())
 }
 
-/// A parameter whose `f32` state does not fit the device's largest allocation, though its weight does: refused by
-/// name, size and limit before anything is allocated, and stepped where no state is needed.
+/// A parameter whose weight fits the device's largest allocation and whose `f32` state does not. It is refused
+/// with name, size and limit before anything is allocated, and it can be stepped where no state is needed.
 #[cfg(feature = "fused-wsam")]
 pub(crate) fn too_large(target: &Target) -> Result<(), String> {
     use burn::backend::DispatchDevice;
@@ -367,7 +374,7 @@ pub(crate) fn too_large(target: &Target) -> Result<(), String> {
     };
     let limit = cube.client().properties().memory.max_page_size;
     let (len, enough) = ((limit / 4 + 1024) as usize, 1 << 28);
-    // What a test may take: 128 MiB on lavapipe.
+    // The limit is 128 MiB on lavapipe. Devices with larger limits are excluded, because the test would need that memory.
     println!("the largest allocation is {limit} bytes");
     if target.policy != RoutePolicy::Fused || limit > enough {
         return Ok(());
@@ -385,7 +392,7 @@ pub(crate) fn too_large(target: &Target) -> Result<(), String> {
         let mut optim = target.init(&config)?;
         let grads = grads(&model);
         let refused = match optim.ascend(model, grads) {
-            Ok(_) => return Err(format!("{config}: it was stepped")),
+            Ok(_) => return Err(format!("{config}: the step was taken")),
             Err(refused) => refused,
         };
         match &refused.error {
@@ -398,6 +405,6 @@ pub(crate) fn too_large(target: &Target) -> Result<(), String> {
     let mut optim = target.init(&WsamConfig::new(SgdBaseConfig::new().into()))?;
     let first = grads(&model);
     let ascended = optim.ascend(model, first).map_err(text)?;
-    let second = grads(&ascended);
+    let second = grads(ascended.model());
     optim.descend(0.1, ascended, second).map(|_| ()).map_err(text)
 }

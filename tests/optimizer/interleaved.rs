@@ -1,30 +1,30 @@
-//! One optimizer, two models: every interleaving of every pair of calls trains each model as an optimizer of its
-//! own would.
+//! One optimizer for two models: under every interleaving of every pair of calls, each model is trained as by an
+//! optimizer of its own.
 
 use super::Target;
 use super::nets::{Mlp, grads, parameters, same, text};
 use burn_wsam::{AdamWBaseConfig, Ascended, LeanAscended, Wsam, WsamConfig};
 
-/// The calls that a model may be stepped by.
+/// A way to step a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
     Step,
     Ordinary,
     Lean,
-    /// The second half never comes.
+    /// A lean step whose second phase is not called.
     Abandoned,
     Base,
 }
 
-/// A call, and which of its passes sees a NaN.
+/// A call, and which of its passes gets a NaN.
 #[derive(Clone, Copy, Debug)]
-struct Plan {
+struct CallPlan {
     call: Call,
     bad: [bool; 2],
 }
 
-impl Plan {
-    fn halves(self) -> usize {
+impl CallPlan {
+    fn phases(self) -> usize {
         match self.call {
             Call::Step | Call::Base => 1,
             Call::Ordinary | Call::Lean | Call::Abandoned => 2,
@@ -35,7 +35,7 @@ impl Plan {
         let mut plans = Vec::new();
         for call in [Call::Step, Call::Ordinary, Call::Lean, Call::Abandoned, Call::Base] {
             for bad in [[false, false], [true, false], [false, true]] {
-                // One pass alone.
+                // These calls have one pass.
                 if bad[1] && matches!(call, Call::Base | Call::Abandoned) {
                     continue;
                 }
@@ -50,27 +50,28 @@ enum Stage {
     Ready(Mlp),
     Ordinary(Ascended<Mlp>),
     Lean(LeanAscended<Mlp>),
-    Gone,
+    Taken,
 }
 
-/// A model on its way through its calls.
+/// A model and its progress through its calls.
 struct Trainee {
     stage: Stage,
     batch: u64,
-    halves: usize,
+    /// Phases of the current call that were run.
+    phases: usize,
 }
 
 impl Trainee {
     fn new(model: &Mlp) -> Self {
-        Self { stage: Stage::Ready(model.clone()), batch: 0, halves: 0 }
+        Self { stage: Stage::Ready(model.clone()), batch: 0, phases: 0 }
     }
 
-    /// The next half of `plan`.
-    fn half(&mut self, optim: &mut Wsam, plan: Plan) -> Result<(), String> {
+    /// Runs the next phase of `plan`.
+    fn run_phase(&mut self, optim: &mut Wsam, plan: CallPlan) -> Result<(), String> {
         let (batch, lr) = (self.batch, 0.01);
         let factor = |pass: usize| if plan.bad[pass] { f32::NAN } else { 1.0 };
         let loss = |model: &Mlp, pass| model.loss(batch) * factor(pass);
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Gone) {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Taken) {
             Stage::Ready(model) => match plan.call {
                 Call::Step => {
                     let mut pass = 0..;
@@ -92,21 +93,21 @@ impl Trainee {
                 }
             },
             Stage::Ordinary(ascended) => {
-                let second = grads(&loss(&ascended, 1), &*ascended);
+                let second = grads(&loss(ascended.model(), 1), ascended.model());
                 Stage::Ready(optim.descend(lr, ascended, second).map_err(text)?)
             }
             Stage::Lean(ascended) if plan.call == Call::Abandoned => {
                 Stage::Ready(ascended.abandon())
             }
             Stage::Lean(ascended) => {
-                let second = grads(&loss(&ascended, 1), &*ascended);
+                let second = grads(&loss(ascended.model(), 1), ascended.model());
                 Stage::Ready(optim.lean_descend(ascended, second).map_err(text)?)
             }
-            Stage::Gone => return Err("the model is gone".into()),
+            Stage::Taken => return Err("the model was taken".into()),
         };
-        self.halves += 1;
-        if self.halves == plan.halves() {
-            (self.halves, self.batch) = (0, batch + 1);
+        self.phases += 1;
+        if self.phases == plan.phases() {
+            (self.phases, self.batch) = (0, batch + 1);
         }
         Ok(())
     }
@@ -114,7 +115,7 @@ impl Trainee {
     fn model(&self) -> Result<&Mlp, String> {
         match &self.stage {
             Stage::Ready(model) => Ok(model),
-            _ => Err("a half is missing".into()),
+            _ => Err("the call is not complete".into()),
         }
     }
 }
@@ -134,20 +135,21 @@ fn orders(a: usize, b: usize) -> Vec<Vec<usize>> {
     }
 }
 
-/// A trainee with an optimizer of its own, through `plan` and an ordinary step.
+/// Runs `plan` and one ordinary step with an optimizer of its own. Returns the model and the number of skipped
+/// steps.
 fn alone(
     target: &Target,
     config: &WsamConfig,
     model: &Mlp,
-    plan: Plan,
+    plan: CallPlan,
 ) -> Result<(Mlp, u64), String> {
     let mut optim = target.init(config)?;
     let mut trainee = Trainee::new(model);
-    for _ in 0..plan.halves() {
-        trainee.half(&mut optim, plan)?;
+    for _ in 0..plan.phases() {
+        trainee.run_phase(&mut optim, plan)?;
     }
-    let after = Plan { call: Call::Step, bad: [false; 2] };
-    trainee.half(&mut optim, after)?;
+    let after = CallPlan { call: Call::Step, bad: [false; 2] };
+    trainee.run_phase(&mut optim, after)?;
     let skipped = optim.skipped_steps().map_err(text)?;
     Ok((trainee.model()?.clone(), skipped))
 }
@@ -155,24 +157,24 @@ fn alone(
 pub(crate) fn pairs(target: &Target) -> Result<(), String> {
     let config = WsamConfig::new(AdamWBaseConfig::new().into());
     let models = [Mlp::new(&target.device), Mlp::new(&target.device)];
-    let plans = Plan::all();
+    let plans = CallPlan::all();
     let want = |model: &Mlp| -> Result<Vec<_>, String> {
         plans.iter().map(|plan| alone(target, &config, model, *plan)).collect()
     };
     let wants = [want(&models[0])?, want(&models[1])?];
-    let after = Plan { call: Call::Step, bad: [false; 2] };
+    let after = CallPlan { call: Call::Step, bad: [false; 2] };
     let mut runs = 0;
     for (a, plan_a) in plans.iter().enumerate() {
         for (b, plan_b) in plans.iter().enumerate() {
-            for order in orders(plan_a.halves(), plan_b.halves()) {
+            for order in orders(plan_a.phases(), plan_b.phases()) {
                 runs += 1;
                 let mut optim = target.init(&config)?;
                 let mut trainees = [Trainee::new(&models[0]), Trainee::new(&models[1])];
-                for who in &order {
-                    trainees[*who].half(&mut optim, [*plan_a, *plan_b][*who])?;
+                for which in &order {
+                    trainees[*which].run_phase(&mut optim, [*plan_a, *plan_b][*which])?;
                 }
                 for trainee in &mut trainees {
-                    trainee.half(&mut optim, after)?;
+                    trainee.run_phase(&mut optim, after)?;
                 }
                 let what = format!("{plan_a:?} and {plan_b:?} in the order {order:?}");
                 let pairs = [&wants[0][a], &wants[1][b]];
@@ -182,10 +184,10 @@ pub(crate) fn pairs(target: &Target) -> Result<(), String> {
                 let skipped = optim.skipped_steps().map_err(text)?;
                 let expected = pairs[0].1 + pairs[1].1;
                 if skipped != expected {
-                    return Err(format!("{what}: {skipped} skipped steps for {expected}"));
+                    return Err(format!("{what}: {skipped} skipped steps, expected {expected}"));
                 }
             }
         }
     }
-    if runs < 300 { Err(format!("{runs} interleavings only")) } else { Ok(()) }
+    if runs < 300 { Err(format!("only {runs} interleavings")) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! Settings in which WSAM is something known.
+//! Settings under which WSAM equals a known optimizer.
 
 use super::Target;
 #[cfg(feature = "fused-wsam")]
@@ -11,8 +11,8 @@ use burn::optim::{AdamConfig, AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Tensor;
 use burn_wsam::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
 
-/// Twenty steps beside Burn's own optimizer.
-fn beside_burn(
+/// Takes twenty steps and compares with Burn's own optimizer.
+fn match_burn(
     target: &Target,
     what: &str,
     config: &WsamConfig,
@@ -30,7 +30,7 @@ fn beside_burn(
     close(what, &ours, &theirs)
 }
 
-/// gamma = 0, coupled and decoupled.
+/// Compares with Burn's own optimizer at gamma 0, coupled and decoupled.
 fn gamma_zero(
     target: &Target,
     base: BaseConfig,
@@ -38,7 +38,7 @@ fn gamma_zero(
 ) -> Result<(), String> {
     for decouple in [false, true] {
         let config = WsamConfig::new(base.clone()).with_gamma(0.0).with_decouple(decouple);
-        beside_burn(target, &format!("decouple {decouple}"), &config, burn())?;
+        match_burn(target, &format!("decouple {decouple}"), &config, burn())?;
     }
     Ok(())
 }
@@ -81,12 +81,12 @@ pub(crate) fn rho_zero(target: &Target) -> Result<(), String> {
     for decouple in [false, true] {
         let base = AdamWBaseConfig::new();
         let config = WsamConfig::new(base.into()).with_rho(0.0).with_decouple(decouple);
-        beside_burn(target, "rho 0", &config, AdamWConfig::new().init())?;
+        match_burn(target, "rho 0", &config, AdamWConfig::new().init())?;
     }
     Ok(())
 }
 
-/// Base steps among WSAM's steps are WSAM's at gamma 0: one state, and one gradient less.
+/// `base_step` between WSAM steps equals a WSAM step at gamma 0, and shares its state.
 pub(crate) fn base_alone(target: &Target) -> Result<(), String> {
     let momentum = SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()));
     let configs = [
@@ -119,7 +119,7 @@ pub(crate) fn base_alone(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// SAM written out: climb by `rho g / ||g||`, and let the base optimizer see `g~` alone.
+/// Compares with SAM written out: it moves by `rho g / ||g||`, and its base optimizer receives only `g~`.
 pub(crate) fn sam(target: &Target) -> Result<(), String> {
     let rho = 0.1;
     let momentum = || Some(MomentumConfig::new());
@@ -170,7 +170,7 @@ fn climb(model: Mlp, batch: u64, rho: f64) -> Mlp {
     model.map(&mut Climb { grads, scale })
 }
 
-/// Both routes on one device through a real network, every option in turn.
+/// Trains one network by both routes on one device, under several options.
 #[cfg(feature = "fused-wsam")]
 pub(crate) fn routes_agree(device: &burn::tensor::Device) -> Result<(), String> {
     let momentum = SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()));

@@ -1,4 +1,4 @@
-//! Random numbers in the two passes.
+//! Dropout masks in the two passes.
 
 use super::Target;
 use super::nets::{Mlp, config, data, text};
@@ -8,12 +8,12 @@ use burn::tensor::{Tensor, activation::relu};
 use burn_wsam::{Perturbation, WsamConfig};
 
 #[derive(Module, Debug)]
-struct Dropping {
+struct DropoutNet {
     net: Mlp,
     dropout: Dropout,
 }
 
-impl Dropping {
+impl DropoutNet {
     fn new(target: &Target) -> Self {
         Self { net: Mlp::new(&target.device), dropout: DropoutConfig::new(0.5).init() }
     }
@@ -25,19 +25,19 @@ impl Dropping {
     }
 }
 
-/// Losses of both passes over three steps. At rho 0 they differ by the masks alone.
+/// Losses of both passes in three steps. At rho 0 the two losses of a step differ only by the masks.
 fn losses(target: &Target, config: &WsamConfig, parts: usize) -> Result<Vec<(f32, f32)>, String> {
     let mut optim = target.init(&config.clone().with_rho(0.0))?;
-    let mut model = Dropping::new(target);
+    let mut model = DropoutNet::new(target);
     let mut found = Vec::new();
     for _ in 0..3 {
         let batches: Vec<u64> = (0..parts as u64).collect();
         let step = match parts {
-            // At rate 0 the steps differ by their masks alone.
+            // At a learning rate of 0 the steps differ only by their masks.
             1 => optim.step(0.0, model, |model| model.loss(0)),
             _ => {
-                let each = Perturbation::Whole;
-                optim.step_accumulated(0.0, model, each, &batches, |model, b| model.loss(*b))
+                let whole = Perturbation::Whole;
+                optim.step_accumulated(0.0, model, whole, &batches, |model, b| model.loss(*b))
             }
         };
         let report;
@@ -48,7 +48,8 @@ fn losses(target: &Target, config: &WsamConfig, parts: usize) -> Result<Vec<(f32
     Ok(found)
 }
 
-/// Of the same masks. Burn may add up a loss in another order; other masks change it by far more.
+/// Whether two losses come from the same masks. Burn may sum a loss in another order, which changes it by far less
+/// than other masks do.
 fn equal(a: f32, b: f32) -> bool {
     (a - b).abs() <= 1e-5 * a.abs()
 }
@@ -73,7 +74,7 @@ pub(crate) fn dropout(target: &Target) -> Result<(), String> {
         let again = losses(target, &config().with_mask_seed(Some(7)), parts)?;
         let other = losses(target, &config().with_mask_seed(Some(8)), parts)?;
         if !all_equal(&again, &seeded) || all_equal(&other, &seeded) {
-            return Err(format!("a seed does not say what the masks are: {seeded:?}"));
+            return Err(format!("the masks do not depend on the seed alone: {seeded:?}"));
         }
     }
     Ok(())

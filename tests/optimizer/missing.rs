@@ -1,4 +1,4 @@
-//! Parameters that have a gradient in one of the two passes alone, and states of parameters that are gone.
+//! Parameters that have a gradient in only one of the two passes, and states of removed parameters.
 
 use super::Target;
 use super::misuse::refused;
@@ -7,18 +7,16 @@ use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, LionConfig};
 use burn::tensor::Tensor;
 use burn_wsam::reference::Oracle;
-use burn_wsam::{
-    AdamWBaseConfig, BaseConfig, LossScaleConfig, MissingGradientPolicy, WsamConfig, WsamError,
-};
+use burn_wsam::{AdamWBaseConfig, LossScaleConfig, MissingGradientPolicy, WsamConfig, WsamError};
 
 fn adamw() -> WsamConfig {
     WsamConfig::new(AdamWBaseConfig::new().into()).with_max_norm(Some(0.3))
 }
 
-/// The gradients of `a` alone, or of both layers.
-fn of(model: &Mlp, batch: u64, whole: bool) -> GradientsParams {
+/// The gradients of both layers, or of `a` alone.
+fn gradients_of(model: &Mlp, batch: u64, both: bool) -> GradientsParams {
     let mut gradients = model.loss(batch).backward();
-    if whole {
+    if both {
         return GradientsParams::from_grads(gradients, model);
     }
     let ids = [Some(model.a.weight.id), model.a.bias.as_ref().map(|bias| bias.id)];
@@ -40,7 +38,7 @@ pub(crate) fn policies(target: &Target) -> Result<(), String> {
         hold(target, &adamw().with_loss_scale(scale.clone()))?;
         use_first(target, &adamw().with_loss_scale(scale))?;
     }
-    around(target)
+    burn_base(target)
 }
 
 fn refuse(target: &Target, config: &WsamConfig) -> Result<(), String> {
@@ -48,9 +46,9 @@ fn refuse(target: &Target, config: &WsamConfig) -> Result<(), String> {
     let mut model = Mlp::new(&target.device);
     let before = parameters(&model);
     for (first, second) in [(true, false), (false, true)] {
-        let given = of(&model, 0, first);
+        let given = gradients_of(&model, 0, first);
         let ascended = optim.ascend(model, given).map_err(text)?;
-        let given = of(&ascended, 0, second);
+        let given = gradients_of(ascended.model(), 0, second);
         let what = format!("gradients of b: {first}, {second}");
         model =
             refused(&what, optim.descend(0.1, ascended, given), &before, |error| match error {
@@ -62,22 +60,22 @@ fn refuse(target: &Target, config: &WsamConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// A held parameter keeps weight, state and step count; the others step as if it had no gradient in the second
-/// pass, with the norm of all first gradients.
+/// A held parameter keeps its weight, state and step count. The others are stepped; the norm of `g` includes the
+/// held parameter's first gradient.
 fn hold(target: &Target, config: &WsamConfig) -> Result<(), String> {
     let config = config.clone().with_missing_gradient(MissingGradientPolicy::Hold);
     let mut optim = target.init(&config)?;
     let mut model = Mlp::new(&target.device);
     for (first, second) in [(true, true), (true, false), (false, true)] {
-        let given = of(&model, 0, first);
+        let given = gradients_of(&model, 0, first);
         let b = parameters(&model.b);
         let b_state = optim.state(model.b.weight.id).map_err(text)?;
         let ascended = optim.ascend(model, given).map_err(text)?;
-        let given = of(&ascended, 0, second);
-        let a = parameters(&ascended.a);
+        let given = gradients_of(ascended.model(), 0, second);
+        let a = parameters(&ascended.model().a);
         model = optim.descend(0.1, ascended, given).map_err(text)?;
         if parameters(&model.a) == a {
-            return Err("the other layer stood".into());
+            return Err("the other layer was not updated".into());
         }
         if first && second {
             continue;
@@ -87,8 +85,8 @@ fn hold(target: &Target, config: &WsamConfig) -> Result<(), String> {
             return Err("a held parameter's state changed".into());
         }
     }
-    // Not one second gradient.
-    let given = of(&model, 0, true);
+    // No parameter has a second gradient.
+    let given = gradients_of(&model, 0, true);
     let before = parameters(&model);
     let ascended = optim.ascend(model, given).map_err(text)?;
     let none = optim.descend(0.1, ascended, GradientsParams::new());
@@ -98,7 +96,7 @@ fn hold(target: &Target, config: &WsamConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// The oracle on the same gradients, the first one twice where the second is missing.
+/// Compares with the oracle, which receives the first gradient in place of a missing second one.
 fn use_first(target: &Target, config: &WsamConfig) -> Result<(), String> {
     let config = config.clone().with_missing_gradient(MissingGradientPolicy::UseFirst);
     let mut optim = target.init(&config)?;
@@ -113,15 +111,15 @@ fn use_first(target: &Target, config: &WsamConfig) -> Result<(), String> {
         let first = grads(&(model.loss(batch) * scale), &model);
         let ascended = optim.ascend(model, first).map_err(text)?;
         oracle.ascent(&g).map_err(text)?;
-        let second = of(&ascended, batch, batch == 1);
+        let second = gradients_of(ascended.model(), batch, batch == 1);
         let mut g_perturbed: Vec<_> =
-            read(&*ascended, Some(&second)).into_iter().map(|(_, _, g)| wide(g)).collect();
+            read(ascended.model(), Some(&second)).into_iter().map(|(_, _, g)| wide(g)).collect();
         let given = g_perturbed.len();
         g_perturbed.extend(g.into_iter().skip(given));
-        let mut second = (ascended.loss(batch) * scale).backward();
+        let mut second = (ascended.model().loss(batch) * scale).backward();
         let ids: Vec<_> =
-            read(&*ascended, None).into_iter().map(|(_, id, _)| id).take(given).collect();
-        let second = GradientsParams::from_params(&mut second, &*ascended, &ids);
+            read(ascended.model(), None).into_iter().map(|(_, id, _)| id).take(given).collect();
+        let second = GradientsParams::from_params(&mut second, ascended.model(), &ids);
         model = optim.descend(0.01, ascended, second).map_err(text)?;
         oracle.descent(0.01, &g_perturbed).map_err(text)?;
         for ((path, got), want) in parameters(&model).iter().zip(oracle.weights()) {
@@ -131,19 +129,17 @@ fn use_first(target: &Target, config: &WsamConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// Around a Burn optimizer, too.
-fn around(target: &Target) -> Result<(), String> {
+/// The policies with a Burn optimizer as the base.
+fn burn_base(target: &Target) -> Result<(), String> {
     for policy in [MissingGradientPolicy::Hold, MissingGradientPolicy::UseFirst] {
-        let config = WsamConfig::new(BaseConfig::Burn)
-            .with_missing_gradient(policy)
-            .with_route(target.policy)
-            .with_burn_optimizer(LionConfig::new().init());
-        let mut optim = config.init(&target.device).map_err(text)?;
+        let config = WsamConfig::burn().with_missing_gradient(policy).with_route(target.policy);
+        let lion = LionConfig::new().init();
+        let mut optim = config.init_with(lion, &target.device).map_err(text)?;
         let model = Mlp::new(&target.device);
         let before = parameters(&model.b);
-        let given = of(&model, 0, true);
+        let given = gradients_of(&model, 0, true);
         let ascended = optim.ascend(model, given).map_err(text)?;
-        let given = of(&ascended, 0, false);
+        let given = gradients_of(ascended.model(), 0, false);
         let model = optim.descend(0.1, ascended, given).map_err(text)?;
         let held = parameters(&model.b) == before;
         if held != (policy == MissingGradientPolicy::Hold) {
@@ -162,13 +158,14 @@ fn squares(model: &One) -> Tensor<1> {
     model.weight.val().powi_scalar(2).mean()
 }
 
-/// States of parameters that are gone, or have another shape under their id.
-pub(crate) fn forgotten(target: &Target) -> Result<(), String> {
-    let around = WsamConfig::new(BaseConfig::Burn).with_route(target.policy);
-    let lion = || around.clone().with_burn_optimizer(LionConfig::new().init());
+/// `retain` removes the states of parameters that no longer exist, and `forget` the state of a parameter whose
+/// shape changes under its id.
+pub(crate) fn removed(target: &Target) -> Result<(), String> {
+    let burn_base = WsamConfig::burn().with_route(target.policy);
+    let lion = || burn_base.init_with(LionConfig::new().init(), &target.device);
     for external in [false, true] {
         let mut optim = match external {
-            true => lion().init(&target.device).map_err(text)?,
+            true => lion().map_err(text)?,
             false => target.init(&adamw())?,
         };
         let models = [Mlp::new(&target.device), Mlp::new(&target.device)];
@@ -179,16 +176,16 @@ pub(crate) fn forgotten(target: &Target) -> Result<(), String> {
         let record = |model: &Mlp| -> Result<usize, String> {
             Ok(optim.to_record(model).map_err(text)?.into_bytes().map_err(text)?.len())
         };
-        let (gone, kept) = (record(&models[0]), record(&models[1])?);
-        let gone = gone.unwrap_or(0);
-        if !external && gone >= kept {
+        let (removed, kept) = (record(&models[0]), record(&models[1])?);
+        let removed = removed.unwrap_or(0);
+        if !external && removed >= kept {
             return Err(format!(
-                "external {external}: {gone} bytes of a model that is gone, {kept}"
+                "the removed model's record has {removed} bytes, the kept model's {kept}"
             ));
         }
-        if external && gone != kept {
+        if external && removed != kept {
             return Err(format!(
-                "a Burn optimizer's record is the same for any model: {gone}, {kept}"
+                "a Burn optimizer's record must not depend on the model: {removed}, {kept}"
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! Mistakes: a typed error, and the model comes back unharmed.
+//! Invalid calls: each returns a typed error and the unchanged model.
 
 use super::Target;
 use super::nets::{Mlp, config, data, grads, parameters, same};
@@ -12,7 +12,7 @@ use burn_wsam::{
     SgdBaseConfig, TensorOpsReason, WsamConfig, WsamError,
 };
 
-/// The step must be refused for this reason, and give the model back as it was.
+/// Checks that the step was refused with an error that `right` accepts, and that the returned model is unchanged.
 pub(crate) fn refused<T, M: Module>(
     what: &str,
     got: Result<T, Rejected<M>>,
@@ -51,9 +51,9 @@ pub(crate) fn gradients(target: &Target) -> Result<(), String> {
     let first = grads(&model.loss(0), &model);
     let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
     let missing = GradientsParams::from_params(
-        &mut ascended.loss(0).backward(),
-        &*ascended,
-        &[ascended.a.weight.id],
+        &mut ascended.model().loss(0).backward(),
+        ascended.model(),
+        &[ascended.model().a.weight.id],
     );
     model = refused(
         "a missing gradient",
@@ -61,7 +61,7 @@ pub(crate) fn gradients(target: &Target) -> Result<(), String> {
         &before,
         |e| matches!(e, WsamError::MissingGradient { param } if param == "a.bias"),
     )?;
-    // Nothing was lost: the next step is the first.
+    // The refused calls did not count as steps.
     optim.step(0.1, model, |model| model.loss(0)).map(|_| ()).map_err(|error| error.to_string())
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn learning_rates(target: &Target) -> Result<(), String> {
     let mut model = Mlp::new(&target.device);
     let before = parameters(&model);
     for lr in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
-        let wild = |error: &WsamError| {
+        let invalid = |error: &WsamError| {
             matches!(error, WsamError::Hyperparameter(h) if h.name == "lr"
                 && h.value.to_bits() == lr.to_bits())
         };
@@ -79,18 +79,18 @@ pub(crate) fn learning_rates(target: &Target) -> Result<(), String> {
             passes += 1;
             model.loss(0)
         });
-        model = refused("a wild lr", step, &before, wild)?;
+        model = refused("an invalid lr", step, &before, invalid)?;
         if passes != 0 {
-            return Err("the loss was computed for nothing".to_owned());
+            return Err("the loss was computed although the lr is invalid".to_owned());
         }
         let first = grads(&model.loss(0), &model);
         let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
-        let second = grads(&ascended.loss(0), &*ascended);
-        model = refused("a wild lr", optim.descend(lr, ascended, second), &before, wild)?;
+        let second = grads(&ascended.model().loss(0), ascended.model());
+        model = refused("an invalid lr", optim.descend(lr, ascended, second), &before, invalid)?;
         let first = grads(&model.loss(0), &model);
-        model = refused("a wild lr", optim.lean_ascend(lr, model, first), &before, wild)?;
+        model = refused("an invalid lr", optim.lean_ascend(lr, model, first), &before, invalid)?;
         let first = grads(&model.loss(0), &model);
-        model = refused("a wild lr", optim.base_step(lr, model, first), &before, wild)?;
+        model = refused("an invalid lr", optim.base_step(lr, model, first), &before, invalid)?;
     }
     Ok(())
 }
@@ -101,17 +101,17 @@ pub(crate) fn no_autodiff(target: &Target) -> Result<(), String> {
     let before = parameters(&model);
     let plain = |error: &WsamError| matches!(error, WsamError::NoAutodiff);
     let step = optim.step(0.1, model, |model| model.loss(0).inner());
-    model = refused("a loss off the graph", step, &before, plain)?;
-    // In the second pass only.
+    model = refused("a loss without autodiff", step, &before, plain)?;
+    // Autodiff is missing only in the second pass.
     let mut passes = 0;
     let step = optim.step(0.1, model, |model| {
         passes += 1;
         if passes == 1 { model.loss(0) } else { model.loss(0).inner() }
     });
-    model = refused("a second loss off the graph", step, &before, plain)?;
-    // A model that was never on a graph.
+    model = refused("a second loss without autodiff", step, &before, plain)?;
+    // The model itself has no autodiff.
     let step = optim.step(0.1, model.valid(), |model| model.loss(0));
-    refused("a model off the graph", step, &before, plain).map(drop)
+    refused("a model without autodiff", step, &before, plain).map(drop)
 }
 
 pub(crate) fn foreign_ascent(target: &Target) -> Result<(), String> {
@@ -120,9 +120,10 @@ pub(crate) fn foreign_ascent(target: &Target) -> Result<(), String> {
     let before = parameters(&model);
     let first = grads(&model.loss(0), &model);
     let ascended = one.ascend(model, first).map_err(|error| error.to_string())?;
-    let second = grads(&ascended.loss(0), &*ascended);
+    let second = grads(&ascended.model().loss(0), ascended.model());
     let got = other.descend(0.1, ascended, second);
-    refused("another's ascent", got, &before, |e| matches!(e, WsamError::ForeignAscent)).map(drop)
+    refused("another optimizer's ascent", got, &before, |e| matches!(e, WsamError::ForeignAscent))
+        .map(drop)
 }
 
 pub(crate) fn another_device(target: &Target) -> Result<(), String> {
@@ -148,7 +149,7 @@ struct One {
     weight: Param<Tensor<1>>,
 }
 
-/// A gradient in half precision for a weight in single.
+/// A half-precision gradient for a single-precision weight is refused.
 pub(crate) fn element_types(target: &Target) -> Result<(), String> {
     let inner = target.device.clone().inner();
     let mut optim = target.init(&config())?;

@@ -1,4 +1,4 @@
-//! Parts of modules that need care.
+//! Running statistics, and frozen, tied, unused and empty parameters.
 
 use super::Target;
 use super::nets::{ConvNet, Mlp, close, config, data, fork, grads, parameters, same, text};
@@ -8,25 +8,25 @@ use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{AdamWBaseConfig, BaseConfig, NonFinitePolicy, WsamConfig, WsamError};
 
-/// After a step the statistics are those of one pass over the unperturbed model. Burn's own reductions
-/// are compared with themselves within [`bounds`]. The statistics of no pass, of two passes and of the
-/// perturbed model lie beyond four times that.
+/// After a step the running statistics are those of one pass over the unperturbed model, within [`bounds`], which
+/// allows for two evaluations of Burn's reductions. The statistics after no pass, after two passes and after a pass
+/// over the perturbed model differ by more than four times the bound.
 pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
     let mut optim = target.init(&config().with_rho(3.0))?;
     let mut climber = target.init(&config().with_rho(3.0))?;
     let mut model = ConvNet::new(&target.device);
     for batch in 0..3 {
         let before = statistics(&model);
-        // Passes over the same weights, with statistics of their own.
+        // Passes over the same weights, on copies with their own statistics.
         let twin = fork(&model);
         let first = grads(&twin.loss(batch), &twin);
         let once = statistics(&twin);
         let again = fork(&twin);
         let _ = again.loss(batch);
         let twice = statistics(&again);
-        // The perturbed model's pass, from the same statistics on.
+        // A pass of the perturbed model, which starts with the same statistics.
         let ascended = climber.ascend(fork(&model), first).map_err(|error| error.to_string())?;
-        let perturbed = fork(&*ascended);
+        let perturbed = fork(ascended.model());
         let _ = perturbed.loss(batch);
         let climbed = statistics(&perturbed);
         let bounds = bounds(&model, &once);
@@ -35,7 +35,7 @@ pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
 
         let found = statistics(&model);
         if !farthest(&found, &once, &bounds).is_some_and(|far| far <= 1.0) {
-            return Err(format!("step {batch}: statistics {found:?} for {once:?}"));
+            return Err(format!("step {batch}: statistics {found:?}, expected {once:?}"));
         }
         for (what, other) in
             [("no pass", before), ("two passes", twice), ("the perturbed model", climbed)]
@@ -48,13 +48,13 @@ pub(crate) fn batch_norm(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// What two evaluations of one pass may differ by, for each statistic.
+/// Bound on the difference of two evaluations of one pass, for each statistic.
 ///
 /// A statistic is `0.9 old + 0.1 of the batch`. The batch's is a mean over `n = 6 * 16` values, each a
 /// sum of `k = 9` products of weights and inputs, which lie in [-1, 1]; so no value exceeds the sum `s`
 /// of the weights' magnitudes. In any order, a mean of values is off by at most `(n + k) u s`, with
 /// `u = 2^-24`. A variance is a mean of squares, each with twice its value's error, with the mean's error
-/// twice beside it: `4 (n + k) u s^2`. Each of two evaluations may be off by that, and by two roundings
+/// added twice: `4 (n + k) u s^2`. Each of two evaluations may be off by that, and by two roundings
 /// of the result.
 fn bounds(model: &ConvNet, once: &[Vec<f32>; 2]) -> [Vec<f64>; 2] {
     let unit = 1.0 / f64::from(1 << 24);
@@ -70,7 +70,7 @@ fn bounds(model: &ConvNet, once: &[Vec<f32>; 2]) -> [Vec<f64>; 2] {
     ]
 }
 
-/// The largest distance of a statistic, in its bound; `None` if one is NaN.
+/// The largest difference of a statistic, divided by its bound. `None` if one is NaN.
 fn farthest(a: &[Vec<f32>; 2], b: &[Vec<f32>; 2], bounds: &[Vec<f64>; 2]) -> Option<f64> {
     let pairs = a.iter().flatten().zip(b.iter().flatten()).zip(bounds.iter().flatten());
     let mut shares = pairs.map(|((a, b), bound)| (f64::from(*a) - f64::from(*b)).abs() / bound);
@@ -95,9 +95,13 @@ pub(crate) fn frozen(target: &Target) -> Result<(), String> {
     }
     same("the frozen layer", &model.a, &before)?;
     if model.a.weight.val().is_require_grad() {
-        return Err("the frozen layer thawed".to_owned());
+        return Err("the frozen layer became trainable".to_owned());
     }
-    if parameters(&model.b) == moving { Err("the other layer stood".to_owned()) } else { Ok(()) }
+    if parameters(&model.b) == moving {
+        Err("the other layer was not updated".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 #[derive(Module, Debug)]
@@ -120,7 +124,7 @@ pub(crate) fn without_gradient(target: &Target) -> Result<(), String> {
     same("the unused layer", &model.unused, &before)
 }
 
-/// A parameter that stands in two places of the module.
+/// A module with one parameter in two fields.
 #[derive(Module, Debug)]
 struct Tied {
     one: Param<Tensor<2>>,
@@ -148,13 +152,13 @@ pub(crate) fn tied(target: &Target) -> Result<(), String> {
     }
     close("tied", &ours, &theirs)?;
 
-    // One parameter used twice, the usual way to tie, is one parameter.
+    // A parameter that the forward pass uses twice, the usual way to tie weights, is one parameter.
     let shared = Mlp::new(&target.device);
     let twice = |model: &Mlp| model.loss(1) + model.loss(2);
     let mut optim = target.init(&config())?;
     let first = grads(&twice(&shared), &shared);
     let ascended = optim.ascend(shared, first).map_err(|error| error.to_string())?;
-    let second = grads(&twice(&ascended), &*ascended);
+    let second = grads(&twice(ascended.model()), ascended.model());
     optim.descend(0.1, ascended, second).map(|_| ()).map_err(|error| error.to_string())
 }
 
@@ -164,7 +168,7 @@ struct WithEmpty {
     linear: Linear,
 }
 
-/// A parameter without elements changes nothing for the others.
+/// An empty parameter does not affect the other parameters.
 pub(crate) fn empty_parameters(target: &Target) -> Result<(), String> {
     let inner = target.device.clone().inner();
     let linear = LinearConfig::new(6, 4).init(&target.device);
@@ -175,15 +179,15 @@ pub(crate) fn empty_parameters(target: &Target) -> Result<(), String> {
     };
     for adaptive in [false, true] {
         let config = config().with_adaptive(adaptive).with_max_norm(Some(0.5));
-        let mut alone = target.init(&config)?;
-        let mut beside = target.init(&config)?;
+        let mut without_empty = target.init(&config)?;
+        let mut optim = target.init(&config)?;
         let mut want = linear.clone();
         let empty = Param::from_tensor(data([0], 1, &target.device));
         let mut model = WithEmpty { empty, linear: linear.clone() };
         for seed in 0..3 {
             let ascended =
-                alone.ascend(want.clone(), made(&want, seed)).map_err(|e| e.to_string())?;
-            want = alone
+                without_empty.ascend(want.clone(), made(&want, seed)).map_err(|e| e.to_string())?;
+            want = without_empty
                 .descend(0.1, ascended, made(&want, seed + 10))
                 .map_err(|error| error.to_string())?;
             let with_empty = |seed| {
@@ -192,26 +196,26 @@ pub(crate) fn empty_parameters(target: &Target) -> Result<(), String> {
                 grads
             };
             let (first, second) = (with_empty(seed), with_empty(seed + 10));
-            let ascended = beside.ascend(model, first).map_err(|error| error.to_string())?;
-            model = beside.descend(0.1, ascended, second).map_err(|error| error.to_string())?;
-            same("beside an empty parameter", &model.linear, &parameters(&want))?;
+            let ascended = optim.ascend(model, first).map_err(|error| error.to_string())?;
+            model = optim.descend(0.1, ascended, second).map_err(|error| error.to_string())?;
+            same("the linear layer next to an empty parameter", &model.linear, &parameters(&want))?;
         }
     }
     Ok(())
 }
 
-/// Gradients whose memory is not laid out like their shape.
-pub(crate) fn odd_gradients(target: &Target) -> Result<(), String> {
+/// Transposed and broadcast gradients give the same result as contiguous copies of them.
+pub(crate) fn strided_gradients(target: &Target) -> Result<(), String> {
     let device: Device = target.device.clone().inner();
     let model = LinearConfig::new(6, 4).with_bias(true).init(&target.device);
     let bias = model.bias.as_ref().map(|bias| bias.id).ok_or("no bias")?;
-    let run = |odd: bool| -> Result<Linear, String> {
+    let run = |strided: bool| -> Result<Linear, String> {
         let mut optim = target.init(&config())?;
         let made = |seed| {
             let transposed = data([4, 6], seed, &device).transpose();
             let broadcast = data([1], seed + 1, &device).expand([4]);
             let mut grads = GradientsParams::new();
-            if odd {
+            if strided {
                 grads.register(model.weight.id, transposed);
                 grads.register(bias, broadcast);
             } else {
@@ -224,7 +228,7 @@ pub(crate) fn odd_gradients(target: &Target) -> Result<(), String> {
         let ascended = optim.ascend(model.clone(), made(1)).map_err(|error| error.to_string())?;
         optim.descend(0.1, ascended, made(2)).map_err(|error| error.to_string())
     };
-    same("odd layouts", &run(true)?, &parameters(&run(false)?))
+    same("strided gradients", &run(true)?, &parameters(&run(false)?))
 }
 
 pub(crate) fn checkpointing(target: &Target) -> Result<(), String> {
@@ -242,7 +246,7 @@ pub(crate) fn checkpointing(target: &Target) -> Result<(), String> {
     if kept == device.gradient_checkpointing_strategy() {
         Ok(())
     } else {
-        Err(format!("the strategy became {kept:?}"))
+        Err(format!("the checkpointing strategy became {kept:?}"))
     }
 }
 
@@ -251,8 +255,8 @@ struct OnlyEmpty {
     empty: Param<Tensor<1>>,
 }
 
-/// A model whose only parameter has no elements: every call is a step over nothing. A gradient that is not there
-/// at all is still an error.
+/// A model whose only parameter is empty: every call succeeds and changes nothing. A missing gradient is still an
+/// error.
 pub(crate) fn only_empty_parameters(target: &Target) -> Result<(), String> {
     let inner = target.device.clone().inner();
     let model = || OnlyEmpty { empty: Param::from_tensor(data([0], 1, &target.device)) };
@@ -273,39 +277,39 @@ pub(crate) fn only_empty_parameters(target: &Target) -> Result<(), String> {
         for _ in 0..2 {
             let grads = made(&model);
             let ascended = optim.ascend(model, grads).map_err(text)?;
-            let grads = made(&ascended);
+            let grads = made(ascended.model());
             model = optim.descend(0.1, ascended, grads).map_err(text)?;
             let grads = made(&model);
             model = optim.base_step(0.1, model, grads).map_err(text)?;
             if config.decouple {
                 let grads = made(&model);
                 let ascended = optim.lean_ascend(0.1, model, grads).map_err(text)?;
-                let grads = made(&ascended);
+                let grads = made(ascended.model());
                 model = optim.lean_descend(ascended, grads).map_err(text)?;
             }
         }
         if optim.skipped_steps().map_err(text)? != 0 || model.empty.val().dims() != [0] {
-            return Err(fail("a step over nothing was skipped, or made something"));
+            return Err(fail("a step over an empty parameter was skipped, or changed its shape"));
         }
-        let bytes = optim.into_bytes(&model).map_err(text)?;
+        let bytes = optim.to_bytes(&model).map_err(text)?;
         let mut resumed = target.init(&config)?;
-        resumed.from_bytes(&model, bytes).map_err(text)?;
+        resumed.load_bytes(&model, bytes).map_err(text)?;
         let grads = made(&model);
         model = resumed.base_step(0.1, model, grads).map_err(text)?;
         match optim.ascend(model, GradientsParams::new()) {
             Err(error) if matches!(error.error, WsamError::NoGradients { gradients: 0 }) => {}
-            _ => return Err(fail("no gradient at all was a step")),
+            _ => return Err(fail("an ascent without gradients was accepted")),
         }
     }
-    // Around an optimizer of Burn's.
+    // With a Burn optimizer as the base.
     for config in [clipped.clone(), clipped.with_decouple(false)] {
-        let config = WsamConfig { base: BaseConfig::Burn, ..config }.with_route(target.policy);
-        let config = config.with_burn_optimizer(SgdConfig::new().init());
-        let mut optim = config.init(&target.device).map_err(text)?;
+        let config = config.with_base(BaseConfig::Burn).with_route(target.policy);
+        let sgd = SgdConfig::new().init();
+        let mut optim = config.init_with(sgd, &target.device).map_err(text)?;
         let model = model();
         let grads = made(&model);
         let ascended = optim.ascend(model, grads).map_err(text)?;
-        let grads = made(&ascended);
+        let grads = made(ascended.model());
         let model = optim.descend(0.1, ascended, grads).map_err(text)?;
         let grads = made(&model);
         optim.base_step(0.1, model, grads).map_err(text)?;

@@ -1,4 +1,4 @@
-//! Steps whose gradients are not finite, and scaled losses.
+//! Steps with non-finite gradients, and loss scaling.
 
 use super::Target;
 use super::misuse::refused;
@@ -20,7 +20,7 @@ fn momentum() -> WsamConfig {
     WsamConfig::new(SgdBaseConfig::new().with_momentum(Some(momentum)).into())
 }
 
-/// Factors on the losses of both passes, and what to expect; the first ones before there is a state.
+/// Factors on the losses of both passes, and the expected outcome. The first two steps run before a state exists.
 const STEPS: [([f32; 2], Outcome); 6] = [
     ([f32::NAN, 1.0], Outcome::Skipped),
     ([1.0, f32::INFINITY], Outcome::Skipped),
@@ -45,23 +45,23 @@ fn step(
     })
 }
 
-/// A run with steps that are left out is the run without them, bit for bit.
+/// A run with skipped steps equals the run without them, bit for bit.
 pub(crate) fn skips(target: &Target) -> Result<(), String> {
     let lion = LionConfig::new().init();
-    let around = WsamConfig::new(BaseConfig::Burn);
+    let burn_base = WsamConfig::new(BaseConfig::Burn);
     let configs = [
         (adamw(), None),
         (momentum().with_max_norm(Some(0.1)).with_adaptive(true), None),
         (config().with_decouple(false), None),
-        (around.clone(), Some(lion.clone())),
-        (around.with_decouple(false).with_max_norm(Some(0.1)), Some(lion)),
+        (burn_base.clone(), Some(lion.clone())),
+        (burn_base.with_decouple(false).with_max_norm(Some(0.1)), Some(lion)),
     ];
     for (config, external) in configs {
         let init = || match &external {
             None => target.init(&config),
             Some(base) => {
                 let config = config.clone().with_route(target.policy);
-                config.with_burn_optimizer(base.clone()).init(&target.device).map_err(text)
+                config.init_with(base.clone(), &target.device).map_err(text)
             }
         };
         let (mut optim, mut reference) = (init()?, init()?);
@@ -89,7 +89,7 @@ pub(crate) fn skips(target: &Target) -> Result<(), String> {
         if skipped != 4 {
             return Err(format!("{config}: {skipped} steps skipped"));
         }
-        // The base optimizer alone.
+        // `base_step` skips as well.
         let alone = grads(&(model.exact(9) * f32::NAN), &model);
         model = optim.base_step(0.01, model, alone).map_err(text)?;
         same("after a base step over NaNs", &model, &parameters(&want))?;
@@ -102,7 +102,7 @@ pub(crate) fn skips(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Where only `g~` is not finite, the base optimizer steps on `g`.
+/// With `NonFinitePolicy::BaseStep`, the base optimizer steps on `g` if only `g~` is not finite.
 pub(crate) fn falls_back(target: &Target) -> Result<(), String> {
     for config in [adamw(), momentum().with_max_norm(Some(0.1)), config().with_decouple(false)] {
         let policy = config.clone().with_non_finite(NonFinitePolicy::BaseStep);
@@ -136,7 +136,7 @@ pub(crate) fn falls_back(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// The error comes with the model, and the next step goes on as if nothing had been.
+/// With `NonFinitePolicy::Refuse`, the error returns the model, and the next step is not affected.
 pub(crate) fn refuses(target: &Target) -> Result<(), String> {
     for lean in [false, true] {
         let config = adamw().with_lean(lean);
@@ -146,7 +146,7 @@ pub(crate) fn refuses(target: &Target) -> Result<(), String> {
         let mut want = model.clone();
         for (batch, (factors, outcome)) in (0..).zip(STEPS) {
             if lean && factors[0].is_finite() && outcome != Outcome::Whole {
-                continue; // Lean mode cannot take that back.
+                continue; // Lean mode cannot undo its first phase.
             }
             let before = parameters(&model);
             let stepped = step(&mut optim, model, batch, factors);
@@ -173,15 +173,15 @@ pub(crate) fn refuses(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// In lean mode a `g` that is not finite leaves the step out; a `g~` that is not leaves the weights
-/// where the second pass ran.
+/// In lean mode a non-finite `g` skips the step. A non-finite `g~` leaves the weights at the point where the
+/// second pass ran.
 pub(crate) fn lean(target: &Target) -> Result<(), String> {
     let config = momentum().with_lean(true);
     let (mut optim, mut reference) = (target.init(&config)?, target.init(&config)?);
     let mut model = Mlp::new(&target.device);
     let mut want = model.clone();
     for (batch, (factors, outcome)) in (0..).zip(STEPS) {
-        let half_way = factors[0].is_finite() && outcome != Outcome::Whole;
+        let halfway = factors[0].is_finite() && outcome != Outcome::Whole;
         let mut ran_on = Vec::new();
         let mut pass = 0;
         let (stepped, report) = optim
@@ -193,12 +193,12 @@ pub(crate) fn lean(target: &Target) -> Result<(), String> {
             .map_err(text)?;
         model = stepped;
         let found = report.outcome().map_err(text)?;
-        if found != if half_way { Outcome::Halfway } else { outcome } {
+        if found != if halfway { Outcome::Halfway } else { outcome } {
             return Err(format!("step {batch}: {found:?}"));
         }
-        if half_way {
-            same("half way", &model, &ran_on)?;
-            // The reference goes on from there, with a state that took the same step.
+        if halfway {
+            same("a halfway step", &model, &ran_on)?;
+            // The reference takes the first phase too, so its state advances in the same way.
             let first = grads(&want.exact(batch), &want);
             let ascended = reference.lean_ascend(0.01, want, first).map_err(text)?;
             want = ascended.abandon();
@@ -210,7 +210,7 @@ pub(crate) fn lean(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Whatever comes of it, if that is asked for.
+/// With `NonFinitePolicy::Propagate`, a NaN reaches the weights.
 pub(crate) fn propagates(target: &Target) -> Result<(), String> {
     let config = adamw().with_non_finite(NonFinitePolicy::Propagate);
     let mut optim = target.init(&config)?;
@@ -218,12 +218,12 @@ pub(crate) fn propagates(target: &Target) -> Result<(), String> {
     let (model, report) = step(&mut optim, model, 0, [1.0, f32::NAN]).map_err(text)?;
     let finite = parameters(&model).iter().all(|(_, values)| values.iter().all(|x| x.is_finite()));
     if finite || report.outcome().map_err(text)? != Outcome::Whole {
-        return Err("the NaN went somewhere else".into());
+        return Err("the NaN did not reach the weights".into());
     }
     Ok(())
 }
 
-/// A scale that is a power of two changes no bit, whether fixed, or found after overflows.
+/// A loss scale that is a power of two changes no bit, whether it is fixed or dynamic.
 pub(crate) fn scales(target: &Target) -> Result<(), String> {
     let fixed = LossScaleConfig::fixed(1024.0);
     let grown = LossScaleConfig::new().with_initial(4.0).with_interval(2);
@@ -241,14 +241,14 @@ pub(crate) fn scales(target: &Target) -> Result<(), String> {
                 same(&format!("scaled, step {batch}"), &model, &parameters(&want))?;
                 let losses = [report.loss(), want_report.loss()];
                 let [loss, want_loss] = losses.map(|loss| loss.into_scalar::<f32>());
-                // Burn's own sums, which it may order in two ways.
+                // Burn may sum the loss in another order.
                 if (loss - want_loss).abs() > 1e-5 * want_loss.abs() + 1e-6 {
-                    return Err(format!("the report's loss is {loss} for {want_loss}"));
+                    return Err(format!("the report's loss is {loss}, expected {want_loss}"));
                 }
             }
-            // Of six steps five are settled when the sixth begins.
+            // The outcomes of five steps are known when the sixth begins.
             if optim.loss_scale() != last {
-                return Err(format!("the scale is {} at last, not {last}", optim.loss_scale()));
+                return Err(format!("the scale ends at {}, expected {last}", optim.loss_scale()));
             }
         }
     }
@@ -258,7 +258,7 @@ pub(crate) fn scales(target: &Target) -> Result<(), String> {
 fn overflows(target: &Target) -> Result<(), String> {
     let largest = 2f64.powi(120);
     let scale = LossScaleConfig::new().with_initial(largest).with_backoff(2f64.powi(-30));
-    // Adam knows no steep losses; the sharpness step would.
+    // AdamW's update does not depend on the scale of the loss. Only the decoupled sharpness term would.
     let config = adamw().with_decouple(false);
     let (mut optim, mut reference) =
         (target.init(&config.clone().with_loss_scale(Some(scale)))?, target.init(&config)?);
@@ -267,16 +267,16 @@ fn overflows(target: &Target) -> Result<(), String> {
     let steep = [1e9; 2];
     for batch in 0..4 {
         let taken = batch >= 2;
-        // By two calls, too.
+        // By `ascend` and `descend`.
         let scale = optim.loss_scale();
         let first = grads(&(model.exact(batch) * steep[0] * scale), &model);
         let ascended = optim.ascend(model, first).map_err(text)?;
-        let second = grads(&(ascended.exact(batch) * steep[1] * scale), &*ascended);
+        let second = grads(&(ascended.model().exact(batch) * steep[1] * scale), ascended.model());
         model = optim.descend(0.01, ascended, second).map_err(text)?;
         if taken {
             (want, _) = step(&mut reference, want, batch, steep).map_err(text)?;
         }
-        // What the first step tells shows in the scale of the third.
+        // The outcome of the first step affects the scale of the third.
         let want_scale = largest * 2f64.powi(-30 * (batch.min(2) as i32));
         if optim.loss_scale() != want_scale {
             return Err(format!("step {batch}: the scale is {}", optim.loss_scale()));

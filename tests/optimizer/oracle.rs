@@ -1,4 +1,4 @@
-//! A net of everything that a module can hold, beside the oracle on the same gradients.
+//! A model with all kinds of parameters, compared with the oracle on the same gradients.
 
 use super::Target;
 use super::nets::{data, grads, near, parameters, read, same, text};
@@ -12,9 +12,9 @@ use burn::tensor::{Device, Int, Tensor, activation::relu};
 use burn_wsam::reference::Oracle;
 use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
 
-/// The embedding is the weight of the last layer, too.
+/// Model with tied, frozen, normalised and unused layers. The embedding is also the weight of the last layer.
 #[derive(Module, Debug)]
-struct Zoo {
+struct MixedModel {
     embedding: Embedding,
     frozen: Linear,
     layer_norm: LayerNorm,
@@ -23,7 +23,7 @@ struct Zoo {
     unused: Linear,
 }
 
-impl Zoo {
+impl MixedModel {
     fn new(device: &Device) -> Self {
         device.seed(1);
         Self {
@@ -53,8 +53,8 @@ fn values(read: Vec<(String, ParamId, Vec<f32>)>) -> Vec<Vec<f64>> {
     read.into_iter().map(|(_, _, values)| widened(values)).collect()
 }
 
-/// The parameters that take part, beside the oracle's.
-fn beside<M: Module>(
+/// Checks the parameters in `ids` against the oracle's weights.
+fn check_weights<M: Module>(
     what: &str,
     ids: &[ParamId],
     got: &M,
@@ -62,13 +62,13 @@ fn beside<M: Module>(
 ) -> Result<(), String> {
     let got: Vec<_> = read(got, None).into_iter().filter(|(_, id, _)| ids.contains(id)).collect();
     if got.len() != want.len() {
-        return Err(format!("{what}: {} parameters for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} parameters, expected {}", got.len(), want.len()));
     }
     let mut pairs = got.iter().zip(want);
     pairs.try_for_each(|((path, _, got), want)| near(&format!("{what}: {path}"), got, want))
 }
 
-pub(crate) fn zoo(target: &Target) -> Result<(), String> {
+pub(crate) fn all_kinds(target: &Target) -> Result<(), String> {
     let momentum = SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()));
     for base in [BaseConfig::from(momentum), AdamWBaseConfig::new().into()] {
         for decouple in [false, true] {
@@ -84,7 +84,7 @@ pub(crate) fn zoo(target: &Target) -> Result<(), String> {
 
 fn ten_steps(target: &Target, config: &WsamConfig) -> Result<(), String> {
     let mut optim = target.init(config)?;
-    let mut model = Zoo::new(&target.device);
+    let mut model = MixedModel::new(&target.device);
     let (frozen, unused) = (parameters(&model.frozen), parameters(&model.unused));
     let mut oracle: Option<(Oracle, Vec<ParamId>)> = None;
     for batch in 0..10 {
@@ -95,18 +95,18 @@ fn ten_steps(target: &Target, config: &WsamConfig) -> Result<(), String> {
             let weights = read(&model, None).into_iter().filter(|(_, id, _)| ids.contains(id));
             (Oracle::new(optim.hyperparameters().clone(), values(weights.collect())), ids)
         });
-        // The embedding once, two norms of two, a linear layer of two: neither more nor fewer.
+        // One for the embedding, two for each of two norms, two for the linear layer.
         if ids.len() != 7 {
-            return Err(format!("{} parameters take part in place of 7", ids.len()));
+            return Err(format!("{} parameters have a gradient, expected 7", ids.len()));
         }
         let want = oracle.ascent(&values(g)).map_err(text)?;
         let ascended = optim.ascend(model, first).map_err(text)?;
-        beside(&format!("w + e_w, step {batch}"), ids, &*ascended, &want)?;
-        let second = grads(&ascended.loss(batch), &*ascended);
-        let g_perturbed = values(read(&*ascended, Some(&second)));
+        check_weights(&format!("w + e_w, step {batch}"), ids, ascended.model(), &want)?;
+        let second = grads(&ascended.model().loss(batch), ascended.model());
+        let g_perturbed = values(read(ascended.model(), Some(&second)));
         oracle.descent(0.01, &g_perturbed).map_err(text)?;
         model = optim.descend(0.01, ascended, second).map_err(text)?;
-        beside(&format!("w, step {batch}"), ids, &model, oracle.weights())?;
+        check_weights(&format!("w, step {batch}"), ids, &model, oracle.weights())?;
     }
     same("the frozen layer", &model.frozen, &frozen)?;
     same("the unused layer", &model.unused, &unused)

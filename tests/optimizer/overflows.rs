@@ -1,17 +1,17 @@
-//! Norms beyond `f32`, and blends whose weights cancel, on every route.
+//! Norms that overflow `f32`, and blends whose weights cancel, on every route.
 
 use super::Target;
-use crate::common::burned::BurnRoute;
-use crate::common::golden::{Golden, Tensors};
-use crate::common::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use burn_wsam::method::{Base, Clip, ClipScope, Coupling, Hyperparameters, Momentum, NonFinite};
 use burn_wsam::reference::Oracle;
+use burn_wsam_support::burn_route::BurnRoute;
+use burn_wsam_support::golden::{Golden, Tensors};
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 
 fn sgd() -> Hyperparameters {
     Hyperparameters::new(Base::Sgd { momentum: None, weight_decay: 0.0 })
 }
 
-/// A model without a file.
+/// A golden file's model, from values in place of a file.
 fn model(hyper: &Hyperparameters, lr: f64, weight: &Tensors) -> Golden {
     Golden {
         file: String::new(),
@@ -25,8 +25,9 @@ fn model(hyper: &Hyperparameters, lr: f64, weight: &Tensors) -> Golden {
     }
 }
 
-/// A step over gradients of 3e38: an infinite norm perturbs nothing and clips to nothing, and policies that look
-/// at gradients leave the step out, as the oracle has it. One infinite element spoils itself alone.
+/// Steps over gradients of 3e38, whose norm is infinite in `f32`, match the oracle: the perturbation is zero, a
+/// clipped gradient is zero, and policies that check gradients skip the step. One infinite element affects only
+/// its own weight.
 pub(crate) fn norms(target: &Target) -> Result<(), String> {
     let device = target.device.clone().inner();
     let all = |value: f64| vec![vec![value; 8], vec![value; 5]];
@@ -45,7 +46,7 @@ pub(crate) fn norms(target: &Target) -> Result<(), String> {
         for non_finite in [NonFinite::Propagate, NonFinite::Skip, NonFinite::BaseStep] {
             let hyper = Hyperparameters { non_finite, ..form.clone() };
             for lean in [false, true] {
-                // Lean mode goes with neither.
+                // Lean mode supports neither.
                 if lean
                     && (hyper.coupling == Coupling::Coupled || non_finite == NonFinite::BaseStep)
                 {
@@ -80,8 +81,8 @@ pub(crate) fn norms(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// `g + alpha (g~ - g)` in `f32`, to within the roundings of the sharpness and of the sum; and the exact ends:
-/// alpha 0 is `g`, alpha 1 is `g~`, bit for bit.
+/// The coupled blend is `g + alpha (g~ - g)` within the `f32` roundings of the difference and of the sum. It is
+/// exactly `g` at alpha 0 and exactly `g~` at alpha 1.
 pub(crate) fn difference(target: &Target) -> Result<(), String> {
     let device = target.device.clone().inner();
     let values = |seed: u64| -> Vec<f64> {
@@ -100,12 +101,13 @@ pub(crate) fn difference(target: &Target) -> Result<(), String> {
         let found = route.descend(-1.0, std::slice::from_ref(&g_perturbed))?;
         for ((found, g), p) in found[0].iter().zip(&g).zip(&g_perturbed) {
             let (want, sharpness) = (g + alpha * (p - g), alpha * (p - g).abs());
-            let place = 2f64.powi(-24);
+            let unit_roundoff = 2f64.powi(-24);
             let exact = alpha == 0.0 || alpha == 1.0;
-            let allowed = if exact { 0.0 } else { 1.01 * place * (3.0 * sharpness + want.abs()) };
+            let allowed =
+                if exact { 0.0 } else { 1.01 * unit_roundoff * (3.0 * sharpness + want.abs()) };
             let right = (found - want).abs() <= allowed;
             if !right {
-                return Err(format!("gamma {gamma}, {g} and {p}: {found} for {want}"));
+                return Err(format!("gamma {gamma}, {g} and {p}: {found}, expected {want}"));
             }
         }
     }

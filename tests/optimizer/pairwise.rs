@@ -1,8 +1,6 @@
-//! Every pair of values of every two options at least once: the configurations are generated, and each is held to
-//! the oracle, to a step that is not finite, to a resume in the middle and to the other route
-//! (`pairwise/run.rs`).
+//! Pairwise tests: generated configurations that cover every pair of values of every two options. Each is compared
+//! with the oracle and the other route, steps over a NaN, and resumes in the middle (`pairwise/run.rs`).
 
-#[path = "pairwise/run.rs"]
 mod run;
 
 use super::Target;
@@ -16,7 +14,7 @@ use burn_wsam::{
 };
 use std::collections::HashSet;
 
-/// The options, and how many values each has here; the first value is the default.
+/// The options, and the number of values that each takes here. The first value is the default.
 const OPTIONS: [(&str, usize); 15] = [
     ("base", 7),
     ("decouple", 2),
@@ -35,7 +33,7 @@ const OPTIONS: [(&str, usize); 15] = [
     ("gamma", 2),
 ];
 
-/// The value of each option.
+/// A value index for each option.
 type Case = [usize; OPTIONS.len()];
 
 const BASE: usize = 0;
@@ -59,7 +57,7 @@ const BURN: usize = 6;
 const PROPAGATE: usize = 3;
 const DYNAMIC: usize = 2;
 
-/// Pairs that are refused, with what the error names.
+/// Conflicting pairs, with the words that the error must contain.
 #[rustfmt::skip]
 const CONFLICTS: [[(usize, usize, &str); 2]; 7] = [
     [(LEAN, 1, "lean"), (DECOUPLE, 1, "decouple")],
@@ -90,7 +88,7 @@ fn config(case: &Case) -> WsamConfig {
         5 => AdamWBaseConfig::new().with_amsgrad(true).into(),
         _ => BaseConfig::Burn,
     };
-    // 1: what a Burn optimizer as the base supports, too; 2: the rest.
+    // 1: settings that a Burn optimizer as the base supports too; 2: the others.
     let own = GroupConfig::new(ParamGroup::from_predicate("half")).with_own_norm(true);
     let still = GroupConfig::new(ParamGroup::from_predicate("still")).with_perturbed(false);
     let groups = match case[GROUPS] {
@@ -126,7 +124,7 @@ fn config(case: &Case) -> WsamConfig {
         .with_track_norms(case[TRACK_NORMS] == 1)
 }
 
-/// The momentum of the Burn optimizer, which the oracle has as a base of its own.
+/// Momentum of the Burn optimizer. The oracle gets the same momentum in its own base optimizer.
 fn burn_momentum() -> MomentumConfig {
     MomentumConfig::new().with_dampening(0.2)
 }
@@ -136,27 +134,27 @@ fn init(case: &Case, target: &Target) -> Result<Wsam, String> {
     match case[BASE] {
         BURN => {
             let base = SgdConfig::new().with_momentum(Some(burn_momentum())).init();
-            config.with_burn_optimizer(base).init(&target.device).map_err(text)
+            config.init_with(base, &target.device).map_err(text)
         }
         _ => config.init(&target.device).map_err(text),
     }
 }
 
-/// What the oracle computes for the case.
+/// The configuration from which the oracle is made.
 fn oracle_config(case: &Case) -> WsamConfig {
     let config = config(case);
     match case[BASE] {
         BURN => {
             let base = SgdBaseConfig::new().with_momentum(Some(burn_momentum()));
-            WsamConfig { base: base.into(), ..config }
+            config.with_base(base)
         }
         _ => config,
     }
 }
 
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn below(&mut self, end: usize) -> usize {
         // Knuth's linear congruential generator; the high bits are the better ones.
         self.0 =
@@ -172,7 +170,7 @@ fn pairs_of(case: &Case) -> impl Iterator<Item = Pair> + '_ {
         .flat_map(move |a| (a + 1..OPTIONS.len()).map(move |b| [(a, case[a]), (b, case[b])]))
 }
 
-/// Every pair of values that is not refused.
+/// All pairs of values that do not conflict.
 fn all_pairs() -> HashSet<Pair> {
     let mut all = HashSet::new();
     for a in 0..OPTIONS.len() {
@@ -191,14 +189,14 @@ fn all_pairs() -> HashSet<Pair> {
     all
 }
 
-/// Cases that cover all pairs: each begins with a pair that is missing, and takes for every other option the
-/// value that covers the most.
+/// Cases that cover all pairs. Each case starts from a pair that is not covered yet, and takes for every other
+/// option the value that covers most new pairs.
 fn cover(seed: u64) -> Vec<Case> {
-    let mut dice = Dice(seed);
+    let mut rng = Rng(seed);
     let mut missing = all_pairs();
     let mut cases = Vec::new();
     while !missing.is_empty() {
-        let best = (0..20).map(|_| fill(&missing, &mut dice)).max_by_key(|(_, gain)| *gain);
+        let best = (0..20).map(|_| fill(&missing, &mut rng)).max_by_key(|(_, gain)| *gain);
         let Some((case, _)) = best else { break };
         for pair in pairs_of(&case) {
             missing.remove(&pair);
@@ -208,10 +206,10 @@ fn cover(seed: u64) -> Vec<Case> {
     cases
 }
 
-fn fill(missing: &HashSet<Pair>, dice: &mut Dice) -> (Case, usize) {
+fn fill(missing: &HashSet<Pair>, rng: &mut Rng) -> (Case, usize) {
     let mut sorted: Vec<_> = missing.iter().collect();
     sorted.sort_unstable();
-    let start = *sorted[dice.below(sorted.len())];
+    let start = *sorted[rng.below(sorted.len())];
     let mut case = Case::default();
     let mut set = Vec::new();
     for (option, value) in start {
@@ -220,8 +218,8 @@ fn fill(missing: &HashSet<Pair>, dice: &mut Dice) -> (Case, usize) {
     }
     let mut rest: Vec<usize> = (0..OPTIONS.len()).filter(|option| !set.contains(option)).collect();
     while !rest.is_empty() {
-        let option = rest.swap_remove(dice.below(rest.len()));
-        let first = dice.below(OPTIONS[option].1);
+        let option = rest.swap_remove(rng.below(rest.len()));
+        let first = rng.below(OPTIONS[option].1);
         let gain = |value: usize| {
             let mut tried = case;
             tried[option] = value;
@@ -247,7 +245,7 @@ fn fill(missing: &HashSet<Pair>, dice: &mut Dice) -> (Case, usize) {
     (case, gain)
 }
 
-/// Covers of other orders, each of which meets other triples, if `WSAM_PAIRWISE_ROUNDS` asks for them.
+/// Number of covers, from `WSAM_PAIRWISE_ROUNDS`. Each cover contains other triples of values.
 fn rounds() -> u64 {
     let rounds = std::env::var("WSAM_PAIRWISE_ROUNDS").ok();
     rounds.map_or(2, |rounds| rounds.parse().expect("WSAM_PAIRWISE_ROUNDS is a number of rounds"))
@@ -263,7 +261,7 @@ pub(crate) fn pairs(target: &Target) -> Result<(), String> {
     for round in 0..rounds() {
         for mut case in cover(0x5eed + round) {
             if target.policy != RoutePolicy::Fused {
-                // It requires the fused route, where the pairs with it are covered.
+                // Stochastic rounding requires the fused route, which covers its pairs.
                 case[ROUNDING] = 0;
             }
             count += 1;
@@ -274,7 +272,7 @@ pub(crate) fn pairs(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Every pair that is refused names both of its options, and no other pair is refused.
+/// Each conflicting pair is refused with both options named, and no other pair is refused.
 pub(crate) fn refused(target: &Target) -> Result<(), String> {
     let mut refused = 0;
     for a in 0..OPTIONS.len() {

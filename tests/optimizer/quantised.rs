@@ -1,4 +1,4 @@
-//! Parameters that are not floating-point numbers pass through everything as they are.
+//! Quantised, integer and boolean parameters stay unchanged in all calls.
 
 use super::Target;
 use super::nets::{data, grads, text};
@@ -10,17 +10,17 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation::rel
 use burn_wsam::sharpness::{self, Plane, PowerIteration};
 use burn_wsam::{AdamWBaseConfig, BaseConfig, Perturbation, Wsam, WsamConfig};
 
-/// A layer that is trained beside one that is quantised, whole numbers and flags.
+/// A trained layer, a quantised layer, integers and booleans.
 #[derive(Module, Debug)]
 struct Quantised {
     quantised: Linear,
     plain: Linear,
-    whole: Param<Tensor<1, Int>>,
+    integers: Param<Tensor<1, Int>>,
     flags: Param<Tensor<1, Bool>>,
 }
 
 impl Quantised {
-    /// The layer is frozen before it is quantised, or not.
+    /// `frozen` freezes the layer before it is quantised.
     fn new(device: &Device, frozen: bool) -> Self {
         device.seed(1);
         let layer = LinearConfig::new(32, 32).init(device);
@@ -31,7 +31,7 @@ impl Quantised {
         Self {
             quantised: layer.quantize_weights(&mut quantizer),
             plain: LinearConfig::new(32, 4).init(device),
-            whole: Param::initialized(Default::default(), Tensor::from_ints([1, 2, 3], device)),
+            integers: Param::initialized(Default::default(), Tensor::from_ints([1, 2, 3], device)),
             flags: Param::initialized(Default::default(), Tensor::from_data(flags, device)),
         }
     }
@@ -44,15 +44,15 @@ impl Quantised {
         self.plain.forward(hidden).powi_scalar(2).mean()
     }
 
-    /// Bytes of all that is not trained.
-    fn rest(&self) -> Result<Vec<Vec<u8>>, String> {
+    /// Bytes of the untrained parameters.
+    fn untrained(&self) -> Result<Vec<Vec<u8>>, String> {
         let weight = self.quantised.weight.val();
         if !matches!(weight.dtype(), DType::QFloat(_)) {
             return Err(format!("the quantised weight became {:?}", weight.dtype()));
         }
         let data = [
             weight.without_autodiff().into_data(),
-            self.whole.val().into_data(),
+            self.integers.val().into_data(),
             self.flags.val().into_data(),
         ];
         Ok(data.iter().map(|data| data.as_bytes().to_vec()).collect())
@@ -60,10 +60,14 @@ impl Quantised {
 }
 
 fn same(what: &str, model: &Quantised, want: &[Vec<u8>]) -> Result<(), String> {
-    if model.rest()? == want { Ok(()) } else { Err(format!("{what} changed what is not trained")) }
+    if model.untrained()? == want {
+        Ok(())
+    } else {
+        Err(format!("{what} changed an untrained parameter"))
+    }
 }
 
-/// Every kind of step, `detach` between steps, and records.
+/// Untrained parameters are unchanged by every kind of step, by `detach` and by records.
 pub(crate) fn steps(target: &Target) -> Result<(), String> {
     for frozen in [true, false] {
         for config in [
@@ -74,28 +78,29 @@ pub(crate) fn steps(target: &Target) -> Result<(), String> {
             let init = || match config.base {
                 BaseConfig::Burn => {
                     let config = config.clone().with_route(target.policy);
-                    let config = config.with_burn_optimizer(LionConfig::new().init());
-                    config.init(&target.device).map_err(text)
+                    config.init_with(LionConfig::new().init(), &target.device).map_err(text)
                 }
                 _ => target.init(&config),
             };
-            walk(&mut init()?, &mut init()?, Quantised::new(&target.device, frozen))?;
+            run_steps(&mut init()?, &mut init()?, Quantised::new(&target.device, frozen))?;
         }
     }
     Ok(())
 }
 
-fn walk(optim: &mut Wsam, other: &mut Wsam, mut model: Quantised) -> Result<(), String> {
-    let want = model.rest()?;
+fn run_steps(optim: &mut Wsam, other: &mut Wsam, mut model: Quantised) -> Result<(), String> {
+    let want = model.untrained()?;
     let trained = |model: &Quantised| model.plain.weight.val().into_data();
     let before = trained(&model);
     (model, _) = optim.step(0.01, model, |model| model.loss(0)).map_err(text)?;
     same("a step", &model, &want)?;
     let stepped = trained(&model);
-    model = optim.detach(model);
+    model = optim.copy_to_own_memory(model);
     same("detach", &model, &want)?;
     if stepped == before || trained(&model) != stepped {
-        return Err("detach changed what is trained, or nothing was".to_owned());
+        return Err(
+            "detach changed a trained parameter, or the step before trained nothing".to_owned()
+        );
     }
     for perturbation in [Perturbation::Whole, Perturbation::EachMicroBatch] {
         let step = optim.step_accumulated(0.01, model, perturbation, &[1, 2], |model, batch| {
@@ -106,22 +111,26 @@ fn walk(optim: &mut Wsam, other: &mut Wsam, mut model: Quantised) -> Result<(), 
     }
     let first = grads(&model.loss(3), &model);
     let ascended = optim.ascend(model, first).map_err(text)?;
-    same("an ascent", &ascended, &want)?;
+    same("an ascent", ascended.model(), &want)?;
     model = ascended.restore();
     same("a restored model", &model, &want)?;
     let first = grads(&model.loss(3), &model);
     model = optim.base_step(0.01, model, first).map_err(text)?;
     same("a base step", &model, &want)?;
 
-    let bytes = optim.into_bytes(&model).map_err(text)?;
-    other.from_bytes(&model, bytes).map_err(text)?;
+    let bytes = optim.to_bytes(&model).map_err(text)?;
+    other.load_bytes(&model, bytes).map_err(text)?;
     let (resumed, _) = other.step(0.01, model.clone(), |model| model.loss(4)).map_err(text)?;
     (model, _) = optim.step(0.01, model, |model| model.loss(4)).map_err(text)?;
     same("a resumed step", &resumed, &want)?;
-    if trained(&resumed) == trained(&model) { Ok(()) } else { Err("resumed elsewhere".to_owned()) }
+    if trained(&resumed) == trained(&model) {
+        Ok(())
+    } else {
+        Err("the resumed step differs".to_owned())
+    }
 }
 
-/// A record with a state for what was quantised since: it takes no more steps, so the state is dropped.
+/// A parameter that was quantised after its record was saved is no longer trained, so its state is dropped.
 pub(crate) fn records(target: &Target) -> Result<(), String> {
     let config = WsamConfig::new(AdamWBaseConfig::new().into());
     let mut optim = target.init(&config)?;
@@ -133,30 +142,30 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
         };
         (layer, _) = optim.step(0.01, layer, loss).map_err(text)?;
     }
-    let bytes = optim.into_bytes(&layer).map_err(text)?;
+    let bytes = optim.to_bytes(&layer).map_err(text)?;
     let mut model = Quantised::new(&target.device, true);
     let (id, _, mapper) = layer.weight.clone().consume();
     let quantised = model.quantised.weight.val();
     model.quantised.weight = Param::from_mapped_value(id, quantised, mapper);
     model.quantised.bias = layer.bias;
     let mut fresh = target.init(&config)?;
-    fresh.from_bytes(&model, bytes).map_err(text)?;
+    fresh.load_bytes(&model, bytes).map_err(text)?;
     match fresh.state(id).map_err(text)? {
         None => Ok(()),
         Some(state) => Err(format!("a quantised weight has the state {state:?}")),
     }
 }
 
-/// Measures leave it out, and alone.
+/// Sharpness measures ignore untrained parameters and leave them unchanged.
 pub(crate) fn measures(target: &Target) -> Result<(), String> {
     for frozen in [true, false] {
         let model = Quantised::new(&target.device, frozen);
-        let want = model.rest()?;
+        let want = model.untrained()?;
         let loss = |model: &Quantised| model.loss(0);
         let rise = sharpness::loss_rise(&model, 0.05, false, loss).map_err(text)?;
-        let options = PowerIteration { max_products: 3, ..Default::default() };
+        let options = PowerIteration::default().with_max_products(3);
         let top = sharpness::top_eigenvalue(&model, &options, loss).map_err(text)?;
-        let plane = Plane { points: 3, ..Default::default() };
+        let plane = Plane::default().with_points(3);
         let surface = sharpness::surface(&model, &plane, loss).map_err(text)?;
         if !(rise > 0.0 && top.value > 0.0) {
             return Err(format!("a rise of {rise}, {top:?}, {surface:?}"));

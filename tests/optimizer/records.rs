@@ -1,4 +1,4 @@
-//! The optimizer's state as a record.
+//! Records of the optimizer's state.
 
 use super::Target;
 use super::nets::{Mlp, close, grads, parameters, same, text};
@@ -15,7 +15,7 @@ fn momentum() -> SgdBaseConfig {
     SgdBaseConfig::new().with_momentum(Some(MomentumConfig::new()))
 }
 
-/// Every number of states, and every kind of base optimizer.
+/// Base optimizers of every kind, with every number of state tensors.
 fn bases() -> Vec<BaseConfig> {
     vec![
         SgdBaseConfig::new().into(),
@@ -44,8 +44,7 @@ fn states(optim: &Wsam, model: &Mlp) -> Result<Vec<OptimizerState>, String> {
     ids.into_iter().flatten().map(state).collect()
 }
 
-/// A run that stops and goes on from records of model and optimizer ends where the run ends that
-/// never stopped, bit for bit.
+/// A run resumed from records of model and optimizer equals the run without a stop, bit for bit.
 pub(crate) fn resume(target: &Target) -> Result<(), String> {
     for base in bases() {
         for lean in [false, true] {
@@ -53,19 +52,19 @@ pub(crate) fn resume(target: &Target) -> Result<(), String> {
             let mut optim = target.init(&config)?;
             let model = train(&mut optim, Mlp::new(&target.device), 0..3)?;
             let (weights, state) =
-                (model.clone().into_record().into_bytes().map_err(text)?, optim.into_bytes(&model));
+                (model.clone().into_record().into_bytes().map_err(text)?, optim.to_bytes(&model));
             let whole = train(&mut optim, model, 3..6)?;
 
             let fresh = Mlp::new(&target.device);
             let weights = burn::store::ModuleRecord::from_bytes(weights).map_err(text)?;
             let model = fresh.load_record(weights);
             let mut optim = target.init(&config)?;
-            optim.from_bytes(&model, state.map_err(text)?).map_err(text)?;
+            optim.load_bytes(&model, state.map_err(text)?).map_err(text)?;
             let resumed = train(&mut optim, model, 3..6)?;
             same(&format!("{base:?}"), &resumed, &parameters(&whole))?;
-            // Loaded states lie side by side again.
+            // The loaded states are in one arena.
             #[cfg(feature = "fused-wsam")]
-            if let Some(stats) = optim.last_step()
+            if let Some(stats) = optim.last_step_stats()
                 && stats.dispatches != 6
             {
                 return Err(format!("{} dispatches in a clipped step", stats.dispatches));
@@ -75,10 +74,9 @@ pub(crate) fn resume(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Through a file, and into the other route where there are two: equal states, bit for bit. Beside
-/// them the record holds nothing.
+/// Records keep all state bits through a file and from one route to the other. They contain no other tensors.
 pub(crate) fn files_and_routes(target: &Target) -> Result<(), String> {
-    // A thread runs one test at a time.
+    // The thread id makes the folder unique, because a thread runs one test at a time.
     let own = (std::process::id(), std::thread::current().id());
     let folder = std::env::temp_dir().join(format!("burn-wsam-{own:?}"));
     std::fs::create_dir_all(&folder).map_err(text)?;
@@ -98,19 +96,19 @@ pub(crate) fn files_and_routes(target: &Target) -> Result<(), String> {
             let there = Target { policy, ..target.clone() };
             let mut other = there.init(&config)?;
             other.load(&model, &file).map_err(text)?;
-            // And back.
+            // The record of the other route loads in this one.
             let mut back = target.init(&config)?;
             back.load_record(&model, other.to_record(&model).map_err(text)?).map_err(text)?;
             if states(&other, &model)? != want || states(&back, &model)? != want {
-                return Err(format!("the states changed on their way to {policy:?}"));
+                return Err(format!("the states changed between the routes, {policy:?}"));
             }
         }
     }
     std::fs::remove_dir_all(&folder).map_err(text)
 }
 
-/// A run of Burn's own optimizer goes on with WSAM, and the other way round. At `gamma = 0` the two
-/// are one optimizer, so that it makes no difference who takes which steps.
+/// A run continues from Burn's own optimizer to WSAM and back. At `gamma = 0` the two are the same optimizer, so
+/// the result equals a run with Burn's optimizer alone.
 pub(crate) fn takeover(target: &Target) -> Result<(), String> {
     let kinds: [(BaseConfig, fn() -> ModuleOptimizer); 3] = [
         (momentum().into(), || SgdConfig::new().with_momentum(Some(MomentumConfig::new())).init()),
@@ -141,8 +139,8 @@ pub(crate) fn takeover(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A record that does not fit is refused with both sides named, and nothing changes.
-pub(crate) fn misfits(target: &Target) -> Result<(), String> {
+/// A mismatched record is refused with the found and the expected values named, and nothing changes.
+pub(crate) fn mismatched(target: &Target) -> Result<(), String> {
     let adamw = WsamConfig::new(AdamWBaseConfig::new().into());
     let mut optim = target.init(&adamw)?;
     let model = train(&mut optim, Mlp::new(&target.device), 0..2)?;
@@ -157,8 +155,8 @@ pub(crate) fn misfits(target: &Target) -> Result<(), String> {
     };
 
     let mut foreign = target.init(&adamw)?;
-    let stranger = train(&mut foreign, Mlp::new(&target.device), 0..1)?;
-    let record = foreign.to_record(&stranger).map_err(text)?;
+    let other_model = train(&mut foreign, Mlp::new(&target.device), 0..1)?;
+    let record = foreign.to_record(&other_model).map_err(text)?;
     refused(
         "another model's record",
         record,
@@ -181,7 +179,7 @@ pub(crate) fn misfits(target: &Target) -> Result<(), String> {
     wider.a.weight = wider.a.weight.map(|_| zeros([5, 19 * 2], &target.device));
     wider.a.bias = wider.a.bias.map(|bias| bias.map(|_| zeros([19 * 2], &target.device)));
     wider.b.weight = wider.b.weight.map(|_| zeros([19 * 2, 3], &target.device));
-    let mut wider = renamed(wider, &model);
+    let mut wider = with_ids_of(wider, &model);
     wider = train(&mut wide, wider, 0..1)?;
     let record = wide.to_record(&wider).map_err(text)?;
     refused("a record of other shapes", record, |error| {
@@ -192,23 +190,23 @@ pub(crate) fn misfits(target: &Target) -> Result<(), String> {
         )
     })?;
 
-    let whole = optim.into_bytes(&model).map_err(text)?;
+    let whole = optim.to_bytes(&model).map_err(text)?;
     for (what, bytes) in [
         ("no bytes", Vec::new()),
         ("odd bytes", b"wsam".repeat(99)),
         ("half a record", whole[..whole.len() / 2].to_vec()),
     ] {
-        let refused = optim.from_bytes(&model, Bytes::from_bytes_vec(bytes));
+        let refused = optim.load_bytes(&model, Bytes::from_bytes_vec(bytes));
         if !matches!(refused, Err(WsamError::Record { .. })) || states(&optim, &model)? != before {
             return Err(format!("{what}: {refused:?}"));
         }
     }
-    // Wherever one byte is damaged, the record is refused and nothing changes, or it is another record.
+    // A record with one damaged byte is refused without a change, or it is still a valid record.
     for at in (0..whole.len()).step_by(23) {
         let mut damaged = whole.to_vec();
         damaged[at] ^= 0x55;
-        if optim.from_bytes(&model, Bytes::from_bytes_vec(damaged)).is_ok() {
-            optim.from_bytes(&model, whole.clone()).map_err(text)?;
+        if optim.load_bytes(&model, Bytes::from_bytes_vec(damaged)).is_ok() {
+            optim.load_bytes(&model, whole.clone()).map_err(text)?;
         }
         if states(&optim, &model)? != before {
             return Err(format!("a damaged byte {at} changed the states"));
@@ -216,15 +214,15 @@ pub(crate) fn misfits(target: &Target) -> Result<(), String> {
     }
     match optim.load(&model, "/nonexistent/record.bpk") {
         Err(WsamError::Record { .. }) => Ok(()),
-        other => Err(format!("a file that is not there: {other:?}")),
+        other => Err(format!("a missing file: {other:?}")),
     }
 }
 
-/// Parameters that the record does not know start anew, in memory that nothing was ever put into.
-pub(crate) fn partly(target: &Target) -> Result<(), String> {
+/// Parameters without a state in the record start with a new state.
+pub(crate) fn partial(target: &Target) -> Result<(), String> {
     let config = WsamConfig::new(AdamWBaseConfig::new().into());
     let mut half = target.init(&config)?;
-    // Steps for the first layer alone.
+    // Only the first layer is stepped.
     let start = Mlp::new(&target.device);
     let mut stepped = start.clone();
     for batch in 0..2 {
@@ -239,7 +237,7 @@ pub(crate) fn partly(target: &Target) -> Result<(), String> {
     let _ = train(&mut optim, start.clone(), 0..1)?;
     optim.load_record(&start, record).map_err(text)?;
     if optim.state(start.b.weight.id).map_err(text)?.is_some() {
-        return Err("a state is left that the record does not have".to_owned());
+        return Err("a state remains that the record does not have".to_owned());
     }
     let _ = train(&mut optim, start.clone(), 0..1)?;
     let steps: Vec<_> = states(&optim, &start)?.iter().map(|state| state.step).collect();
@@ -251,17 +249,19 @@ fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
 }
 
 /// `model` with the parameter ids of `other`.
-fn renamed(mut model: Mlp, other: &Mlp) -> Mlp {
-    fn named<const D: usize>(
+fn with_ids_of(mut model: Mlp, other: &Mlp) -> Mlp {
+    fn with_id<const D: usize>(
         param: Param<Tensor<D>>,
         other: &Param<Tensor<D>>,
     ) -> Param<Tensor<D>> {
         let (_, tensor, mapper) = param.consume();
         Param::from_mapped_value(other.id, tensor, mapper)
     }
-    model.a.weight = named(model.a.weight, &other.a.weight);
-    model.a.bias = model.a.bias.zip(other.a.bias.as_ref()).map(|(mine, other)| named(mine, other));
-    model.b.weight = named(model.b.weight, &other.b.weight);
-    model.b.bias = model.b.bias.zip(other.b.bias.as_ref()).map(|(mine, other)| named(mine, other));
+    model.a.weight = with_id(model.a.weight, &other.a.weight);
+    model.a.bias =
+        model.a.bias.zip(other.a.bias.as_ref()).map(|(mine, other)| with_id(mine, other));
+    model.b.weight = with_id(model.b.weight, &other.b.weight);
+    model.b.bias =
+        model.b.bias.zip(other.b.bias.as_ref()).map(|(mine, other)| with_id(mine, other));
     model
 }

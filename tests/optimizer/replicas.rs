@@ -1,4 +1,4 @@
-//! Several replicas with different data.
+//! Data-parallel training with several replicas.
 
 use super::Target;
 use super::nets::{Mlp, close, grads, parameters, same, text};
@@ -17,11 +17,11 @@ fn config() -> WsamConfig {
     WsamConfig::new(AdamWBaseConfig::new().into()).with_rho(0.1).with_gamma(0.8)
 }
 
-/// Values of gradients, by parameter: what travels between replicas.
-type Travelling = HashMap<ParamId, TensorData>;
+/// Gradients by parameter, as replicas exchange them.
+type SentGrads = HashMap<ParamId, TensorData>;
 
-fn send(model: &Mlp, grads: &GradientsParams) -> Travelling {
-    struct Send<'a>(&'a GradientsParams, Travelling);
+fn send(model: &Mlp, grads: &GradientsParams) -> SentGrads {
+    struct Send<'a>(&'a GradientsParams, SentGrads);
     impl ModuleVisitor for Send<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.0.get::<D>(param.id) {
@@ -29,14 +29,14 @@ fn send(model: &Mlp, grads: &GradientsParams) -> Travelling {
             }
         }
     }
-    let mut send = Send(grads, Travelling::new());
+    let mut send = Send(grads, SentGrads::new());
     model.visit(&mut send);
     send.1
 }
 
-/// The average of what both sent, on the model's device.
-fn average(model: &Mlp, sent: &[Travelling]) -> GradientsParams {
-    struct Receive<'a>(&'a [Travelling], GradientsParams);
+/// The average of the sent gradients, on the model's device.
+fn average(model: &Mlp, sent: &[SentGrads]) -> GradientsParams {
+    struct Receive<'a>(&'a [SentGrads], GradientsParams);
     impl ModuleVisitor for Receive<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let device = param.val().device().inner();
@@ -45,7 +45,7 @@ fn average(model: &Mlp, sent: &[Travelling]) -> GradientsParams {
                 .map(|data| Tensor::<D>::from_data(data.clone(), &device))
                 .reduce(|sum, part| sum + part);
             if let Some(sum) = sum {
-                // Exact for two, whatever the kernel.
+                // Multiplication by 1/2 is exact in every kernel.
                 self.1.register(param.id, sum * (1.0 / self.0.len() as f32));
             }
         }
@@ -67,42 +67,45 @@ impl Replica {
     }
 }
 
-/// One step of all replicas, as the guide says.
+/// One step of all replicas, as described in the guide.
 fn step(replicas: Vec<Replica>, scope: Perturbation, step: u64) -> Result<Vec<Replica>, String> {
     let local: Vec<_> = replicas.iter().map(|r| r.gradient(&r.model, step)).collect();
     let sent: Vec<_> = replicas.iter().zip(&local).map(|(r, g)| send(&r.model, g)).collect();
-    let mut climbed = Vec::new();
+    let mut ascents = Vec::new();
     for (replica, local) in replicas.into_iter().zip(local) {
         let Replica { mut optim, model, data } = replica;
-        let along = match scope {
+        let first = match scope {
             Perturbation::Whole => average(&model, &sent),
             Perturbation::EachMicroBatch => local,
+            other => unimplemented!("{other:?}"),
         };
-        let ascended = optim.ascend(model, along).map_err(text)?;
-        climbed.push((optim, ascended, data));
+        let ascended = optim.ascend(model, first).map_err(text)?;
+        ascents.push((optim, ascended, data));
     }
-    let sent_perturbed: Vec<_> = climbed
+    let sent_perturbed: Vec<_> = ascents
         .iter()
         .map(|(_, ascended, data)| {
-            send(ascended, &grads(&ascended.loss(10 * step + data), &**ascended))
+            send(
+                ascended.model(),
+                &grads(&ascended.model().loss(10 * step + data), ascended.model()),
+            )
         })
         .collect();
     let mut stepped = Vec::new();
-    for (mut optim, mut ascended, data) in climbed {
+    for (mut optim, mut ascended, data) in ascents {
         if scope == Perturbation::EachMicroBatch {
             let model = ascended.restore();
-            let along = average(&model, &sent);
-            ascended = optim.ascend(model, along).map_err(text)?;
+            let first = average(&model, &sent);
+            ascended = optim.ascend(model, first).map_err(text)?;
         }
-        let second = average(&ascended, &sent_perturbed);
+        let second = average(ascended.model(), &sent_perturbed);
         let model = optim.descend(0.01, ascended, second).map_err(text)?;
         stepped.push(Replica { optim, model, data });
     }
     Ok(stepped)
 }
 
-/// Each replica with an optimizer of its own: equal bit for bit, and where one optimizer with
-/// micro-batches ends.
+/// Replicas with one optimizer each stay equal bit for bit, and match one optimizer with micro-batches.
 pub(crate) fn own_optimizers(target: &Target) -> Result<(), String> {
     for scope in SCOPES {
         let start = Mlp::new(&target.device);
@@ -111,14 +114,14 @@ pub(crate) fn own_optimizers(target: &Target) -> Result<(), String> {
             let (optim, model) = (target.init(&config())?, start.clone());
             replicas.push(Replica { optim, model, data });
         }
-        let mut alone = target.init(&config())?;
+        let mut single = target.init(&config())?;
         let mut want = start;
         for at in 0..STEPS {
             replicas = step(replicas, scope, at)?;
             let what = format!("{scope:?}, step {at}");
             same(&what, &replicas[1].model, &parameters(&replicas[0].model))?;
             let batches = [10 * at, 10 * at + 1];
-            let stepped = alone
+            let stepped = single
                 .step_accumulated(0.01, want, scope, &batches, |model, batch| model.loss(*batch));
             want = stepped.map_err(text)?.0;
             close(&what, &replicas[0].model, &want)?;
@@ -127,11 +130,11 @@ pub(crate) fn own_optimizers(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// One optimizer, and passes on two devices: where one device ends.
+/// One optimizer with passes on two devices matches a run on one device.
 #[cfg(feature = "fused-wsam")]
 pub(crate) fn two_devices(target: &Target, other: &Device) -> Result<(), String> {
     for scope in SCOPES {
-        let (mut optim, mut alone) = (target.init(&config())?, target.init(&config())?);
+        let (mut optim, mut single) = (target.init(&config())?, target.init(&config())?);
         let mut model = Mlp::new(&target.device);
         let mut want = model.clone();
         let devices = [target.device.clone(), other.clone()];
@@ -144,7 +147,7 @@ pub(crate) fn two_devices(target: &Target, other: &Device) -> Result<(), String>
                 });
             model = stepped.map_err(text)?.0;
             let stepped =
-                alone.step_accumulated(0.01, want, scope, &batches, |model, (batch, _)| {
+                single.step_accumulated(0.01, want, scope, &batches, |model, (batch, _)| {
                     model.loss(*batch)
                 });
             want = stepped.map_err(text)?.0;

@@ -1,4 +1,4 @@
-//! What a step tells about itself.
+//! Reports of steps.
 
 use super::Target;
 use super::nets::{ConvNet, Mlp, config, fork, grads};
@@ -11,7 +11,7 @@ fn number(tensor: Tensor<1>) -> f64 {
 
 fn near(what: &str, got: f64, want: f64) -> Result<(), String> {
     let right = (got - want).abs() <= 1e-6 + 1e-5 * want.abs();
-    if right { Ok(()) } else { Err(format!("{what} is {got} for {want}")) }
+    if right { Ok(()) } else { Err(format!("{what} is {got}, expected {want}")) }
 }
 
 pub(crate) fn report(target: &Target) -> Result<(), String> {
@@ -19,7 +19,7 @@ pub(crate) fn report(target: &Target) -> Result<(), String> {
     let model = Mlp::new(&target.device);
     let first = grads(&model.loss(0), &model);
     let ascended = optim.ascend(model.clone(), first).map_err(|error| error.to_string())?;
-    let (at_anchor, at_perturbed) = (number(model.loss(0)), number(ascended.loss(0)));
+    let (at_anchor, at_perturbed) = (number(model.loss(0)), number(ascended.model().loss(0)));
     let model = ascended.restore();
     let (_, report) =
         optim.step(0.1, model, |model| model.loss(0)).map_err(|error| error.to_string())?;
@@ -33,10 +33,10 @@ pub(crate) fn report(target: &Target) -> Result<(), String> {
     let printed = report.to_string();
     let begins = format!("loss {at_anchor:.4}");
     if printed.lines().count() != 1 || !printed.starts_with(&begins) {
-        return Err(format!("{printed} for {begins}"));
+        return Err(format!("{printed}, expected {begins}"));
     }
     if !printed.contains(", sharpness ") || !printed.contains(", ||g|| ") {
-        return Err(format!("{printed} lacks a part"));
+        return Err(format!("{printed} lacks the sharpness or the norm"));
     }
     let (_, skipped) = optim
         .step(0.1, Mlp::new(&target.device), |model| model.loss(0) * f32::NAN)
@@ -44,7 +44,11 @@ pub(crate) fn report(target: &Target) -> Result<(), String> {
     if !skipped.to_string().ends_with(", skipped") {
         return Err(format!("{skipped} of a skipped step"));
     }
-    if number(report.sharpness()) > 0.0 { Ok(()) } else { Err("climbing went down".to_owned()) }
+    if number(report.sharpness()) > 0.0 {
+        Ok(())
+    } else {
+        Err("the perturbation reduced the loss".to_owned())
+    }
 }
 
 pub(crate) fn norms(target: &Target) -> Result<(), String> {
@@ -59,18 +63,18 @@ pub(crate) fn norms(target: &Target) -> Result<(), String> {
     };
     match step(&config())? {
         (Some(g), None) if g > 0.0 => {}
-        other => return Err(format!("{other:?} where only ||g|| was computed")),
+        other => return Err(format!("{other:?}, expected only ||g||")),
     }
     match step(&config().with_adaptive(true))? {
         (None, None) => {}
-        other => return Err(format!("{other:?} where no plain norm was computed")),
+        other => return Err(format!("{other:?}, expected no norm")),
     }
     match step(&config().with_adaptive(true).with_track_norms(true))? {
         (Some(g), Some(g_perturbed)) if g > 0.0 && g_perturbed > 0.0 => {}
-        other => return Err(format!("{other:?} where both norms were wanted")),
+        other => return Err(format!("{other:?}, expected both norms")),
     }
 
-    // Against the gradients themselves.
+    // The norm equals that of the gradients.
     let mut optim = target.init(&config().with_track_norms(true))?;
     let model = Mlp::new(&target.device);
     let square = |t: Option<Tensor<1>>| t.map_or(0.0, |t| number(t.powi_scalar(2).sum()));

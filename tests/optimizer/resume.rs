@@ -1,5 +1,4 @@
-//! Runs that stop and go on from a record, in every configuration: bit for bit as if they had never
-//! stopped.
+//! Runs resumed from a record equal runs without a stop, bit for bit, in every configuration.
 
 use super::Target;
 use super::nets::{Mlp, data, parameters, same, text};
@@ -19,12 +18,12 @@ use std::path::{Path, PathBuf};
 const STEPS: u64 = 8;
 
 #[derive(Module, Debug)]
-struct Dropping {
+struct DropoutNet {
     net: Mlp,
     dropout: Dropout,
 }
 
-impl Dropping {
+impl DropoutNet {
     fn new(target: &Target) -> Self {
         Self { net: Mlp::new(&target.device), dropout: DropoutConfig::new(0.3).init() }
     }
@@ -36,22 +35,22 @@ impl Dropping {
     }
 }
 
-/// How a record is kept.
+/// How a record is stored.
 #[derive(Clone, Copy, Debug)]
-enum Form {
+enum Storage {
     Record,
     Bytes,
     File,
 }
 
-/// How steps are taken.
+/// How a step is called.
 #[derive(Clone, Copy, Debug)]
 enum Steps {
     Closure,
     Accumulated(Perturbation),
 }
 
-/// A configuration, and steps under it.
+/// A configuration and the call that takes its steps.
 struct Case<'a> {
     target: &'a Target,
     config: WsamConfig,
@@ -64,11 +63,11 @@ impl Case<'_> {
             return self.target.init(&self.config);
         }
         let config = self.config.clone().with_route(self.target.policy);
-        config.with_burn_optimizer(LionConfig::new().init()).init(&self.target.device).map_err(text)
+        config.init_with(LionConfig::new().init(), &self.target.device).map_err(text)
     }
 
-    /// One step. The third is over a NaN in both passes, the sixth in the second pass.
-    fn step(&self, optim: &mut Wsam, model: Dropping, batch: u64) -> Result<Dropping, String> {
+    /// Takes one step. The third step has a NaN in both passes, the sixth in its second pass.
+    fn step(&self, optim: &mut Wsam, model: DropoutNet, batch: u64) -> Result<DropoutNet, String> {
         let factor = |pass: u64| match (batch, pass) {
             (2, _) | (5, 1) => f32::NAN,
             _ => 1.0,
@@ -95,14 +94,14 @@ impl Case<'_> {
         }
     }
 
-    /// The scale of each step, and the final count of skipped ones.
+    /// Runs `steps`. Returns the model, the loss scale of each step and the final number of skipped steps.
     fn run(
         &self,
         optim: &mut Wsam,
-        mut model: Dropping,
+        mut model: DropoutNet,
         steps: std::ops::Range<u64>,
-        mut between: impl FnMut(u64, &Wsam, &Dropping) -> Result<(), String>,
-    ) -> Result<(Dropping, Vec<f64>, u64), String> {
+        mut between: impl FnMut(u64, &Wsam, &DropoutNet) -> Result<(), String>,
+    ) -> Result<(DropoutNet, Vec<f64>, u64), String> {
         let mut scales = Vec::new();
         for batch in steps {
             between(batch, optim, &model)?;
@@ -113,29 +112,29 @@ impl Case<'_> {
         Ok((model, scales, optim.skipped_steps().map_err(text)?))
     }
 
-    fn check(&self, form: Form) -> Result<(), String> {
-        let what = format!("{:?}, {form:?}, {}", self.steps, self.config);
-        let nothing = |_: u64, _: &Wsam, _: &Dropping| Ok(());
+    fn check(&self, storage: Storage) -> Result<(), String> {
+        let what = format!("{:?}, {storage:?}, {}", self.steps, self.config);
+        let nothing = |_: u64, _: &Wsam, _: &DropoutNet| Ok(());
         let (whole, scales, skipped) =
-            self.run(&mut self.init()?, Dropping::new(self.target), 0..STEPS, nothing)?;
+            self.run(&mut self.init()?, DropoutNet::new(self.target), 0..STEPS, nothing)?;
         let want = parameters(&whole);
 
         let folder = Folder::new()?;
         let mut saved = Vec::new();
         let (saving, ..) = self.run(
             &mut self.init()?,
-            Dropping::new(self.target),
+            DropoutNet::new(self.target),
             0..STEPS,
             |at, optim, model| {
                 let weights = model.clone().into_record().into_bytes().map_err(text)?;
                 let file = folder.0.join(format!("{at}.bpk"));
-                let record = match form {
-                    Form::File => {
+                let record = match storage {
+                    Storage::File => {
                         optim.save(model, &file).map_err(text)?;
                         None
                     }
-                    Form::Bytes => Some(optim.into_bytes(model).map_err(text)?),
-                    Form::Record => {
+                    Storage::Bytes => Some(optim.to_bytes(model).map_err(text)?),
+                    Storage::Record => {
                         let record = optim.to_record(model).map_err(text)?;
                         Some(record.into_bytes().map_err(text)?)
                     }
@@ -147,29 +146,29 @@ impl Case<'_> {
         same(&format!("{what}: saving changes the run"), &saving, &want)?;
 
         for (at, (weights, record, file)) in saved.into_iter().enumerate() {
-            // Behind a step that was taken, one that was skipped, the next one, and one that fell back.
+            // Resumes after a whole step, a skipped step, the step after it, and a step with a bad second pass.
             if ![1, 3, 4, 6].contains(&at) {
                 continue;
             }
-            let fresh = Dropping::new(self.target);
+            let fresh = DropoutNet::new(self.target);
             let model = fresh.load_record(ModuleRecord::from_bytes(weights).map_err(text)?);
             let mut optim = self.init()?;
-            match (form, record) {
-                (Form::Record, Some(bytes)) => {
+            match (storage, record) {
+                (Storage::Record, Some(bytes)) => {
                     let record = OptimizerRecord::from_bytes(bytes).map_err(text)?;
                     optim.load_record(&model, record).map_err(text)?;
                 }
-                (_, Some(bytes)) => optim.from_bytes(&model, bytes).map_err(text)?,
+                (_, Some(bytes)) => optim.load_bytes(&model, bytes).map_err(text)?,
                 (_, None) => optim.load(&model, file).map_err(text)?,
             }
             let steps = at as u64..STEPS;
             let (model, got_scales, got) = self.run(&mut optim, model, steps, nothing)?;
             let what = format!("{what}, from step {at}");
             if got_scales != scales[at..] {
-                return Err(format!("{what}: scales {got_scales:?} for {:?}", &scales[at..]));
+                return Err(format!("{what}: scales {got_scales:?}, expected {:?}", &scales[at..]));
             }
             if got != skipped {
-                return Err(format!("{what}: {got} steps skipped for {skipped}"));
+                return Err(format!("{what}: {got} steps skipped, expected {skipped}"));
             }
             same(&what, &model, &want)?;
         }
@@ -177,12 +176,12 @@ impl Case<'_> {
     }
 }
 
-/// A folder that goes with the test.
+/// A folder that is removed when the test ends.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Result<Self, String> {
-        // A thread runs one test at a time.
+        // The thread id makes the folder unique, because a thread runs one test at a time.
         let own = (std::process::id(), std::thread::current().id());
         let folder = std::env::temp_dir().join(format!("burn-wsam-resume-{own:?}"));
         std::fs::create_dir_all(&folder).map_err(text)?;
@@ -196,7 +195,7 @@ impl Drop for Folder {
     }
 }
 
-/// Factors that are no powers of two, so that a scale that is off shows in the weights' bits.
+/// A loss scale whose factors are not powers of two, so that a wrong scale changes the weights' bits.
 fn scale() -> LossScaleConfig {
     LossScaleConfig::new().with_initial(4.0).with_growth(3.0).with_backoff(0.3).with_interval(2)
 }
@@ -205,7 +204,7 @@ fn config(base: BaseConfig) -> WsamConfig {
     WsamConfig::new(base).with_loss_scale(Some(scale())).with_mask_seed(Some(7))
 }
 
-/// Loss scales, masks, counts of skipped steps, under every policy and every kind of step.
+/// Resumes loss scale, masks and the number of skipped steps, under every policy and kind of step.
 pub(crate) fn whole(target: &Target) -> Result<(), String> {
     use NonFinitePolicy::{BaseStep, Refuse, Skip};
     let adamw = || config(AdamWBaseConfig::new().into());
@@ -224,39 +223,39 @@ pub(crate) fn whole(target: &Target) -> Result<(), String> {
         cases.push((adamw(), Steps::Accumulated(perturbation)));
     }
     for (place, (config, steps)) in cases.into_iter().enumerate() {
-        let form = [Form::File, Form::Bytes, Form::Record][place % 3];
-        Case { target, config, steps }.check(form)?;
+        let storage = [Storage::File, Storage::Bytes, Storage::Record][place % 3];
+        Case { target, config, steps }.check(storage)?;
     }
     Ok(())
 }
 
-/// A model whose parameters have the ids 1 to 4, by which the committed records name them.
-fn numbered(target: &Target) -> Mlp {
-    fn named<const D: usize>(id: u64, param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
+/// A model whose parameters have the ids 1 to 4, which the committed records use.
+fn with_committed_ids(target: &Target) -> Mlp {
+    fn with_id<const D: usize>(id: u64, param: &Param<Tensor<D>>) -> Param<Tensor<D>> {
         Param::initialized(ParamId::from(id), param.val())
     }
     let mut model = Mlp::new(&target.device);
-    model.a.weight = named(1, &model.a.weight);
-    model.a.bias = model.a.bias.as_ref().map(|bias| named(2, bias));
-    model.b.weight = named(3, &model.b.weight);
-    model.b.bias = model.b.bias.as_ref().map(|bias| named(4, bias));
+    model.a.weight = with_id(1, &model.a.weight);
+    model.a.bias = model.a.bias.as_ref().map(|bias| with_id(2, bias));
+    model.b.weight = with_id(3, &model.b.weight);
+    model.b.bias = model.b.bias.as_ref().map(|bias| with_id(4, bias));
     model
 }
 
 fn committed(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/0.1").join(name)
+    burn_wsam_support::repository().join("tests/records/0.1").join(name)
 }
 
-/// Records that version 0.1 wrote, after three steps of AdamW, and of Burn's Lion as the base.
+/// Records written by version 0.1, after three steps of AdamW and of Burn's Lion as the base.
 pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
     let adamw = config(AdamWBaseConfig::new().into());
     let lion = config(BaseConfig::Burn);
     for (name, config) in [("adamw.bpk", adamw), ("lion.bpk", lion)] {
         let case = Case { target, config, steps: Steps::Closure };
-        let (mut optim, model) = (case.init()?, numbered(target));
+        let (mut optim, model) = (case.init()?, with_committed_ids(target));
         optim.load(&model, committed(name)).map_err(text)?;
         let record = Reader::from_file(committed(name)).map_err(text)?;
-        let written = optim.into_bytes(&model).map_err(text)?;
+        let written = optim.to_bytes(&model).map_err(text)?;
         let written = Reader::from_bytes(written).map_err(text)?;
         for tensor in record.tensor_names() {
             let bytes = |reader: &Reader| reader.tensor_data(tensor).map_err(text);
@@ -277,14 +276,14 @@ pub(crate) fn version_0_1(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// Values that make no sense are refused, and nothing changes.
+/// Invalid values are refused with their field named, and nothing changes.
 pub(crate) fn damaged(target: &Target) -> Result<(), String> {
     let case =
         Case { target, config: config(AdamWBaseConfig::new().into()), steps: Steps::Closure };
-    let (mut optim, model) = (case.init()?, Dropping::new(target));
-    let nothing = |_: u64, _: &Wsam, _: &Dropping| Ok(());
+    let (mut optim, model) = (case.init()?, DropoutNet::new(target));
+    let nothing = |_: u64, _: &Wsam, _: &DropoutNet| Ok(());
     let (model, ..) = case.run(&mut optim, model, 0..4, nothing)?;
-    let whole = optim.into_bytes(&model).map_err(text)?;
+    let whole = optim.to_bytes(&model).map_err(text)?;
     let copy = |bytes: &Bytes| Bytes::from_bytes_vec(bytes.to_vec());
     let name = |field: &str| format!("wsam.run.{field}");
     for (field, value) in [
@@ -304,31 +303,31 @@ pub(crate) fn damaged(target: &Target) -> Result<(), String> {
             writer = writer.with_scalar(&name, scalar);
         }
         let bytes = writer.with_scalar(&name(field), value).into_bytes().map_err(text)?;
-        match optim.from_bytes(&model, bytes) {
+        match optim.load_bytes(&model, bytes) {
             Err(WsamError::Record { reason }) if reason.contains(&name(field)) => {}
             other => return Err(format!("{field}: {other:?}")),
         }
-        if optim.into_bytes(&model).map_err(text)?[..] != whole[..] {
+        if optim.to_bytes(&model).map_err(text)?[..] != whole[..] {
             return Err(format!("{field} changed the optimizer"));
         }
     }
     Ok(())
 }
 
-/// A file that was loaded may go, be cut short, or become another run's.
-pub(crate) fn files_that_go(target: &Target) -> Result<(), String> {
+/// A file may be removed, truncated or overwritten after it was loaded.
+pub(crate) fn changed_files(target: &Target) -> Result<(), String> {
     let folder = Folder::new()?;
-    let nothing = |_: u64, _: &Wsam, _: &Dropping| Ok(());
+    let nothing = |_: u64, _: &Wsam, _: &DropoutNet| Ok(());
     for base in [AdamWBaseConfig::new().into(), BaseConfig::Burn] {
         let case = Case { target, config: config(base), steps: Steps::Closure };
         let mut optim = case.init()?;
-        let (model, ..) = case.run(&mut optim, Dropping::new(target), 0..2, nothing)?;
+        let (model, ..) = case.run(&mut optim, DropoutNet::new(target), 0..2, nothing)?;
         let file = folder.0.join("record.bpk");
         let other = folder.0.join("other.bpk");
         optim.save(&model, &file).map_err(text)?;
         let bytes = std::fs::read(&file).map_err(text)?;
         let want = parameters(&case.run(&mut optim, model.clone(), 3..5, nothing)?.0);
-        // Of the same parameters and the same length, after other steps.
+        // A file of the same length with other values.
         optim.save(&model, &other).map_err(text)?;
         let lengths = [bytes.len() as u64, std::fs::metadata(&other).map_err(text)?.len()];
         if lengths[0] != lengths[1] {
@@ -354,8 +353,8 @@ pub(crate) fn files_that_go(target: &Target) -> Result<(), String> {
             by_record.load_record(&model, record).map_err(text)?;
             change(&file, &other).map_err(text)?;
             for (name, mut optim) in [("load", resumed), ("load_record", by_record)] {
-                // Reads all that was loaded, before a step replaces it.
-                let again = optim.into_bytes(&model).map_err(text)?;
+                // Reads every loaded state before a step replaces it.
+                let again = optim.to_bytes(&model).map_err(text)?;
                 if matches!(case.config.base, BaseConfig::AdamW(_)) && again[..] != bytes[..] {
                     return Err(format!("{name}, {what}: the record changed"));
                 }
@@ -363,7 +362,7 @@ pub(crate) fn files_that_go(target: &Target) -> Result<(), String> {
                 same(&format!("{name}, {what}"), &model, &want)?;
             }
         }
-        // Without its extension, as Burn has it.
+        // As in Burn, the extension may be omitted.
         std::fs::write(&file, &bytes).map_err(text)?;
         case.init()?.load(&model, file.with_extension("")).map_err(text)?;
     }

@@ -1,5 +1,5 @@
-//! Parameters that share an id: tied means the same tensor. An average or target network has
-//! tensors of its own.
+//! Parameters that share an id. Tied parameters share the tensor too; an average or target network has its own
+//! tensors.
 
 use super::Target;
 use super::nets::{config, data, grads, parameters, same, text};
@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use burn_wsam::sharpness::{Plane, PowerIteration, loss_rise, surface, top_eigenvalue};
 use burn_wsam::{BaseConfig, WsamConfig};
 
-/// A network and its target, in either order.
+/// A network and its target network, in either order.
 #[derive(Module, Debug)]
 struct Pair {
     early: Option<Linear>,
@@ -18,11 +18,11 @@ struct Pair {
     late: Option<Linear>,
 }
 
-struct Moved;
+/// Adds 0.5 to each weight, and keeps the ids.
+struct Shift;
 
-impl ModuleMapper for Moved {
+impl ModuleMapper for Shift {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // The ids stay.
         param.map(|tensor| {
             let moved = tensor.without_autodiff() + 0.5;
             Tensor::from_inner(moved).require_grad()
@@ -34,7 +34,7 @@ impl Pair {
     fn new(target: &Target, early: bool, frozen: bool) -> Self {
         target.device.seed(1);
         let online: Linear = LinearConfig::new(5, 3).init(&target.device);
-        let moved = online.clone().map(&mut Moved);
+        let moved = online.clone().map(&mut Shift);
         let moved = if frozen { moved.no_grad() } else { moved };
         let (early, late) = if early { (Some(moved), None) } else { (None, Some(moved)) };
         Self { early, online, late }
@@ -44,7 +44,7 @@ impl Pair {
         self.early.as_ref().or(self.late.as_ref()).ok_or_else(|| "no target".into())
     }
 
-    /// The distance of the two networks' outputs; the target's side has no gradient.
+    /// Mean squared difference of the two networks' outputs. No gradient flows into the target.
     fn loss(&self, batch: u64) -> Tensor<1> {
         let x = data([7, 5], batch, &self.online.weight.device());
         let target = self.early.as_ref().or(self.late.as_ref()).unwrap_or(&self.online);
@@ -57,25 +57,24 @@ fn number(loss: Tensor<1>) -> f64 {
     loss.into_scalar::<f64>()
 }
 
-/// A target keeps its values in the second pass and after the step, and the online network alone is trained, as
-/// a pair with ids of their own would be.
+/// A target network keeps its values in the second pass and after the step. The online network is trained like a
+/// network whose target has other ids.
 pub(crate) fn target_network(target: &Target) -> Result<(), String> {
-    for around in [false, true] {
+    for burn_base in [false, true] {
         for (early, frozen) in [(false, true), (true, true), (false, false)] {
-            let what = format!("around {around}, early {early}, frozen {frozen}");
-            let init = || match around {
+            let what = format!("burn_base {burn_base}, early {early}, frozen {frozen}");
+            let init = || match burn_base {
                 false => target.init(&config().with_gamma(0.8)),
                 true => WsamConfig::new(BaseConfig::Burn)
                     .with_gamma(0.8)
                     .with_route(target.policy)
-                    .with_burn_optimizer(SgdConfig::new().init())
-                    .init(&target.device)
+                    .init_with(SgdConfig::new().init(), &target.device)
                     .map_err(text),
             };
             let (mut optim, mut reference) = (init()?, init()?);
             let mut pair = Pair::new(target, early, frozen);
             let before = parameters(pair.target()?);
-            // Another network with the same values, against a fixed target.
+            // The reference network has the same values and a constant target.
             let fixed = pair.target()?.clone().valid();
             let fixed = move |batch| {
                 let x: Tensor<2> = data([7, 5], batch, &fixed.weight.device());
@@ -106,7 +105,7 @@ pub(crate) fn target_network(target: &Target) -> Result<(), String> {
                     let (got, want) = (number(got), number(want));
                     let right = (got - want).abs() <= 1e-5 * want.abs() && got > 0.0;
                     if !right {
-                        return Err(format!("{what}: a loss is {got} for {want}"));
+                        return Err(format!("{what}: a loss is {got}, expected {want}"));
                     }
                 }
                 same(&what, pair.target()?, &before)?;
@@ -121,12 +120,12 @@ pub(crate) fn target_network(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A clone that shares its tensors is tied, in the second pass too; a frozen clone of the same tensors is not.
+/// A clone that shares its tensors is tied, in the second pass too. A frozen clone is not.
 pub(crate) fn clones(target: &Target) -> Result<(), String> {
     for frozen in [false, true] {
         target.device.seed(1);
         let online: Linear = LinearConfig::new(5, 3).init(&target.device);
-        // Clones of parameters that were not asked for a value yet are frozen together.
+        // Reads the parameters, because clones of uninitialised parameters are frozen together.
         let _ = parameters(&online);
         let other = if frozen { online.clone().no_grad() } else { online.clone() };
         let pair = Pair { early: None, online, late: Some(other) };
@@ -139,30 +138,33 @@ pub(crate) fn clones(target: &Target) -> Result<(), String> {
         let mut optim = target.init(&config().with_rho(0.5))?;
         let first = grads(&loss(&pair), &pair);
         let ascended = optim.ascend(pair, first).map_err(text)?;
-        let (moved, other) = (parameters(&ascended.online), parameters(ascended.target()?));
+        let (moved, other) =
+            (parameters(&ascended.model().online), parameters(ascended.model().target()?));
         if moved == before {
-            return Err("the ascent moved nothing".into());
+            return Err("the ascent did not change the weights".into());
         }
         let want = if frozen { &before } else { &moved };
         if other != *want {
-            return Err(format!("frozen {frozen}: the clone is {other:?} for {want:?}"));
+            return Err(format!("frozen {frozen}: the clone is {other:?}, expected {want:?}"));
         }
     }
     Ok(())
 }
 
-/// Measures see the target as it is.
+/// Sharpness measures do not perturb the target network.
 pub(crate) fn measures(target: &Target) -> Result<(), String> {
     for early in [false, true] {
         let pair = Pair::new(target, early, true);
         let at_w = number(pair.loss(0));
         let loss = |pair: &Pair| pair.loss(0);
-        let plane = Plane { points: 3, ..Plane::default() };
+        let plane = Plane::default().with_points(3);
         let found = surface(&pair, &plane, loss).map_err(text)?;
         let middle = found.losses[1][1];
         let right = (middle - at_w).abs() <= 1e-5 * at_w && at_w > 0.0;
         if !right {
-            return Err(format!("early {early}: the surface's middle is {middle} for {at_w}"));
+            return Err(format!(
+                "early {early}: the surface's middle is {middle}, expected {at_w}"
+            ));
         }
         let top = top_eigenvalue(&pair, &PowerIteration::default(), loss).map_err(text)?.value;
         let is_found = top > 0.01;

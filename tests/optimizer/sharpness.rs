@@ -1,4 +1,4 @@
-//! Measures of sharpness, beside what is known by other means.
+//! Measures of sharpness, compared with values known by other means.
 
 use super::Target;
 use super::nets::{ConvNet, data};
@@ -6,7 +6,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_wsam::WsamError;
 use burn_wsam::sharpness::{
-    Plane, PowerIteration, SharpnessError, Surface, loss_rise, surface as look, top_eigenvalue,
+    Plane, PowerIteration, SharpnessError, Surface, loss_rise, surface as loss_surface,
+    top_eigenvalue,
 };
 
 /// Weights of a quadratic.
@@ -24,12 +25,12 @@ struct Quadratic {
 }
 
 impl Quadratic {
-    /// `A = Q diag(eigenvalues) Q`, where Q reflects.
+    /// `A = Q diag(eigenvalues) Q`, with a reflection `Q`.
     fn new(eigenvalues: [f64; 6]) -> Self {
-        let across = [1.0, -2.0, 0.5, 3.0, 1.5, -1.0];
-        let square: f64 = across.iter().map(|x: &f64| x * x).sum();
+        let normal = [1.0, -2.0, 0.5, 3.0, 1.5, -1.0];
+        let square: f64 = normal.iter().map(|x: &f64| x * x).sum();
         let q =
-            |i: usize, j: usize| f64::from(u8::from(i == j)) - 2.0 * across[i] * across[j] / square;
+            |i: usize, j: usize| f64::from(u8::from(i == j)) - 2.0 * normal[i] * normal[j] / square;
         let entry = |i, j| (0..6).map(|k| q(i, k) * eigenvalues[k] * q(k, j)).sum();
         let a = std::array::from_fn(|i| std::array::from_fn(|j| entry(i, j)));
         Self { a, b: [0.1, 0.2, -0.3, 0.4, -0.5, 0.6] }
@@ -55,7 +56,7 @@ impl Quadratic {
         self.a.map(|row| row.iter().zip(v).map(|(a, v)| a * v).sum())
     }
 
-    /// The rise along `e_w`, in f64.
+    /// `L(w + e_w) - L(w)` in f64.
     fn rise(&self, rho: f64, adaptive: bool) -> f64 {
         let w = WEIGHTS.map(f64::from);
         let aw = self.times(w);
@@ -69,12 +70,12 @@ impl Quadratic {
 }
 
 fn near(what: &str, got: f64, want: f64, relative: f64) -> Result<(), String> {
-    // Written so that a NaN fails.
+    // A NaN makes the comparison false.
     let passes = (got - want).abs() <= relative * want.abs();
-    if passes { Ok(()) } else { Err(format!("{what}: {got} for {want}")) }
+    if passes { Ok(()) } else { Err(format!("{what}: {got}, expected {want}")) }
 }
 
-fn said<T>(result: Result<T, SharpnessError>) -> Result<T, String> {
+fn text<T>(result: Result<T, SharpnessError>) -> Result<T, String> {
     result.map_err(|error| error.to_string())
 }
 
@@ -82,16 +83,16 @@ pub(crate) fn rise(target: &Target) -> Result<(), String> {
     let quadratic = Quadratic::new([5.0, 3.0, 1.0, 0.5, -2.0, 0.0]);
     let (model, loss) = (Quadratic::model(&target.device), quadratic.loss(&target.device));
     for (rho, adaptive) in [(0.05, false), (0.5, false), (0.5, true)] {
-        let got = said(loss_rise(&model, rho, adaptive, &loss))?;
-        // The loss itself is about 10, in f32.
+        let got = text(loss_rise(&model, rho, adaptive, &loss))?;
+        // The tolerance allows for f32 losses of about 10.
         near("the rise", got, quadratic.rise(rho, adaptive), 1e-4)?;
     }
     Ok(())
 }
 
-/// The largest one, also where another is larger in magnitude.
+/// Finds the largest eigenvalue, also where another one is larger in magnitude.
 pub(crate) fn eigenvalues(target: &Target) -> Result<(), String> {
-    let options = PowerIteration { tolerance: 1e-5, ..Default::default() };
+    let options = PowerIteration::default().with_tolerance(1e-5);
     let cases = [
         [5.0, 3.0, 1.0, 0.5, -2.0, 0.0],
         [-5.0, 3.0, 1.0, 0.5, -2.0, 0.0],
@@ -101,21 +102,21 @@ pub(crate) fn eigenvalues(target: &Target) -> Result<(), String> {
     for eigenvalues in cases {
         let quadratic = Quadratic::new(eigenvalues);
         let (model, loss) = (Quadratic::model(&target.device), quadratic.loss(&target.device));
-        let top = said(top_eigenvalue(&model, &options, &loss))?;
+        let top = text(top_eigenvalue(&model, &options, &loss))?;
         let want = eigenvalues.into_iter().fold(f64::MIN, f64::max);
         near("the largest eigenvalue", top.value, want, 2e-3)?;
         if !top.converged || top.products > options.max_products {
             return Err(format!("{top:?}"));
         }
-        let again = said(top_eigenvalue(&model, &options, &loss))?;
-        // The start is the same; Burn may add up the products in another order.
+        let again = text(top_eigenvalue(&model, &options, &loss))?;
+        // The start vector is the same, but Burn may sum in another order.
         near("the eigenvalue again", again.value, top.value, 1e-4)?;
     }
-    // Two products are not enough, and it says so.
-    let hasty = PowerIteration { max_products: 2, tolerance: 1e-9, ..Default::default() };
+    // Two products are too few, and the result reports that.
+    let hasty = PowerIteration::default().with_max_products(2).with_tolerance(1e-9);
     let quadratic = Quadratic::new(cases[0]);
     let (model, loss) = (Quadratic::model(&target.device), quadratic.loss(&target.device));
-    let top = said(top_eigenvalue(&model, &hasty, &loss))?;
+    let top = text(top_eigenvalue(&model, &hasty, &loss))?;
     if top.converged || top.products != 2 || top.residual <= 0.0 {
         return Err(format!("after two products {top:?}"));
     }
@@ -140,15 +141,15 @@ pub(crate) fn tied_and_frozen(target: &Target) -> Result<(), String> {
     let loss = |model: &Several| {
         square(&model.first) + square(&model.tied) * 2.5 + square(&model.frozen) * 50.0
     };
-    let top = said(top_eigenvalue(&model, &PowerIteration::default(), loss))?;
+    let top = text(top_eigenvalue(&model, &PowerIteration::default(), loss))?;
     near("the eigenvalue", top.value, 7.0, 1e-3)?;
     // L = 3.5 |w|^2, so that the climb leads along w: 7 |w| rho + 3.5 rho^2.
     let (length, rho) = (5.0_f64.sqrt(), 0.5);
-    let rise = said(loss_rise(&model, rho, false, loss))?;
+    let rise = text(loss_rise(&model, rho, false, loss))?;
     near("the rise", rise, 7.0 * length * rho + 3.5 * rho * rho, 1e-4)
 }
 
-/// Neither weights nor running statistics, though the closure runs in training mode.
+/// Measuring changes neither weights nor running statistics, although the closure runs in training mode.
 pub(crate) fn changes_nothing(target: &Target) -> Result<(), String> {
     let model = ConvNet::new(&target.device);
     let state = |model: &ConvNet| {
@@ -158,10 +159,10 @@ pub(crate) fn changes_nothing(target: &Target) -> Result<(), String> {
     };
     let before = state(&model);
     let loss = |model: &ConvNet| model.loss(3);
-    let options = PowerIteration { max_products: 3, ..Default::default() };
-    said(loss_rise(&model, 0.05, false, loss))?;
-    said(top_eigenvalue(&model, &options, loss))?;
-    said(look(&model, &Plane { points: 2, ..Default::default() }, loss))?;
+    let options = PowerIteration::default().with_max_products(3);
+    text(loss_rise(&model, 0.05, false, loss))?;
+    text(top_eigenvalue(&model, &options, loss))?;
+    text(loss_surface(&model, &Plane::default().with_points(2), loss))?;
     if state(&model) == before { Ok(()) } else { Err("the model has changed".to_owned()) }
 }
 
@@ -172,8 +173,8 @@ struct Layer {
     bias: Param<Tensor<1>>,
 }
 
-/// With `L = |w|^2 / 2 + c |k|^2 / 2 + |b|^2 / 2` the second difference along an axis is
-/// `a^2 (|d_w|^2 + c |d_k|^2)`, and a direction has its weights' norm.
+/// With `L = |w|^2 / 2 + c |k|^2 / 2 + |b|^2 / 2`, the second difference along an axis is
+/// `a^2 (|d_w|^2 + c |d_k|^2)`. Filter normalisation gives each direction `d` the norm of its weights.
 pub(crate) fn surface(target: &Target) -> Result<(), String> {
     let device = &target.device;
     let layer = Layer {
@@ -187,8 +188,8 @@ pub(crate) fn surface(target: &Target) -> Result<(), String> {
             + square(layer.kernel.val().powi_scalar(2).sum()) * 3.0
             + square(layer.bias.val().powi_scalar(2).sum())
     };
-    let plane = Plane { radius: 2.0, points: 5, seed: 9 };
-    let got = said(look(&layer, &plane, loss))?;
+    let plane = Plane::default().with_radius(2.0).with_points(5).with_seed(9);
+    let got = text(loss_surface(&layer, &plane, loss))?;
     if got.coordinates != [-2.0, -1.0, 0.0, 1.0, 2.0] {
         return Err(format!("{:?}", got.coordinates));
     }
@@ -204,16 +205,16 @@ pub(crate) fn surface(target: &Target) -> Result<(), String> {
     ] {
         near(what, second, norms, 1e-4)?;
     }
-    let other = said(look(&layer, &Plane { seed: 10, ..plane }, loss))?;
-    let again = said(look(&layer, &plane, loss))?;
-    // Burn may add up a loss in another order; another seed changes the corners by far more.
+    let other = text(loss_surface(&layer, &plane.with_seed(10), loss))?;
+    let again = text(loss_surface(&layer, &plane, loss))?;
+    // Burn may sum a loss in another order; another seed changes the corners by far more.
     let corner = |surface: &Surface| surface.losses[0][0];
     let far = (corner(&other) - corner(&got)).abs() > 1e-2 * corner(&got).abs();
     for (again, got) in again.losses.concat().iter().zip(got.losses.concat()) {
         near("again", *again, got, 1e-5)?;
     }
     if again.coordinates != got.coordinates || !far {
-        return Err("the seed does not decide".to_owned());
+        return Err("the surface does not depend on the seed alone".to_owned());
     }
     Ok(())
 }
@@ -223,40 +224,39 @@ pub(crate) fn refused(target: &Target) -> Result<(), String> {
     let (model, loss) = (Quadratic::model(&target.device), quadratic.loss(&target.device));
     let expect = |result: Result<(), SharpnessError>, words: &str| match result {
         Err(error) if error.to_string().contains(words) => Ok(()),
-        other => Err(format!("{other:?} where {words:?} should be")),
+        other => Err(format!("{other:?}, expected {words:?}")),
     };
     expect(loss_rise(&model, -1.0, false, &loss).map(drop), "rho is -1")?;
     let options = PowerIteration::default();
     for (options, words) in [
-        (PowerIteration { max_products: 0, ..options }, "max_products is 0"),
-        (PowerIteration { tolerance: f64::NAN, ..options }, "tolerance is NaN"),
-        (PowerIteration { step: Some(0.0), ..options }, "step is 0"),
+        (options.with_max_products(0), "max_products is 0"),
+        (options.with_tolerance(f64::NAN), "tolerance is NaN"),
+        (options.with_step(Some(0.0)), "step is 0"),
     ] {
         expect(top_eigenvalue(&model, &options, &loss).map(drop), words)?;
     }
     let plane = Plane::default();
-    for (plane, words) in [
-        (Plane { points: 1, ..plane }, "points is 1"),
-        (Plane { radius: f64::INFINITY, ..plane }, "radius is inf"),
-    ] {
-        expect(look(&model, &plane, &loss).map(drop), words)?;
+    for (plane, words) in
+        [(plane.with_points(1), "points is 1"), (plane.with_radius(f64::INFINITY), "radius is inf")]
+    {
+        expect(loss_surface(&model, &plane, &loss).map(drop), words)?;
     }
     let nan = |model: &Weights| loss(model) * f64::NAN;
     let not_finite = |result: Result<(), SharpnessError>| match result {
         Err(SharpnessError::NotFinite { value, .. }) if value.is_nan() => Ok(()),
-        other => Err(format!("{other:?} for a loss that is not finite")),
+        other => Err(format!("{other:?} for a non-finite loss")),
     };
     not_finite(loss_rise(&model, 0.1, false, nan).map(drop))?;
     not_finite(top_eigenvalue(&model, &options, nan).map(drop))?;
 
-    let off_graph = |model: &Weights| loss(model).detach().without_autodiff();
+    let without_autodiff = |model: &Weights| loss(model).detach().without_autodiff();
     let no_autodiff = |result: Result<(), SharpnessError>| match result {
         Err(SharpnessError::Refused(WsamError::NoAutodiff)) => Ok(()),
-        other => Err(format!("{other:?} for a loss off the graph")),
+        other => Err(format!("{other:?} for a loss without autodiff")),
     };
-    no_autodiff(loss_rise(&model, 0.1, false, off_graph).map(drop))?;
-    no_autodiff(top_eigenvalue(&model, &options, off_graph).map(drop))?;
-    no_autodiff(look(&model.valid(), &plane, &loss).map(drop))?;
+    no_autodiff(loss_rise(&model, 0.1, false, without_autodiff).map(drop))?;
+    no_autodiff(top_eigenvalue(&model, &options, without_autodiff).map(drop))?;
+    no_autodiff(loss_surface(&model.valid(), &plane, &loss).map(drop))?;
     let frozen = model.no_grad();
     expect(top_eigenvalue(&frozen, &options, &loss).map(drop), "none of the model's parameters")
 }
@@ -267,7 +267,8 @@ struct Mlp {
     b: Param<Tensor<2>>,
 }
 
-/// A net of 20 weights in f64, beside its Hessian by second differences of a loss written out here.
+/// Compares the largest eigenvalue of a network of 20 weights in f64 with that of its Hessian, computed by second
+/// differences of the loss written out here.
 pub(crate) fn dense(target: &Target) -> Result<(), String> {
     let numbers = |len: usize, seed: u64| -> Vec<f64> {
         let read = data([len], seed, &target.device).into_data();
@@ -304,7 +305,7 @@ pub(crate) fn dense(target: &Target) -> Result<(), String> {
             (0..20).map(entry).collect()
         })
         .collect();
-    // Shifted, so that the largest eigenvalue is the largest in magnitude.
+    // Power iteration on the shifted Hessian, whose largest eigenvalue is the largest in magnitude.
     let shift = hessian.iter().map(|row| row.iter().map(|x| x.abs()).sum()).fold(0.0, f64::max);
     let (mut v, mut want) = (vec![1.0; 20], 0.0);
     for _ in 0..20_000 {
@@ -330,11 +331,11 @@ pub(crate) fn dense(target: &Target) -> Result<(), String> {
         let hidden = x.clone().matmul(model.a.val()).tanh();
         (hidden.matmul(model.b.val()) - y.clone()).powi_scalar(2).mean()
     };
-    near("the two losses", loss(&model).into_scalar::<f64>(), value(&w), 1e-9)?;
-    let options = PowerIteration { tolerance: 1e-9, max_products: 2000, ..Default::default() };
-    let top = said(top_eigenvalue(&model, &options, loss))?;
+    near("the loss", loss(&model).into_scalar::<f64>(), value(&w), 1e-9)?;
+    let options = PowerIteration::default().with_tolerance(1e-9).with_max_products(2000);
+    let top = text(top_eigenvalue(&model, &options, loss))?;
     if !top.converged || top.residual > 1e-3 * want {
-        return Err(format!("{top:?} for {want}"));
+        return Err(format!("{top:?}, expected {want}"));
     }
     near("the largest eigenvalue", top.value, want, 1e-5)
 }

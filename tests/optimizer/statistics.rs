@@ -1,4 +1,4 @@
-//! Running statistics in steps that are not taken, and modules whose mode differs from the model's.
+//! Running statistics in skipped and refused steps, and submodules in evaluation mode.
 
 use super::Target;
 use super::nets::{config, data, grads, parameters, text};
@@ -37,7 +37,7 @@ impl Net {
     }
 }
 
-/// All values, running statistics brought up to date.
+/// Bits of all parameters and running statistics, after Burn's deferred updates of the statistics.
 fn values(model: &Net) -> Vec<(String, Vec<u32>)> {
     drop(model.valid());
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
@@ -48,15 +48,14 @@ fn policies() -> [NonFinitePolicy; 3] {
     [NonFinitePolicy::Skip, NonFinitePolicy::BaseStep, NonFinitePolicy::Refuse]
 }
 
-/// A step over an infinite input leaves everything as it was, statistics included; a good one behind it does as
-/// if it had not been.
+/// A step over an infinite input leaves weights and statistics unchanged, and does not affect the next step.
 pub(crate) fn skipped(target: &Target) -> Result<(), String> {
     let configs = [
         (config(), false),
         (config().with_lean(true), false),
         (WsamConfig::new(BaseConfig::Burn), true),
     ];
-    for (config, around) in configs {
+    for (config, burn_base) in configs {
         for policy in policies() {
             if config.lean && policy == NonFinitePolicy::BaseStep {
                 continue;
@@ -64,11 +63,8 @@ pub(crate) fn skipped(target: &Target) -> Result<(), String> {
             for parts in [0, 1, 2] {
                 let what = format!("{policy:?}, {parts} micro-batches, {config}");
                 let config = config.clone().with_non_finite(policy).with_route(target.policy);
-                let init = || match around {
-                    true => config
-                        .clone()
-                        .with_burn_optimizer(SgdConfig::new().init())
-                        .init(&target.device),
+                let init = || match burn_base {
+                    true => config.init_with(SgdConfig::new().init(), &target.device),
                     false => config.init(&target.device),
                 };
                 let mut optim = init().map_err(text)?;
@@ -80,7 +76,7 @@ pub(crate) fn skipped(target: &Target) -> Result<(), String> {
                             1 => Perturbation::Whole,
                             _ => Perturbation::EachMicroBatch,
                         };
-                        // The second one is in order.
+                        // The second micro-batch is finite.
                         let batches = [(2, outlier), (3, 0.1)];
                         optim.step_accumulated(0.05, model, perturbation, &batches, |model, at| {
                             model.loss(at.0, at.1)
@@ -103,11 +99,11 @@ pub(crate) fn skipped(target: &Target) -> Result<(), String> {
                     if outlier.is_finite() {
                         (want, _) = step(&mut reference, want, outlier).map_err(text)?;
                     } else if values(&model) != before {
-                        return Err(format!("{what}: {:?} for {before:?}", values(&model)));
+                        return Err(format!("{what}: {:?}, expected {before:?}", values(&model)));
                     }
                     if values(&model) != values(&want) {
                         return Err(format!(
-                            "{what}: {:?} for {:?}",
+                            "{what}: {:?}, expected {:?}",
                             values(&model),
                             values(&want)
                         ));
@@ -119,7 +115,7 @@ pub(crate) fn skipped(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
-/// A loss of NaN over finite statistics: those go back, too.
+/// A NaN loss skips the step, and finite statistics are restored too.
 pub(crate) fn finite_statistics(target: &Target) -> Result<(), String> {
     let mut optim = target.init(&config())?;
     let mut model = Net::new(&target.device);
@@ -132,21 +128,21 @@ pub(crate) fn finite_statistics(target: &Target) -> Result<(), String> {
         });
         (model, _) = stepped.map_err(text)?;
         if values(&model) != before {
-            return Err(format!("{bad:?}: {:?} for {before:?}", values(&model)));
+            return Err(format!("{bad:?}: {:?}, expected {before:?}", values(&model)));
         }
     }
-    // In two calls the caller keeps them.
+    // After `ascend` and `descend` the caller restores them.
     let before = values(&model);
     let statistics = RunningStatistics::of(&model);
     let first = grads(&model.loss(1, 0.2), &model);
     let ascended = optim.ascend(model, first).map_err(text)?;
-    let second = grads(&(ascended.loss(1, 0.2) * f32::NAN), &*ascended);
+    let second = grads(&(ascended.model().loss(1, 0.2) * f32::NAN), ascended.model());
     let model = optim.descend(0.05, ascended, second).map_err(text)?;
-    let model = optim.keep_statistics(model, &statistics).map_err(text)?;
+    let model = optim.restore_statistics_if_skipped(model, &statistics).map_err(text)?;
     if values(&model) != before {
-        return Err("keep_statistics left statistics of a skipped step".into());
+        return Err("keep_statistics did not restore the statistics of a skipped step".into());
     }
-    // A pass that fails gives the model back as it was.
+    // A refused loss returns the unchanged model.
     let refused = optim.step(0.05, model, |model| {
         let x = model.norm.forward(data::<2>([8, 4], 1, &model.linear.weight.device()));
         x.flatten::<1>(0, 1)
@@ -164,11 +160,11 @@ pub(crate) fn finite_statistics(target: &Target) -> Result<(), String> {
 
 #[derive(Module, Debug)]
 struct Mixed {
-    /// Held in evaluation mode.
+    /// In evaluation mode, like `norm` and `dropout`.
     conv: Conv2d,
     norm: BatchNorm,
     dropout: Dropout,
-    /// Trains.
+    /// In training mode.
     own_norm: BatchNorm,
     linear: Linear,
 }
@@ -177,7 +173,7 @@ impl Mixed {
     fn new(device: &Device) -> Self {
         device.seed(1);
         let norm: BatchNorm = BatchNormConfig::new(2).init(device);
-        // Statistics of its own.
+        // Statistics that differ from the initial ones.
         let _ = norm.forward(data::<4>([6, 2, 4, 4], 5, device) * 3.0);
         Self {
             conv: Conv2dConfig::new([1, 2], [3, 3]).init(device).valid(),
@@ -200,7 +196,7 @@ impl Mixed {
     }
 }
 
-/// A submodule in evaluation mode is in it in the second pass, too, and afterwards.
+/// A submodule in evaluation mode stays in it, in the second pass and after the step.
 pub(crate) fn modes(target: &Target) -> Result<(), String> {
     for lean in [false, true] {
         let mut optim = target.init(&config().with_lean(lean))?;
@@ -216,7 +212,7 @@ pub(crate) fn modes(target: &Target) -> Result<(), String> {
             (model, _) = stepped.map_err(text)?;
             outputs.push(read(model.features()));
             if outputs.iter().any(|output| *output != want || want.is_empty()) {
-                return Err(format!("lean {lean}: {outputs:?} for {want:?}"));
+                return Err(format!("lean {lean}: {outputs:?}, expected {want:?}"));
             }
             if model.conv.weight.val().is_autodiff() || model.norm.training.is_enabled() {
                 return Err("a submodule left evaluation mode".into());

@@ -1,16 +1,15 @@
-//! The toy example in the authors' own arithmetic, last bits and all.
+//! The toy example in the authors' own arithmetic, to the last bit.
 //!
 //! Near a minimum most runs are chaotic, so an oracle that restores `w` exactly cannot follow
-//! paths whose weights were restored by subtraction. This module writes the recorded arithmetic out
-//! (PyTorch in f64 under the authors' wrapper: where it fuses a multiplication with an addition,
-//! which sum it takes first, the subtraction that restores `w`) and shows that nothing but rounding
-//! lies between the oracle and the paths.
+//! paths whose weights were restored by subtraction. This module repeats the recorded arithmetic
+//! (PyTorch in f64 under the authors' wrapper, with its fused multiplications, its order of sums and its
+//! subtraction that restores `w`) and shows that the oracle and the paths differ only by rounding.
 
-use crate::common::golden::{self, Toy, ToyRun};
-use crate::common::toy::distance;
 use burn_wsam::method::Coupling;
+use burn_wsam_support::golden::{self, Toy, ToyRun};
+use burn_wsam_support::toy::distance;
 
-/// Gradient of the example's loss, in the order in which autograd sums it.
+/// Gradient of the example's loss, summed in autograd's order.
 fn gradient([mu, sigma]: [f64; 2]) -> [f64; 2] {
     // share, temperature, mu_i, s_i
     let basins = [(0.7, 1.8 * 1.8, 20.0, 30.0_f64), (0.3, 1.2 * 1.2, -20.0, 10.0)];
@@ -63,10 +62,10 @@ fn path(toy: &Toy, run: &ToyRun) -> Vec<[f64; 2]> {
     path
 }
 
-/// All 151 points of every path. In two runs one ulp of `exp`, which differs between mathematical
-/// libraries, is magnified to 2e-6.
+/// Checks all 151 points of every path. Two runs magnify one ulp of `exp`, which differs between mathematical
+/// libraries, to 2e-6.
 #[test]
-fn recorded_paths_are_rounding_away_from_the_formulas() {
+fn recorded_paths_differ_from_the_formulas_by_rounding() {
     let (_, toys) = golden::load().unwrap();
     for toy in &toys {
         for run in &toy.runs {
@@ -76,7 +75,7 @@ fn recorded_paths_are_rounding_away_from_the_formulas() {
                 let error = distance(*got, *want);
                 assert!(
                     error <= allowed,
-                    "{}: gamma {} {:?}, step {step}: {got:?} for {want:?}",
+                    "{}: gamma {} {:?}, step {step}: {got:?}, expected {want:?}",
                     toy.file,
                     run.gamma,
                     run.coupling

@@ -1,11 +1,11 @@
-//! Values of gamma at which the step is a known optimizer, for every base.
+//! Values of gamma at which the step equals a known optimizer, for every base optimizer.
 
 use burn_wsam::method::{Base, Coupling, Hyperparameters, Moments};
 use burn_wsam::reference::Oracle;
 
 use crate::{assert_close, bases, flat, gradient, start, step};
 
-/// One element under its base optimizer alone, from PyTorch's documentation.
+/// One element under the base optimizer alone, by PyTorch's documentation.
 fn base_alone(base: Base, lr: f64, mut w: f64, grads: &[f64]) -> f64 {
     let (mut m, mut v, mut v_max) = (0.0, 0.0, 0.0_f64);
     for (i, &g) in grads.iter().enumerate() {
@@ -33,6 +33,7 @@ fn base_alone(base: Base, lr: f64, mut w: f64, grads: &[f64]) -> f64 {
                 w -= lr * c.weight_decay * w;
                 adam(&mut w, g, c);
             }
+            other => unimplemented!("{other:?}"),
         }
     }
     w
@@ -78,7 +79,7 @@ fn coupled_gamma_one_half_is_sam() {
 }
 
 #[test]
-fn decoupled_sharpness_stays_out_of_the_state() {
+fn decoupled_sharpness_does_not_enter_the_state() {
     for base in bases() {
         let hyper = Hyperparameters::new(base);
         let mut oracle = Oracle::new(hyper.clone(), start());

@@ -1,27 +1,20 @@
 //! WSAM's relatives in the oracle.
 
-#[path = "family/edges.rs"]
 mod edges;
-#[path = "family/faults.rs"]
 mod faults;
-#[path = "family/limits.rs"]
 mod limits;
-#[path = "family/planted.rs"]
 mod planted;
-#[path = "family/properties.rs"]
 mod properties;
-#[path = "family/reading.rs"]
 mod reading;
-#[path = "family/staged.rs"]
 mod staged;
 
 use burn_wsam::method::{Base, Hyperparameters, Method, Passes};
 use burn_wsam::reference::Oracle;
 
-use crate::common::family::{self, FamilyGolden};
-use crate::common::family_replay::{oracle, replay_family};
-use crate::common::golden::{self, Tensors};
 use crate::{EXACT, bases};
+use burn_wsam_support::family::{self, FamilyGolden};
+use burn_wsam_support::family_replay::{oracle, replay_family};
+use burn_wsam_support::golden::{self, Tensors};
 
 /// One of each method.
 const METHODS: [Method; 5] = [

@@ -1,4 +1,4 @@
-//! Parameter groups in the oracle, by hand.
+//! Parameter groups in the oracle, compared with values computed by hand.
 
 use burn_wsam::method::{Base, Group, Hyperparameters, MAX_OWN_NORMS, NormScope};
 use burn_wsam::reference::{Oracle, ReferenceError};
@@ -13,13 +13,13 @@ fn close(got: &[Vec<f64>], want: &[&[f64]]) {
     for (got, want) in got.iter().zip(want) {
         assert_eq!(got.len(), want.len());
         for (got, want) in got.iter().zip(*want) {
-            assert!((got - want).abs() <= 1e-12, "{got} for {want}");
+            assert!((got - want).abs() <= 1e-12, "{got}, expected {want}");
         }
     }
 }
 
 #[test]
-fn scopes_and_the_unperturbed() {
+fn norm_scopes_and_unperturbed_groups() {
     let groups = vec![
         Group { norm: NormScope::Own, rho: Some(2.0), ..Group::default() },
         Group { perturbed: false, ..Group::default() },
@@ -27,7 +27,7 @@ fn scopes_and_the_unperturbed() {
     ];
     let weights = vec![vec![1.0], vec![1.0], vec![1.0], vec![2.0]];
     let mut oracle = Oracle::with_groups(sgd(groups), weights, &[0, 1, 2, 3]).expect("four groups");
-    // The global norm is that of 3 and |2| 2; the second's own is 5; the third counts nowhere.
+    // The global norm is over 3 and |2| 2. The first group has its own norm. The unperturbed group has none.
     let grads = [vec![3.0], vec![5.0], vec![100.0], vec![2.0]];
     let perturbed = oracle.ascent(&grads).expect("the lengths fit");
     close(&perturbed, &[&[1.6], &[3.0], &[1.0], &[2.0 + 4.0 * 2.0 / 5.0]]);
@@ -49,7 +49,7 @@ fn rates_decay_and_blends() {
 }
 
 #[test]
-fn a_group_that_departs_in_nothing() {
+fn a_default_group_changes_nothing() {
     let grads = vec![vec![0.3, -0.7], vec![0.9]];
     let run = |groups: Vec<Group>, of: &[usize]| {
         let weights = vec![vec![1.0, 2.0], vec![3.0]];

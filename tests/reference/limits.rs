@@ -1,4 +1,4 @@
-//! Norm, perturbation and clipping at their limits, and the errors.
+//! Norm, perturbation and clipping at their limits, and errors.
 
 use burn_wsam::method::{Clip, ClipScope, Coupling, Hyperparameters, NonFinite};
 use burn_wsam::reference::{Norms, Oracle, ReferenceError, norm};
@@ -52,7 +52,7 @@ fn norm_survives_extreme_magnitudes() {
 }
 
 #[test]
-fn norms_beyond_f32_are_infinite_on_demand() {
+fn f32_norms_overflow_to_infinity() {
     let (weight, grad) = (vec![vec![1.0; 8]], vec![vec![3e38; 8]]);
     let oracle = || Oracle::new(plain_sgd(), weight.clone());
     assert!(oracle().ascent(&grad).unwrap() != weight);
@@ -72,13 +72,13 @@ fn adaptive_ascent_is_scale_invariant() {
         flat(&moved).into_iter().zip(flat(&w)).map(|(m, w)| (m - w) / s).collect::<Vec<_>>()
     };
     for (a, b) in e_w(1.0).into_iter().zip(e_w(8.0)) {
-        assert!((a - b).abs() < 1e-14, "{a:e} for {b:e}");
+        assert!((a - b).abs() < 1e-14, "{a:e}, expected {b:e}");
     }
     assert!(e_w(1.0)[0] != 0.0);
 }
 
 #[test]
-fn clip_scopes_clip_what_they_say() {
+fn clip_scopes() {
     let (w, g, p) = (vec![vec![1.0, 2.0]], vec![vec![3.0, 4.0]], vec![vec![6.0, 8.0]]);
     let (lr, max_norm) = (0.1, 2.0);
     let (clip_g, clip_p) = (2.0 / (5.0 + 1e-6), 2.0 / (10.0 + 1e-6));
@@ -104,7 +104,7 @@ fn clip_scopes_clip_what_they_say() {
 }
 
 #[test]
-fn nan_is_not_hidden() {
+fn nan_propagates_through_clipping() {
     let clip = Some(Clip { max_norm: 1.0, scope: ClipScope::Both });
     for base in bases() {
         let non_finite = NonFinite::Propagate;
@@ -118,10 +118,10 @@ fn nan_is_not_hidden() {
     }
 }
 
-/// A step over a NaN or an infinity is none, and the next one is the first; or it is the base
-/// optimizer's, where `g` allows it.
+/// A non-finite step is skipped and not counted. With `NonFinite::BaseStep`, the base optimizer steps if `g` is
+/// finite.
 #[test]
-fn steps_that_are_not_finite() {
+fn non_finite_steps() {
     for base in bases() {
         for bad in [f64::NAN, f64::INFINITY] {
             let poisoned = |seed| {
@@ -153,7 +153,7 @@ fn steps_that_are_not_finite() {
 }
 
 #[test]
-fn misfits_are_errors_and_change_nothing() {
+fn mismatched_tensors_are_errors_and_change_nothing() {
     let mut oracle = Oracle::new(plain_sgd(), start());
     let count = ReferenceError::TensorCount { expected: 4, actual: 3 };
     let length = ReferenceError::TensorLength { tensor: 3, expected: 2, actual: 1 };

@@ -1,15 +1,15 @@
-//! The reading and the comparison, against faults planted on purpose.
+//! Deliberate faults, which the golden reader and the comparison must find.
 
 use std::path::PathBuf;
 
 use burn_wsam::method::{Base, Coupling, Hyperparameters};
 
-use crate::common::bound::Bound;
-use crate::common::golden::{self, Expected, Golden, Tensors};
-use crate::common::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use crate::{EXACT, MOMENTUM};
+use burn_wsam_support::bound::Bound;
+use burn_wsam_support::golden::{self, Expected, Golden, Tensors};
+use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 
-/// The oracle with one number of its answers replaced.
+/// An oracle that changes one number of its results.
 struct Faulty {
     inner: OracleRoute,
     what: &'static str,
@@ -17,7 +17,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    fn spoil(&self, what: &str, tensors: &mut [Vec<f64>]) {
+    fn inject_fault(&self, what: &str, tensors: &mut [Vec<f64>]) {
         if what == self.what
             && let Some(x) = tensors.iter_mut().flatten().last()
         {
@@ -29,27 +29,27 @@ impl Faulty {
 impl Route for Faulty {
     fn ascend(&mut self, grad: &[Vec<f64>]) -> Result<Tensors, String> {
         let mut perturbed = self.inner.ascend(grad)?;
-        self.spoil("perturbed", &mut perturbed);
+        self.inject_fault("perturbed", &mut perturbed);
         Ok(perturbed)
     }
 
     fn descend(&mut self, lr: f64, grad_perturbed: &[Vec<f64>]) -> Result<Tensors, String> {
         let mut weight = self.inner.descend(lr, grad_perturbed)?;
-        self.spoil("weight", &mut weight);
+        self.inject_fault("weight", &mut weight);
         Ok(weight)
     }
 
     fn state(&mut self) -> Result<Vec<Tensors>, String> {
         let mut state = self.inner.state()?;
         if let Some(last) = state.last_mut() {
-            self.spoil("state", last);
+            self.inject_fault("state", last);
         }
         Ok(state)
     }
 }
 
 #[test]
-fn replay_sees_a_fault_in_any_quantity_of_any_file() {
+fn replay_detects_a_fault_in_any_quantity_of_any_file() {
     let (goldens, _) = golden::load().unwrap();
     let faults: [fn(f64) -> f64; 3] = [|_| f64::NAN, |_| f64::INFINITY, |x| x + x.signum() * 1e-6];
     for golden in &goldens {
@@ -71,7 +71,7 @@ fn replay_sees_a_fault_in_any_quantity_of_any_file() {
 }
 
 #[test]
-fn replay_sees_a_corrupted_file() {
+fn replay_detects_a_corrupted_file() {
     let (goldens, _) = golden::load().unwrap();
     for golden in &goldens {
         let check = |golden: &Golden| {
@@ -97,7 +97,7 @@ fn replay_sees_a_corrupted_file() {
 }
 
 #[test]
-fn replay_sees_a_wrong_momentum_of_a_tiny_gradient() {
+fn replay_detects_a_wrong_momentum_of_a_tiny_gradient() {
     let tiny = vec![vec![3e-12, -4e-12]];
     let base = Base::Sgd { momentum: Some(MOMENTUM), weight_decay: 0.0 };
     let mut golden = Golden {
@@ -120,7 +120,7 @@ fn replay_sees_a_wrong_momentum_of_a_tiny_gradient() {
     };
     check(&golden, EXACT).unwrap();
     golden.expected[0].state[0][0][1] *= 1.001;
-    // The tolerances of a 32-bit route, whose floor is far above the momentum itself.
+    // Tolerances of a route in f32, whose floor is far above the momentum.
     let loose = Tolerance { rtol: 1e-5, atol: 1e-6, share: 1e-6 };
     let error = check(&golden, loose).unwrap_err();
     assert!(error.contains("momentum_buffer, tensor 0, element 1"), "{error}");
@@ -167,8 +167,8 @@ fn unreadable_folders_and_files_are_named() {
     }
 }
 
-/// What the derived bound of a route in `f32` allows, and what was allowed before: a floor and a share, whatever
-/// the sums were. Of all elements of all files 19 in 20 are allowed less than half of it.
+/// Compares the derived bound of a route in `f32` with the fixed tolerance that was used before. For 19 of 20
+/// elements of all files the bound is less than half of the tolerance.
 #[test]
 fn the_derived_bound_is_tighter() {
     let (goldens, _) = golden::load().unwrap();
@@ -192,8 +192,10 @@ fn the_derived_bound_is_tighter() {
             }
         }
     }
-    println!("{all} elements: {tighter} allowed less than half as much, {looser} more");
-    // A folder of one's own may hold trajectories of other methods only.
+    println!(
+        "{all} elements: the bound is less than half of the tolerance for {tighter}, larger for {looser}"
+    );
+    // A user's folder may have trajectories of other methods only.
     let is_empty = golden::is_own_folder() && all == 0;
     assert!(
         is_empty || 20 * tighter > 19 * all && 50 * looser < all,
@@ -201,11 +203,11 @@ fn the_derived_bound_is_tighter() {
     );
 }
 
-/// Small wrongs of every kind are outside of what rounding explains, in every file that they concern.
+/// A small error in any hyperparameter exceeds the bound, in every file that it affects.
 #[test]
-fn the_derived_bound_sees_wrong_steps() {
-    type Wrong = fn(&mut Hyperparameters, &mut f64) -> bool;
-    let wrongs: &[(&str, Wrong)] = &[
+fn the_derived_bound_detects_wrong_steps() {
+    type Change = fn(&mut Hyperparameters, &mut f64) -> bool;
+    let changes: &[(&str, Change)] = &[
         ("rho", |hyper, _| {
             hyper.rho *= 1.0001;
             hyper.rho > 0.01
@@ -223,7 +225,7 @@ fn the_derived_bound_sees_wrong_steps() {
                 Coupling::Coupled => Coupling::Decoupled,
                 Coupling::Decoupled => Coupling::Coupled,
             };
-            // Without a state and unclipped the two forms are one.
+            // Without state the two forms are equal.
             !hyper.base.state_names().is_empty() && hyper.gamma > 0.0
         }),
         ("adaptive", |hyper, _| {
@@ -241,6 +243,7 @@ fn the_derived_bound_sees_wrong_steps() {
             let decay = match &mut hyper.base {
                 Base::Sgd { weight_decay, .. } => weight_decay,
                 Base::Adam(moments) | Base::AdamW(moments) => &mut moments.weight_decay,
+                other => unimplemented!("{other:?}"),
             };
             let some = *decay > 0.0;
             *decay *= 1.1;
@@ -256,31 +259,31 @@ fn the_derived_bound_sees_wrong_steps() {
                 moments.beta_1 *= 1.0001;
                 true
             }
+            other => unimplemented!("{other:?}"),
         }),
     ];
     let (goldens, _) = golden::load().unwrap();
-    for (name, wrong) in wrongs {
-        let mut concerned = 0;
+    for (name, change) in changes {
+        let mut affected = 0;
         for golden in &goldens {
             let (mut hyper, mut lr) = (golden.hyper.clone(), golden.lr);
-            // Steps of 1e-12 are lost in weights of 1.
+            // Steps of 1e-12 are below the rounding of weights of order 1.
             let lost = golden.file == "sgd_tiny_grad.json" && !["rho", "momentum"].contains(name);
-            if !wrong(&mut hyper, &mut lr) || lost {
+            if !change(&mut hyper, &mut lr) || lost {
                 continue;
             }
-            concerned += 1;
+            affected += 1;
             let inner = OracleRoute::new(hyper, golden.weight.clone());
             let result = replay_rounded(golden, &mut AtRate { inner, lr });
             assert!(result.is_err(), "{}: a wrong {name} passed", golden.file);
         }
-        let own_folder = golden::is_own_folder();
-        assert!(own_folder || concerned > 1, "{name} concerns {concerned} files");
+        assert!(golden::is_own_folder() || affected > 1, "{name} affects {affected} files");
     }
 }
 
-/// One element of one quantity has the wrong sign: seen wherever it is more than its own rounding.
+/// A wrong sign of one element of any quantity exceeds the bound.
 #[test]
-fn the_derived_bound_sees_a_flipped_sign() {
+fn the_derived_bound_detects_a_flipped_sign() {
     let (goldens, _) = golden::load().unwrap();
     for golden in &goldens {
         let exact = || OracleRoute::new(golden.hyper.clone(), golden.weight.clone());
@@ -303,7 +306,7 @@ fn the_derived_bound_sees_a_flipped_sign() {
     }
 }
 
-/// The oracle at a rate of its own.
+/// The oracle with another learning rate.
 struct AtRate {
     inner: OracleRoute,
     lr: f64,

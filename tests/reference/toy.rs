@@ -3,15 +3,15 @@
 use burn_wsam::method::Coupling;
 use burn_wsam::reference::Oracle;
 
-use crate::common::golden::{self, Toy, ToyRun};
-use crate::common::replay::OracleRoute;
-use crate::common::toy::{FLAT, SHARP, distance, toy_loss_grad, toy_path};
+use burn_wsam_support::golden::{self, Toy, ToyRun};
+use burn_wsam_support::replay::OracleRoute;
+use burn_wsam_support::toy::{FLAT, SHARP, distance, toy_loss_grad, toy_path};
 
 fn toys() -> Vec<Toy> {
     let (_, toys) = golden::load().unwrap();
-    // A folder of one's own may hold trajectories only.
-    let own_folder = std::env::var_os("WSAM_GOLDEN_DIR").is_some();
-    assert!(own_folder || !toys.is_empty(), "no toy runs in {}", golden::folder().display());
+    // A user's folder may have no toy runs.
+    let is_custom = std::env::var_os("WSAM_GOLDEN_DIR").is_some();
+    assert!(is_custom || !toys.is_empty(), "no toy runs in {}", golden::folder().display());
     toys
 }
 
@@ -19,8 +19,8 @@ fn label(run: &ToyRun) -> String {
     format!("gamma {} {:?}", run.gamma, run.coupling)
 }
 
-/// A free run multiplies its rounding errors, so each step is taken from the recorded point. The
-/// momentum that the recorded run had there is the last move, less its sharpness, over `-lr`.
+/// Takes each step from the recorded point, because a free run magnifies its rounding errors. The recorded
+/// run's momentum is its last move minus the sharpness part, divided by `-lr`.
 #[test]
 fn every_recorded_step_is_reproduced() {
     for toy in toys() {
@@ -29,12 +29,12 @@ fn every_recorded_step_is_reproduced() {
             let mut momentum = [0.0; 2];
             for (t, pair) in run.path.windows(2).enumerate() {
                 let (from, to) = (pair[0], pair[1]);
-                // A fresh oracle has no momentum; the step is linear in it.
+                // A new oracle has no momentum, and the step is linear in it.
                 let (fresh, sharpness) = one_step(&toy, run, from);
                 let carried = |i: usize| toy.lr * toy.momentum * momentum[i];
                 let got = [fresh[0] - carried(0), fresh[1] - carried(1)];
                 let error = distance(got, to);
-                assert!(error <= 1e-9, "{}: step {t}: {got:?} for {to:?}", label(run));
+                assert!(error <= 1e-9, "{}: step {t}: {got:?}, expected {to:?}", label(run));
                 worst = worst.max(error);
                 momentum = [0, 1].map(|i| (from[i] - to[i]) / toy.lr - sharpness[i]);
             }
@@ -46,24 +46,23 @@ fn every_recorded_step_is_reproduced() {
     }
 }
 
-/// The point after a first step, and `alpha (g~ - g)` if it went past the momentum.
+/// The point after a first step, and `alpha (g~ - g)` in the decoupled form, where it does not enter the momentum.
 fn one_step(toy: &Toy, run: &ToyRun, from: [f64; 2]) -> ([f64; 2], [f64; 2]) {
     let mut oracle = Oracle::new(toy.hyper(run), vec![from.to_vec()]);
     let (_, g) = toy_loss_grad(from[0], from[1]);
     let perturbed = oracle.ascent(&[g.to_vec()]).unwrap();
     let (_, p) = toy_loss_grad(perturbed[0][0], perturbed[0][1]);
     oracle.descent(toy.lr, &[p.to_vec()]).unwrap();
-    let past = match run.coupling {
+    let alpha = match run.coupling {
         Coupling::Coupled => 0.0,
         Coupling::Decoupled => toy.hyper(run).blend().sharpness,
     };
     let w = &oracle.weights()[0];
-    ([w[0], w[1]], [0, 1].map(|i| past * (p[i] - g[i])))
+    ([w[0], w[1]], [0, 1].map(|i| alpha * (p[i] - g[i])))
 }
 
-/// Free runs can be held to 1e-9 only before chaos sets in. Past that, no arithmetic but the
-/// recording's own gives its path: with the decoupled gamma 0.95, a start moved by 1e-13 ends in
-/// other digits altogether.
+/// Free runs match to 1e-9 for 50 steps. Later they are chaotic, and only the recording's own arithmetic gives its
+/// path: with the decoupled gamma 0.95, a start moved by 1e-13 ends in other digits.
 #[test]
 fn recorded_paths_are_followed_for_50_steps() {
     for toy in toys() {
@@ -84,7 +83,7 @@ fn free_run(toy: &Toy, run: &ToyRun) -> Vec<[f64; 2]> {
     toy_path(toy, run.path.len() - 1, &mut route).unwrap()
 }
 
-/// The paper's claim. The runs recorded as ending between the basins are left out.
+/// The paper's claim. Runs that were recorded as ending between the basins are not checked.
 #[test]
 fn free_runs_end_in_the_recorded_basin() {
     for toy in toys() {
@@ -111,6 +110,6 @@ fn gradient_is_the_slope_of_the_loss() {
         let want =
             [slope([mu + d, sigma], [mu - d, sigma]), slope([mu, sigma + d], [mu, sigma - d])];
         let (_, got) = toy_loss_grad(mu, sigma);
-        assert!(distance(got, want) < 1e-9, "{got:?} for {want:?}");
+        assert!(distance(got, want) < 1e-9, "{got:?}, expected {want:?}");
     }
 }

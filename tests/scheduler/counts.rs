@@ -1,7 +1,5 @@
-//! Steps recorded over real parameter sets; nothing runs, so the buffers are never touched.
+//! Costs of steps recorded over real parameter sets. The steps are not submitted, so the buffers take no memory.
 
-use crate::common::gpu::Gpu;
-use crate::common::raw::{engine, propagating};
 use crate::sets::sets;
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, LeanAscentTensor,
@@ -9,6 +7,8 @@ use burn_wsam::engine::{
 };
 use burn_wsam::layout::{Stage, Width, storage_buffers};
 use burn_wsam::method::{Base, Clip, ClipScope, Hyperparameters, Moments, Momentum};
+use burn_wsam_support::engine_route::{engine, propagating};
+use burn_wsam_support::gpu::Gpu;
 
 const MOMENTS: Moments =
     Moments { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.01, amsgrad: false };
@@ -22,8 +22,8 @@ fn sgd_momentum() -> Hyperparameters {
     Hyperparameters::new(Base::Sgd { momentum: Some(momentum), weight_decay: 1e-4 })
 }
 
-/// Name, hyperparameters, bytes a parameter.
-fn kinds() -> Vec<(&'static str, Hyperparameters, u64)> {
+/// Name, hyperparameters and bytes a parameter.
+fn variants() -> Vec<(&'static str, Hyperparameters, u64)> {
     let adamw = Hyperparameters::new(Base::AdamW(MOMENTS));
     let adam = Hyperparameters::new(Base::Adam(MOMENTS));
     let clip = Some(Clip { max_norm: 1.0, scope: ClipScope::Both });
@@ -32,22 +32,22 @@ fn kinds() -> Vec<(&'static str, Hyperparameters, u64)> {
         ("SGD + momentum", propagating(sgd_momentum()), 40),
         ("Adam", propagating(adam), 48),
         ("AdamW", propagating(adamw.clone()), 48),
-        // By default a step looks at g~ before it writes.
-        ("SGD + momentum, looking", sgd_momentum(), 44),
+        // By default a step checks g~ before it writes.
+        ("SGD + momentum, checked", sgd_momentum(), 44),
         ("SGD, clipped", Hyperparameters { clip, ..sgd() }, 36),
         ("AdamW, adaptive", propagating(Hyperparameters { adaptive: true, ..adamw.clone() }), 52),
         ("AdamW, adaptive, clipped", Hyperparameters { adaptive: true, clip, ..adamw.clone() }, 56),
     ]
 }
 
-/// A buffer a role, tensors on multiples of 256 bytes, as in an arena.
+/// One buffer for each role, with tensors on multiples of 256 bytes, as in an arena.
 struct Model {
     places: Vec<(u64, u64)>,
     size: u64,
     buffers: Vec<wgpu::Buffer>,
 }
 
-/// At once: the largest set takes 3 GB, and wgpu would keep it until it looks after its resources.
+/// Frees the buffers at once. The largest set takes 3 GB, and wgpu would keep it until its next cleanup.
 impl Drop for Model {
     fn drop(&mut self) {
         self.buffers.iter().for_each(wgpu::Buffer::destroy);
@@ -142,12 +142,12 @@ impl Model {
         Ok(stats)
     }
 
-    /// Windows that a buffer of the model is seen through.
+    /// Number of windows (binding ranges) that a buffer of the model takes.
     fn windows(&self, engine: &Engine) -> u64 {
         self.size.div_ceil(engine.device().limits().max_storage_buffer_binding_size)
     }
 
-    /// Dispatches by the design: what fits the device's storage buffers shares one.
+    /// Expected number of dispatches: windows share a dispatch as far as the device's storage buffers allow.
     fn dispatches(&self, engine: &Engine, hyper: &Hyperparameters, lean: bool) -> u64 {
         let windows = self.windows(engine);
         let states = hyper.base.state_names().len() as u64;
@@ -157,24 +157,24 @@ impl Model {
             windows.div_ceil((1 + spare / columns).min(u64::from(engine.tuning().max_frames)))
         };
         let norm = |columns| 1 + of(Stage::Norm, columns);
-        let looks = hyper.non_finite.looks();
-        let clip = match (hyper.clip, looks) {
+        let checks = hyper.non_finite.checks_gradients();
+        let clip = match (hyper.clip, checks) {
             (Some(_), _) => norm(1),
             (None, true) => of(Stage::Check, 1),
             (None, false) => 0,
         };
-        let halves = if lean {
-            let columns = 2 + u64::from(looks);
+        let phases = if lean {
+            let columns = 2 + u64::from(checks);
             of(Stage::LeanAscent, 3 + states) + of(Stage::LeanDescent, columns)
         } else {
             of(Stage::Ascent, 3) + of(Stage::Descent, 3 + states)
         };
-        norm(1 + u64::from(hyper.adaptive)) + clip + halves
+        norm(1 + u64::from(hyper.adaptive)) + clip + phases
     }
 
     fn check(&self, engine: &Engine, fits: bool) -> Result<(), String> {
         let parameters: u64 = self.places.iter().map(|(_, len)| len).sum();
-        for (name, hyper, bytes) in kinds() {
+        for (name, hyper, bytes) in variants() {
             for lean in [false, true] {
                 let wrong = |what: String| {
                     let mode = if lean { " (lean)" } else { "" };
@@ -191,11 +191,10 @@ impl Model {
                 }
                 let want = self.dispatches(engine, &hyper, lean);
                 if u64::from(stats.dispatches) != want {
-                    return wrong(format!("{} dispatches for {want}", stats.dispatches));
+                    return wrong(format!("{} dispatches, expected {want}", stats.dispatches));
                 }
-                // One more for a clipped step, which takes a second norm, and one that finishes it.
-                // An unclipped one may look at g~ all the same.
-                let most = match (hyper.clip, hyper.non_finite.looks()) {
+                // A clipped step takes a second norm and its norm_finish, an unclipped one may check g~.
+                let most = match (hyper.clip, hyper.non_finite.checks_gradients()) {
                     (Some(_), _) => 6,
                     (None, true) => 5,
                     (None, false) => 4,
@@ -213,10 +212,11 @@ impl Model {
                 if stats.extra_bytes != extra {
                     return wrong(format!("{} extra bytes, not {extra}", stats.extra_bytes));
                 }
-                // A buffer a role: of a lean step the ascent binds more, of another the descent.
+                // One buffer for each role, in the phase that binds more: the ascent of a lean step,
+                // the descent of an ordinary one.
                 let roles = 3 + hyper.base.state_names().len() as u32;
                 if stats.buffers != roles {
-                    return wrong(format!("{} buffers for {roles}", stats.buffers));
+                    return wrong(format!("{} buffers, expected {roles}", stats.buffers));
                 }
             }
         }
@@ -224,18 +224,18 @@ impl Model {
     }
 }
 
-/// One of the benchmarks' parameter sets: a handful of dispatches, whatever its tensors.
+/// One of the benchmarks' parameter sets: the number of dispatches does not depend on its tensors.
 pub(crate) fn set(gpu: &Gpu, name: &str) -> Result<(), String> {
     let engine = engine(gpu)?;
     let set = sets().into_iter().find(|set| set.name == name).ok_or("no such set")?;
     let model = Model::new(&engine, &set.lens);
     let limit = u64::from(engine.device().limits().max_storage_buffers_per_shader_stage);
-    // The widest stage binds six columns and the table.
+    // The stage with most bindings has six columns and the chunk table.
     model.check(&engine, 6 * model.windows(&engine) < limit)
 }
 
-/// What WebGPU promises: 8 storage buffers of 128 MiB a dispatch. Dispatches grow with the windows
-/// of the arenas, never with tensors.
+/// With WebGPU's default limits, 8 storage buffers of 128 MiB a dispatch, the number of dispatches
+/// grows with the arenas' windows and not with the tensors.
 pub(crate) fn eight_buffers(gpu: &Gpu) -> Result<(), String> {
     let mut required_limits = gpu.adapter.limits();
     required_limits.max_storage_buffers_per_shader_stage = 8;
@@ -252,14 +252,14 @@ pub(crate) fn eight_buffers(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// Tensors in buffers of their own, all roles: dispatches follow ceil(buffers / frames), and the
-/// frames' results are those of one buffer, bit for bit.
+/// Each tensor of each role in its own buffer: an engine with several frames a dispatch gives the same
+/// bits as an engine with one.
 pub(crate) fn many_buffers(gpu: &Gpu) -> Result<(), String> {
     many_buffers_on(&engine(gpu)?)
 }
 
-/// As on Metal, where a dispatch binds 29 buffers of all kinds together, uniforms among them; with
-/// fewer storage buffers, 12 of all kinds, which is the least the engine takes.
+/// A limit on buffers of all kinds together, uniform buffers included: 29 as on Metal, or, if the
+/// device has fewer storage buffers, 12, the fewest that the engine accepts.
 pub(crate) fn counted_together(gpu: &Gpu) -> Result<(), String> {
     let mut required_limits = gpu.adapter.limits();
     let storage = required_limits.max_storage_buffers_per_shader_stage.min(29);
@@ -274,9 +274,9 @@ pub(crate) fn counted_together(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn many_buffers_on(engine: &std::sync::Arc<Engine>) -> Result<(), String> {
-    use crate::common::raw::EngineRoute;
-    use crate::common::replay::Route;
     use burn_wsam::engine::{Placement, Tuning};
+    use burn_wsam_support::engine_route::EngineRoute;
+    use burn_wsam_support::replay::Route;
     let single = Tuning { max_frames: 1, ..engine.tuning() };
     let single = Engine::with_tuning(engine.device(), engine.queue(), single)
         .map(std::sync::Arc::new)
@@ -297,10 +297,14 @@ fn many_buffers_on(engine: &std::sync::Arc<Engine>) -> Result<(), String> {
         }
         Ok(bits)
     };
-    if run(engine)? == run(&single)? { Ok(()) } else { Err("frames change results".to_owned()) }
+    if run(engine)? == run(&single)? {
+        Ok(())
+    } else {
+        Err("the number of frames changes results".to_owned())
+    }
 }
 
-/// A plan serves the same tensors again; every one of its inputs makes another.
+/// A plan is reused for the same tensors, and a change of any input makes a new plan.
 pub(crate) fn plans(gpu: &Gpu) -> Result<(), String> {
     let engine = engine(gpu)?;
     let model = Model::new(&engine, &[1000, 5, 4096]);
@@ -312,7 +316,7 @@ pub(crate) fn plans(gpu: &Gpu) -> Result<(), String> {
         found => Err(format!("{what}: {found} plans made, not {want}")),
     };
     let base = sgd_momentum();
-    expect("at first", made(&model, &base, false), 2)?;
+    expect("first", made(&model, &base, false), 2)?;
     expect("again", made(&model, &base, false), 0)?;
     let numbers = Hyperparameters { rho: 0.3, gamma: 0.5, ..base.clone() };
     expect("with other numbers", made(&model, &numbers, false), 0)?;
@@ -325,13 +329,13 @@ pub(crate) fn plans(gpu: &Gpu) -> Result<(), String> {
     expect("clipped", made(&model, &Hyperparameters { clip, ..base.clone() }, false), 1)?;
     expect("with another base", made(&model, &sgd(), false), 1)?;
     expect("lean", made(&model, &base, true), 2)?;
-    expect("elsewhere", made(&Model::new(&engine, &[1000, 5, 4096]), &base, false), 2)?;
+    expect("in other buffers", made(&Model::new(&engine, &[1000, 5, 4096]), &base, false), 2)?;
     let mut shorter = Model::new(&engine, &[1000, 5, 4096]);
-    expect("elsewhere again", made(&shorter, &base, false), 2)?;
+    expect("in other buffers again", made(&shorter, &base, false), 2)?;
     shorter.places[2].1 = 4095;
     expect("shorter", made(&shorter, &base, false), 2)?;
     shorter.places.pop();
     expect("fewer", made(&shorter, &base, false), 2)?;
     engine.forget_plans();
-    expect("forgotten", made(&shorter, &base, false), 2)
+    expect("after forget_plans", made(&shorter, &base, false), 2)
 }

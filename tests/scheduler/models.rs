@@ -1,12 +1,12 @@
-//! What arenas and kept plans must never do to a model.
+//! Models whose arenas and plans are reused from step to step.
 
 use super::nets::*;
-use crate::common::burned::memory_in_use;
 use burn::module::{Module, Param};
 use burn::nn::LinearConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{NonFinitePolicy, SgdBaseConfig, WsamConfig, WsamError};
+use burn_wsam_support::burn_route::memory_in_use;
 
 fn sgd() -> WsamConfig {
     WsamConfig::new(SgdBaseConfig::new().into())
@@ -17,8 +17,8 @@ fn sgd_momentum() -> WsamConfig {
     WsamConfig::new(SgdBaseConfig::new().with_momentum(Some(momentum)).into())
 }
 
-/// One submission a half, the design's bytes, and a handful of dispatches once the weights have
-/// moved together.
+/// One submission a phase, the bytes of the design, and at most five or six dispatches once the weights
+/// are in one arena.
 pub(crate) fn counted(device: &Device) -> Result<(), String> {
     let propagating = |config: WsamConfig| config.with_non_finite(NonFinitePolicy::Propagate);
     let cases = [
@@ -28,20 +28,20 @@ pub(crate) fn counted(device: &Device) -> Result<(), String> {
         ("AdamW, clipped", adamw().with_max_norm(Some(1.0)), 52, 6),
         ("SGD + momentum, lean", propagating(sgd_momentum()).with_lean(true), 40, 5),
         ("AdamW, lean", propagating(adamw()).with_lean(true), 48, 5),
-        // By default a step looks at g~ before it writes.
-        ("SGD + momentum, looking", sgd_momentum(), 44, 5),
-        ("AdamW, lean, looking", adamw().with_lean(true), 52, 5),
+        // By default a step checks g~ before it writes.
+        ("SGD + momentum, checked", sgd_momentum(), 44, 5),
+        ("AdamW, lean, checked", adamw().with_lean(true), 52, 5),
     ];
     for (name, config, bytes, dispatches) in cases {
         let mut optim = init(&config, device)?;
-        if optim.last_step().is_some() {
-            return Err("counted a step that was not taken".to_owned());
+        if optim.last_step_stats().is_some() {
+            return Err("last_step has costs before the first step".to_owned());
         }
         let mut model = Deep::new(80, 24, device);
         let parameters = model.num_params() as u64;
         for count in 1..=6 {
             model = step(&mut optim, model, count)?;
-            let stats = optim.last_step().ok_or("no counts after a step")?;
+            let stats = optim.last_step_stats().ok_or("no counts after a step")?;
             let extra = if config.lean { 0 } else { 4 * parameters };
             if stats.submissions != 2
                 || stats.bytes() != bytes * parameters
@@ -53,11 +53,11 @@ pub(crate) fn counted(device: &Device) -> Result<(), String> {
                 return Err(format!("{name}, step {count}: {stats:?} for 160 tensors"));
             }
         }
-        // The base optimizer alone: one half, without the perturbation and without g~.
+        // A base step has one phase, without the perturbation and without g~.
         let first = grads(&model, 9);
         optim.base_step(0.01, model, first).map_err(|error| error.to_string())?;
-        let stats = optim.last_step().ok_or("no counts after a step")?;
-        // A norm of 4 bytes, the climb's 12 and g~'s 4 are not there; clipping keeps one norm of two.
+        let stats = optim.last_step_stats().ok_or("no counts after a step")?;
+        // It saves 4 bytes of a norm, 12 of the ascent and 4 of g~. With clipping, one of two norms remains.
         let want = bytes - 20;
         if stats.submissions != 1 || stats.bytes() != want * parameters || stats.dispatches > 4 {
             return Err(format!("{name}, the base step: {stats:?}, {parameters} parameters"));
@@ -66,8 +66,8 @@ pub(crate) fn counted(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
-/// What the second pass finds in memory beside what the first one left, by Burn's own count: `w + e_w`, or
-/// in lean mode nothing.
+/// Memory in use during the second pass, by Burn's count, compared with that after the first pass: `w + e_w` more,
+/// in lean mode nothing more.
 pub(crate) fn memory(device: &Device) -> Result<(), String> {
     for lean in [false, true] {
         let mut optim = init(&sgd_momentum().with_lean(lean), device)?;
@@ -82,16 +82,16 @@ pub(crate) fn memory(device: &Device) -> Result<(), String> {
         let (during, after) = if lean {
             let ascended = optim.lean_ascend(0.01, model, first).map_err(|e| fail(&e))?;
             let during = memory_in_use(device)?;
-            let second = grads(&ascended, 9);
+            let second = grads(ascended.model(), 9);
             (during, optim.lean_descend(ascended, second).map_err(|e| fail(&e))?)
         } else {
             let ascended = optim.ascend(model, first).map_err(|e| fail(&e))?;
             let during = memory_in_use(device)?;
             (during, descend(&mut optim, ascended, 9)?)
         };
-        let stats = optim.last_step().ok_or("no counts after a step")?;
+        let stats = optim.last_step_stats().ok_or("no counts after a step")?;
         let extra = during as f64 - before as f64;
-        // Tensors start on multiples of 256 bytes, and a gradient is rounded up as Burn likes.
+        // Tensors start on multiples of 256 bytes, and Burn rounds the size of gradients up.
         let right = (extra - stats.extra_bytes as f64).abs() <= 0.05 * (4 * parameters) as f64;
         if !right {
             return Err(format!(
@@ -103,27 +103,27 @@ pub(crate) fn memory(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
-/// In a steady loop the same few arenas come back, so that no plan has to be made any more: neither
-/// memory nor host work grows.
-pub(crate) fn turns(device: &Device) -> Result<(), String> {
+/// In a training loop the same few arenas are reused, so no new plans are made: neither memory nor host
+/// work grows.
+pub(crate) fn alternating(device: &Device) -> Result<(), String> {
     for config in [sgd_momentum(), adamw().with_lean(true)] {
         let mut optim = init(&config, device)?;
         let mut model = Deep::new(30, 24, device);
         let mut made = 0;
         for count in 0..40 {
             model = step(&mut optim, model, count)?;
-            let stats = optim.last_step().ok_or("no counts after a step")?;
+            let stats = optim.last_step_stats().ok_or("no counts after a step")?;
             made += if count >= 20 { stats.plans_made } else { 0 };
         }
         if made != 0 {
-            return Err(format!("{made} plans were made in the second half of 40 steps"));
+            return Err(format!("{made} plans were made in the last 20 of 40 steps"));
         }
     }
     Ok(())
 }
 
-/// Layers come and go between steps. The layers that stay step as they would alone with the same
-/// gradients.
+/// Layers are added and removed between steps. The fused route matches tensor operations, and frozen layers do
+/// not change.
 pub(crate) fn growing(device: &Device) -> Result<(), String> {
     let (mut fused, mut plain) = (init(&adamw(), device)?, {
         let config = adamw().with_route(burn_wsam::RoutePolicy::TensorOps);
@@ -170,13 +170,13 @@ fn close(what: &str, got: &Deep, want: &Deep) -> Result<(), String> {
     for (i, (got, want)) in values(&got).iter().zip(values(&want)).enumerate() {
         let right = (got - want).abs() <= 2e-5 + 2e-4 * want.abs();
         if !right {
-            return Err(format!("{what}: element {i} is {got} for {want}"));
+            return Err(format!("{what}: element {i} is {got}, expected {want}"));
         }
     }
     Ok(())
 }
 
-/// The same parameter with another shape is refused, and the model comes back.
+/// A parameter that changed its shape is refused, and the model is returned.
 pub(crate) fn reshaped(device: &Device) -> Result<(), String> {
     for config in [sgd(), adamw()] {
         let mut optim = init(&config, device)?;
@@ -217,7 +217,7 @@ pub(crate) fn two_models(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
-/// A second model climbs before the first one has come down.
+/// The ascent of a second model comes before the descent of the first.
 pub(crate) fn interleaved(device: &Device) -> Result<(), String> {
     use super::nets::exact::{ascend, descend, step};
     let (mut optim, mut alone) = (init(&adamw(), device)?, init(&adamw(), device)?);
@@ -243,7 +243,7 @@ pub(crate) fn two_devices(one: &Device, other: &Device) -> Result<(), String> {
     }
     let mut models: Vec<_> = runs.iter().map(|(.., device)| Deep::new(5, 8, device)).collect();
     let alone = models.clone();
-    // Taking turns, step by step.
+    // Steps of the two models alternate.
     for count in 0..4 {
         for (model, (optim, ..)) in models.iter_mut().zip(&mut runs) {
             *model = step(optim, model.clone(), count)?;
@@ -253,9 +253,9 @@ pub(crate) fn two_devices(one: &Device, other: &Device) -> Result<(), String> {
         for count in 0..4 {
             want = step(optim, want, count)?;
         }
-        same("a model beside another device's", model, &parameters(&want))?;
+        same("a model whose steps alternated with another device's", model, &parameters(&want))?;
     }
-    // A model of one device in the hands of the other's optimizer.
+    // An optimizer refuses a model of another device.
     let first = grads(&models[0], 0);
     match runs[1].0.ascend(models[0].clone(), first) {
         Err(rejected) if matches!(rejected.error, WsamError::Device { .. }) => Ok(()),
@@ -272,25 +272,25 @@ pub(crate) fn dropped(device: &Device) -> Result<(), String> {
     let before = parameters(&model);
     let ascended = ascend(&mut optim, model, 3)?;
     drop(optim);
-    // The second pass still runs, and the way back is still exact.
-    let _ = ascended.loss(3).backward();
+    // The second pass still runs, and restoring is still exact.
+    let _ = ascended.model().loss(3).backward();
     let model = ascended.restore();
-    same("after the optimizer is gone", &model, &before)?;
-    // Its arenas are the next optimizer's to take over.
+    same("after the optimizer was dropped", &model, &before)?;
+    // A new optimizer may reuse the arenas.
     let mut next = init(&adamw(), device)?;
     let stepped = step(&mut next, model.clone(), 4)?;
     same("a clone", &model, &before)?;
-    // Of the ascent too, nothing is left to descend by.
+    // Another optimizer cannot descend from the ascent.
     let ascended = ascend(&mut next, stepped, 5)?;
-    let mut stranger = init(&adamw(), device)?;
-    let second = grads(&ascended, 5);
-    match stranger.descend(0.01, ascended, second) {
+    let mut other_optim = init(&adamw(), device)?;
+    let second = grads(ascended.model(), 5);
+    match other_optim.descend(0.01, ascended, second) {
         Err(rejected) if matches!(rejected.error, WsamError::ForeignAscent) => Ok(()),
         other => Err(format!("{other:?} for another optimizer's ascent")),
     }
 }
 
-/// Detaching changes no value, and steps go on as without it.
+/// `detach` changes no value, and does not affect later steps.
 pub(crate) fn detached(device: &Device) -> Result<(), String> {
     use super::nets::exact::step;
     let (mut optim, mut other) = (init(&adamw(), device)?, init(&adamw(), device)?);
@@ -301,14 +301,14 @@ pub(crate) fn detached(device: &Device) -> Result<(), String> {
         want = step(&mut other, want, count)?;
         if count % 2 == 1 {
             let before = parameters(&model);
-            model = optim.detach(model);
+            model = optim.copy_to_own_memory(model);
             same("detached", &model, &before)?;
         }
     }
     same("after detaching", &model, &parameters(&want))
 }
 
-/// An exponential moving average, kept by the user, of tensors that live in arenas.
+/// An exponential moving average that the user keeps of tensors in arenas.
 pub(crate) fn moving_average(device: &Device) -> Result<(), String> {
     let mut optim = init(&adamw(), device)?;
     let mut model = Deep::new(4, 8, device);
@@ -317,17 +317,21 @@ pub(crate) fn moving_average(device: &Device) -> Result<(), String> {
     let mut want: Vec<f32> = average.to_data().iter().collect();
     for count in 0..6 {
         model = step(&mut optim, model, count)?;
-        // Read back at once here, and left to Burn's laziness there.
+        // `want` is read back at once; Burn may evaluate `average` later.
         let now: Vec<f32> = weight(&model).into_data().iter().collect();
         want.iter_mut().zip(&now).for_each(|(want, now)| *want = *want * 0.75 + now * 0.25);
         average = average * 0.75 + weight(&model) * 0.25;
     }
     let got: Vec<f32> = average.into_data().iter().collect();
     let right = |(got, want): (&f32, &f32)| (got - want).abs() <= 1e-6;
-    if got.iter().zip(&want).all(right) { Ok(()) } else { Err(format!("{got:?} for {want:?}")) }
+    if got.iter().zip(&want).all(right) {
+        Ok(())
+    } else {
+        Err(format!("{got:?}, expected {want:?}"))
+    }
 }
 
-/// A lean step is the ordinary one but for rounding, by the closure and by the two calls.
+/// A lean step equals the ordinary one within rounding, by `step` and by `lean_ascend` and `lean_descend`.
 pub(crate) fn lean(device: &Device) -> Result<(), String> {
     use super::nets::exact::{grads, step};
     for config in [sgd_momentum(), adamw().with_max_norm(Some(0.5)), adamw().with_adaptive(true)] {
@@ -343,14 +347,14 @@ pub(crate) fn lean(device: &Device) -> Result<(), String> {
             let first = grads(&other, count);
             let ascended =
                 by_calls.lean_ascend(0.01, other, first).map_err(|error| error.to_string())?;
-            let second = grads(&ascended, count);
+            let second = grads(ascended.model(), count);
             other = by_calls.lean_descend(ascended, second).map_err(|error| error.to_string())?;
             close(&format!("{config}, step {count}"), &model, &want)?;
-            same("by calls", &other, &parameters(&model))?;
+            same("lean_ascend and lean_descend", &other, &parameters(&model))?;
             same("a clone", &clone.0, &clone.1)?;
         }
     }
-    // The coupled form has no lean mode.
+    // Lean mode requires the decoupled form.
     let coupled = adamw().with_decouple(false);
     match coupled.clone().with_lean(true).init(device) {
         Err(WsamError::LeanCoupled) => {}
@@ -367,7 +371,7 @@ pub(crate) fn lean(device: &Device) -> Result<(), String> {
     }
 }
 
-/// A lean step given up leaves the model at `w + e_w`, at most rho away, whatever the reason.
+/// An abandoned or refused lean step leaves the model at `w + e_w`, at a distance of rho.
 pub(crate) fn lean_abandoned(device: &Device) -> Result<(), String> {
     let rho = 0.05;
     let mut optim = init(&adamw().with_rho(rho), device)?;
@@ -380,7 +384,7 @@ pub(crate) fn lean_abandoned(device: &Device) -> Result<(), String> {
     let before = parameters(&model);
     let first = grads(&model, 0);
     let ascended = optim.lean_ascend(0.01, model, first).map_err(|error| error.to_string())?;
-    let perturbed = parameters(&*ascended);
+    let perturbed = parameters(ascended.model());
     let model = ascended.abandon();
     same("abandoned", &model, &perturbed)?;
     let moved = distance(&before, &perturbed);
@@ -388,10 +392,10 @@ pub(crate) fn lean_abandoned(device: &Device) -> Result<(), String> {
     if !right {
         return Err(format!("the model moved by {moved}"));
     }
-    // Without its second gradients it is refused, and comes back in the same state.
+    // A lean descent without gradients is refused, and returns the same model.
     let first = grads(&model, 1);
     let ascended = optim.lean_ascend(0.01, model, first).map_err(|error| error.to_string())?;
-    let perturbed = parameters(&*ascended);
+    let perturbed = parameters(ascended.model());
     let none = burn::optim::GradientsParams::new();
     let model = match optim.lean_descend(ascended, none) {
         Err(rejected) if matches!(rejected.error, WsamError::MissingGradient { .. }) => {

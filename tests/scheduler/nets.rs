@@ -1,11 +1,11 @@
-//! Models of many small tensors.
+//! A model of many small tensors.
 
-use crate::common::burned::{data, exact_loss};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{AdamWBaseConfig, Ascended, RoutePolicy, Wsam, WsamConfig};
+use burn_wsam_support::burn_route::{data, exact_loss};
 
 #[derive(Module, Debug)]
 pub(crate) struct Deep {
@@ -17,7 +17,7 @@ impl Deep {
         device.seed(7);
         let layer = || LinearConfig::new(width, width).init(device);
         let model = Self { layers: (0..layers).map(|_| layer()).collect() };
-        // Drawn here, not at first use.
+        // Initialises the parameters here, not at their first use.
         parameters(&model);
         model
     }
@@ -32,12 +32,12 @@ impl Deep {
         self.layers.iter().fold(x, |x, layer| layer.forward(x)).powi_scalar(2).mean()
     }
 
-    /// As [`exact_loss`].
+    /// [`exact_loss`], for runs that are compared bit for bit.
     fn exact(&self, batch: u64) -> Tensor<1> {
         exact_loss(self, batch, self.loss(batch))
     }
 
-    /// The largest element of each weight, in whatever order Burn looks for it.
+    /// The largest element of each weight, which does not depend on Burn's order of evaluation.
     pub(crate) fn largest(&self) -> Tensor<1> {
         Tensor::cat(self.layers.iter().map(|layer| layer.weight.val().max()).collect(), 0)
     }
@@ -66,7 +66,7 @@ pub(crate) fn descend(
     ascended: Ascended<Deep>,
     batch: u64,
 ) -> Result<Deep, String> {
-    let second = grads(&ascended, batch);
+    let second = grads(ascended.model(), batch);
     optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
 }
 
@@ -97,7 +97,7 @@ pub(crate) mod exact {
         ascended: Ascended<Deep>,
         batch: u64,
     ) -> Result<Deep, String> {
-        let second = grads(&ascended, batch);
+        let second = grads(ascended.model(), batch);
         optim.descend(0.01, ascended, second).map_err(|error| error.to_string())
     }
 
@@ -107,7 +107,7 @@ pub(crate) mod exact {
     }
 }
 
-/// Bits of every parameter, read back.
+/// Bits of every parameter.
 pub(crate) fn parameters<M: Module>(module: &M) -> Vec<Vec<u32>> {
     struct Read(Vec<Vec<u32>>);
     impl ModuleVisitor for Read {
@@ -125,7 +125,7 @@ pub(crate) fn parameters<M: Module>(module: &M) -> Vec<Vec<u32>> {
 pub(crate) fn same(what: &str, got: &Deep, want: &[Vec<u32>]) -> Result<(), String> {
     let got = parameters(got);
     if got.len() != want.len() {
-        return Err(format!("{what}: {} tensors for {}", got.len(), want.len()));
+        return Err(format!("{what}: {} tensors, expected {}", got.len(), want.len()));
     }
     match got.iter().zip(want).position(|(got, want)| got != want) {
         Some(tensor) => Err(format!("{what}: tensor {tensor} differs")),

@@ -1,12 +1,12 @@
-//! Models that other threads look at while they are stepped.
+//! Models in use by other threads while they are stepped.
 
 use super::nets::*;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use std::sync::Mutex;
 
-/// A validation thread gets a clone, computes on it lazily, and drops it without waiting for anything;
-/// training goes on meanwhile. What it computed is of the weights it was given.
+/// A validation thread gets a clone, computes on it lazily and drops it without waiting, while training continues.
+/// Its results are those of the weights that it received.
 pub(crate) fn validation(device: &Device) -> Result<(), String> {
     let mut optim = init(&adamw(), device)?;
     let mut model = Deep::new(8, 16, device);
@@ -19,10 +19,10 @@ pub(crate) fn validation(device: &Device) -> Result<(), String> {
         let want = bits(model.valid().largest());
         let clone = model.valid();
         let thread = std::thread::spawn(move || {
-            // A pass as validation makes it, and what is the same in every evaluation of it.
+            // A validation pass, and a result that every evaluation gives bit for bit.
             let (loss, largest) = (clone.loss(99), clone.largest());
             drop(clone);
-            // Not read before training has gone on.
+            // Training continues before the results are read.
             std::thread::sleep(std::time::Duration::from_millis(20));
             let _ = loss.into_scalar::<f32>();
             bits(largest)
@@ -32,21 +32,21 @@ pub(crate) fn validation(device: &Device) -> Result<(), String> {
     for (count, (want, thread)) in pending.into_iter().enumerate() {
         let got = thread.join().map_err(|_| "the validation thread panicked".to_owned())?;
         if got != want {
-            return Err(format!("validation after step {count} gave {got:x?} for {want:x?}"));
+            return Err(format!("validation after step {count} gave {got:x?}, expected {want:x?}"));
         }
     }
     Ok(())
 }
 
-/// Two threads train two models on one device, and each is what it would be alone.
+/// Two threads train two models on one device, and each model equals one trained alone.
 pub(crate) fn side_by_side(device: &Device) -> Result<(), String> {
     use super::nets::exact::step;
-    // Threads must not draw parameters from one device's generator at once.
-    let drawing = Mutex::new(());
+    // Both threads draw parameters from the device's random number generator, one after the other.
+    let generator = Mutex::new(());
     let train = |seed: u64| -> Result<Vec<Vec<u32>>, String> {
         let mut optim = init(&adamw(), device)?;
         let mut model = {
-            let _alone = drawing.lock().map_err(|_| "the other thread panicked")?;
+            let _guard = generator.lock().map_err(|_| "the other thread panicked")?;
             Deep::new(5, 8, device)
         };
         for count in 0..6 {
@@ -62,7 +62,7 @@ pub(crate) fn side_by_side(device: &Device) -> Result<(), String> {
     });
     for (want, got) in alone.iter().zip(together) {
         if *want != got? {
-            return Err("a model differs with another one beside it".to_owned());
+            return Err("a model differs from the one trained alone".to_owned());
         }
     }
     Ok(())

@@ -1,22 +1,22 @@
-//! Records and configurations damaged at random: read as something else, or refused; never a panic, and a
-//! refused record changes nothing.
+//! Records and configurations damaged at random. They load with other values or are refused, without a panic, and
+//! a refused record changes nothing.
 
 use crate::nets::{Mlp, text};
-use crate::world::Dice;
+use crate::world::Rng;
 use crate::{Target, steps};
 use burn::config::Config;
 use burn::module::{ParamGroup, ParamId};
 use burn::tensor::Bytes;
 use burn_wsam::{AdamWBaseConfig, GroupConfig, LossScaleConfig, Wsam, WsamConfig};
 
-/// A few edits: bytes changed, doubled, left out, cut off, or made large.
-fn damaged(whole: &[u8], dice: &mut Dice) -> Vec<u8> {
+/// Applies a few edits: changes, duplicates, removes or truncates bytes.
+fn damaged(whole: &[u8], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = whole.to_vec();
-    for _ in 0..=dice.roll(4) {
+    for _ in 0..=rng.below(4) {
         let len = bytes.len();
-        let at = dice.roll(len.max(1) as u64) as usize;
-        let end = (at + 1 + dice.roll(16) as usize).min(len);
-        match dice.roll(7) {
+        let at = rng.below(len.max(1) as u64) as usize;
+        let end = (at + 1 + rng.below(16) as usize).min(len);
+        match rng.below(7) {
             0 => bytes[at..end].iter_mut().for_each(|byte| *byte = 0xff),
             1 => bytes.truncate(at),
             2 => drop(bytes.drain(at..end)),
@@ -25,15 +25,15 @@ fn damaged(whole: &[u8], dice: &mut Dice) -> Vec<u8> {
                 drop(bytes.splice(at..at, doubled));
             }
             4 => bytes[at..end].iter_mut().for_each(|byte| *byte = 0),
-            // Headers are short, and what is in them counts.
+            // Changes in the header are the most likely to matter.
             5 => {
-                if let Some(byte) = bytes.get_mut(dice.roll(400) as usize) {
-                    *byte = dice.roll(256) as u8;
+                if let Some(byte) = bytes.get_mut(rng.below(400) as usize) {
+                    *byte = rng.below(256) as u8;
                 }
             }
             _ => {
                 if let Some(byte) = bytes.get_mut(at) {
-                    *byte ^= 1 << dice.roll(8);
+                    *byte ^= 1 << rng.below(8);
                 }
             }
         }
@@ -57,16 +57,16 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
     }
     let ids = [model.a.weight.id, model.b.weight.id];
     let before = states(&optim, &ids)?;
-    let whole = optim.into_bytes(&model).map_err(text)?;
-    let mut dice = Dice(0xdead_beef_0bad_cafe);
+    let whole = optim.to_bytes(&model).map_err(text)?;
+    let mut rng = Rng(0xdead_beef_0bad_cafe);
     let (mut read, runs) = (0, 100 * steps());
     for run in 0..runs {
-        let bytes = damaged(&whole, &mut dice);
-        match optim.from_bytes(&model, Bytes::from_bytes_vec(bytes)) {
-            // Another value, or a parameter less.
+        let bytes = damaged(&whole, &mut rng);
+        match optim.load_bytes(&model, Bytes::from_bytes_vec(bytes)) {
+            // Another value, or one parameter fewer.
             Ok(()) => {
                 read += 1;
-                optim.from_bytes(&model, whole.clone()).map_err(text)?;
+                optim.load_bytes(&model, whole.clone()).map_err(text)?;
             }
             Err(_) => {
                 if states(&optim, &ids)? != before {
@@ -75,7 +75,7 @@ pub(crate) fn records(target: &Target) -> Result<(), String> {
             }
         }
     }
-    println!("{runs} damaged records, {read} of them read all the same");
+    println!("{runs} damaged records, {read} of them loaded");
     Ok(())
 }
 
@@ -88,15 +88,15 @@ pub(crate) fn configurations(target: &Target) -> Result<(), String> {
         .with_groups(vec![group.with_rho(Some(0.1)).with_perturbed(false)]);
     let whole = config.to_string();
     WsamConfig::load_binary(whole.as_bytes()).map_err(text)?;
-    let mut dice = Dice(0x0ddb_a115_0ddb_a115);
+    let mut rng = Rng(0x0ddb_a115_0ddb_a115);
     let (mut read, mut made, runs) = (0, 0, 100 * steps());
     for _ in 0..runs {
-        let Ok(config) = WsamConfig::load_binary(&damaged(whole.as_bytes(), &mut dice)) else {
+        let Ok(config) = WsamConfig::load_binary(&damaged(whole.as_bytes(), &mut rng)) else {
             continue;
         };
         read += 1;
         made += usize::from(config.init(&target.device).is_ok());
     }
-    println!("{runs} damaged configurations, {read} of them read, {made} of those accepted");
-    if made == 0 { Err("no damage was harmless: was anything read?".into()) } else { Ok(()) }
+    println!("{runs} damaged configurations, {read} of them parsed, {made} of those accepted");
+    if made == 0 { Err("no damaged configuration was accepted".into()) } else { Ok(()) }
 }

@@ -1,18 +1,18 @@
-//! What is in use, by Burn's count on a GPU and by the system's for the process.
+//! Memory in use: Burn's count on a GPU, and the resident set of the process.
 
-use crate::common::burned::memory_in_use;
 use burn::tensor::Device;
+use burn_wsam_support::burn_route::memory_in_use;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
-    /// Bytes of Burn's device memory in use; 0 off the GPU.
+    /// Bytes of Burn's device memory in use, 0 on the CPU.
     pub(crate) device: u64,
-    /// Bytes of the process in memory; 0 where nobody tells.
+    /// Resident bytes of the process, 0 where `/proc` does not exist.
     pub(crate) process: u64,
 }
 
 impl Usage {
-    /// Once the device has done all it has to do.
+    /// Waits for the device, then measures.
     pub(crate) fn of(target: &Device) -> Result<Self, String> {
         Ok(Self { device: memory_in_use(target)?, process: process() })
     }

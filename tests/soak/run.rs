@@ -1,4 +1,4 @@
-//! One training run with the oracle beside it, which is driven on the same gradients.
+//! One training run, with an oracle that receives the same gradients.
 
 use crate::Target;
 use crate::nets::{data, grads, read, text};
@@ -10,8 +10,7 @@ use burn::tensor::{Device, Tensor, activation::relu};
 use burn_wsam::reference::Oracle;
 use burn_wsam::{AdamWBaseConfig, BaseConfig, SgdBaseConfig, Wsam, WsamConfig};
 
-/// What the oracle and a run may come to differ by, in all the steps of a run's life: of the largest
-/// weight, by tensor.
+/// Largest difference between oracle and run over all steps, as a share of the tensor's largest weight.
 const DRIFT: f64 = 1e-4;
 
 const LR: f64 = 0.01;
@@ -37,16 +36,16 @@ impl Net {
     }
 }
 
-/// A way to spend a step.
+/// A kind of step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
+pub(crate) enum StepKind {
     Ordinary,
     Lean,
-    /// Given up after the ascent.
+    /// An ascent that is restored.
     Restored,
-    /// The base optimizer alone.
+    /// `base_step`.
     Base,
-    /// A NaN in the first pass, or in the second.
+    /// A NaN in the first pass (`false`) or in the second (`true`).
     Poisoned(bool),
 }
 
@@ -80,59 +79,63 @@ impl Run {
         Ok(Self { target: target.clone(), config, optim, model: Some(model), oracle, batch: 0 })
     }
 
-    /// Takes a step and compares.
-    pub(crate) fn step(&mut self, way: Way) -> Result<(), String> {
-        let model = self.model.take().ok_or("the model is gone")?;
+    /// Takes a step and compares with the oracle.
+    pub(crate) fn step(&mut self, kind: StepKind) -> Result<(), String> {
+        let model = self.model.take().ok_or("the model was taken")?;
         let batch = self.batch;
         self.batch += 1;
         let factor = |bad: bool| if bad { f32::NAN } else { 1.0 };
-        let (bad_first, bad_second) = match way {
-            Way::Poisoned(second) => (!second, second),
+        let (bad_first, bad_second) = match kind {
+            StepKind::Poisoned(second) => (!second, second),
             _ => (false, false),
         };
         let first = grads(&(model.loss(batch) * factor(bad_first)), &model);
         let g = flat(&model, &first);
-        let model = match way {
-            Way::Base => {
+        let model = match kind {
+            StepKind::Base => {
                 self.oracle.base_step(LR, &g).map_err(text)?;
                 self.optim.base_step(LR, model, first).map_err(text)?
             }
-            Way::Lean => {
+            StepKind::Lean => {
                 let ascended = self.optim.lean_ascend(LR, model, first).map_err(text)?;
-                let second = grads(&ascended.loss(batch), &*ascended);
-                self.follow(&g, &flat(&ascended, &second))?;
+                let second = grads(&ascended.model().loss(batch), ascended.model());
+                self.follow(&g, &flat(ascended.model(), &second))?;
                 self.optim.lean_descend(ascended, second).map_err(text)?
             }
-            Way::Ordinary | Way::Restored | Way::Poisoned(_) => {
+            StepKind::Ordinary | StepKind::Restored | StepKind::Poisoned(_) => {
                 let ascended = self.optim.ascend(model, first).map_err(text)?;
-                if matches!(way, Way::Restored) {
+                if matches!(kind, StepKind::Restored) {
                     ascended.restore()
                 } else {
-                    let second = grads(&(ascended.loss(batch) * factor(bad_second)), &*ascended);
-                    self.follow(&g, &flat(&ascended, &second))?;
+                    let second = grads(
+                        &(ascended.model().loss(batch) * factor(bad_second)),
+                        ascended.model(),
+                    );
+                    self.follow(&g, &flat(ascended.model(), &second))?;
                     self.optim.descend(LR, ascended, second).map_err(text)?
                 }
             }
         };
-        self.compare(&model, way)?;
+        self.compare(&model, kind)?;
         self.model = Some(model);
         Ok(())
     }
 
-    /// Goes on with an optimizer made from the old one's record.
+    /// Continues with a new optimizer that loads the old one's record.
     pub(crate) fn resume(&mut self) -> Result<(), String> {
-        let model = self.model.as_ref().ok_or("the model is gone")?;
-        let bytes = self.optim.into_bytes(model).map_err(text)?;
+        let model = self.model.as_ref().ok_or("the model was taken")?;
+        let bytes = self.optim.to_bytes(model).map_err(text)?;
         let mut optim = self.target.init(&self.config)?;
-        optim.from_bytes(model, bytes).map_err(text)?;
+        optim.load_bytes(model, bytes).map_err(text)?;
         self.optim = optim;
         Ok(())
     }
 
-    /// Weights in memory of their own, or a clone in place of the model.
-    pub(crate) fn shuffle(&mut self, detach: bool) -> Result<(), String> {
-        let model = self.model.take().ok_or("the model is gone")?;
-        self.model = Some(if detach { self.optim.detach(model) } else { model.clone() });
+    /// Replaces the model by a detached model or by a clone.
+    pub(crate) fn replace_model(&mut self, detach: bool) -> Result<(), String> {
+        let model = self.model.take().ok_or("the model was taken")?;
+        self.model =
+            Some(if detach { self.optim.copy_to_own_memory(model) } else { model.clone() });
         Ok(())
     }
 
@@ -141,7 +144,7 @@ impl Run {
         self.oracle.descent(LR, g_perturbed).map_err(text)
     }
 
-    fn compare(&self, model: &Net, way: Way) -> Result<(), String> {
+    fn compare(&self, model: &Net, kind: StepKind) -> Result<(), String> {
         for ((got, want), tensor) in weights(model).iter().zip(self.oracle.weights()).zip(0..) {
             let largest = want.iter().fold(0.0f64, |largest, w| largest.max(w.abs()));
             for (got, want) in got.iter().zip(want) {
@@ -149,7 +152,7 @@ impl Run {
                 if !right {
                     let (config, batch) = (&self.config, self.batch);
                     return Err(format!(
-                        "{config}, step {batch}, {way:?}: tensor {tensor} has {got} for {want}"
+                        "{config}, step {batch}, {kind:?}: tensor {tensor} has {got}, expected {want}"
                     ));
                 }
             }
@@ -159,7 +162,7 @@ impl Run {
 }
 
 fn widened(read: Vec<(String, ParamId, Vec<f32>)>) -> Vec<Vec<f64>> {
-    read.into_iter().map(|(_, _, values)| crate::common::golden::widen(&values)).collect()
+    read.into_iter().map(|(_, _, values)| burn_wsam_support::golden::widen(&values)).collect()
 }
 
 fn weights(model: &Net) -> Vec<Vec<f64>> {

@@ -1,4 +1,4 @@
-// Headless Chromium with WebGPU on SwiftShader, and the page in it.
+// Opens the page in headless Chromium with WebGPU on SwiftShader.
 
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
@@ -11,7 +11,7 @@ const WEBGPU = [
   "--enable-unsafe-swiftshader",
 ];
 
-/** CHROMIUM names another browser than Debian's. */
+/** Path of the browser; CHROMIUM overrides Debian's. */
 const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 export async function openBrowser() {
@@ -21,24 +21,24 @@ export async function openBrowser() {
   const browser = await chromium.launch({ executablePath, args: [...WEBGPU, ...sandbox] });
   return {
     /**
-     * The page, and all that it complains of.
+     * Opens the page, and collects its warnings and errors.
      * @param {import("playwright-core").BrowserContextOptions & { without?: boolean }} [options]
      */
     async page({ without = false, ...options } = {}) {
       const page = await browser.newPage(options);
       /** @type {string[]} */
-      const complaints = [];
+      const messages = [];
       page.on("console", (message) => {
-        if (["error", "warning"].includes(message.type())) complaints.push(message.text());
+        if (["error", "warning"].includes(message.type())) messages.push(message.text());
       });
-      page.on("pageerror", (error) => complaints.push(String(error)));
+      page.on("pageerror", (error) => messages.push(String(error)));
       page.on("response", (response) => {
-        if (response.status() >= 400) complaints.push(`${response.status()} ${response.url()}`);
+        if (response.status() >= 400) messages.push(`${response.status()} ${response.url()}`);
       });
-      // As in a browser that has no WebGPU.
+      // Simulates a browser without WebGPU.
       if (without) await page.addInitScript(() => Reflect.deleteProperty(Navigator.prototype, "gpu"));
       await page.goto(`http://localhost:${server.address().port}/`);
-      return { page, complaints };
+      return { page, messages };
     },
     async close() {
       await browser.close();

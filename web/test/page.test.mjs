@@ -1,4 +1,4 @@
-// The page from end to end: `node --test test/`.
+// End-to-end tests of the page: `node --test test/`.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -35,8 +35,8 @@ const basin = (page, path) => page.locator(`[data-path=${path}]`).evaluate((row)
 /** @type {(page: Page, path: string) => Promise<string | null>} */
 const line = (page, path) => page.getAttribute(`#plot polyline.${path}`, "points");
 
-test("the paths end where the authors' paths end", async () => {
-  const { page, complaints } = await browser.page();
+test("the paths end in the same basins as the authors' paths", async () => {
+  const { page, messages } = await browser.page();
   await settle(page);
   assert.equal(await basin(page, "base"), "sharp");
   assert.equal(await basin(page, "sam"), "sharp");
@@ -45,18 +45,18 @@ test("the paths end where the authors' paths end", async () => {
   assert.equal(await basin(page, "wsam"), "sharp", "coupled, gamma 0.6");
   await settle(page, { gamma: 0.95 }, "decoupled");
   assert.equal(await basin(page, "wsam"), "sharp", "decoupled, gamma 0.95");
-  assert.deepEqual(complaints, []);
+  assert.deepEqual(messages, []);
   await page.close();
 });
 
-test("the first steps are the authors' steps", async () => {
-  const { page, complaints } = await browser.page();
+test("the first steps match the authors' steps", async () => {
+  const { page, messages } = await browser.page();
   await settle(page);
   const { lr, momentum, rho, runs } = toy;
   const configs = runs.map((/** @type {any} */ { gamma, decouple }) => {
     return { base: { kind: "sgd", lr, momentum }, rho, gamma, decouple };
   });
-  // Later ones are chaotic near a minimum, in f32 sooner than in f64: see tests/README.md.
+  // Later steps are chaotic near a minimum, in f32 sooner than in f64: see tests/README.md.
   const steps = 30;
   const paths = await page.evaluate(
     async ([configs, steps]) => {
@@ -86,20 +86,20 @@ test("the first steps are the authors' steps", async () => {
       }),
     ),
   );
-  assert.deepEqual(complaints, []);
+  assert.deepEqual(messages, []);
   console.log(`worst error over ${steps} steps: ${worst.toExponential(1)}`);
   await page.close();
 });
 
-test("every slider changes the WSAM path, and a reset brings it back", async () => {
-  const { page, complaints } = await browser.page();
+test("every slider changes the WSAM path, and a reset restores it", async () => {
+  const { page, messages } = await browser.page();
   await settle(page);
   const start = await line(page, "wsam");
   for (const [name, value] of Object.entries({ gamma: 0.9, rho: 1, lr: 3, momentum: 0.8 })) {
     const [before, base] = [await line(page, "wsam"), await line(page, "base")];
     await settle(page, { [name]: value });
     assert.notEqual(await line(page, "wsam"), before, name);
-    // The base optimizer does not climb.
+    // The base optimizer's path does not depend on gamma and rho.
     assert.equal((await line(page, "base")) === base, ["gamma", "rho"].includes(name), name);
     assert.equal(await page.textContent(`output[for=${name}]`), String(value));
   }
@@ -107,26 +107,26 @@ test("every slider changes the WSAM path, and a reset brings it back", async () 
   await page.waitForSelector("body[data-state=running]");
   await settle(page);
   assert.equal(await line(page, "wsam"), start, "the same bits each time");
-  assert.deepEqual(complaints, []);
+  assert.deepEqual(messages, []);
   await page.close();
 });
 
-test("a run that is overtaken gives way", async () => {
-  const { page, complaints } = await browser.page();
+test("a later run stops an earlier one", async () => {
+  const { page, messages } = await browser.page();
   for (const gamma of [0.1, 0.3, 0.5, 0.7, 0.95]) await page.fill("#gamma", String(gamma));
   await settle(page);
   assert.equal(await basin(page, "wsam"), "flat");
-  assert.deepEqual(complaints, []);
+  assert.deepEqual(messages, []);
   await page.close();
 });
 
-test("without WebGPU the page says so and shows recorded paths", async () => {
-  const { page, complaints } = await browser.page({ without: true });
+test("without WebGPU the page shows a notice and recorded paths", async () => {
+  const { page, messages } = await browser.page({ without: true });
   await page.waitForSelector("#plot polyline.wsam");
   assert.match((await page.textContent("#notice")) ?? "", /no WebGPU/);
   assert.equal(await basin(page, "wsam"), "flat");
   assert.equal(await page.locator("fieldset:disabled").count(), 2);
-  assert.deepEqual(complaints, []);
+  assert.deepEqual(messages, []);
   await page.close();
 });
 

@@ -7,7 +7,7 @@ import { openBrowser } from "./browser.mjs";
 const folder = process.argv[2] ?? fileURLToPath(new URL("..", import.meta.url));
 const SHOTS = /** @type {Record<string, any>} */ ({
   screenshot: { viewport: { width: 1200, height: 860 } },
-  // Only into a folder of your choice: to look at, not to keep.
+  // Only written to a folder given as an argument.
   ...(process.argv[2] && {
     phone: { viewport: { width: 375, height: 740 }, deviceScaleFactor: 2 },
     dark: { viewport: { width: 1200, height: 860 }, colorScheme: "dark" },

@@ -1,28 +1,14 @@
-//! The Burn benchmarks in tensor operations, without Burn's fusion. `cargo run --release -- --bench` in
+//! The Burn benchmarks in tensor operations, without Burn's fusion. Run `cargo run --release -- --bench` in
 //! this folder; the report is named `unfused`.
-
-#[path = "../../common/burned.rs"]
-mod burned;
-#[path = "../../../examples/digits/data.rs"]
-#[allow(dead_code)]
-mod data;
-#[path = "../../../examples/digits/model.rs"]
-#[allow(dead_code)]
-mod model;
-#[path = "../../common/report.rs"]
-mod report;
-#[path = "../../common/sets.rs"]
-mod sets;
-#[path = "../../common/ways.rs"]
-mod ways;
 
 use burn::tensor::Device;
 use burn_wsam::RoutePolicy::TensorOps;
+use burn_wsam_support::bench::report::Report;
+use burn_wsam_support::bench::sets;
+use burn_wsam_support::bench::burn_steps::{Variant, configure, time_optimizers, time_trainings};
 use criterion::Criterion;
-use report::Report;
-use ways::{Way, optimizers, slow, trainings};
 
-/// Larger tensors do not fit a binding of lavapipe, and Burn keeps a tensor in one.
+/// Largest binding of lavapipe in bytes. Burn keeps a tensor in one binding.
 const LARGEST: u64 = 128 << 20;
 
 fn main() {
@@ -30,16 +16,16 @@ fn main() {
     let machine = serde_json::json!({ "device": format!("{device:?}") });
     let report = Report::new("unfused", machine);
     let mut criterion = Criterion::default().configure_from_args();
-    let ways = [Way { name: "tensor operations", route: TensorOps, lean: false }];
+    let variants = [Variant { name: "tensor operations", route: TensorOps, lean: false }];
     for set in sets::sets() {
         if set.lens.iter().any(|len| 4 * len > LARGEST) {
             continue;
         }
         let mut group = criterion.benchmark_group(set.name);
-        slow(&mut group);
-        optimizers(&mut group, &report, (set.name, &set.lens), &device, &ways);
+        configure(&mut group);
+        time_optimizers(&mut group, &report, (set.name, &set.lens), &device, &variants);
         group.finish();
     }
-    trainings(&mut criterion, &report, &device, &ways);
+    time_trainings(&mut criterion, &report, &device, &variants);
     report.finish().expect("the report can be written");
 }

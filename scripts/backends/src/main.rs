@@ -1,20 +1,17 @@
-//! Takes every specialisation that build.rs validates through naga's writers for each backend of wgpu,
-//! and what comes out through the compiler or validator behind it, where one is at hand. See README.md.
+//! Translates every specialisation that tests/layout validates with naga's writers for each backend of wgpu, and
+//! checks the output with the backend's compiler or validator, if it is installed. See README.md.
 //!
 //!     burn-wsam-backends <folder for scratch files> [<libdxcompiler.so>]
 //!
-//! Prints one line for each way: its name, what read it, and a cell for each stage, between tabs.
-//! Exits with 1 if anything failed, and says what on stderr.
+//! Prints one line for each target: its name, the tool that read the output, and a cell for each stage, separated
+//! by tabs. Exits with 1 if anything failed, and prints the failures to stderr.
 
-#[path = "../../../src/layout/mod.rs"]
-#[allow(dead_code, unreachable_pub, unused_imports)]
-mod layout;
 mod shipped;
+mod targets;
 mod tools;
-mod ways;
 mod writers;
 
-use layout::Stage;
+use burn_wsam::layout::Stage;
 use naga::ShaderStage;
 use naga::back::pipeline_constants::process_overrides;
 use shipped::Module;
@@ -22,20 +19,20 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use ways::{Bench, Tools, Way};
+use targets::{Checker, Target, Tools};
 use writers::Shader;
 
-/// How many failures of one cell are told in full.
-const TOLD: usize = 3;
+/// Number of failures of a cell that are printed.
+const PRINTED: usize = 3;
 
-/// One way of one stage.
+/// Results of one target and stage.
 #[derive(Clone, Copy, Default)]
 struct Cell {
     passed: usize,
     failed: usize,
 }
 
-type Table = [[Cell; Stage::ALL.len()]; Way::ALL.len()];
+type Table = [[Cell; Stage::ALL.len()]; Target::ALL.len()];
 
 fn main() -> ExitCode {
     match run() {
@@ -48,20 +45,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether nothing failed.
+/// Returns whether everything passed.
 fn run() -> Result<bool, String> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let folder = arguments.first().ok_or("a folder for scratch files must be named")?;
+    let folder =
+        arguments.first().ok_or("the first argument, a folder for scratch files, is missing")?;
     let tools = Tools::find(arguments.get(1).map(String::as_str));
     let modules = shipped::modules()?;
-    // Largest first would be better still; any order keeps all threads busy.
+    // Each thread takes the next pipeline from the shared counter.
     let pipelines: Vec<_> =
         modules.iter().flat_map(|m| (0..m.variants.len()).map(move |v| (m, v))).collect();
     let (next, table) = (AtomicUsize::new(0), Mutex::new(Table::default()));
     let work = |thread: usize| -> Result<(), String> {
-        let bench = Bench::new(&tools, &Path::new(folder).join(thread.to_string()))?;
+        let checker = Checker::new(&tools, &Path::new(folder).join(thread.to_string()))?;
         while let Some((module, variant)) = pipelines.get(next.fetch_add(1, Ordering::Relaxed)) {
-            take(&tools, &bench, module, *variant, &table)?;
+            check(&tools, &checker, module, *variant, &table)?;
         }
         Ok(())
     };
@@ -77,10 +75,10 @@ fn run() -> Result<bool, String> {
     Ok(table.iter().flatten().all(|cell| cell.failed == 0))
 }
 
-/// One pipeline, every way that is open.
-fn take(
+/// Checks one pipeline with every target whose tool is installed.
+fn check(
     tools: &Tools,
-    bench: &Bench<'_>,
+    checker: &Checker<'_>,
     module: &Module,
     variant: usize,
     table: &Mutex<Table>,
@@ -90,21 +88,21 @@ fn take(
     let (parsed, info) = process_overrides(&module.parsed, &module.info, entry, constants)
         .map_err(|error| format!("{}: {error}", module.name))?;
     let shader = Shader { module: &parsed, info: &info, slots: &module.slots, entry_point };
-    for (way, row) in Way::ALL.into_iter().zip(0..) {
-        if tools.reader(way).is_err() {
+    for (target, row) in Target::ALL.into_iter().zip(0..) {
+        if tools.reader(target).is_err() {
             continue;
         }
-        let end = bench.take(way, &shader);
+        let end = checker.check(target, &shader);
         let mut table = table.lock().map_err(|error| error.to_string())?;
         let cell = &mut table[row][module.stage as usize];
         match end {
             Ok(()) => cell.passed += 1,
             Err(error) => {
                 cell.failed += 1;
-                if cell.failed <= TOLD {
+                if cell.failed <= PRINTED {
                     let mut constants: Vec<_> = constants.iter().collect();
                     constants.sort_by_key(|(name, _)| *name);
-                    eprintln!("FAILED {}: {}, {constants:?}: {error}", way.name(), module.name);
+                    eprintln!("FAILED {}: {}, {constants:?}: {error}", target.name(), module.name);
                 }
             }
         }
@@ -114,16 +112,16 @@ fn take(
 
 fn print(tools: &Tools, table: &Table, pipelines: usize) {
     let stages: Vec<_> = Stage::ALL.iter().map(|stage| stage.entry_point()).collect();
-    println!("way\tread by\t{}", stages.join("\t"));
-    for (way, row) in Way::ALL.into_iter().zip(table) {
-        let reader = tools.reader(way);
+    println!("target\tread by\t{}", stages.join("\t"));
+    for (target, row) in Target::ALL.into_iter().zip(table) {
+        let reader = tools.reader(target);
         let cells: Vec<_> = row
             .iter()
             .map(|cell| match (&reader, cell) {
                 (Err(_), _) => "absent".to_owned(),
                 (Ok(_), Cell { passed: 0, failed: 0 }) => "absent".to_owned(),
                 (Ok(_), Cell { passed, failed: 0 }) => {
-                    format!("{} {passed}", format!("{:?}", way.status()).to_lowercase())
+                    format!("{} {passed}", format!("{:?}", target.status()).to_lowercase())
                 }
                 (Ok(_), Cell { passed, failed }) => {
                     format!("failed {failed} of {}", passed + failed)
@@ -131,7 +129,7 @@ fn print(tools: &Tools, table: &Table, pipelines: usize) {
             })
             .collect();
         let reader = reader.unwrap_or_else(|reason| format!("absent: {reason}"));
-        println!("{}\t{reader}\t{}", way.name(), cells.join("\t"));
+        println!("{}\t{reader}\t{}", target.name(), cells.join("\t"));
     }
-    eprintln!("{pipelines} specialisations, {} ways", Way::ALL.len());
+    eprintln!("{pipelines} specialisations, {} targets", Target::ALL.len());
 }

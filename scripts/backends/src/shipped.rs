@@ -1,12 +1,12 @@
-//! What the crate compiles: its own lists, sources and bindings.
+//! Shader modules of the crate, from its own lists, sources and bindings.
 
-use crate::layout::{
+use burn_wsam::layout::{
     self, Access, COLUMNS, Frames, Stage, Width, column_binding, sampled_constants, sampled_modules,
 };
 use naga::back::PipelineConstants;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
-/// How a buffer is bound.
+/// Type of a buffer binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Uniform,
@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Storage,
 }
 
-/// A buffer of a shader module.
+/// A buffer binding of a shader module.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     pub(crate) at: naga::ResourceBinding,
@@ -29,13 +29,13 @@ pub(crate) struct Module {
     pub(crate) name: String,
     pub(crate) parsed: naga::Module,
     pub(crate) info: ModuleInfo,
-    /// By group and number.
+    /// Sorted by group and number.
     pub(crate) slots: Vec<Slot>,
     /// Constants of each pipeline.
     pub(crate) variants: Vec<PipelineConstants>,
 }
 
-/// Every module that build.rs validates.
+/// Every module that tests/layout validates.
 pub(crate) fn modules() -> Result<Vec<Module>, String> {
     sampled_modules().map(|(stage, width, frames)| module(stage, width, frames)).collect()
 }
@@ -59,7 +59,7 @@ fn module(stage: Stage, width: Width, frames: Frames) -> Result<Module, String> 
     Ok(Module { stage, name, parsed, info, slots: slots(stage, width, frames), variants })
 }
 
-/// The bindings of the pipeline's layout; a column that varies has one in each frame.
+/// Bindings of the pipeline's layout. A varying column has one in each frame.
 fn slots(stage: Stage, width: Width, frames: Frames) -> Vec<Slot> {
     let mut slots = Vec::new();
     for binding in layout::bindings(stage, width) {

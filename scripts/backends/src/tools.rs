@@ -1,29 +1,29 @@
-//! The compilers and validators behind naga, where they are installed.
+//! Compilers and validators that read naga's output, if they are installed.
 
 use hassle_rs::{Dxc, DxcCompiler, DxcLibrary};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A program that reads a file and exits with 0 if it is right.
+/// A program that reads a file and exits with 0 if the file is valid.
 pub(crate) struct Program {
     path: PathBuf,
-    /// The first line of what it says of itself.
+    /// First line of the output of `--version`.
     pub(crate) version: String,
 }
 
 impl Program {
-    /// Finds a program by name, or says why not.
+    /// Finds a program by name.
     pub(crate) fn find(name: &str) -> Result<Self, String> {
         let output = Command::new(name)
             .arg("--version")
             .output()
             .map_err(|error| format!("no {name}: {error}"))?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let version = said.lines().next().unwrap_or_default().trim().to_owned();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let version = printed.lines().next().unwrap_or_default().trim().to_owned();
         Ok(Self { path: name.into(), version })
     }
 
-    /// Runs it over `content`, put into `file`.
+    /// Writes `content` to `file` and runs the program on it.
     pub(crate) fn accepts(
         &self,
         arguments: &[&str],
@@ -39,16 +39,16 @@ impl Program {
         if output.status.success() {
             return Ok(());
         }
-        let said = [output.stdout, output.stderr].concat();
-        Err(String::from_utf8_lossy(&said).trim().to_owned())
+        let printed = [output.stdout, output.stderr].concat();
+        Err(String::from_utf8_lossy(&printed).trim().to_owned())
     }
 }
 
-/// Microsoft's compiler; one for each thread.
+/// Microsoft's DXC. Each thread has its own.
 pub(crate) struct DirectX {
     compiler: DxcCompiler,
     library: DxcLibrary,
-    // Last, so that it is unloaded after what came from it.
+    // The last field, so that the library is unloaded after the objects from it.
     _loaded: Dxc,
 }
 
@@ -62,7 +62,7 @@ impl DirectX {
         Ok(Self { compiler, library, _loaded: loaded })
     }
 
-    /// Compiles with wgpu's arguments; anything that the compiler says is an error, as in wgpu.
+    /// Compiles with wgpu's arguments. As in wgpu, every message of the compiler is an error.
     pub(crate) fn compile(
         &self,
         source: &str,
@@ -78,21 +78,25 @@ impl DirectX {
             Ok(result) => (result, None),
             Err((result, code)) => (result, Some(code)),
         };
-        let said = result.get_error_buffer().map_err(text)?;
-        let said = self.library.get_blob_as_string(&said.into()).unwrap_or_default();
-        // It validates, but cannot sign what it made: that needs Windows' dxil.dll.
-        let objections = said.trim_end_matches('\0').lines().filter(|line| {
+        let messages = result.get_error_buffer().map_err(text)?;
+        let messages = self.library.get_blob_as_string(&messages.into()).unwrap_or_default();
+        // DXC validates the DXIL, but signing it requires Windows' dxil.dll.
+        let errors = messages.trim_end_matches('\0').lines().filter(|line| {
             !line.trim().is_empty() && !line.contains("DXIL signing library (dxil.dll,libdxil.so)")
         });
-        let objections: Vec<_> = objections.collect();
-        if code.is_some() || !objections.is_empty() {
-            return Err(format!("{code:?} {}", objections.join("\n")));
+        let errors: Vec<_> = errors.collect();
+        if code.is_some() || !errors.is_empty() {
+            return Err(format!("{code:?} {}", errors.join("\n")));
         }
         let bytes = result.get_result().map_err(text)?.to_vec::<u8>();
-        if bytes.starts_with(b"DXBC") { Ok(bytes) } else { Err("no DXIL came out".to_owned()) }
+        if bytes.starts_with(b"DXBC") {
+            Ok(bytes)
+        } else {
+            Err("the compiler produced no DXIL".to_owned())
+        }
     }
 
-    /// What the compiler writes of itself into what it compiles.
+    /// The version that the compiler writes into its output.
     pub(crate) fn version(&self) -> Result<String, String> {
         let text = |error: hassle_rs::HassleError| error.to_string();
         let source = "[numthreads(1, 1, 1)] void main() {}";
@@ -109,6 +113,6 @@ impl DirectX {
         let ident = listing.lines().skip_while(|line| !line.starts_with("!llvm.ident"));
         let named = ident.filter(|line| line.contains("!\"")).nth(0);
         let quoted = named.and_then(|line| line.split('"').nth(1));
-        Ok(quoted.ok_or("a compiler that does not say its version")?.to_owned())
+        Ok(quoted.ok_or("the compiler's output has no version")?.to_owned())
     }
 }

@@ -1,6 +1,6 @@
-//! naga's writers, each asked for what wgpu's backend asks it for: bounds checks on, workgroup memory
-//! not zeroed (the engine says so), bindings counted up as the backend counts them. Read in
-//! wgpu-hal 30.0.2, `load_shader` and `create_pipeline_layout` of each backend.
+//! naga's writers, with the options of wgpu's backends: bounds checks on, workgroup memory not zeroed (the
+//! engine disables it), bindings numbered as in the backend. Source: wgpu-hal 30.0.2, `load_shader` and
+//! `create_pipeline_layout` of each backend.
 
 use crate::shipped::{Kind, Slot};
 use naga::back::{glsl, hlsl, msl, spv};
@@ -9,7 +9,7 @@ use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
 use std::fmt::Display;
 
-/// One pipeline's module, its overrides set and all but its entry point gone.
+/// A pipeline's module, with its overrides replaced by values and without other entry points.
 pub(crate) struct Shader<'a> {
     pub(crate) module: &'a Module,
     pub(crate) info: &'a ModuleInfo,
@@ -17,7 +17,7 @@ pub(crate) struct Shader<'a> {
     pub(crate) entry_point: &'a str,
 }
 
-/// Buffers that a Metal function takes; wgpu keeps one for sizes and one for immediates.
+/// Buffers of a Metal function. wgpu uses one for sizes and one for immediates.
 const METAL_BUFFERS: usize = 31;
 
 fn text(error: impl Display) -> String {
@@ -33,8 +33,8 @@ fn policies(policy: BoundsCheckPolicy, buffer: BoundsCheckPolicy) -> BoundsCheck
     }
 }
 
-/// SPIR-V, as words. With `robust` the device checks bounds of buffers itself
-/// (`robustBufferAccess2`), without it the shader does.
+/// Writes SPIR-V words. With `robust` the device checks the bounds of buffers (`robustBufferAccess2`),
+/// otherwise the shader does.
 pub(crate) fn spirv(
     shader: &Shader<'_>,
     version: (u8, u8),
@@ -59,7 +59,7 @@ pub(crate) fn spirv(
         lang_version: version,
         flags: spv::WriterFlags::ADJUST_COORDINATE_SPACE | spv::WriterFlags::FORCE_POINT_SIZE,
         binding_map: binding_map.collect(),
-        // What every Vulkan device has: no kernel may need more.
+        // Every Vulkan device has this capability, and kernels may need no other.
         capabilities: Some([spv::Capability::Shader].into_iter().collect()),
         bounds_check_policies: policies(BoundsCheckPolicy::Restrict, buffer),
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
@@ -72,7 +72,7 @@ pub(crate) fn spirv(
     spv::write_vec(shader.module, shader.info, &options, Some(&pipeline)).map_err(text)
 }
 
-/// HLSL, and the entry point's name in it.
+/// Writes HLSL. Returns the source and the name of its entry point.
 pub(crate) fn hlsl(
     shader: &Shader<'_>,
     shader_model: hlsl::ShaderModel,
@@ -106,7 +106,7 @@ pub(crate) fn hlsl(
     Ok((source, name))
 }
 
-/// Metal's language.
+/// Writes MSL.
 pub(crate) fn msl(shader: &Shader<'_>, lang_version: (u8, u8)) -> Result<String, String> {
     let resources = shader.slots.iter().zip(0..).map(|(slot, buffer)| {
         let mutable = slot.kind == Kind::Storage;
@@ -114,7 +114,7 @@ pub(crate) fn msl(shader: &Shader<'_>, lang_version: (u8, u8)) -> Result<String,
     });
     let sizes = shader.slots.len();
     if sizes + 2 > METAL_BUFFERS {
-        return Err(format!("{sizes} buffers, where Metal leaves {}", METAL_BUFFERS - 2));
+        return Err(format!("{sizes} buffers, but Metal allows {}", METAL_BUFFERS - 2));
     }
     let resources = msl::EntryPointResources {
         resources: resources.collect(),

@@ -1,6 +1,6 @@
 //! The bridge without Burn's fusion, where a tensor holds its memory.
 
-use super::{AllocSpec, CubeClient, Memory, ResolvedMemory, contiguous, resolve};
+use super::{AllocSpec, CubeClient, Memory, MemoryRequest, ResolvedMemory, contiguous, resolve};
 use crate::optim::error::WsamError;
 use burn::backend::StreamId;
 use burn::backend::wgpu::CubeTensor;
@@ -27,40 +27,46 @@ impl Bridge {
         Self { cube: tensor.client.clone(), device: tensor.device.clone() }
     }
 
-    /// Looks up the memory of `tensors` and allocates an uninitialised arena for each list in `arenas`. Returns
-    /// tensors of these `shapes` over the first arena.
+    /// Looks up the memory of `tensors` and allocates `request`. Returns tensors over its outputs.
     ///
     /// Drops `released` and makes Burn submit its pending work before it allocates.
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
-        arenas: Vec<Vec<AllocSpec>>,
+        request: MemoryRequest,
         released: Vec<DeviceTensor>,
-        shapes: &[Shape],
     ) -> (Vec<DeviceTensor>, PendingMemory) {
         drop(released);
         let spec = |t: &DeviceTensor| AllocSpec::new(t.meta.num_elements() as u64, t.dtype);
         let specs: Vec<_> = tensors.iter().map(spec).collect();
         let handles = tensors.into_iter().map(contiguous).collect();
-        let resolved = resolve(&self.cube, StreamId::current(), handles, &specs, &arenas);
-        let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
-        let made = first.flat_map(|memory| self.tensors(memory, shapes)).collect();
+        let resolved = resolve(&self.cube, StreamId::current(), handles, &specs, &request);
+        let made = match &resolved {
+            Ok(ResolvedMemory { new, .. }) => {
+                let shapes = request.outputs.iter().map(|output| &output.shape);
+                self.tensors(new.outputs.iter().zip(shapes))
+            }
+            Err(_) => Vec::new(),
+        };
         (made, PendingMemory(resolved))
     }
 
     /// Burn tensors of these shapes over memory of an arena.
-    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<DeviceTensor> {
+    pub(crate) fn tensors<'a>(
+        &self,
+        memory: impl Iterator<Item = (&'a Memory, &'a Shape)>,
+    ) -> Vec<DeviceTensor> {
         let tensor = |(memory, shape): (&Memory, &Shape)| {
             let (client, device) = (self.cube.clone(), self.device.clone());
             let handle = memory.handle.clone();
             CubeTensor::new_contiguous(client, device, shape.clone(), handle, memory.dtype())
         };
-        memory.iter().zip(shapes).map(tensor).collect()
+        memory.map(tensor).collect()
     }
 
     /// The largest size of a tensor in bytes.
     pub(crate) fn largest_allocation(&self) -> u64 {
-        super::largest_allocation(&self.cube)
+        largest_allocation(&self.cube)
     }
 
     /// Drops tensors.

@@ -1,6 +1,9 @@
 //! The bridge through Burn's fusion server.
 
-use super::{AllocSpec, CubeClient, Memory, ResolvedMemory, contiguous, resolve};
+use super::memory::{
+    AllocSpec, CubeClient, Memory, MemoryRequest, OutputSpec, ResolvedMemory, contiguous,
+    largest_allocation, resolve,
+};
 use crate::optim::error::WsamError;
 use burn::backend::fusion::custom::{
     CustomOpIr, HandleContainer, OperationFn, OperationIr, TensorIr,
@@ -41,9 +44,8 @@ impl Bridge {
         Self { fusion, cube, device }
     }
 
-    /// Starts to look up the memory of `tensors` and to allocate an uninitialised arena for each list in
-    /// `arenas`. Returns tensors of these `shapes` over the first arena, which must not be read before
-    /// [`PendingMemory::finish`] has returned and a kernel has written them.
+    /// Starts to look up the memory of `tensors` and to allocate `request`. Returns tensors over its outputs, which
+    /// must not be read before [`PendingMemory::finish`] has returned and a kernel has written them.
     ///
     /// One call to the fusion server, which makes one call to the device's server: it computes what the tensors
     /// depend on, submits pending work, and drops `released`. A server call costs far more than the work in it,
@@ -51,9 +53,8 @@ impl Bridge {
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
-        arenas: Vec<Vec<AllocSpec>>,
+        request: MemoryRequest,
         released: Vec<DeviceTensor>,
-        shapes: &[Shape],
     ) -> (Vec<DeviceTensor>, PendingMemory) {
         let here = StreamId::current();
         let spec = |t: &DeviceTensor| AllocSpec::new(t.shape.num_elements() as u64, t.dtype);
@@ -61,11 +62,8 @@ impl Bridge {
         let released = released.into_iter().filter(|tensor| tensor.stream == here);
         let inputs: Vec<TensorIr> =
             tensors.into_iter().chain(released).map(DeviceTensor::into_ir).collect();
-        let outputs: Vec<_> = shapes
-            .iter()
-            .zip(arenas.first().into_iter().flatten())
-            .map(|(shape, spec)| self.uninit(shape, spec.dtype()))
-            .collect();
+        let uninit = |output: &OutputSpec| self.uninit(&output.shape, output.spec.dtype());
+        let outputs: Vec<_> = request.outputs.iter().map(uninit).collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &outputs));
         let result = Arc::new(Mutex::new(None));
         let (sink, bridge) = (result.clone(), self.clone());
@@ -76,10 +74,10 @@ impl Bridge {
             for ir in released {
                 drop(handles.get_float_tensor::<CubeBackend>(ir));
             }
-            let resolved = resolve(&bridge.cube, here, tensors, &specs, &arenas);
+            let resolved = resolve(&bridge.cube, here, tensors, &specs, &request);
             let failed = resolved.as_ref().err().map(ToString::to_string);
-            let first = resolved.iter().flat_map(|resolved| resolved.arenas.first());
-            for (output, memory) in outputs.iter().zip(first.flatten()) {
+            let memory = resolved.iter().flat_map(|resolved| &resolved.new.outputs);
+            for (output, memory) in outputs.iter().zip(memory) {
                 bridge.register(handles, output, memory.handle.clone());
             }
             *sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
@@ -102,11 +100,15 @@ impl Bridge {
     }
 
     /// Burn tensors of these shapes over memory of an arena.
-    pub(crate) fn tensors(&self, memory: &[Memory], shapes: &[Shape]) -> Vec<DeviceTensor> {
-        let uninit = |(shape, memory): (&Shape, &Memory)| self.uninit(shape, memory.dtype());
-        let outputs: Vec<_> = shapes.iter().zip(memory).map(uninit).collect();
+    pub(crate) fn tensors<'a>(
+        &self,
+        memory: impl Iterator<Item = (&'a Memory, &'a Shape)>,
+    ) -> Vec<DeviceTensor> {
+        let made = |(memory, shape): (&Memory, &Shape)| {
+            (self.uninit(shape, memory.dtype()), memory.handle.clone())
+        };
+        let (outputs, handles): (Vec<_>, Vec<_>) = memory.map(made).unzip();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam", &[], &outputs));
-        let handles: Vec<_> = memory.iter().map(|memory| memory.handle.clone()).collect();
         let bridge = self.clone();
         // The operation runs once and takes the handles out, so that a cached operation does not keep the memory.
         let once = Mutex::new(Some((outputs, handles)));
@@ -123,7 +125,7 @@ impl Bridge {
 
     /// The largest size of a tensor in bytes.
     pub(crate) fn largest_allocation(&self) -> u64 {
-        super::largest_allocation(&self.cube)
+        largest_allocation(&self.cube)
     }
 
     /// Drops tensors in one call to Burn's fusion server instead of one call a tensor. Tensors with other

@@ -1,10 +1,11 @@
 //! Master weights of parameters in half precision.
 
-use super::Fused;
+use super::backend::Fused;
 use crate::optim::bridge::{DeviceTensor, Memory, OnDevice};
 use crate::optim::error::WsamError;
-use crate::optim::forms::{TensorLayout, of_type, reconciled};
+use crate::optim::half_precision::{of_type, reconciled};
 use crate::optim::param_entries::ParamEntry;
+use crate::optim::params::TensorLayout;
 use crate::optim::step_backend::StepContext;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::Wgpu;
@@ -44,7 +45,7 @@ impl Fused {
         let master = match stored {
             Some((memory, _)) if is_placed => return Ok(Master::Placed(memory)),
             Some((memory, bridge)) => {
-                bridge.tensors(&[memory], std::slice::from_ref(&shape)).pop().map(flat)
+                bridge.tensors([(&memory, &shape)].into_iter()).pop().map(flat)
             }
             None => None,
         };

@@ -1,33 +1,19 @@
 //! Looks up the memory of a step's parameters, in two parts: the request to Burn, and its result.
 
-use super::Fused;
+use super::backend::Fused;
 use super::masters::Master;
-use crate::engine::Slice;
+use super::params::ResolvedParam;
 use crate::optim::bridge::{
-    AllocSpec, Bridge, DeviceTensor, Memory, OnDevice, PendingMemory, identity,
+    AllocSpec, Bridge, DeviceTensor, Memory, MemoryRequest, NewMemory, OnDevice, PendingMemory,
+    identity,
 };
 use crate::optim::error::WsamError;
-use crate::optim::forms::TensorLayout;
 use crate::optim::param_entries::ParamEntry;
+use crate::optim::params::TensorLayout;
 use crate::optim::step_backend::StepContext;
 use burn::backend::TensorMetadata;
 use burn::module::ParamId;
 use burn::tensor::{Shape, Tensor};
-
-/// A parameter of a step, with its memory.
-#[derive(Debug)]
-pub(super) struct ResolvedParam {
-    pub(super) id: ParamId,
-    pub(super) group: usize,
-    /// Whether the ascent perturbs it.
-    pub(super) perturbed: bool,
-    pub(super) shape: Shape,
-    pub(super) len: u64,
-    pub(super) weight: Memory,
-    /// Master weights in `f32`, if the parameter has them.
-    pub(super) master: Option<Memory>,
-    pub(super) grad: Memory,
-}
 
 /// A parameter whose memory is not resolved yet.
 struct PendingParam {
@@ -45,7 +31,7 @@ pub(super) struct PendingResolve {
     bridge: Bridge,
     pending: Vec<PendingParam>,
     weights: Vec<DeviceTensor>,
-    /// Tensors over the first arena.
+    /// Tensors over the requested outputs.
     pub(super) outputs: Vec<DeviceTensor>,
     resolving: PendingMemory,
 }
@@ -54,7 +40,8 @@ pub(super) struct PendingResolve {
 pub(super) struct ResolvedParams {
     pub(super) bridge: Bridge,
     pub(super) params: Vec<ResolvedParam>,
-    pub(super) arenas: Vec<Vec<Memory>>,
+    pub(super) memory: NewMemory,
+    /// The model's tensors, one for each parameter.
     pub(super) weights: Vec<DeviceTensor>,
     pub(super) outputs: Vec<DeviceTensor>,
 }
@@ -74,10 +61,10 @@ impl PendingResolve {
     pub(super) fn finish(self) -> Result<ResolvedParams, WsamError> {
         let Self { bridge, pending, weights, outputs, resolving } = self;
         let resolved = resolving.finish()?;
-        let (mut resolved, arenas) = (resolved.tensors.into_iter(), resolved.arenas);
+        let mut tensors = resolved.tensors.into_iter();
         let mut next = || {
             let reason = "Burn returned too few tensors".to_owned();
-            resolved.next().ok_or(WsamError::Backend { reason })
+            tensors.next().ok_or(WsamError::Backend { reason })
         };
         let params = pending
             .into_iter()
@@ -88,38 +75,22 @@ impl PendingResolve {
                     Master::Placed(memory) => Some(memory),
                     Master::Resolving => Some(next()?),
                 };
-                Ok(ResolvedParam {
-                    id,
-                    group,
-                    perturbed,
-                    shape,
-                    len,
-                    weight,
-                    master,
-                    grad: next()?,
-                })
+                let grad = next()?;
+                Ok(ResolvedParam { id, group, perturbed, shape, len, weight, master, grad })
             })
             .collect::<Result<_, WsamError>>()?;
-        Ok(ResolvedParams { bridge, params, arenas, weights, outputs })
-    }
-}
-
-impl ResolvedParam {
-    /// Memory that a step reads the weights from.
-    pub(super) fn origin(&self) -> Slice {
-        self.master.as_ref().unwrap_or(&self.weight).slice.clone()
+        Ok(ResolvedParams { bridge, params, memory: resolved.new, weights, outputs })
     }
 }
 
 impl Fused {
-    /// Starts to look up weights and gradients and to allocate `arenas`, with tensors of the shapes `outputs`
-    /// over the first arena. Weights that the last step wrote are not looked up again.
+    /// Starts to look up weights and gradients and to allocate `request`. Weights that the last step wrote are not
+    /// looked up again.
     pub(super) fn resolve(
         &self,
         context: StepContext<'_>,
         entries: Vec<ParamEntry<DeviceTensor>>,
-        arenas: Vec<Vec<AllocSpec>>,
-        outputs: &[Shape],
+        request: MemoryRequest,
     ) -> Result<PendingResolve, WsamError> {
         let bridge = match entries.first() {
             Some(first) => Bridge::new(&first.weight),
@@ -127,6 +98,7 @@ impl Fused {
             None => Bridge::new(&OnDevice::from_tensor(Tensor::<1>::zeros([1], context.device))?),
         };
         self.check_sizes(context, &bridge, &entries)?;
+        // For each parameter, as far as it is looked up: weight, master weights, gradient.
         let mut tensors = Vec::with_capacity(entries.len());
         let mut weights = Vec::with_capacity(entries.len());
         let mut pending = Vec::with_capacity(entries.len());
@@ -142,18 +114,10 @@ impl Fused {
             let master = self.master(context, &entry, placed.is_some(), &mut tensors)?;
             weights.push(entry.weight);
             tensors.push(entry.grad);
-            let ParamEntry { id, group, len, .. } = entry;
-            pending.push(PendingParam {
-                id,
-                group,
-                perturbed,
-                shape,
-                len: len as u64,
-                placed,
-                master,
-            });
+            let (id, group, len) = (entry.id, entry.group, entry.len as u64);
+            pending.push(PendingParam { id, group, perturbed, shape, len, placed, master });
         }
-        let (outputs, resolving) = bridge.resolve(tensors, arenas, Vec::new(), outputs);
+        let (outputs, resolving) = bridge.resolve(tensors, request, Vec::new());
         Ok(PendingResolve { bridge, pending, weights, outputs, resolving })
     }
 

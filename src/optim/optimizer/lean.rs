@@ -1,13 +1,12 @@
 //! The step in lean mode, in two calls.
 
-use super::{LeanAscentHandle, RouteBackend, Wsam, rejected};
+use super::Wsam;
 use crate::method::{Coupling, NonFinite};
 use crate::optim::ascended::LeanAscended;
-use crate::optim::config::LEAN_BASE_STEP;
 use crate::optim::error::{Rejected, WsamError};
+use crate::optim::options::LEAN_BASE_STEP;
 use crate::optim::rates::Rates;
 use crate::optim::report::Norms;
-use crate::optim::step_backend;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -53,7 +52,7 @@ impl Wsam {
         if self.hyper.non_finite == NonFinite::BaseStep {
             return Err(Rejected::new(model, LEAN_BASE_STEP));
         }
-        if self.external.is_some() {
+        if self.burn_base.is_some() {
             let what = "lean mode";
             return Err(Rejected::new(model, WsamError::NotWithBurnOptimizer { what }));
         }
@@ -62,18 +61,8 @@ impl Wsam {
         }
         let loss_scale = self.loss_scale();
         let (backend, _, context) = self.parts(loss_scale);
-        let ascended = match backend {
-            RouteBackend::TensorOps(ops) => step_backend::lean_ascend(
-                ops, context, rates, model, grads,
-            )
-            .map(|(models, pending)| (models, LeanAscentHandle::TensorOps(Box::new(pending)))),
-            #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => {
-                step_backend::lean_ascend(fused, context, rates, model, grads)
-                    .map(|(models, pending)| (models, LeanAscentHandle::Fused(Box::new(pending))))
-            }
-        };
-        let ((perturbed, anchor), ascent_state) = ascended.map_err(rejected)?;
+        let ascended = backend.lean_ascend(context, rates, model, grads);
+        let ((perturbed, anchor), ascent_state) = ascended.map_err(Rejected::from_parts)?;
         // The base optimizer has stepped. The loss scale stays as it is until the second half.
         self.steps += 1;
         let optimizer = self.identity;
@@ -106,18 +95,8 @@ impl Wsam {
         }
         let (backend, _, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
-        let descended = match (backend, ascent_state) {
-            (RouteBackend::TensorOps(ops), LeanAscentHandle::TensorOps(pending)) => {
-                step_backend::lean_descend(ops, context, models, *pending, grads)
-            }
-            #[cfg(feature = "fused-wsam")]
-            (RouteBackend::Fused(fused), LeanAscentHandle::Fused(pending)) => {
-                step_backend::lean_descend(fused, context, models, *pending, grads)
-            }
-            #[cfg(feature = "fused-wsam")]
-            _ => Err((models.1, WsamError::ForeignAscent)),
-        };
-        let descended = descended.map_err(rejected)?;
+        let descended = backend.lean_descend(context, models, ascent_state, grads);
+        let descended = descended.map_err(Rejected::from_parts)?;
         self.update_loss_scale();
         self.error_if_skipped(descended, |(model, _)| model)
     }

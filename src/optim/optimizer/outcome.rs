@@ -1,12 +1,12 @@
-//! Outcomes of steps, read by the host after they ran: skipped steps and the loss scale.
+//! Outcomes of steps, read by the host after they ran: counts of steps, and the loss scale.
 
-use super::{RouteBackend, Wsam};
+use super::Wsam;
 use crate::method::Outcome;
 use crate::optim::error::{Rejected, WsamError};
-use crate::optim::loss_scale::LossScale;
+use crate::optim::loss_scale::{LossScale, ScaleState};
 use crate::optim::pending::{Finite, ResolvedOutcome};
+use crate::optim::run_state::RunState;
 use crate::optim::statistics::RunningStatistics;
-use crate::optim::step_backend::StepBackend;
 use burn::module::Module;
 
 impl Wsam {
@@ -16,12 +16,7 @@ impl Wsam {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn skipped_steps(&self) -> Result<u64, WsamError> {
-        let pending = match &self.backend {
-            RouteBackend::TensorOps(ops) => ops.overcount(None)?,
-            #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => fused.overcount(None)?,
-        };
-        Ok(self.skipped + pending)
+        Ok(self.skipped + self.backend.overcount()?)
     }
 
     /// The factor for the losses of the next step, for callers of [`ascend`](Self::ascend) and
@@ -43,7 +38,7 @@ impl Wsam {
     /// # Errors
     ///
     /// [`Rejected`] if the device was lost.
-    pub fn keep_statistics<M: Module>(
+    pub fn restore_statistics_if_skipped<M: Module>(
         &self,
         model: M,
         statistics: &RunningStatistics,
@@ -51,12 +46,7 @@ impl Wsam {
         if statistics.is_empty() {
             return Ok(model);
         }
-        let skipped = match &self.backend {
-            RouteBackend::TensorOps(ops) => ops.skipped_flag(),
-            #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => fused.skipped_flag(),
-        };
-        match skipped {
+        match self.backend.skipped_flag() {
             Ok(Some(skipped)) => Ok(statistics.restore_if(model, &skipped)),
             Ok(None) => Ok(model),
             Err(error) => Err(Rejected::new(model, error)),
@@ -72,7 +62,7 @@ impl Wsam {
         if !self.options.error_on_skip {
             return Ok(stepped);
         }
-        match self.latest_outcome() {
+        match self.backend.latest_outcome() {
             Ok(Some(ResolvedOutcome { finite, outcome })) if outcome != Outcome::Whole => {
                 let Finite { gradient, perturbed } = finite;
                 Err(Rejected::new(model(stepped), WsamError::NonFinite { gradient, perturbed }))
@@ -82,32 +72,10 @@ impl Wsam {
         }
     }
 
-    fn latest_outcome(&self) -> Result<Option<ResolvedOutcome>, WsamError> {
-        match &self.backend {
-            RouteBackend::TensorOps(ops) => ops.latest_outcome(),
-            #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => fused.latest_outcome(),
-        }
-    }
-
-    /// Outcomes of the pending steps that are decided, in step order. Waits for them.
-    pub(in crate::optim) fn pending_outcomes(&self) -> Result<Vec<ResolvedOutcome>, WsamError> {
-        match &self.backend {
-            RouteBackend::TensorOps(ops) => ops.decided_outcomes(),
-            #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => fused.decided_outcomes(),
-        }
-    }
-
     /// Reads the outcomes of pending steps and corrects all step counts. The outcomes are applied to the loss
     /// scale later, when a step ends, because the losses of the current step are already multiplied by it.
     pub(in crate::optim) fn resolve_outcomes(&mut self) -> Result<(), WsamError> {
-        let resolved = match &mut self.backend {
-            RouteBackend::TensorOps(ops) => ops.resolve_outcomes()?,
-            #[cfg(feature = "fused-wsam")]
-            RouteBackend::Fused(fused) => fused.resolve_outcomes()?,
-        };
-        for resolved in resolved {
+        for resolved in self.backend.resolve_outcomes()? {
             self.steps = self.steps.saturating_sub(resolved.overcount());
             self.skipped += resolved.overcount();
             if self.options.loss_scale.is_some() {
@@ -121,5 +89,32 @@ impl Wsam {
     pub(super) fn update_loss_scale(&mut self) {
         let Some(scale) = &mut self.options.loss_scale else { return };
         self.unapplied.drain(..).for_each(|outcome| scale.update(outcome));
+    }
+
+    /// State between two steps. Waits for pending steps.
+    pub(in crate::optim) fn run_state(&self) -> Result<RunState, WsamError> {
+        let pending = self.backend.decided_outcomes()?;
+        let skipped: u64 = pending.iter().map(ResolvedOutcome::overcount).sum();
+        let loss_scale = self.options.loss_scale.as_ref().map(|loss_scale| {
+            let pending = pending.iter().map(|resolved| resolved.outcome);
+            let outcomes = self.unapplied.iter().copied().chain(pending);
+            let pending = outcomes.map(|outcome| outcome == Outcome::Whole).collect();
+            ScaleState { pending, ..loss_scale.state() }
+        });
+        let steps = self.steps.saturating_sub(skipped);
+        Ok(RunState { steps, skipped: self.skipped + skipped, loss_scale })
+    }
+
+    /// Continues from a record's state. Call it after pending outcomes were resolved. A loss scale in the record
+    /// is used only if the configured one is dynamic.
+    pub(in crate::optim) fn set_run_state(&mut self, state: RunState) {
+        let RunState { steps, skipped, loss_scale } = state;
+        (self.steps, self.skipped) = (steps, skipped);
+        self.unapplied.clear();
+        if let (Some(own), Some(state)) = (&mut self.options.loss_scale, loss_scale) {
+            own.resume(state.scale, state.good_steps);
+            let outcome = |whole| if whole { Outcome::Whole } else { Outcome::Skipped };
+            self.unapplied = state.pending.into_iter().map(outcome).collect();
+        }
     }
 }

@@ -1,16 +1,17 @@
 //! Contents of a record by parameter, checked against the model.
 
-#[cfg(feature = "train")]
-use super::Recorded;
-use super::{LoadedState, MOST_STEPS, RUN_PREFIX, failed, fields, owned, step_field};
+use super::names::{RUN_PREFIX, failed, fields, step_field};
+use super::owned::owned;
 use crate::method::Base;
 use crate::optim::error::WsamError;
-use crate::optim::forms::computed_in;
-use crate::optim::param_entries::Path;
-use crate::optim::run_state::RunState;
-use crate::optim::state::MASTER;
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{DType, Shape, Tensor, TensorData};
+use crate::optim::half_precision::computed_in;
+use crate::optim::run_state::{MOST_STEPS, RunState};
+#[cfg(feature = "train")]
+use crate::optim::state::Recorded;
+use crate::optim::state::{LoadedState, MASTER_WEIGHTS};
+use crate::optim::walk::for_each_id;
+use burn::module::{Module, ParamId};
+use burn::tensor::{DType, Shape, TensorData};
 use burn_pack::{Reader, Scalar};
 use std::collections::{BTreeMap, HashSet};
 
@@ -38,32 +39,12 @@ pub(super) struct Parameter {
 
 /// Float parameters in module order. Of several with the same id, the first one.
 pub(super) fn parameters<M: Module>(model: &M) -> Vec<Parameter> {
-    #[derive(Default)]
-    struct Find {
-        path: Path,
-        seen: HashSet<ParamId>,
-        found: Vec<Parameter>,
-    }
-    impl ModuleVisitor for Find {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.enter(name);
-        }
-
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.exit();
-        }
-
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.seen.insert(param.id) {
-                let (path, value) = (self.path.to_string(), param.val());
-                let (shape, dtype) = (value.shape(), value.dtype());
-                self.found.push(Parameter { id: param.id, path, shape, dtype });
-            }
-        }
-    }
-    let mut find = Find::default();
-    model.visit(&mut find);
-    find.found
+    let mut found = Vec::new();
+    for_each_id(model, |param, path| {
+        let (id, path) = (param.id(), path.to_string());
+        found.push(Parameter { id, path, shape: param.shape(), dtype: param.dtype() });
+    });
+    found
 }
 
 /// A record's values of one parameter.
@@ -163,8 +144,8 @@ impl RecordEntry {
         let Parameter { id, path: param, shape, dtype } = parameter;
         // A record without master weights is valid: they start as copies of the weights.
         let has_master =
-            has_masters && computed_in(dtype) != dtype && self.tensors.contains_key(MASTER);
-        let expected = fields(base).chain(has_master.then_some(MASTER));
+            has_masters && computed_in(dtype) != dtype && self.tensors.contains_key(MASTER_WEIGHTS);
+        let expected = fields(base).chain(has_master.then_some(MASTER_WEIGHTS));
         let mut expected: Vec<_> = expected.map(str::to_owned).collect();
         expected.sort();
         let found: Vec<_> = self.tensors.keys().cloned().collect();
@@ -181,7 +162,7 @@ impl RecordEntry {
         })?;
         let len = shape.num_elements();
         let mut tensors = fields(base)
-            .chain([MASTER])
+            .chain([MASTER_WEIGHTS])
             .filter_map(|field| self.tensors.remove(field))
             .map(|data| {
                 if *data.shape() != shape {

@@ -1,6 +1,6 @@
 //! Copies of record data that do not depend on the file or memory they were read from.
 
-use super::failed;
+use super::names::failed;
 use crate::optim::error::WsamError;
 use burn::tensor::{Bytes, TensorData};
 use burn_pack::Reader;

@@ -1,9 +1,9 @@
 //! The largest eigenvalue of the loss's Hessian, by power iteration. A product of the Hessian with a
 //! vector is the difference of two gradients.
 
+use super::error::{SharpnessError, finite};
 use super::point::{Point, Vector, combine, dot, scaled};
 use super::random::Normal;
-use super::{SharpnessError, finite};
 use crate::method::InvalidHyperparameter;
 use crate::optim::error::WsamError;
 use burn::module::Module;
@@ -13,10 +13,11 @@ use burn::tensor::Tensor;
 ///
 /// ```
 /// # use burn_wsam::sharpness::PowerIteration;
-/// let options = PowerIteration { tolerance: 1e-4, ..Default::default() };
+/// let options = PowerIteration::default().with_tolerance(1e-4);
 /// # assert_eq!(options.seed, 0);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct PowerIteration {
     /// Largest number of products of the Hessian with a vector; each takes two forward and backward passes.
     pub max_products: usize,
@@ -37,6 +38,7 @@ impl Default for PowerIteration {
 
 /// Result of [`top_eigenvalue`].
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct TopEigenvalue {
     /// The eigenvalue. It is negative where the loss curves down in all directions.
     pub value: f64,
@@ -140,6 +142,34 @@ fn default_step(weights: &Vector) -> f64 {
 }
 
 impl PowerIteration {
+    /// Sets [`max_products`](Self::max_products).
+    #[must_use]
+    pub fn with_max_products(mut self, max_products: usize) -> Self {
+        self.max_products = max_products;
+        self
+    }
+
+    /// Sets [`tolerance`](Self::tolerance).
+    #[must_use]
+    pub fn with_tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Sets [`seed`](Self::seed).
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets [`step`](Self::step).
+    #[must_use]
+    pub fn with_step(mut self, step: Option<f64>) -> Self {
+        self.step = step;
+        self
+    }
+
     fn check(&self) -> Result<(), WsamError> {
         let wrong = |name, value, expected| {
             Err(WsamError::Hyperparameter(InvalidHyperparameter { name, value, expected }))

@@ -1,13 +1,13 @@
 //! A model's weights as a vector, and the loss and gradient at other weights.
 
-use super::SharpnessError;
+use super::error::SharpnessError;
 use crate::optim::copies::perturbed_copy;
 use crate::optim::error::WsamError;
-use crate::optim::forms::Flat;
-use crate::optim::optimizer::check_loss;
-use crate::optim::param_entries::{Path, collect, collect_perturbed};
-use crate::optim::params::StepParams;
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use crate::optim::param_entries::{collect, collect_perturbed};
+use crate::optim::params::{Flat, StepParams};
+use crate::optim::pass::check_loss;
+use crate::optim::walk::{ParamVisitor, Path, visit_params};
+use burn::module::{Module, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ impl Point {
     /// The point at the model's weights.
     pub(crate) fn of<M: Module>(model: &M) -> Result<Self, SharpnessError> {
         let mut found = Trainable::default();
-        model.visit(&mut found);
+        visit_params(model, &mut found);
         let Some(first) = found.weights.first() else {
             let frozen = WsamError::NoGradients { gradients: 0 };
             let error = if found.autodiff { frozen } else { WsamError::NoAutodiff };
@@ -95,7 +95,6 @@ struct Seen {
 
 #[derive(Default)]
 struct Trainable {
-    path: Path,
     /// For each id, the parameters visited so far, up to the one that takes part.
     seen: HashMap<ParamId, Seen>,
     autodiff: bool,
@@ -103,16 +102,8 @@ struct Trainable {
     weights: Vector,
 }
 
-impl ModuleVisitor for Trainable {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Trainable {
+    fn visit<const D: usize>(&mut self, param: &Param<Tensor<D>>, path: &Path) {
         let value = param.val();
         let len = value.shape().num_elements();
         self.autodiff |= value.is_autodiff();
@@ -128,7 +119,7 @@ impl ModuleVisitor for Trainable {
         if seen.before > 0 {
             self.params.before.insert(param.id, seen.before);
         }
-        self.params.names.push((param.id, self.path.to_string()));
+        self.params.names.push((param.id, path.to_string()));
         self.weights.push(value.without_autodiff().reshape([len]));
     }
 }

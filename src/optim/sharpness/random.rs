@@ -2,7 +2,7 @@
 //! generator, which the user's code shares.
 
 use super::point::Vector;
-use crate::optim::split_mix::{STEP, scrambled};
+use crate::optim::seeds::{STEP, scrambled};
 use burn::tensor::{Tensor, TensorData};
 
 /// SplitMix64 (Steele, Lea & Flood 2014) with the Box-Muller transform.

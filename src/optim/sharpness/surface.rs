@@ -1,11 +1,12 @@
 //! The loss over a plane through the weights, after Li et al. 2018 (<https://arxiv.org/abs/1712.09913>).
 
-use super::SharpnessError;
+use super::error::SharpnessError;
 use super::point::{Point, Vector, combine, scalar};
 use super::random::Normal;
 use crate::method::InvalidHyperparameter;
 use crate::optim::error::WsamError;
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use crate::optim::walk::{ParamVisitor, Path, visit_params};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::HashSet;
 
@@ -17,6 +18,7 @@ use std::collections::HashSet;
 /// index of the first dimension of one with more dimensions. Parameters of one dimension (biases,
 /// normalisation) do not vary.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Plane {
     /// Coordinates go from `-radius` to `radius`. Positive; at 1, the distance to the weights
     /// equals their norm.
@@ -35,6 +37,7 @@ impl Default for Plane {
 
 /// Losses over a plane.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Surface {
     /// Coordinates along each of the directions.
     pub coordinates: Vec<f64>,
@@ -66,7 +69,7 @@ where
             taken: Vec::new(),
             any: false,
         };
-        model.visit(&mut filters);
+        visit_params(model, &mut filters);
         filters
     });
     if !first.any {
@@ -91,8 +94,8 @@ struct Filters {
     any: bool,
 }
 
-impl ModuleVisitor for Filters {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Filters {
+    fn visit<const D: usize>(&mut self, param: &Param<Tensor<D>>, _path: &Path) {
         let weight = param.val();
         let len = weight.shape().num_elements();
         let trains = weight.is_require_grad() && weight.dtype().is_float();
@@ -117,6 +120,27 @@ impl ModuleVisitor for Filters {
 }
 
 impl Plane {
+    /// Sets [`radius`](Self::radius).
+    #[must_use]
+    pub fn with_radius(mut self, radius: f64) -> Self {
+        self.radius = radius;
+        self
+    }
+
+    /// Sets [`points`](Self::points).
+    #[must_use]
+    pub fn with_points(mut self, points: usize) -> Self {
+        self.points = points;
+        self
+    }
+
+    /// Sets [`seed`](Self::seed).
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     fn check(&self) -> Result<(), WsamError> {
         let wrong = |name, value, expected| {
             Err(WsamError::Hyperparameter(InvalidHyperparameter { name, value, expected }))

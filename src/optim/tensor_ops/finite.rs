@@ -53,7 +53,7 @@ pub(crate) fn check_finite(
 ) -> Option<DeviceBool> {
     let filled = tensors.filter(|tensor| tensor.dims()[0] > 0);
     let all = |tensor: Tensor<1>| tensor.is_finite().all();
-    policy.looks().then(|| filled.map(all).reduce(Tensor::bool_and)).flatten()
+    policy.checks_gradients().then(|| filled.map(all).reduce(Tensor::bool_and)).flatten()
 }
 
 /// Combines `flag`, if any, with whether these norms are finite. The norm of finite elements may overflow.

@@ -5,6 +5,8 @@ use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Out
 use crate::optim::error::WsamError;
 use crate::optim::param_entries::ParamEntry;
 use crate::optim::pending::{Finite, Submitted};
+use crate::optim::report::StepNorms;
+use crate::optim::state::read_scalar;
 use crate::optim::step_backend::StepContext;
 use burn::module::ParamId;
 use burn::tensor::{DType, Tensor};
@@ -31,9 +33,18 @@ impl TensorNorms {
     pub(super) fn scaled_again(&self, grad: Tensor<1>) -> Tensor<1> {
         times(grad, self.inv_scale.recip())
     }
+}
 
-    /// Waits for the device.
-    pub(crate) fn outcome(&self) -> Result<Outcome, WsamError> {
+impl StepNorms for TensorNorms {
+    fn gradient(&self) -> Result<Option<f64>, WsamError> {
+        self.gradient.as_ref().map(read_scalar).transpose()
+    }
+
+    fn perturbed(&self) -> Result<Option<f64>, WsamError> {
+        self.perturbed.as_ref().map(read_scalar).transpose()
+    }
+
+    fn outcome(&self) -> Result<Outcome, WsamError> {
         let Finite { gradient, perturbed } = self.finite.read()?;
         Ok(self.policy.outcome(self.lean, gradient, perturbed))
     }

@@ -6,10 +6,11 @@
 //! learner in place of gradients; this optimizer returns them as the stepped weights. Its state of each
 //! parameter is a handle, from which a record reads the state in [`Wsam`](crate::Wsam).
 
+use super::checkpoint::CheckpointState;
 use super::shared::{Mode, Shared};
-use crate::optim::record::{OPTIMIZER, Recorded, STEP_FIELDS, TENSOR_FIELDS, owned};
+use crate::optim::record::{OPTIMIZER, STEP_FIELDS, TENSOR_FIELDS, owned};
 use crate::optim::run_state;
-use burn::module::ParamId;
+use crate::optim::state::Recorded;
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Device, Shape, Tensor, TensorData};
 use burn_pack::Scalar;
@@ -28,15 +29,6 @@ pub(super) enum StateHandle {
     Live { shared: Arc<Shared>, shape: Shape },
     /// The state was read from a checkpoint and is not yet loaded into [`Wsam`](crate::Wsam).
     Loaded(Arc<CheckpointState>),
-}
-
-/// State of a parameter from a checkpoint.
-#[derive(Debug)]
-pub(super) struct CheckpointState {
-    pub(super) id: u64,
-    pub(super) state: Recorded,
-    /// Step count of the training, if it used this strategy.
-    pub(super) steps: Option<u64>,
 }
 
 impl Optimizer for PassThroughOptimizer {
@@ -125,9 +117,4 @@ impl RecordState for StateHandle {
             steps,
         })))
     }
-}
-
-/// Parses a parameter's id, which prefixes its states in records.
-pub(super) fn id(prefix: &str) -> Option<ParamId> {
-    prefix.parse::<u64>().ok().map(ParamId::from)
 }

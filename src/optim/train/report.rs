@@ -1,13 +1,14 @@
 //! Description of the last step.
 
-use super::schedule::Moment;
+use super::schedule::StepInfo;
 use crate::optim::report::StepReport;
 
 /// A step of the training.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct TrainingStep {
     /// Position in the training.
-    pub at: Moment,
+    pub at: StepInfo,
     /// The learning rate.
     pub lr: f64,
     /// Radius of the perturbation.

@@ -1,19 +1,19 @@
 //! A running training, which takes optimizer steps over one batch or over accumulated ones.
 
 use super::error::WsamTrainingError;
-use super::gradients::{frozen_in_front, trainable, weights};
+use super::options::{LossOf, StepOptions};
 use super::report::TrainingStep;
-use super::schedule::{Moment, Schedule};
+use super::schedule::{Schedule, StepInfo};
 use super::shared::{Mode, Shared};
-use super::{LossOf, StepOptions};
+use super::weights::{frozen_in_front, trainable, weights};
 use crate::optim::error::WsamError;
-use crate::optim::masks::Masks;
-use crate::optim::optimizer::{Perturbation, check_loss_shape, copied};
+use crate::optim::options::Perturbation;
+use crate::optim::pass::{Sum, check_loss_shape, copied};
 use crate::optim::rates::Rates;
-use crate::optim::report::StepReport;
+use crate::optim::report::{Norms, StepReport};
 use crate::optim::run_state::RunState;
+use crate::optim::seeds::Masks;
 use crate::optim::statistics::RunningStatistics;
-use crate::optim::sums::Sum;
 use burn::module::ParamId;
 use burn::optim::GradientsParams;
 use burn::store::{ModuleRecord, RecordError};
@@ -33,7 +33,7 @@ pub(super) struct Run<'a, M: LearnerModel> {
 
 /// The micro-batches of one step.
 pub(super) struct Window<M: TrainStep> {
-    at: Moment,
+    at: StepInfo,
     perturbed: bool,
     /// Whether each micro-batch is perturbed along its own gradient.
     each: bool,
@@ -118,7 +118,7 @@ where
             let (mut wsam, states) = (self.shared.wsam(), states.collect());
             match wsam.burn_optimizer() {
                 None => wsam.load_recorded(model, states, run)?,
-                Some(_) => wsam.load_recorded_external(model, states, run)?,
+                Some(_) => wsam.load_recorded_burn_base(model, states, run)?,
             }
         }
         let after = |schedule: &Option<Schedule>| schedule.as_ref().map(|s| s.after(self.steps));
@@ -132,7 +132,7 @@ where
         epoch: usize,
         accumulation: usize,
     ) -> Result<Window<M>, WsamTrainingError> {
-        let at = Moment { epoch, step: self.steps };
+        let at = StepInfo { epoch, step: self.steps };
         let mut wsam = self.shared.wsam();
         if let Some(rho) = &mut self.rho {
             wsam.set_rho(rho.next(at))?;
@@ -183,7 +183,7 @@ where
         let model = self.learner.model();
         window.first.add(&model, copied(&model, &grads), loss);
         let ascended = self.shared.wsam().ascend(model, grads)?;
-        self.second(&ascended, window)?;
+        self.second(ascended.model(), window)?;
         // The learner still has the model, so the restored one is dropped.
         drop(ascended.restore());
         Ok(output)
@@ -227,7 +227,7 @@ where
             return taken;
         }
         let (wsam, model) = (self.shared.wsam(), self.learner.model());
-        drop(wsam.keep_statistics(model, &window.statistics)?);
+        drop(wsam.restore_statistics_if_skipped(model, &window.statistics)?);
         Ok(())
     }
 
@@ -245,7 +245,7 @@ where
             self.lean(&rates, grads, loss, window)?
         } else {
             let ascended = self.shared.wsam().ascend(self.learner.model(), grads)?;
-            self.second(&ascended, window)?;
+            self.second(ascended.model(), window)?;
             let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
             let (model, norms) = self.shared.wsam().descend_reported(&rates, ascended, grads)?;
             (model, report(loss, perturbed_loss, norms))
@@ -265,7 +265,7 @@ where
         let ascended = self.shared.wsam().lean_ascend_at(rates, self.learner.model(), grads)?;
         // Replace the learner's weights now; while it keeps the old ones, lean mode saves no memory.
         self.deliver(ascended.anchor.clone())?;
-        self.second(&ascended, window)?;
+        self.second(ascended.model(), window)?;
         let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
         let (model, norms) = self.shared.wsam().lean_descend_reported(ascended, grads)?;
         Ok((model, report(loss, perturbed_loss, norms)))
@@ -302,7 +302,7 @@ where
 
     fn record_step(
         &mut self,
-        at: Moment,
+        at: StepInfo,
         perturbed: bool,
         lr: f64,
         report: Option<StepReport>,
@@ -325,7 +325,7 @@ where
 fn report(
     loss: Option<Tensor<1>>,
     perturbed_loss: Option<Tensor<1>>,
-    norms: crate::optim::report::Norms,
+    norms: Norms,
 ) -> Option<StepReport> {
     Some(StepReport { loss: loss?, perturbed_loss: perturbed_loss?, norms })
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 /// Position in a training of the step that is about to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+#[non_exhaustive]
+pub struct StepInfo {
     /// The epoch, from 1 as Burn counts them.
     pub epoch: usize,
     /// Optimizer steps taken before, in all epochs. A resumed training continues the count; one that was begun
@@ -19,11 +20,11 @@ pub struct Moment {
 ///
 /// ```
 /// use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
-/// use burn_wsam::train::{Moment, Schedule};
+/// use burn_wsam::train::{StepInfo, Schedule};
 ///
 /// # fn main() -> Result<(), String> {
 /// let linear: Schedule = LinearLrSchedulerConfig::new(0.2, 0.05, 1000).init()?.into();
-/// let by_epoch = Schedule::of(|at: Moment| if at.epoch > 5 { 0.1 } else { 0.05 });
+/// let by_epoch = Schedule::from_fn(|at: StepInfo| if at.epoch > 5 { 0.1 } else { 0.05 });
 /// # let _ = (linear, by_epoch);
 /// # Ok(())
 /// # }
@@ -36,24 +37,24 @@ pub struct Schedule(Source);
 
 #[derive(Clone)]
 enum Source {
-    Function(Arc<dyn Fn(Moment) -> f64 + Send + Sync>),
+    Function(Arc<dyn Fn(StepInfo) -> f64 + Send + Sync>),
     Scheduler(ModuleLrScheduler),
 }
 
 impl Schedule {
     /// Schedule from a function of the position in the training. The value should depend only on the argument,
     /// otherwise a resumed training may differ.
-    pub fn of(value: impl Fn(Moment) -> f64 + Send + Sync + 'static) -> Self {
+    pub fn from_fn(value: impl Fn(StepInfo) -> f64 + Send + Sync + 'static) -> Self {
         Self(Source::Function(Arc::new(value)))
     }
 
     /// Schedule from a custom scheduler. Schedulers from the `init` of Burn's configurations convert with `into`.
-    pub fn by(scheduler: impl LrScheduler + 'static) -> Self {
+    pub fn from_scheduler(scheduler: impl LrScheduler + 'static) -> Self {
         Self(Source::Scheduler(ModuleLrScheduler::new(scheduler)))
     }
 
     /// The value for the next step.
-    pub(super) fn next(&mut self, at: Moment) -> f64 {
+    pub(super) fn next(&mut self, at: StepInfo) -> f64 {
         match &mut self.0 {
             Source::Function(value) => value(at),
             Source::Scheduler(scheduler) => scheduler.step().base(),
@@ -79,8 +80,8 @@ impl From<ModuleLrScheduler> for Schedule {
 impl fmt::Debug for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Source::Function(_) => "Schedule::of(..)",
-            Source::Scheduler(_) => "Schedule::by(..)",
+            Source::Function(_) => "Schedule::from_fn(..)",
+            Source::Scheduler(_) => "Schedule::from_scheduler(..)",
         })
     }
 }

@@ -1,14 +1,14 @@
 //! State shared by the handle, the strategy and the learner's optimizer.
 
+use super::checkpoint::{self, CheckpointState};
 use super::error::WsamTrainingError;
-use super::pass_through::{self, CheckpointState};
+use super::queue::Queue;
 use super::report::TrainingStep;
-use super::sharpness::Queue;
 use crate::optim::error::WsamError;
 use crate::optim::optimizer::Wsam;
-use crate::optim::record::Recorded;
-use burn::module::ParamId;
-use burn::tensor::Shape;
+use crate::optim::state::Recorded;
+use burn::module::{Module, ParamId};
+use burn::tensor::{Device, Shape};
 use burn::train::train::WorkerFailure;
 use burn::train::{Interrupter, TrainingError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,6 +63,14 @@ impl Shared {
         self.training().steps
     }
 
+    /// The optimizer's device, with the model's autodiff context if the model is already on that device.
+    pub(super) fn device_for<M: Module>(&self, model: &M) -> Device {
+        let own = self.wsam().device().clone();
+        let of_model = model.devices().into_iter().find(|device| *device == own);
+        let device = of_model.unwrap_or(own);
+        if device.is_autodiff() { device } else { device.autodiff() }
+    }
+
     /// Resets the state for a new training.
     pub(super) fn begin(&self, interrupter: &Interrupter) {
         let mut training = self.training();
@@ -93,12 +101,12 @@ impl Shared {
     /// A parameter's state, read for a record.
     pub(super) fn recorded(&self, prefix: &str, shape: &Shape) -> Option<Recorded> {
         let read = || -> Result<Option<Recorded>, WsamError> {
-            let Some(id) = pass_through::id(prefix) else { return Ok(None) };
+            let Some(id) = checkpoint::id(prefix) else { return Ok(None) };
             let owns_record = self.training().record_owner == Some(id);
             let wsam = self.wsam();
             let recorded = match wsam.burn_optimizer() {
                 None => wsam.recorded(id, &format!("parameter {prefix}"), shape)?,
-                Some(_) if owns_record => wsam.recorded_external()?,
+                Some(_) if owns_record => wsam.recorded_burn_base()?,
                 Some(_) => None,
             };
             let Some(mut recorded) = recorded else { return Ok(None) };

@@ -1,59 +1,18 @@
 //! The sharpness as a burn-train metric.
 
 use super::shared::Shared;
-use burn::tensor::{Tensor, TensorReadError};
+use burn::tensor::TensorReadError;
 use burn::train::metric::state::{FormatOptions, NumericMetricState};
 use burn::train::metric::{
     Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
     SerializedEntry,
 };
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-/// Most steps that are queued for the metric's thread, which lags by a few. The limit bounds the memory of a
-/// metric that was made but not registered.
-const MAX_QUEUED: usize = 1 << 12;
-
-/// Queue of sharpness values for the metric.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    /// Whether a metric was made.
-    wanted: bool,
-    /// Iteration in the epoch, and the value.
-    values: VecDeque<(usize, Tensor<1>)>,
-}
-
-impl Queue {
-    pub(super) fn want(&mut self) {
-        self.wanted = true;
-    }
-
-    pub(super) fn emptied(&self) -> Self {
-        Self { wanted: self.wanted, values: VecDeque::new() }
-    }
-
-    pub(super) fn push(&mut self, iteration: usize, sharpness: Tensor<1>) {
-        if !self.wanted {
-            return;
-        }
-        if self.values.len() == MAX_QUEUED {
-            self.values.pop_front();
-        }
-        self.values.push_back((iteration, sharpness));
-    }
-
-    /// Takes the value of this iteration, and drops earlier ones. Iterations come in order, and start at 1 in
-    /// each epoch.
-    fn take(&mut self, iteration: usize) -> Option<Tensor<1>> {
-        let at = self.values.iter().position(|(found, _)| *found == iteration)?;
-        self.values.drain(..=at).next_back().map(|(_, value)| value)
-    }
-}
-
 /// The sharpness `L(w + e_w) - L(w)` of each step as a training metric, made by
-/// [`WsamTraining::sharpness`](super::WsamTraining::sharpness):
-/// `.metric_train_numeric(wsam.sharpness())`.
+/// [`WsamTraining::sharpness_metric`](super::WsamTraining::sharpness_metric):
+/// `.metric_train_numeric(wsam.sharpness_metric())`.
 ///
 /// Iterations without a step of WSAM (the base optimizer alone, a micro-batch that is not the last) have no
 /// value.

@@ -2,18 +2,31 @@
 //!
 //! Burn's loop does not support custom steps, so this loop raises the same events in the same order.
 
-use super::gradients::has_quantised;
+use super::options::{LossOf, StepOptions};
 use super::run::Run;
-use super::{LossOf, WsamTraining};
+use super::shared::Shared;
+use super::weights::has_quantised;
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, LearnerModel,
     SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainStep,
     TrainingComponents, TrainingItem, ValidLoader,
 };
+use std::sync::Arc;
 
 pub(super) struct Strategy<M: LearnerModel> {
-    pub(super) training: WsamTraining,
-    pub(super) loss: Option<Box<LossOf<M>>>,
+    shared: Arc<Shared>,
+    options: StepOptions,
+    loss: Option<Box<LossOf<M>>>,
+}
+
+impl<M: LearnerModel> Strategy<M> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        options: StepOptions,
+        loss: Option<Box<LossOf<M>>>,
+    ) -> Self {
+        Self { shared, options, loss }
+    }
 }
 
 impl<M: LearnerModel> SupervisedLearningStrategy<M> for Strategy<M>
@@ -38,8 +51,8 @@ where
             event_store,
             ..
         } = components;
-        let shared = &*self.training.shared;
-        let device = self.training.device_for(&learner.model());
+        let shared = &*self.shared;
+        let device = shared.device_for(&learner.model());
         let (train, valid) = (train.to_device(&device), valid.to_device(&device.clone().inner()));
         // Burn's `fork` converts quantised parameters to `f32`, so skip it if the model is on the device already.
         let model = learner.model();
@@ -49,8 +62,7 @@ where
         drop(model);
         shared.begin(&interrupter);
         let is_resumed = starting_epoch > 1;
-        let run =
-            Run::begin(shared, &self.training.options, self.loss.as_deref(), learner, is_resumed);
+        let run = Run::begin(shared, &self.options, self.loss.as_deref(), learner, is_resumed);
         let mut run = match run {
             Ok(run) => run,
             Err((model, error)) => {

@@ -1,21 +1,21 @@
-//! One configuration through six steps. The loss is linear in the weights, so that its gradient is known exactly
-//! on every backend, in either precision.
+//! Runs one configuration through six steps. The loss is linear in the weights, so its gradient is known exactly on
+//! every backend and in both precisions.
 
 use super::{
     BASE, BURN, CALLS, Case, LEAN, MASKS, MASTERS, NON_FINITE, PRECISION, PROPAGATE, ROUNDING,
     init, oracle_config,
 };
 use crate::Target;
-use crate::common::target::flex;
 use crate::nets::text;
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, TensorData};
 use burn_wsam::reference::Oracle;
 use burn_wsam::{Perturbation, RoutePolicy, Wsam, WsamError};
+use burn_wsam_support::target::flex;
 
 const STEPS: usize = 6;
-/// The step over gradients that are not finite.
+/// The step whose loss is NaN in one pass.
 const BAD: usize = 2;
 /// Steps before the run is saved.
 const SAVED: usize = 4;
@@ -34,7 +34,7 @@ struct Net {
 
 type Tensors = Vec<Vec<f64>>;
 
-/// Multiples of 1/64 below 1, exact in f16, and so are their halves and the sums of two.
+/// Multiples of 1/64 below 1. They, half of them and sums of two of them are exact in f16.
 fn values(seed: usize) -> Tensors {
     let value = |i: usize| (((i * 7919 + seed * 104_729 + 31) % 127) as f64 - 63.0) / 64.0;
     let lens = [SINGLE, HALF[0] * HALF[1], STILL];
@@ -66,7 +66,7 @@ impl Net {
         }
     }
 
-    /// The sum of weights times coefficients.
+    /// Sum of the products of weights and coefficients.
     fn loss(&self, coefficients: &Tensors) -> Tensor<1> {
         let device = self.single.val().device();
         let half_type = self.half.val().dtype();
@@ -86,7 +86,7 @@ impl Net {
     }
 }
 
-/// A training under way, beside the oracle.
+/// A training run and the oracle that follows it.
 struct Run {
     case: Case,
     optim: Wsam,
@@ -94,10 +94,10 @@ struct Run {
     oracle: Oracle,
 }
 
-/// What the two passes of a step saw.
+/// Gradients and masks of the two passes of a step.
 #[derive(Default)]
-struct Seen {
-    /// Gradients of each pass, averaged over its parts.
+struct PassRecord {
+    /// Gradients of each pass, averaged over its micro-batches.
     passes: [Option<Tensors>; 2],
     masks: Vec<Vec<f64>>,
     error: Option<String>,
@@ -107,7 +107,7 @@ impl Run {
     fn new(case: &Case, target: &Target) -> Result<Self, String> {
         let hyper = oracle_config(case).hyperparameters().map_err(text)?;
         let model = Net::new(case, &target.device);
-        // By the groups of the configuration, as far as there are such.
+        // The groups of the three parameters, as far as the configuration has groups.
         let groups = [0, 1, 2].map(|group| if group <= hyper.groups.len() { group } else { 0 });
         let oracle = Oracle::with_groups(hyper, model.read(), &groups).map_err(text)?;
         Ok(Self { case: *case, optim: init(case, target)?, model, oracle })
@@ -117,7 +117,7 @@ impl Run {
         if self.case[CALLS] >= 2 { 2 } else { 1 }
     }
 
-    /// The pass whose loss is NaN; a lean step cannot take back its first half.
+    /// The pass whose loss is NaN. For a lean step it is the first, because its first phase cannot be undone.
     fn bad_pass(&self, step: usize) -> Option<usize> {
         let is_bad = step == BAD && self.case[NON_FINITE] != PROPAGATE;
         let others = self.case.iter().sum::<usize>() - self.case[ROUNDING];
@@ -126,7 +126,7 @@ impl Run {
     }
 
     fn step(&mut self, step: usize) -> Result<(), String> {
-        let mut seen = Seen::default();
+        let mut seen = PassRecord::default();
         let before = self.model.read();
         let (result, want) = self.take(step, &mut seen)?;
         if let Some(error) = seen.error {
@@ -137,7 +137,7 @@ impl Run {
             return Err(error.to_string());
         }
         let [Some(g), Some(g_perturbed)] = seen.passes else {
-            // A refused lean step never ran its second pass.
+            // A refused lean step has not run its second pass.
             return if refused && self.model.read() == before {
                 Ok(())
             } else {
@@ -158,7 +158,7 @@ impl Run {
         let got = self.model.read();
         near(&format!("step {step}"), &got, self.oracle.weights(), self.rounding())?;
         if self.case[PRECISION] == 1 && self.case[MASTERS] == 0 {
-            // The next step begins with the rounded weights.
+            // The next step starts from the rounded weights.
             let mut weights = self.oracle.weights().to_vec();
             weights[1].clone_from(&got[1]);
             self.oracle.set_weights(weights).map_err(text)?;
@@ -166,40 +166,40 @@ impl Run {
         Ok(())
     }
 
-    /// What rounding to f16 may add to a weight.
+    /// Bound on the error that rounding to f16 adds to a weight.
     fn rounding(&self) -> Rounding {
         match (self.case[PRECISION], self.case[BASE], self.case[LEAN]) {
             (0, ..) => Rounding::NONE,
-            // Burn's optimizers compute in f16 themselves, with terms of order 1.
-            (_, BURN, _) => Rounding { places: 8.0, of_at_least: 1.0 },
-            // A lean step also rounds what it keeps between its halves, which is of order 1.
-            (_, _, 1) => Rounding { places: 2.002, of_at_least: 1.0 },
-            _ => Rounding { places: 1.001, of_at_least: 0.0 },
+            // Burn's optimizers compute in f16, with terms of order 1.
+            (_, BURN, _) => Rounding { half_ulps: 8.0, min_magnitude: 1.0 },
+            // A lean step also rounds the value that it stores between its phases, which is of order 1.
+            (_, _, 1) => Rounding { half_ulps: 2.002, min_magnitude: 1.0 },
+            _ => Rounding { half_ulps: 1.001, min_magnitude: 0.0 },
         }
     }
 
-    /// The step by the calls of the case. The second value is the oracle's `w + e_w`, if it was compared.
+    /// Takes the step by the case's calls. The second value is the oracle's `w + e_w`, if it was compared.
     #[allow(clippy::type_complexity)]
     fn take(
         &mut self,
         step: usize,
-        seen: &mut Seen,
+        seen: &mut PassRecord,
     ) -> Result<(Result<(), WsamError>, Option<Tensors>), String> {
         let (parts, bad) = (self.parts(), self.bad_pass(step));
         let draws = self.case[MASKS] == 1 && self.case[CALLS] != 1;
         let lean = self.case[LEAN] == 1;
         let perturbed_rounding = match (self.case[PRECISION], self.case[ROUNDING]) {
             (0, _) => Rounding::NONE,
-            (_, 0) => Rounding { places: 1.001, of_at_least: 0.0 },
-            // Stochastic rounding goes to either neighbour.
-            _ => Rounding { places: 2.002, of_at_least: 0.0 },
+            (_, 0) => Rounding { half_ulps: 1.001, min_magnitude: 0.0 },
+            // Stochastic rounding may choose either neighbour.
+            _ => Rounding { half_ulps: 2.002, min_magnitude: 0.0 },
         };
         let device = self.model.single.val().device().inner();
         let model = self.model.clone();
         let (oracle, optim) = (&mut self.oracle, &mut self.optim);
         let (mut calls, mut want) = (0, None);
-        // One pass over one part.
-        let mut pass = |model: &Net, seen: &mut Seen, part: usize, pass: usize| {
+        // One pass over one micro-batch.
+        let mut pass = |model: &Net, seen: &mut PassRecord, part: usize, pass: usize| {
             calls += 1;
             let mut coefficients = values(100 * (step + 1) + 10 * pass + part);
             if draws {
@@ -242,14 +242,16 @@ impl Run {
                 let first = GradientsParams::from_grads(first.backward(), &model);
                 if lean {
                     optim.lean_ascend(LR, model, first).and_then(|ascended| {
-                        let second = pass(&ascended, seen, 0, 1) * ascended.loss_scale();
-                        let second = GradientsParams::from_grads(second.backward(), &*ascended);
+                        let second = pass(ascended.model(), seen, 0, 1) * ascended.loss_scale();
+                        let second =
+                            GradientsParams::from_grads(second.backward(), ascended.model());
                         optim.lean_descend(ascended, second)
                     })
                 } else {
                     optim.ascend(model, first).and_then(|ascended| {
-                        let second = pass(&ascended, seen, 0, 1) * ascended.loss_scale();
-                        let second = GradientsParams::from_grads(second.backward(), &*ascended);
+                        let second = pass(ascended.model(), seen, 0, 1) * ascended.loss_scale();
+                        let second =
+                            GradientsParams::from_grads(second.backward(), ascended.model());
                         optim.descend(LR, ascended, second)
                     })
                 }
@@ -266,7 +268,7 @@ impl Run {
                 let mut count = 0..;
                 let loss = |model: &Net, part: &usize| {
                     let nth: usize = count.next().unwrap_or(0);
-                    // Both passes over a part in turn, or all first passes before the second ones.
+                    // Passes over a micro-batch follow each other, or all first passes come before all second ones.
                     let which = if calls == 2 { nth / 2 } else { nth % 2 };
                     pass(model, seen, *part, which)
                 };
@@ -300,9 +302,9 @@ pub(super) fn case(target: &Target, case: &Case) -> Result<(), String> {
     }
     let mut resumed = Run::new(&case, target)?;
     resumed.model = run.model.clone();
-    let bytes = run.optim.into_bytes(&run.model).map_err(text)?;
-    let loaded = resumed.optim.from_bytes(&resumed.model, bytes);
-    // Burn 0.22.1 loads its optimizers' half-precision states in another type, and panics at their next step.
+    let bytes = run.optim.to_bytes(&run.model).map_err(text)?;
+    let loaded = resumed.optim.load_bytes(&resumed.model, bytes);
+    // Burn 0.22.1 loads half-precision states of its optimizers as f32, and panics in the next step.
     let cannot_resume = case[BASE] == BURN && case[PRECISION] == 1;
     match loaded {
         Err(error) if cannot_resume && error.to_string().contains("F16") => {}
@@ -314,7 +316,7 @@ pub(super) fn case(target: &Target, case: &Case) -> Result<(), String> {
         if cannot_resume {
             continue;
         }
-        let (result, _) = resumed.take(step, &mut Seen::default())?;
+        let (result, _) = resumed.take(step, &mut PassRecord::default())?;
         result.map_err(text)?;
         if resumed.model.read() != run.model.read() {
             return Err(format!("step {step} differs after a resume"));
@@ -332,41 +334,42 @@ pub(super) fn case(target: &Target, case: &Case) -> Result<(), String> {
     }
     if target.policy == RoutePolicy::Fused {
         case[ROUNDING] = 0;
-        // Random numbers are the device's own, so masks differ from backend to backend.
+        // Masks come from the device's random numbers, so they differ between backends.
         if case[MASKS] == 0 {
             let mut other = Run::new(&case, &flex())?;
             for step in 0..STEPS {
                 other.step(step).map_err(|error| format!("the other route: {error}"))?;
             }
-            // Each step may end next to a tie, which the routes round to either side.
-            let Rounding { places, of_at_least } = run.rounding();
-            let rounding = Rounding { places: 2.0 * STEPS as f64 * places, of_at_least };
+            // In each step a result next to a tie may be rounded to either side.
+            let Rounding { half_ulps, min_magnitude } = run.rounding();
+            let rounding = Rounding { half_ulps: 2.0 * STEPS as f64 * half_ulps, min_magnitude };
             near("the other route", &run.model.read(), &other.model.read(), rounding)?;
         }
     }
     Ok(())
 }
 
-/// So many half last places of f16, of the value or of this magnitude.
+/// An error bound: `half_ulps` half ulps of f16, of the value or of `min_magnitude`, whichever is larger.
 #[derive(Clone, Copy)]
 struct Rounding {
-    places: f64,
-    of_at_least: f64,
+    half_ulps: f64,
+    min_magnitude: f64,
 }
 
 impl Rounding {
-    const NONE: Self = Self { places: 0.0, of_at_least: 0.0 };
+    const NONE: Self = Self { half_ulps: 0.0, min_magnitude: 0.0 };
 }
 
-/// Equal within f32's rounding over some steps; the tensor in half precision within its rounding, too.
+/// Checks equality within the f32 rounding of some steps. The half-precision tensor may also differ by `rounding`.
 fn near(what: &str, got: &Tensors, want: &[Vec<f64>], rounding: Rounding) -> Result<(), String> {
     for (tensor, (got, want)) in got.iter().zip(want).enumerate() {
-        let Rounding { places, of_at_least } = if tensor == 1 { rounding } else { Rounding::NONE };
+        let Rounding { half_ulps, min_magnitude } =
+            if tensor == 1 { rounding } else { Rounding::NONE };
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
-            let rounded = places * want.abs().max(of_at_least) / 2048.0;
+            let rounded = half_ulps * want.abs().max(min_magnitude) / 2048.0;
             let right = (got - want).abs() <= 3e-6 + 3e-5 * want.abs() + rounded;
             if !right {
-                return Err(format!("{what}: tensor {tensor}[{i}] is {got} for {want}"));
+                return Err(format!("{what}: tensor {tensor}[{i}] is {got}, expected {want}"));
             }
         }
     }

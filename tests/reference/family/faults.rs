@@ -5,9 +5,9 @@ use burn_wsam::method::Method;
 use super::planted::{COEFFICIENTS, Fault};
 use super::staged::Staged;
 use crate::EXACT;
-use crate::common::family::{FamilyExpected, FamilyGolden};
-use crate::common::family_replay::{oracle, replay_family};
-use crate::common::golden;
+use burn_wsam_support::family::{FamilyExpected, FamilyGolden};
+use burn_wsam_support::family_replay::{oracle, replay_family};
+use burn_wsam_support::golden;
 
 /// The trajectories of the relatives, and those of WSAM in the same form.
 fn all() -> Vec<FamilyGolden> {

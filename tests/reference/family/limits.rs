@@ -6,8 +6,8 @@ use burn_wsam::method::{
 use burn_wsam::reference::Oracle;
 
 use super::{METHODS, bases_of, step_of, with_method};
-use crate::common::golden::Tensors;
 use crate::{assert_close, bases, flat, gradient, map, start, step};
+use burn_wsam_support::golden::Tensors;
 
 const LR: f64 = 0.1;
 

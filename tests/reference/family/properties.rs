@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::planted::Fault;
 use super::staged::Staged;
 use super::{METHODS, bases_of, step_of, with_method};
-use crate::common::family_replay::FamilyRoute;
-use crate::common::golden::Tensors;
 use crate::{bases, flat, map, start};
+use burn_wsam_support::family_replay::FamilyRoute;
+use burn_wsam_support::golden::Tensors;
 
 /// Lengths of the tensors, as of `start()`.
 const LENS: [usize; 4] = [3, 1, 0, 2];

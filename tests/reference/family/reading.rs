@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::common::family::{self, FamilyGolden};
-use crate::common::golden;
+use burn_wsam_support::family::{self, FamilyGolden};
+use burn_wsam_support::golden;
 
 fn good() -> Value {
     json!({

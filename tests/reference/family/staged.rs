@@ -14,9 +14,9 @@ use burn_wsam::method::{
 use burn_wsam::reference::Oracle;
 
 use super::planted::{COEFFICIENTS, Fault};
-use crate::common::family_replay::FamilyRoute;
-use crate::common::golden::Tensors;
 use crate::map;
+use burn_wsam_support::family_replay::FamilyRoute;
+use burn_wsam_support::golden::Tensors;
 
 /// One number for each of [`COEFFICIENTS`].
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,0 +1,139 @@
+//! Steps around a Burn optimizer on the fused route.
+
+use super::backend::{Fused, NewWeight, identities, scaled_by};
+use super::outcomes::OutcomeScope;
+use super::params::{MixedParam, ResolvedParam};
+use super::phase_states::{AscentState, MixState};
+use super::resolve::ResolvedParams;
+use super::steps::output;
+use crate::engine::StepStats;
+use crate::method::Coupling;
+use crate::optim::bridge::{DeviceTensor, MemoryRequest};
+use crate::optim::error::WsamError;
+use crate::optim::param_entries::ParamEntry;
+use crate::optim::report::Norms;
+use crate::optim::step_backend::{PhaseOutput, StepContext, TensorOutput};
+
+impl Fused {
+    /// Mixes the two gradients for the Burn optimizer's step.
+    pub(super) fn mix_gradients(
+        &mut self,
+        context: StepContext<'_>,
+        ascent_state: AscentState,
+        grads_perturbed: Vec<DeviceTensor>,
+    ) -> Result<TensorOutput<Self, MixState>, WsamError> {
+        let hyper = context.hyper;
+        let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
+        // In the decoupled form the base optimizer steps on `g`. If `g` is neither clipped, checked nor
+        // unscaled, no kernel is needed.
+        let is_unmodified = hyper.coupling == Coupling::Decoupled
+            && !hyper.clips_gradient()
+            && !hyper.non_finite.checks_gradients()
+            && context.inv_scale == 1.0;
+        let mut request = MemoryRequest::default();
+        if !is_unmodified {
+            request.outputs = params.iter().map(ResolvedParam::output).collect();
+        }
+        let (made, resolving) = bridge.resolve(grads_perturbed, request, perturbed);
+        let resolved = resolving.finish()?;
+        let mixed_params = |(param, grad_perturbed)| MixedParam { param, grad_perturbed };
+        let params: Vec<_> = params.into_iter().zip(resolved.tensors).map(mixed_params).collect();
+        let mut mix = None;
+        let built = if is_unmodified {
+            let grads = params.iter().map(|mixed| (&mixed.param.grad, &mixed.param.shape));
+            bridge.tensors(grads)
+        } else {
+            let tensors: Vec<_> = params
+                .iter()
+                .zip(&resolved.new.outputs)
+                .map(|(mixed, output)| mixed.param.mix(&mixed.grad_perturbed, output))
+                .collect();
+            let mut encoder = self.encoder();
+            mix = Some(self.engine.mix(&mut encoder, hyper, &ascent, &tensors)?);
+            // The Burn optimizer counts its parameters' steps itself.
+            let (policy, norms) = (hyper.non_finite, ascent.norms());
+            self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&[]))?;
+            made
+        };
+        let rest = MixState { bridge, ascent, params, mix };
+        // The base optimizer's step replaces the old weights.
+        Ok(PhaseOutput { built, rest, released: weights })
+    }
+
+    /// Clips the gradients for the Burn optimizer's step without a second pass.
+    pub(super) fn clip_gradients(
+        &mut self,
+        context: StepContext<'_>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
+    ) -> Result<Vec<DeviceTensor>, WsamError> {
+        let StepContext { hyper, inv_scale, .. } = context;
+        let checks = hyper.non_finite.checks_gradients();
+        if !hyper.clips_gradient() && !checks && inv_scale == 1.0 {
+            return Ok(entries.into_iter().map(|entry| entry.grad).collect());
+        }
+        let outputs = entries.iter().map(output).collect();
+        let request = MemoryRequest { outputs, ..MemoryRequest::default() };
+        let resolving = self.resolve(context, entries, request)?;
+        let ResolvedParams { bridge, params, memory, outputs, .. } = resolving.finish()?;
+        let tensors: Vec<_> = params
+            .iter()
+            .zip(&memory.outputs)
+            .map(|(param, clipped)| param.clip(clipped))
+            .collect();
+        let mut encoder = self.encoder();
+        let clip = self.engine.clip(&mut encoder, hyper, scaled_by(inv_scale), &tensors)?;
+        let (policy, norms) = (hyper.non_finite, clip.norms());
+        self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&[]))?;
+        self.last_step = Some(StepStats { submissions: 1, ..clip.stats() });
+        Ok(outputs)
+    }
+
+    /// Takes the sharpness step after the Burn optimizer's step.
+    pub(super) fn take_sharpness_step(
+        &mut self,
+        context: StepContext<'_>,
+        rates: &[f64],
+        mixed: MixState,
+        weights: Option<Vec<DeviceTensor>>,
+    ) -> Result<TensorOutput<Self, Norms>, WsamError> {
+        let StepContext { hyper, track_norms, .. } = context;
+        let MixState { bridge, ascent, params, mix } = mixed;
+        let mut stats = ascent.stats();
+        stats.submissions += 1;
+        if let Some(mix) = &mix {
+            stats += StepStats { submissions: 1, ..mix.stats() };
+        }
+        let mut output = PhaseOutput {
+            built: Vec::new(),
+            rest: self.norms(hyper, track_norms, false, ascent.norms()),
+            released: Vec::new(),
+        };
+        if let Some(weights) = weights {
+            let outputs = params.iter().map(|mixed| mixed.param.output()).collect();
+            let request = MemoryRequest { outputs, ..MemoryRequest::default() };
+            let (made, resolving) = bridge.resolve(weights.clone(), request, Vec::new());
+            let resolved = resolving.finish()?;
+            let updated = resolved.new.outputs;
+            let tensors: Vec<_> = params
+                .iter()
+                .zip(resolved.tensors.iter().zip(&updated))
+                .map(|(mixed, (weight, updated))| mixed.sharpness_step(weight, updated))
+                .collect();
+            let mut encoder = self.encoder();
+            let step =
+                self.engine.sharpen(&mut encoder, hyper, rates, &ascent, mix.as_ref(), &tensors)?;
+            self.submit(encoder);
+            stats += StepStats { submissions: 1, ..step };
+            let new = params.iter().zip(identities(&made)).zip(updated);
+            self.place(new.map(|((mixed, tensor), memory)| NewWeight {
+                id: mixed.param.id,
+                tensor,
+                memory,
+            }));
+            output.built = made;
+            output.released = weights;
+        }
+        self.last_step = Some(stats);
+        Ok(output)
+    }
+}

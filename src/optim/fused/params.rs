@@ -1,0 +1,185 @@
+//! One parameter in a step: the memory that its kernels read and write, in the form that the engine takes.
+
+use crate::engine::{
+    AscentTensor, BaseTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, MixTensor, Slice,
+};
+use crate::optim::bridge::{Memory, OutputSpec};
+use burn::module::ParamId;
+use burn::tensor::Shape;
+
+/// A parameter of a step, with its memory.
+#[derive(Debug)]
+pub(super) struct ResolvedParam {
+    pub(super) id: ParamId,
+    pub(super) group: usize,
+    /// Whether the ascent perturbs it.
+    pub(super) perturbed: bool,
+    pub(super) shape: Shape,
+    pub(super) len: u64,
+    pub(super) weight: Memory,
+    /// Master weights in `f32`, if the parameter has them.
+    pub(super) master: Option<Memory>,
+    pub(super) grad: Memory,
+}
+
+impl ResolvedParam {
+    /// Memory that a step reads the weights from.
+    fn origin(&self) -> Slice {
+        self.master.as_ref().unwrap_or(&self.weight).slice.clone()
+    }
+
+    /// A new tensor in place of the weight.
+    pub(super) fn output(&self) -> OutputSpec {
+        OutputSpec { spec: self.weight.alloc_spec(), shape: self.shape.clone() }
+    }
+
+    /// `partner` is the memory for `w + e_w`, if the parameter is perturbed.
+    pub(super) fn ascent(&self, partner: Option<&Memory>) -> AscentTensor {
+        AscentTensor {
+            weight: self.origin(),
+            grad: self.grad.slice.clone(),
+            partner: partner.map(|partner| partner.slice.clone()),
+            group: self.group,
+        }
+    }
+
+    /// Mixes the gradients into `mixed`, for a Burn optimizer.
+    pub(super) fn mix(&self, grad_perturbed: &Memory, mixed: &Memory) -> MixTensor {
+        MixTensor {
+            mixed: mixed.slice.clone(),
+            grad: self.grad.slice.clone(),
+            grad_perturbed: grad_perturbed.slice.clone(),
+            group: self.group,
+        }
+    }
+
+    /// Clips the gradient into `clipped`, for a Burn optimizer.
+    pub(super) fn clip(&self, clipped: &Memory) -> BaseTensor {
+        BaseTensor {
+            weight: clipped.slice.clone(),
+            anchor: None,
+            grad: self.grad.slice.clone(),
+            state: Vec::new(),
+            step: 1,
+            group: self.group,
+        }
+    }
+}
+
+/// A parameter's step by the base optimizer: what it reads, and the new memory that it writes.
+pub(super) struct ParamStep<'a> {
+    pub(super) param: &'a ResolvedParam,
+    /// Memory for the new weights.
+    pub(super) updated: Memory,
+    /// Number of this step, from 1. A first step does not read its uninitialised state.
+    pub(super) step: u64,
+    /// In the order of [`Base::state_names`](crate::method::Base::state_names).
+    pub(super) state: Vec<Memory>,
+}
+
+impl ParamStep<'_> {
+    pub(super) fn descent(&self, grad_perturbed: &Memory) -> DescentTensor {
+        DescentTensor {
+            weight: self.updated.slice.clone(),
+            anchor: Some(self.param.origin()),
+            grad: self.param.grad.slice.clone(),
+            grad_perturbed: grad_perturbed.slice.clone(),
+            state: slices(&self.state),
+            step: self.step,
+            group: self.param.group,
+        }
+    }
+
+    /// Lean mode has no master weights. `partner` is the memory for `w + e_w`, if the parameter is perturbed.
+    pub(super) fn lean_ascent(&self, partner: Option<&Memory>) -> LeanAscentTensor {
+        LeanAscentTensor {
+            weight: self.updated.slice.clone(),
+            anchor: Some(self.param.weight.slice.clone()),
+            grad: self.param.grad.slice.clone(),
+            partner: partner.map(|partner| partner.slice.clone()),
+            state: slices(&self.state),
+            step: self.step,
+            group: self.param.group,
+        }
+    }
+
+    pub(super) fn base_step(&self) -> BaseTensor {
+        BaseTensor {
+            weight: self.updated.slice.clone(),
+            anchor: Some(self.param.origin()),
+            grad: self.param.grad.slice.clone(),
+            state: slices(&self.state),
+            step: self.step,
+            group: self.param.group,
+        }
+    }
+}
+
+/// A parameter between the halves of a lean step, without its gradient.
+#[derive(Debug)]
+pub(super) struct LeanParam {
+    pub(super) id: ParamId,
+    pub(super) group: usize,
+    pub(super) shape: Shape,
+    /// Weights after the base optimizer's step and the `g` term of the sharpness step.
+    pub(super) stepped: Memory,
+    /// Weights that the second pass runs on.
+    pub(super) ran_on: Memory,
+}
+
+impl LeanParam {
+    pub(super) fn descent(&self, grad_perturbed: &Memory) -> LeanDescentTensor {
+        LeanDescentTensor {
+            weight: self.stepped.slice.clone(),
+            grad_perturbed: grad_perturbed.slice.clone(),
+            ran_on: Some(self.ran_on.slice.clone()),
+            group: self.group,
+        }
+    }
+}
+
+/// A parameter between the mix of its gradients for a Burn optimizer and its sharpness step.
+#[derive(Debug)]
+pub(super) struct MixedParam {
+    pub(super) param: ResolvedParam,
+    pub(super) grad_perturbed: Memory,
+}
+
+impl MixedParam {
+    /// The sharpness step from `weight`, the weights after the Burn optimizer's step, to `updated`.
+    pub(super) fn sharpness_step(&self, weight: &Memory, updated: &Memory) -> DescentTensor {
+        DescentTensor {
+            weight: updated.slice.clone(),
+            anchor: Some(weight.slice.clone()),
+            grad: self.param.grad.slice.clone(),
+            grad_perturbed: self.grad_perturbed.slice.clone(),
+            state: Vec::new(),
+            step: 1,
+            group: self.param.group,
+        }
+    }
+}
+
+/// Distributes the memory of `w + e_w` among the parameters: `None` for those that are not perturbed.
+pub(super) fn partners(params: &[ResolvedParam], outputs: Vec<Memory>) -> Vec<Option<Memory>> {
+    let mut outputs = outputs.into_iter();
+    params.iter().map(|param| if param.perturbed { outputs.next() } else { None }).collect()
+}
+
+/// New memory of states, one list for each state, handed out parameter by parameter.
+pub(super) struct NewStates(Vec<std::vec::IntoIter<Memory>>);
+
+impl NewStates {
+    pub(super) fn new(states: Vec<Vec<Memory>>) -> Self {
+        Self(states.into_iter().map(Vec::into_iter).collect())
+    }
+
+    /// The states of the next parameter.
+    pub(super) fn next(&mut self) -> Vec<Memory> {
+        self.0.iter_mut().filter_map(Iterator::next).collect()
+    }
+}
+
+fn slices(memory: &[Memory]) -> Vec<Slice> {
+    memory.iter().map(|memory| memory.slice.clone()).collect()
+}

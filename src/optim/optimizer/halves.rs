@@ -1,0 +1,121 @@
+//! The two halves of a step, and a step of the base optimizer alone.
+
+use super::Wsam;
+use crate::optim::ascended::Ascended;
+use crate::optim::error::{Rejected, WsamError};
+use crate::optim::rates::Rates;
+use crate::optim::report::Norms;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::Module;
+use burn::optim::GradientsParams;
+
+impl Wsam {
+    /// The first half of a step: perturbs the weights to `w + e_w`.
+    ///
+    /// `grads` is the gradient at `model`. [`Ascended::model`] is the perturbed model, for the
+    /// second pass; then call [`descend`](Self::descend).
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the unchanged model: gradients of another model, another device, an element type that
+    /// the route does not support.
+    #[doc(alias = "first_step")]
+    pub fn ascend<M: Module>(
+        &mut self,
+        model: M,
+        grads: GradientsParams,
+    ) -> Result<Ascended<M>, Rejected<M>> {
+        // Stochastic rounding is seeded with the step count, so pending outcomes must be resolved first.
+        if self.options.stochastic_rounding.is_some()
+            && let Err(error) = self.resolve_outcomes()
+        {
+            return Err(Rejected::new(model, error));
+        }
+        let scale = self.loss_scale();
+        let (backend, _, context) = self.parts(scale);
+        match backend.ascend(context, &model, grads) {
+            Ok((perturbed, ascent_state)) => Ok(Ascended {
+                perturbed,
+                anchor: model,
+                ascent_state,
+                optimizer: self.identity,
+                loss_scale: scale,
+            }),
+            Err(error) => Err(Rejected::new(model, error)),
+        }
+    }
+
+    /// The second half: returns to `w` and takes the base optimizer's step.
+    ///
+    /// `grads` is the gradient at the perturbed model; `lr` the learning rate, or Burn's rates by
+    /// parameter.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the model as it was before the ascent, and the optimizer's state as it
+    /// was: a learning rate that is not finite, a parameter whose second gradient is missing, an
+    /// ascent made by another optimizer.
+    #[doc(alias = "second_step")]
+    pub fn descend<M: Module>(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+        ascended: Ascended<M>,
+        grads: GradientsParams,
+    ) -> Result<M, Rejected<M>> {
+        match Rates::new(lr) {
+            Ok(rates) => self.descend_reported(&rates, ascended, grads).map(|(model, _)| model),
+            Err(error) => Err(Rejected::new(ascended.restore(), error)),
+        }
+    }
+
+    /// One step of the base optimizer alone, for the part of a training without WSAM: one gradient, no
+    /// perturbation, and the same state as WSAM's steps. It equals WSAM's step at `gamma = 0`, without the second
+    /// pass.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the unchanged model, as [`ascend`](Self::ascend), and for a learning rate that is not
+    /// finite.
+    pub fn base_step<M: Module>(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+        model: M,
+        grads: GradientsParams,
+    ) -> Result<M, Rejected<M>> {
+        let rates = match Rates::new(lr) {
+            Ok(rates) => rates,
+            Err(error) => return Err(Rejected::new(model, error)),
+        };
+        // The loss of `grads` was multiplied by the current scale, so read it before an outcome changes it.
+        let scale = self.loss_scale();
+        if let Err(error) = self.resolve_outcomes() {
+            return Err(Rejected::new(model, error));
+        }
+        let (backend, base, context) = self.parts(scale);
+        let stepped = backend.base_step(base, context, &rates, model, grads);
+        let model = stepped.map_err(Rejected::from_parts)?;
+        self.count_step();
+        self.error_if_skipped(model, |model| model)
+    }
+
+    pub(in crate::optim) fn descend_reported<M: Module>(
+        &mut self,
+        rates: &Rates,
+        ascended: Ascended<M>,
+        grads: GradientsParams,
+    ) -> Result<(M, Norms), Rejected<M>> {
+        let Ascended { perturbed, anchor, ascent_state, optimizer, loss_scale } = ascended;
+        if optimizer != self.identity {
+            return Err(Rejected::new(anchor, WsamError::ForeignAscent));
+        }
+        if let Err(error) = self.resolve_outcomes() {
+            return Err(Rejected::new(anchor, error));
+        }
+        let (backend, base, context) = self.parts(loss_scale);
+        let models = (perturbed, anchor);
+        let descended = backend.descend(base, context, rates, models, ascent_state, grads);
+        let descended = descended.map_err(Rejected::from_parts)?;
+        self.count_step();
+        self.error_if_skipped(descended, |(model, _)| model)
+    }
+}

@@ -1,0 +1,19 @@
+//! Options of a training.
+
+use super::schedule::{Schedule, StepInfo};
+use crate::optim::options::Perturbation;
+use burn::tensor::Tensor;
+use burn::train::TrainStep;
+use std::sync::Arc;
+
+/// The loss in what a model's [`TrainStep`] returns.
+pub(super) type LossOf<M> = dyn Fn(&<M as TrainStep>::Output) -> Tensor<1>;
+
+/// Options of a training, fixed before it begins.
+#[derive(Clone)]
+pub(super) struct StepOptions {
+    pub(super) perturbation: Perturbation,
+    pub(super) rho: Option<Schedule>,
+    pub(super) gamma: Option<Schedule>,
+    pub(super) active: Option<Arc<dyn Fn(StepInfo) -> bool + Send + Sync>>,
+}

@@ -1,0 +1,113 @@
+//! Reports of the benchmarks: a table and a JSON file, in addition to criterion's output.
+
+use super::rows::{self, Row};
+use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Rows of one benchmark on one adapter.
+pub struct Report {
+    bench: &'static str,
+    machine: Value,
+    rows: RefCell<Vec<Row>>,
+}
+
+/// A run that is interleaved with a timed one.
+pub struct Other<'a> {
+    pub name: &'static str,
+    pub bytes: Option<u64>,
+    pub run: &'a dyn Fn() -> Duration,
+}
+
+impl Report {
+    /// `machine` describes the adapter and the driver.
+    pub fn new(bench: &'static str, machine: Value) -> Self {
+        println!("{bench} on {machine}");
+        Self { bench, machine, rows: RefCell::default() }
+    }
+
+    /// Times `run`, which returns its time, under criterion. `interleaved` runs after each run and is timed
+    /// separately, so that other load on the machine slows both down equally.
+    pub fn time(
+        &self,
+        group: &mut BenchmarkGroup<'_, WallTime>,
+        (set, name): (&str, &str),
+        bytes: Option<u64>,
+        counts: Value,
+        interleaved: Option<&Other<'_>>,
+        mut run: impl FnMut() -> Duration,
+    ) {
+        if let Some(bytes) = bytes {
+            group.throughput(Throughput::Bytes(bytes));
+        }
+        // The first run compiles and allocates.
+        run();
+        let (mut seconds, mut others) = (Vec::new(), Vec::new());
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|count| {
+                let mut sum = Duration::ZERO;
+                for _ in 0..count {
+                    let time = run();
+                    sum += time;
+                    seconds.push(time.as_secs_f64());
+                    others.extend(interleaved.map(|other| (other.run)().as_secs_f64()));
+                }
+                sum
+            });
+        });
+        // Empty if a filter on the command line excludes the row.
+        if !seconds.is_empty() {
+            let (set, name) = (set.to_owned(), name.to_owned());
+            let interleaved = interleaved.map(|other| {
+                Box::new(Row {
+                    set: set.clone(),
+                    name: other.name.to_owned(),
+                    bytes: other.bytes,
+                    counts: Value::Null,
+                    seconds: others,
+                    interleaved: None,
+                })
+            });
+            self.rows.borrow_mut().push(Row { set, name, bytes, counts, seconds, interleaved });
+        }
+    }
+
+    /// Adds a row with all interleaved runs of a set.
+    pub fn others(&self, set: &str) {
+        let mut rows = self.rows.borrow_mut();
+        let of_set = rows.iter().filter(|row| row.set == set);
+        let mut of_set = of_set.filter_map(|row| row.interleaved.as_deref());
+        let Some(mut all) = of_set.next().cloned() else {
+            return;
+        };
+        for other in of_set {
+            all.seconds.extend(&other.seconds);
+        }
+        rows.push(all);
+    }
+
+    /// Prints the table and writes the JSON file, named after the benchmark, to the folder
+    /// `WSAM_BENCH_OUT` or `target/wsam`.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn finish(&self) -> std::io::Result<()> {
+        let rows = self.rows.borrow();
+        println!("\n{}", rows::table(&rows));
+        let whole = rows::json(self.bench, &self.machine, &rows);
+        let chosen = std::env::var_os("WSAM_BENCH_OUT");
+        let folder = chosen.map_or_else(|| crate::repository().join("target/wsam"), PathBuf::from);
+        let path = folder.join(format!("{}.json", self.bench));
+        let named = |error: std::io::Error| {
+            let path = path.display();
+            std::io::Error::new(error.kind(), format!("{path} (WSAM_BENCH_OUT): {error}"))
+        };
+        std::fs::create_dir_all(&folder).map_err(named)?;
+        std::fs::write(&path, serde_json::to_string_pretty(&whole)?).map_err(named)?;
+        println!("\n{}", path.display());
+        Ok(())
+    }
+}
