@@ -5,11 +5,23 @@
 //! *ascent* to `w + e_w`, a second gradient there, and a *descent* by a base optimizer. The kernels,
 //! the tensor operations and the oracle all take their constants from [`Hyperparameters`].
 
+mod ae_sam;
+mod family;
 mod group;
+mod interval;
 mod non_finite;
+mod pairs;
+mod passes;
+mod proportional;
 
+pub use ae_sam::AeSam;
+pub use family::{LOOK_SAM_SMALLEST_SINE, Method};
 pub use group::{Group, InGroup, MAX_OWN_NORMS, NormScope};
+pub use interval::Interval;
 pub use non_finite::{NonFinite, Outcome};
+pub use pairs::IncompatibleOptions;
+pub use passes::{PassRule, Passes};
+pub use proportional::Proportional;
 
 /// Error for a hyperparameter outside its domain.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -128,20 +140,22 @@ pub struct Clip {
 /// Added to the norm in [`Clip`], as in PyTorch's `clip_grad_norm_`.
 pub const CLIP_EPSILON: f64 = 1e-6;
 
-/// The constants of a WSAM step, except the learning rate.
+/// The constants of a step of WSAM or one of its relatives, except the learning rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hyperparameters {
     /// The base optimizer.
     pub base: Base,
+    /// The method: WSAM or one of its relatives.
+    pub method: Method,
     /// Radius of the perturbation, `>= 0`.
     pub rho: f64,
-    /// Weight of the sharpness, in `[0, 1)`: 0 is the base optimizer, coupled 1/2 is SAM.
+    /// Weight of WSAM's sharpness, in `[0, 1)`: 0 is the base optimizer, coupled 1/2 is SAM.
     pub gamma: f64,
     /// Added to the gradient norm before the division, `> 0`.
     pub epsilon: f64,
     /// Adaptive perturbation (ASAM): `e_w = rho w^2 g / (|| |w| g || + epsilon)`.
     pub adaptive: bool,
-    /// How the sharpness enters the update.
+    /// How WSAM's sharpness enters the update.
     pub coupling: Coupling,
     /// Clipping by global norm, if any.
     pub clip: Option<Clip>,
@@ -158,6 +172,7 @@ impl Hyperparameters {
     pub fn new(base: Base) -> Self {
         Self {
             base,
+            method: Method::Wsam,
             rho: 0.05,
             gamma: 0.9,
             epsilon: 1e-12,
@@ -189,6 +204,7 @@ impl Hyperparameters {
         non_negative("rho", self.rho)?;
         below_one("gamma", self.gamma)?;
         positive("epsilon", self.epsilon)?;
+        self.method.validate()?;
         if let Some(clip) = self.clip {
             positive("max_norm", clip.max_norm)?;
         }

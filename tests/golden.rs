@@ -1,6 +1,8 @@
 //! Replays every golden trajectory on every route. See tests/README.md.
 
 use burn_wsam::method::Coupling;
+use burn_wsam_support::family::{self, FamilyGolden};
+use burn_wsam_support::family_replay::{oracle, replay_family};
 use burn_wsam_support::golden::{self, Golden};
 use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use libtest_mimic::{Failed, Trial};
@@ -38,8 +40,13 @@ fn main() {
         }));
     }
     let _ = &toys;
+    let relatives = family::load();
+    let of_relatives = relatives.as_ref().map_or(0, Vec::len);
+    trials.extend(relatives_on_oracle(relatives));
     trials.push(Trial::test("at least one trajectory", move || {
-        if goldens.is_empty() { Err("no trajectory in the folder".into()) } else { Ok(()) }
+        // A user's folder may have trajectories of one form only.
+        let found = goldens.len() + if golden::is_own_folder() { of_relatives } else { 0 };
+        if found == 0 { Err("no trajectory in the folder".into()) } else { Ok(()) }
     }));
     burn_wsam_support::gpu::run(trials);
 }
@@ -209,4 +216,24 @@ fn toy_trials(
         })
     };
     toy.runs.iter().map(trial).collect()
+}
+
+/// Trials of the trajectories of other methods than WSAM.
+fn relatives_on_oracle(relatives: Result<Vec<FamilyGolden>, String>) -> Vec<Trial> {
+    let on_oracle = |golden: FamilyGolden| {
+        Trial::test(format!("{} on oracle", golden.file), move || {
+            let worst = replay_family(&golden, &mut oracle(&golden), Tolerance::DOUBLE)?;
+            println!(
+                "\n    {}: worst error {:.0} % of what is allowed, relative {:.1e}",
+                golden.file,
+                100.0 * worst.score,
+                worst.relative,
+            );
+            Ok(())
+        })
+    };
+    match relatives {
+        Ok(relatives) => relatives.into_iter().map(on_oracle).collect(),
+        Err(error) => vec![Trial::test("golden files of other methods", || Err(error.into()))],
+    }
 }

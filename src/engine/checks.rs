@@ -3,7 +3,16 @@
 use super::columns::{PhaseTensor, SliceUse, SliceUses};
 use super::error::EngineError;
 use super::slice::{Format, Role, half_format};
+use crate::method::{Hyperparameters, Method};
 use std::collections::HashMap;
+
+/// Checks that the engine has kernels for the method.
+pub(super) fn check_method(hyper: &Hyperparameters) -> Result<(), EngineError> {
+    match hyper.method {
+        Method::Wsam => Ok(()),
+        method => Err(EngineError::Method { method: method.name() }),
+    }
+}
 
 /// Checks the slices of a phase.
 pub(crate) fn check_slices<T: PhaseTensor>(tensors: &[T]) -> Result<(), EngineError> {
@@ -96,4 +105,18 @@ fn check_overlaps(mut ranges: Vec<Range>) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::Base;
+
+    #[test]
+    fn methods_without_kernels_are_refused_by_name() {
+        let wsam = Hyperparameters::new(Base::Sgd { momentum: None, weight_decay: 0.0 });
+        assert_eq!(check_method(&wsam), Ok(()));
+        let gsam = Hyperparameters { method: Method::Gsam { alpha: 0.4 }, ..wsam };
+        assert_eq!(check_method(&gsam), Err(EngineError::Method { method: "GSAM" }));
+    }
 }

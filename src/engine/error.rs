@@ -13,6 +13,14 @@ pub enum EngineError {
     /// A hyperparameter is outside its domain.
     #[error(transparent)]
     Hyperparameter(#[from] InvalidHyperparameter),
+    /// The engine has no kernels for the method.
+    #[error(
+        "method is {method}, but the engine has kernels for WSAM only: set method to Method::Wsam"
+    )]
+    Method {
+        /// Name of the method.
+        method: &'static str,
+    },
     /// The lengths of a tensor's slices differ.
     #[error("tensor {tensor}: {role} has {len} elements, but weight has {weight_len}")]
     Length {

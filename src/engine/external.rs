@@ -6,6 +6,7 @@
 
 use super::Engine;
 use super::base::BaseStep;
+use super::checks::check_method;
 use super::columns::any_anchored;
 use super::error::EngineError;
 use super::options::{GradientOptions, Rates};
@@ -47,6 +48,7 @@ impl Engine {
         let kernel = Kernel::Descent { states: 0, anchored: true, alone: false };
         let reduction = descent_reduction(hyper, ascent.track_norms());
         let norms = ascent.norms_source();
+        check_method(hyper)?;
         let spec = PhaseSpec {
             change: as_mix,
             ..PhaseSpec::new("wsam.mix", hyper, (reduction, kernel), norms)

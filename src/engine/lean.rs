@@ -14,6 +14,7 @@
 //! ascent cannot be undone.
 
 use super::Engine;
+use super::checks::check_method;
 use super::columns::any_anchored;
 use super::error::EngineError;
 use super::options::{GradientOptions, Rates};
@@ -66,6 +67,7 @@ impl Engine {
         options: GradientOptions<'_>,
         tensors: &[LeanAscentTensor],
     ) -> Result<LeanAscent, EngineError> {
+        check_method(hyper)?;
         let GradientOptions { track_norms, inv_scale, rounding } = options;
         if hyper.coupling == Coupling::Coupled {
             hyper.validate()?;

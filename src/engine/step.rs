@@ -1,6 +1,7 @@
 //! The two phases of a step: ascent and descent.
 
 use super::Engine;
+use super::checks::check_method;
 use super::columns::any_anchored;
 use super::error::EngineError;
 use super::options::{AscentOptions, BlendSource, Rates};
@@ -63,6 +64,7 @@ impl Engine {
         options: AscentOptions<'_>,
         tensors: &[AscentTensor],
     ) -> Result<Ascent, EngineError> {
+        check_method(hyper)?;
         let AscentOptions { track_norms, inv_scale, rounding } = options;
         let kernel = Kernel::Ascent {
             scaling: scaling(hyper),
@@ -97,6 +99,7 @@ impl Engine {
         ascent: &Ascent,
         tensors: &[DescentTensor],
     ) -> Result<StepStats, EngineError> {
+        check_method(hyper)?;
         let states = hyper.base.state_names().len();
         // If one tensor has an anchor all get one, because a plan has one kernel.
         let anchored = any_anchored(tensors);

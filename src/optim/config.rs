@@ -10,7 +10,7 @@ use super::loss_scale::{LossScale, LossScaleConfig};
 use super::optimizer::Wsam;
 use super::options::{LEAN_BASE_STEP, MissingGradientPolicy, NonFinitePolicy, Options};
 use super::route::RoutePolicy;
-use crate::method::{Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter};
+use crate::method::{Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Method};
 use burn::config::Config;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
@@ -130,6 +130,7 @@ impl WsamConfig {
             if self.clip_perturbed_only { ClipScope::PerturbedOnly } else { ClipScope::Both };
         let hyper = Hyperparameters {
             base: self.base.base(),
+            method: Method::Wsam,
             rho: self.rho,
             gamma: self.gamma,
             epsilon: self.epsilon,

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use burn_wsam::method::{
-    Base, Clip, ClipScope, Coupling, Hyperparameters, Moments, Momentum, NonFinite,
+    Base, Clip, ClipScope, Coupling, Hyperparameters, Method, Moments, Momentum, NonFinite,
 };
 use serde_json::Value;
 
@@ -84,17 +84,35 @@ pub fn folder() -> PathBuf {
         .map_or_else(|| crate::repository().join("tests/golden"), PathBuf::from)
 }
 
-/// Reads [`folder`]. Errors name the variable if it is set.
+/// Whether `WSAM_GOLDEN_DIR` names the folder. It may hold one kind of file only.
+pub fn is_own_folder() -> bool {
+    std::env::var_os("WSAM_GOLDEN_DIR").is_some()
+}
+
+/// Reads [`folder`], without the trajectories of other methods ([`super::family::load`] reads these). An error
+/// names the variable if it chose the folder.
 pub fn load() -> Result<(Vec<Golden>, Vec<Toy>), String> {
-    let chosen = std::env::var_os("WSAM_GOLDEN_DIR").is_some();
-    load_from(&folder()).map_err(|error| match chosen {
-        true => format!("WSAM_GOLDEN_DIR: {error}"),
-        false => error,
-    })
+    let load = || {
+        let mut texts = read_texts(&folder())?;
+        // A text that is not JSON stays, so that `parse` reports it.
+        texts.retain(|(path, text)| !parse_json(path, text).is_ok_and(|json| is_family(&json)));
+        parse(&texts)
+    };
+    load().map_err(name_variable)
+}
+
+/// Puts the variable in front of an error if it chose the folder.
+pub fn name_variable(error: String) -> String {
+    if is_own_folder() { format!("WSAM_GOLDEN_DIR: {error}") } else { error }
 }
 
 /// Reads every `*.json` in `folder`, in name order.
 pub fn load_from(folder: &Path) -> Result<(Vec<Golden>, Vec<Toy>), String> {
+    parse(&read_texts(folder)?)
+}
+
+/// The paths and texts of every `*.json` in `folder`, in name order.
+pub fn read_texts(folder: &Path) -> Result<Vec<(PathBuf, String)>, String> {
     let at_folder = |error: std::io::Error| format!("{}: {error}", folder.display());
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(at_folder)? {
@@ -113,7 +131,19 @@ pub fn load_from(folder: &Path) -> Result<(Vec<Golden>, Vec<Toy>), String> {
         let text = std::fs::read_to_string(&path);
         texts.push((path.clone(), text.map_err(|e| format!("{}: {e}", path.display()))?));
     }
-    parse(&texts)
+    Ok(texts)
+}
+
+/// Whether a file is a trajectory of another method than WSAM, told by its `config.method`.
+pub fn is_family(json: &Value) -> bool {
+    json.get("config").is_some_and(|config| optional(config, "method").is_some())
+}
+
+/// Reads a text. An error names the path.
+pub fn parse_json(path: &Path, text: &str) -> Result<Value, String> {
+    // Some editors and shells put a byte order mark first.
+    let text = text.trim_start_matches('\u{feff}');
+    serde_json::from_str(text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Parses files, given as paths and texts. Errors name the path.
@@ -122,9 +152,10 @@ pub fn parse(texts: &[(PathBuf, impl AsRef<str>)]) -> Result<(Vec<Golden>, Vec<T
     for (path, text) in texts {
         let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let at_file = |error: String| format!("{}: {error}", path.display());
-        // Some editors and shells write a byte order mark.
-        let text = text.as_ref().trim_start_matches('\u{feff}');
-        let json: Value = serde_json::from_str(text).map_err(|e| at_file(e.to_string()))?;
+        let json = parse_json(path, text.as_ref())?;
+        if is_family(&json) {
+            return Err(at_file("config: method: only WSAM's trajectories are read here".into()));
+        }
         if json.get("runs").is_some() {
             toys.push(parse_toy(file, &json).map_err(at_file)?);
         } else {
@@ -138,25 +169,15 @@ fn parse_golden(file: String, json: &Value) -> Result<Golden, String> {
     let config = key(json, "config")?;
     let base_config = key(config, "base")?;
     let base = parse_base(base_config)?;
-    let clip = match optional(config, "max_norm") {
-        None => None,
-        Some(max_norm) => Some(Clip {
-            max_norm: number(max_norm).map_err(|e| format!("max_norm: {e}"))?,
-            scope: match optional(config, "clip_scope").map(Value::as_str) {
-                None | Some(Some("both")) => ClipScope::Both,
-                Some(Some("perturbed_only")) => ClipScope::PerturbedOnly,
-                Some(_) => return Err("clip_scope is neither both nor perturbed_only".into()),
-            },
-        }),
-    };
     let hyper = Hyperparameters {
         base,
+        method: Method::Wsam,
         rho: at(config, "rho", number)?,
         gamma: at(config, "gamma", number)?,
         epsilon: at(config, "eps", number)?,
         adaptive: at(config, "adaptive", boolean)?,
         coupling: coupling(at(config, "decouple", boolean)?),
-        clip,
+        clip: parse_clip(config)?,
         non_finite: NonFinite::Skip,
         groups: Vec::new(),
     };
@@ -193,6 +214,20 @@ fn parse_golden(file: String, json: &Value) -> Result<Golden, String> {
     Ok(golden)
 }
 
+/// `max_norm` and `clip_scope` of a configuration.
+pub(super) fn parse_clip(config: &Value) -> Result<Option<Clip>, String> {
+    let Some(max_norm) = optional(config, "max_norm") else {
+        return Ok(None);
+    };
+    let scope = match optional(config, "clip_scope").map(Value::as_str) {
+        None | Some(Some("both")) => ClipScope::Both,
+        Some(Some("perturbed_only")) => ClipScope::PerturbedOnly,
+        Some(_) => return Err("clip_scope is neither both nor perturbed_only".into()),
+    };
+    let max_norm = number(max_norm).map_err(|e| format!("max_norm: {e}"))?;
+    Ok(Some(Clip { max_norm, scope }))
+}
+
 fn parse_state(
     json: &Value,
     base: &Base,
@@ -207,7 +242,7 @@ fn parse_state(
 }
 
 /// Missing fields have PyTorch's defaults.
-fn parse_base(json: &Value) -> Result<Base, String> {
+pub(super) fn parse_base(json: &Value) -> Result<Base, String> {
     let number_or = |name, default| match optional(json, name) {
         None => Ok(default),
         Some(_) => at(json, name, number),
@@ -278,21 +313,21 @@ fn coupling(decouple: bool) -> Coupling {
     if decouple { Coupling::Decoupled } else { Coupling::Coupled }
 }
 
-fn fitting(tensors: Tensors, lens: &[usize]) -> Result<Tensors, String> {
+pub(super) fn fitting(tensors: Tensors, lens: &[usize]) -> Result<Tensors, String> {
     let found: Vec<usize> = tensors.iter().map(Vec::len).collect();
     if found == lens { Ok(tensors) } else { Err(format!("lengths {found:?}, shapes say {lens:?}")) }
 }
 
-fn key<'a>(json: &'a Value, name: &str) -> Result<&'a Value, String> {
+pub(super) fn key<'a>(json: &'a Value, name: &str) -> Result<&'a Value, String> {
     json.get(name).ok_or_else(|| format!("{name}: missing"))
 }
 
 /// Treats `null` as missing.
-fn optional<'a>(json: &'a Value, name: &str) -> Option<&'a Value> {
+pub(super) fn optional<'a>(json: &'a Value, name: &str) -> Option<&'a Value> {
     json.get(name).filter(|value| !value.is_null())
 }
 
-fn at<T>(
+pub(super) fn at<T>(
     json: &Value,
     name: &str,
     parse: impl Fn(&Value) -> Result<T, String>,
@@ -300,7 +335,10 @@ fn at<T>(
     parse(key(json, name)?).map_err(|e| format!("{name}: {e}"))
 }
 
-fn list<T>(json: &Value, parse: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
+pub(super) fn list<T>(
+    json: &Value,
+    parse: impl Fn(&Value) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
     let items = json.as_array().ok_or("not a list")?;
     items.iter().enumerate().map(|(i, v)| parse(v).map_err(|e| format!("[{i}]: {e}"))).collect()
 }
@@ -309,15 +347,15 @@ fn pair(json: &Value) -> Result<[f64; 2], String> {
     list(json, number)?.try_into().map_err(|v: Vec<f64>| format!("{} numbers, not 2", v.len()))
 }
 
-fn number(json: &Value) -> Result<f64, String> {
+pub(super) fn number(json: &Value) -> Result<f64, String> {
     json.as_f64().ok_or_else(|| format!("{json} is not a number"))
 }
 
-fn size(json: &Value) -> Result<usize, String> {
+pub(super) fn size(json: &Value) -> Result<usize, String> {
     let size = json.as_u64().and_then(|v| usize::try_from(v).ok());
     size.ok_or_else(|| format!("{json} is not a size"))
 }
 
-fn boolean(json: &Value) -> Result<bool, String> {
+pub(super) fn boolean(json: &Value) -> Result<bool, String> {
     json.as_bool().ok_or_else(|| format!("{json} is not a boolean"))
 }

@@ -6,6 +6,8 @@ pub mod adapters;
 pub mod bench;
 pub mod bound;
 pub mod contours;
+pub mod family;
+pub mod family_replay;
 pub mod golden;
 pub mod gpu;
 pub mod replay;

@@ -195,7 +195,12 @@ fn the_derived_bound_is_tighter() {
     println!(
         "{all} elements: the bound is less than half of the tolerance for {tighter}, larger for {looser}"
     );
-    assert!(20 * tighter > 19 * all && 50 * looser < all, "{tighter} and {looser} of {all}");
+    // A user's folder may have trajectories of other methods only.
+    let is_empty = golden::is_own_folder() && all == 0;
+    assert!(
+        is_empty || 20 * tighter > 19 * all && 50 * looser < all,
+        "{tighter} and {looser} of {all}"
+    );
 }
 
 /// A small error in any hyperparameter exceeds the bound, in every file that it affects.
@@ -272,7 +277,7 @@ fn the_derived_bound_detects_wrong_steps() {
             let result = replay_rounded(golden, &mut AtRate { inner, lr });
             assert!(result.is_err(), "{}: a wrong {name} passed", golden.file);
         }
-        assert!(affected > 1, "{name} affects {affected} files");
+        assert!(golden::is_own_folder() || affected > 1, "{name} affects {affected} files");
     }
 }
 
