@@ -75,6 +75,7 @@ fn main() {
         ("refused blends", refusals::blends),
         ("a blend from the device", refusals::device_blend),
         ("counts", stats::counts),
+        ("norms in one dispatch", stats::norms_in_one_dispatch),
         ("a step that is not finite", non_finite::skipped),
         ("a step that is not finite, lean", non_finite::lean),
         ("a base step that is not finite", non_finite::base_alone),

@@ -80,19 +80,30 @@ impl Engine {
             entry(2, buffer_range(device_blend.unwrap_or(&uniforms), 0, blend_size)),
             entry(3, buffer_range(&uniforms, 0, PAGE as u64)),
         ];
-        let finish_entries = finish.map(|place| {
+        let finish_entries = finish.filter(|_| !plan.finishes_in_norm).map(|place| {
             let size = size_of::<NormFinishUniforms>() as u64;
             let own = buffer_range(&uniforms, u64::from(place), size);
             [entry(4, own), entry(NORMS.number, all_norms())]
         });
+        let norm_entries = finish.filter(|_| plan.finishes_in_norm).map(|place| {
+            let size = size_of::<NormFinishUniforms>() as u64;
+            [
+                entry(0, head.clone()),
+                entry(3, buffer_range(&uniforms, 0, PAGE as u64)),
+                entry(4, buffer_range(&uniforms, u64::from(place), size)),
+                entry(NORMS.number, all_norms()),
+            ]
+        });
         let checks =
             plan.dispatches.iter().any(|dispatch| matches!(dispatch.kernel, Kernel::Check { .. }));
         let check_entries = checks.then(|| [entry(0, head), entry(NORMS.number, all_norms())]);
-        let Pipelines { step_layout, finish_layout, check_layout, .. } = &*self.pipelines;
-        let (step, finish, check) = with_error_scopes(&self.device, label, || {
+        let Pipelines { step_layout, finish_layout, norm_layout, check_layout, .. } =
+            &*self.pipelines;
+        let (step, finish, norm, check) = with_error_scopes(&self.device, label, || {
             (
                 group(step_layout, &step_entries),
                 finish_entries.map(|entries| group(finish_layout, &entries)),
+                norm_entries.map(|entries| group(norm_layout, &entries)),
                 check_entries.map(|entries| group(check_layout, &entries)),
             )
         })?;
@@ -116,13 +127,12 @@ impl Engine {
             }
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
-            match (dispatch.kernel, &finish, &check) {
-                (Kernel::NormFinish(_), Some(finish), _) => pass.set_bind_group(1, finish, &[]),
-                (Kernel::Check { .. }, _, Some(check)) => pass.set_bind_group(1, check, &[head]),
-                _ => {
-                    let page = pages[dispatch.page.min(pages.len() - 1)];
-                    pass.set_bind_group(1, &step, &[head, page]);
-                }
+            let page = pages[dispatch.page.min(pages.len() - 1)];
+            match dispatch.kernel {
+                Kernel::NormFinish(_) => pass.set_bind_group(1, &finish, &[]),
+                Kernel::NormAndFinish(_) => pass.set_bind_group(1, &norm, &[head, page]),
+                Kernel::Check { .. } => pass.set_bind_group(1, &check, &[head]),
+                _ => pass.set_bind_group(1, &step, &[head, page]),
             }
             pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], 1);
         }

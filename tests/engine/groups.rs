@@ -12,7 +12,7 @@ use burn_wsam::method::{Clip, ClipScope, Group, InvalidHyperparameter, NormScope
 use burn_wsam::reference::Oracle;
 
 /// One of each way to depart.
-fn all_ways() -> Vec<Group> {
+pub(crate) fn all_ways() -> Vec<Group> {
     let group = Group::default;
     vec![
         Group { lr_factor: 3.0, weight_decay: Some(0.1), ..group() },

@@ -195,8 +195,9 @@ pub(crate) fn mixed(gpu: &Gpu) -> Result<(), String> {
         .ascent(&mut encoder, &hyper, AscentOptions::default(), &tensors)
         .map_err(|error| error.to_string())?;
     engine.queue().submit([encoder.finish()]);
-    // Norm and climb for each format, and one finish.
-    if ascent.stats().dispatches != 7 {
+    // Norm and climb for each format; the norm finishes itself on Vulkan, and in one more dispatch elsewhere.
+    let is_vulkan = gpu.adapter.get_info().backend == wgpu::Backend::Vulkan;
+    if ascent.stats().dispatches != if is_vulkan { 6 } else { 7 } {
         return Err(format!("{} dispatches", ascent.stats().dispatches));
     }
     let want = OracleRoute::new(hyper, weights).ascend(&grads)?;
