@@ -19,6 +19,8 @@ mod loops;
 mod non_finite;
 #[path = "engine/overflows.rs"]
 mod overflows;
+#[path = "engine/prepared.rs"]
+mod prepared;
 #[path = "engine/processes.rs"]
 mod processes;
 #[path = "engine/properties.rs"]
@@ -76,6 +78,9 @@ fn main() {
         ("a blend from the device", refusals::device_blend),
         ("counts", stats::counts),
         ("norms in one dispatch", stats::norms_in_one_dispatch),
+        ("prepared steps", prepared::same_bits),
+        ("prepared steps, refused", prepared::refused),
+        ("prepared steps in constant time", prepared::constant_time),
         ("a step that is not finite", non_finite::skipped),
         ("a step that is not finite, lean", non_finite::lean),
         ("a base step that is not finite", non_finite::base_alone),

@@ -132,7 +132,7 @@ impl Engine {
                     .buffer_sets;
             for dispatch in pack(buffer_sets, |width| self.capacity(kernel, width)) {
                 dispatch.add_costs(&mut buffers, &mut overhead);
-                dispatches.push(self.prepare(kernel, &dispatch, &self.unused)?);
+                dispatches.push(self.prepare_dispatch(kernel, &dispatch, &self.unused)?);
             }
         }
         if let Reduction::Norm(norm) = phase.reduction {
@@ -158,7 +158,7 @@ impl Engine {
             };
             for dispatch in packed {
                 dispatch.add_costs(&mut buffers, &mut overhead);
-                dispatches.push(self.prepare(kernel, &dispatch, &partials)?);
+                dispatches.push(self.prepare_dispatch(kernel, &dispatch, &partials)?);
             }
             if !finishes_in_norm {
                 dispatches.push(finishing);
@@ -170,7 +170,7 @@ impl Engine {
                 .buffer_sets;
         for dispatch in pack(buffer_sets, |width| self.capacity(phase.kernel, width)) {
             dispatch.add_costs(&mut buffers, &mut overhead);
-            dispatches.push(self.prepare(phase.kernel, &dispatch, &self.unused)?);
+            dispatches.push(self.prepare_dispatch(phase.kernel, &dispatch, &self.unused)?);
         }
         let mut stats = StepStats {
             dispatches: dispatches.len() as u32,
@@ -209,7 +209,7 @@ impl Engine {
         }
     }
 
-    fn prepare(
+    fn prepare_dispatch(
         &self,
         kernel: Kernel,
         dispatch: &Dispatch,
