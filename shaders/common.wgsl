@@ -55,8 +55,9 @@ struct Norms {
     // 1 if g (or g~ for nonfinite_perturbed) or its norm is not finite, else 0.
     nonfinite_gradient: f32,
     nonfinite_perturbed: f32,
-    padding_0: f32,
-    padding_1: f32,
+    // A counter of norm_and_finish.
+    chunks_done: u32,
+    padding: f32,
 }
 
 struct DispatchUniforms {

@@ -4,6 +4,8 @@
 //     norm_finish  norms[slots] = inv_scale sqrt(sum of all partials)
 //                  norms[nonfinite_flag]  = 1 if the sum is not finite
 //
+// norm_and_finish is both in one dispatch: the last workgroup to write its partials is norm_finish.
+//
 // PLAIN takes the norm of g. SCALED takes the norm that divides the perturbation: of |w| g for adaptive tensors,
 // of g for the other perturbed tensors, without those that are not perturbed. If both are set, both norms are
 // computed in one pass, and each plain partial is followed by its scaled partial. Reads weight (where adaptive)
@@ -33,12 +35,12 @@ struct NormFinishUniforms {
     slots_plain: u32,
     // Index of nonfinite_gradient or nonfinite_perturbed in Norms.
     nonfinite_flag: u32,
-    padding: u32,
+    // Number of scopes, for norm_and_finish.
+    scope_count: u32,
     // End of each scope's partials.
     ends: array<vec4<u32>, 8>,
 }
 
-@group(0) @binding(9) var<storage, read_write> partials: array<vec4<f32>>;
 @group(1) @binding(4) var<uniform> norm_finish_uniforms: NormFinishUniforms;
 // Norms as an array of atomics, because several workgroups may write the same flag.
 @group(1) @binding(5) var<storage, read_write> norms: array<atomic<u32>, 40>;
@@ -230,6 +232,39 @@ fn stride() -> u32 {
     return select(1u, 2u, PLAIN && SCALED);
 }
 
+// The sums over one invocation's elements of a chunk.
+fn chunk_sums(chunk: Chunk, lane: u32) -> Sums {
+    let adaptive = is_adaptive(param_classes[chunk.param_class]);
+    var sums = Sums();
+    sums = add_sums(sums, sum_of_SET(chunk, len_SET(chunk), lane, adaptive));
+    return sums;
+}
+
+// The sums over a workgroup, valid in invocation 0.
+fn workgroup_sums(lane: u32, own: Sums) -> Sums {
+    var sums = own;
+    if PLAIN {
+        sums.plain = workgroup_sum(lane, sums.plain);
+    }
+    if SCALED {
+        sums.scaled = workgroup_sum(lane, sums.scaled);
+    }
+    return sums;
+}
+
+// Partials are in the order of the tensors, independent of their buffers, so that they are added in the same
+// order.
+fn store_sums(index: u32, sums: Sums) {
+    var place = index * stride();
+    if PLAIN {
+        store_partial(place, sums.plain);
+        place += 1u;
+    }
+    if SCALED {
+        store_partial(place, sums.scaled);
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn norm(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -241,36 +276,18 @@ fn norm(
     if is_chunk {
         chunk = chunks[row];
     }
-    let param_class = param_classes[chunk.param_class];
-    let adaptive = is_adaptive(param_class);
-    var sums = Sums();
-    sums = add_sums(sums, sum_of_SET(chunk, len_SET(chunk), lane, adaptive));
-
-    // Partials are in the order of the tensors, independent of their buffers, so that norm_finish adds them in
-    // the same order.
+    var sums = chunk_sums(chunk, lane);
     var place = chunk.index;
     var writes = is_chunk;
     if BY_LANE {
         place = place * WORKGROUP + lane;
     } else {
         // In uniform control flow, because the whole workgroup must reach the barriers.
-        if PLAIN {
-            sums.plain = workgroup_sum(lane, sums.plain);
-        }
-        if SCALED {
-            sums.scaled = workgroup_sum(lane, sums.scaled);
-        }
+        sums = workgroup_sums(lane, sums);
         writes = is_chunk && lane == 0u;
     }
     if writes {
-        place *= stride();
-        if PLAIN {
-            partials[place] = sums.plain;
-            place += 1u;
-        }
-        if SCALED {
-            partials[place] = sums.scaled;
-        }
+        store_sums(place, sums);
     }
 }
 
@@ -289,7 +306,7 @@ fn stretch_sum(lane: u32, start: u32, end: u32, offset: u32) -> vec4<f32> {
     while i < end {
         var link = vec4<f32>();
         for (var count = 0u; count < LINK && i < end; count += 1u) {
-            link += partials[i * stride() + offset];
+            link += load_partial(i * stride() + offset);
             i += WORKGROUP;
         }
         sum += link;
@@ -312,13 +329,8 @@ fn finished(sum: vec4<f32>) -> f32 {
     return bitcast<f32>(atomicLoad(&norms[INV_SCALE])) * norm;
 }
 
-// Workgroup k computes the norm of scope k; workgroup 0 also computes the norm of g.
-@compute @workgroup_size(WORKGROUP)
-fn norm_finish(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let scope = workgroup.x;
+// Computes the norm of a scope; with scope 0 also the norm of g.
+fn finish(scope: u32, lane: u32) {
     if SCALED {
         var start = 0u;
         if scope > 0u {
@@ -346,5 +358,60 @@ fn norm_finish(
                 }
             }
         }
+    }
+}
+
+// One workgroup for each scope.
+@compute @workgroup_size(WORKGROUP)
+fn norm_finish(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    finish(workgroup.x, lane);
+}
+
+// Index in Norms of the number of chunks whose partials are written.
+const CHUNKS_DONE: u32 = 38u;
+
+var<workgroup> is_last: u32;
+
+// The engine uses this entry point only where storageBarrier orders memory accesses for the whole device, and
+// not only for the workgroup as WGSL promises: in wgpu's SPIR-V.
+@compute @workgroup_size(WORKGROUP)
+fn norm_and_finish(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = chunk_index(workgroup);
+    let is_chunk = row < dispatch.chunk_count;
+    var chunk = Chunk();
+    if is_chunk {
+        chunk = chunks[row];
+    }
+    let sums = workgroup_sums(lane, chunk_sums(chunk, lane));
+    if is_chunk && lane == 0u {
+        store_sums(chunk.index, sums);
+    }
+    // The partials are written before the chunk is counted as done.
+    storageBarrier();
+    if lane == 0u {
+        is_last = 0u;
+        if is_chunk {
+            let done = atomicAdd(&norms[CHUNKS_DONE], 1u) + 1u;
+            is_last = u32(done == norm_finish_uniforms.partial_count);
+        }
+    }
+    let finishes = workgroupUniformLoad(&is_last);
+    // The partials are read after the last chunk was counted.
+    storageBarrier();
+    if finishes == 0u {
+        return;
+    }
+    for (var scope = 0u; scope < norm_finish_uniforms.scope_count; scope += 1u) {
+        finish(scope, lane);
+    }
+    if lane == 0u {
+        // For the next norm of the step.
+        atomicStore(&norms[CHUNKS_DONE], 0u);
     }
 }

@@ -9,7 +9,6 @@ use super::pipelines;
 use super::rows::TensorRow;
 use super::slice::Role;
 use crate::layout::{Chunk, Kernel, Norms, column};
-use crate::method::InvalidHyperparameter;
 use std::sync::PoisonError;
 
 impl Engine {
@@ -19,21 +18,8 @@ impl Engine {
         &self,
         inv_scale: InvScale<'a>,
     ) -> Result<(wgpu::Buffer, Option<&'a wgpu::Buffer>), EngineError> {
-        let (value, source) = match inv_scale {
-            InvScale::Host(value) => (value, None),
-            InvScale::Device(buffer) => (1.0, Some(buffer)),
-        };
-        let normal = f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX);
-        if !normal.contains(&value) {
-            let expected = "finite and above 0";
-            return Err(InvalidHyperparameter { name: "inv_scale", value, expected }.into());
-        }
-        if let Some(buffer) = source {
-            let (usage, size) = (buffer.usage(), buffer.size());
-            if !usage.contains(wgpu::BufferUsages::COPY_SRC) || size < 4 {
-                return Err(EngineError::ScaleBuffer { usage, size });
-            }
-        }
+        inv_scale.check()?;
+        let (value, source) = inv_scale.parts();
         let norms = Norms { inv_scale: value as f32, ..Default::default() };
         let usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::UNIFORM

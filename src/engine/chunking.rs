@@ -21,7 +21,7 @@ pub(crate) struct Window {
 pub(crate) type Windows = [Option<Window>; COLUMNS];
 
 /// The chunks of one buffer set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SetChunks {
     /// Page of the table of constants that holds its tensors' parameter classes.
     pub(crate) page: usize,

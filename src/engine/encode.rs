@@ -1,7 +1,7 @@
 //! Encoding of a phase: uploads the constants of the step and encodes the plan as one compute pass.
 
 use super::constants::Constants;
-use super::dispatch::buffer_range;
+use super::dispatch::{PreparedDispatch, buffer_range};
 use super::error::EngineError;
 use super::memory::{create_buffer_with, with_error_scopes};
 use super::pipelines::Pipelines;
@@ -29,6 +29,53 @@ pub(crate) struct PhaseInputs<'a> {
     pub(crate) seed: u64,
 }
 
+/// Offsets of a phase's constants in the buffer of uniforms.
+pub(super) struct Places {
+    /// Pages of the table of parameter classes.
+    pages: Vec<u32>,
+    /// Uniforms of `norm_finish`, if the phase takes a norm.
+    finish: Option<u32>,
+    /// Uniforms of each dispatch.
+    heads: Vec<u32>,
+}
+
+/// Bind group 1 of a phase, in each of its layouts.
+pub(super) struct StepGroups {
+    step: wgpu::BindGroup,
+    finish: Option<wgpu::BindGroup>,
+    norm: Option<wgpu::BindGroup>,
+    check: Option<wgpu::BindGroup>,
+}
+
+/// Appends the constants of a phase to `bytes`, at aligned offsets.
+pub(super) fn append_constants(
+    bytes: &mut Vec<u8>,
+    plan: &Plan,
+    classes: &[ParamClassUniforms],
+    seed: u64,
+) -> Places {
+    let mut pages = Vec::new();
+    for page in classes.chunks(PARAM_CLASSES) {
+        let place = append(bytes, cast_slice(page));
+        bytes.resize(place as usize + PAGE, 0);
+        pages.push(place);
+    }
+    if pages.is_empty() {
+        let place = append(bytes, &[]);
+        bytes.resize(place as usize + PAGE, 0);
+        pages.push(place);
+    }
+    let finish = plan.finish.map(|finish| append(bytes, bytes_of(&finish)));
+    let mut head = |dispatch: &PreparedDispatch| {
+        let (chunk_count, grid_width) = (dispatch.count, dispatch.grid[0]);
+        let (seed_0, seed_1) = (seed as u32, (seed >> 32) as u32);
+        let head = DispatchUniforms { chunk_count, grid_width, seed_0, seed_1 };
+        append(bytes, bytes_of(&head))
+    };
+    let heads = plan.dispatches.iter().map(&mut head).collect();
+    Places { pages, finish, heads }
+}
+
 impl Engine {
     /// Encodes `plan` as a compute pass. On an error nothing is recorded.
     pub(super) fn encode(
@@ -38,69 +85,67 @@ impl Engine {
         inputs: &PhaseInputs<'_>,
     ) -> Result<(), EngineError> {
         let PhaseInputs { label, constants, norms, scale, seed } = inputs;
-        let device_blend = constants.blend.device()?;
-        // One buffer holds all uniforms: the pages of the table of parameter classes, those of `norm_finish` and
-        // those of each dispatch, at aligned offsets.
+        let blend = constants.blend.device()?;
         let mut bytes = Vec::with_capacity(PAGE + ALIGNMENT as usize * (plan.dispatches.len() + 1));
-        let mut pages = Vec::new();
-        for page in constants.classes.chunks(PARAM_CLASSES) {
-            let place = append(&mut bytes, cast_slice(page));
-            bytes.resize(place as usize + PAGE, 0);
-            pages.push(place);
-        }
-        if pages.is_empty() {
-            bytes.resize(PAGE, 0);
-            pages.push(0);
-        }
-        let finish = plan.finish.map(|finish| append(&mut bytes, bytes_of(&finish)));
-        let heads: Vec<_> = plan
-            .dispatches
-            .iter()
-            .map(|dispatch| {
-                let (chunk_count, grid_width) = (dispatch.count, dispatch.grid[0]);
-                let (seed_0, seed_1) = (*seed as u32, (*seed >> 32) as u32);
-                let head = DispatchUniforms { chunk_count, grid_width, seed_0, seed_1 };
-                append(&mut bytes, bytes_of(&head))
-            })
-            .collect();
-
+        let places = append_constants(&mut bytes, plan, &constants.classes, *seed);
         let uniforms =
             create_buffer_with(&self.device, "wsam.uniforms", &bytes, wgpu::BufferUsages::UNIFORM)?;
-        let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
-        let head = buffer_range(&uniforms, 0, size_of::<DispatchUniforms>() as u64);
-        let blend_size = size_of::<BlendUniforms>() as u64;
-        let group = |layout, entries: &[_]| {
-            let label = Some(*label);
-            self.device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries })
-        };
-        let all_norms = || buffer_range(norms, 0, norms.size());
-        let step_entries = [
-            entry(0, head.clone()),
-            entry(1, all_norms()),
-            entry(2, buffer_range(device_blend.unwrap_or(&uniforms), 0, blend_size)),
-            entry(3, buffer_range(&uniforms, 0, PAGE as u64)),
-        ];
-        let finish_entries = finish.map(|place| {
-            let size = size_of::<NormFinishUniforms>() as u64;
-            let own = buffer_range(&uniforms, u64::from(place), size);
-            [entry(4, own), entry(NORMS.number, all_norms())]
-        });
-        let checks =
-            plan.dispatches.iter().any(|dispatch| matches!(dispatch.kernel, Kernel::Check { .. }));
-        let check_entries = checks.then(|| [entry(0, head), entry(NORMS.number, all_norms())]);
-        let Pipelines { step_layout, finish_layout, check_layout, .. } = &*self.pipelines;
-        let (step, finish, check) = with_error_scopes(&self.device, label, || {
-            (
-                group(step_layout, &step_entries),
-                finish_entries.map(|entries| group(finish_layout, &entries)),
-                check_entries.map(|entries| group(check_layout, &entries)),
-            )
-        })?;
-
+        let groups = self.step_groups(label, plan, &places, (&uniforms, norms, blend))?;
         if let Some(scale) = scale {
             let place = offset_of!(Norms, inv_scale) as u64;
             encoder.copy_buffer_to_buffer(scale, 0, norms, place, size_of::<f32>() as u64);
         }
+        self.encode_pass(encoder, label, plan, &places, &groups);
+        Ok(())
+    }
+
+    /// Creates bind group 1 of a phase, over the buffers of uniforms and norms, and of the blend if it comes from
+    /// the device.
+    pub(super) fn step_groups(
+        &self,
+        label: &str,
+        plan: &Plan,
+        places: &Places,
+        (uniforms, norms, blend): (&wgpu::Buffer, &wgpu::Buffer, Option<&wgpu::Buffer>),
+    ) -> Result<StepGroups, EngineError> {
+        let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
+        let group = |layout, entries: &[_]| {
+            let label = Some(label);
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries })
+        };
+        let head = || entry(0, buffer_range(uniforms, 0, size_of::<DispatchUniforms>() as u64));
+        let page = || entry(3, buffer_range(uniforms, 0, PAGE as u64));
+        let blend_size = size_of::<BlendUniforms>() as u64;
+        let blend = entry(2, buffer_range(blend.unwrap_or(uniforms), 0, blend_size));
+        let read_norms = entry(1, buffer_range(norms, 0, norms.size()));
+        let written_norms = || entry(NORMS.number, buffer_range(norms, 0, norms.size()));
+        let finish = places.finish.map(|place| {
+            let size = size_of::<NormFinishUniforms>() as u64;
+            entry(4, buffer_range(uniforms, u64::from(place), size))
+        });
+        let checks = |dispatch: &PreparedDispatch| matches!(dispatch.kernel, Kernel::Check { .. });
+        let checks = plan.dispatches.iter().any(checks);
+        let Pipelines { step_layout, finish_layout, norm_layout, check_layout, .. } =
+            &*self.pipelines;
+        with_error_scopes(&self.device, label, || StepGroups {
+            step: group(step_layout, &[head(), read_norms, blend, page()]),
+            finish: (finish.clone().filter(|_| !plan.finishes_in_norm))
+                .map(|finish| group(finish_layout, &[finish, written_norms()])),
+            norm: (finish.filter(|_| plan.finishes_in_norm))
+                .map(|finish| group(norm_layout, &[head(), page(), finish, written_norms()])),
+            check: checks.then(|| group(check_layout, &[head(), written_norms()])),
+        })
+    }
+
+    /// Encodes the dispatches of a phase as one compute pass, or several if they are timed.
+    pub(super) fn encode_pass(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        label: &str,
+        plan: &Plan,
+        Places { pages, heads, .. }: &Places,
+        StepGroups { step, finish, norm, check }: &StepGroups,
+    ) {
         let times = self.start_timing(plan);
         let begin = |encoder: &'_ mut wgpu::CommandEncoder, index| {
             let timestamp_writes =
@@ -116,17 +161,15 @@ impl Engine {
             }
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
-            match (dispatch.kernel, &finish, &check) {
-                (Kernel::NormFinish(_), Some(finish), _) => pass.set_bind_group(1, finish, &[]),
-                (Kernel::Check { .. }, _, Some(check)) => pass.set_bind_group(1, check, &[head]),
-                _ => {
-                    let page = pages[dispatch.page.min(pages.len() - 1)];
-                    pass.set_bind_group(1, &step, &[head, page]);
-                }
+            let page = pages[dispatch.page.min(pages.len() - 1)];
+            match dispatch.kernel {
+                Kernel::NormFinish(_) => pass.set_bind_group(1, finish, &[]),
+                Kernel::NormAndFinish(_) => pass.set_bind_group(1, norm, &[*head, page]),
+                Kernel::Check { .. } => pass.set_bind_group(1, check, &[*head]),
+                _ => pass.set_bind_group(1, step, &[*head, page]),
             }
             pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], 1);
         }
-        Ok(())
     }
 }
 

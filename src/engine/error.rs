@@ -176,6 +176,16 @@ pub enum EngineError {
         /// Number of tensors of the descent.
         descent: usize,
     },
+    /// The hyperparameters of a prepared step need other kernels, norms or groups than those that it was prepared
+    /// with, or the engine is on another device.
+    #[error(
+        "the prepared step has other kernels, norms or groups than these hyperparameters need, \
+         or is of another device: prepare it again"
+    )]
+    Prepared,
+    /// A prepared step's descent without its ascent.
+    #[error("the prepared step has no ascent since its last descent: record its ascent first")]
+    NoAscent,
     /// Lean mode with the coupled form, whose base step needs `g~`.
     #[error(
         "lean mode requires the decoupled form, because it takes the base step before g~ is known"

@@ -51,6 +51,7 @@ mod param_classes;
 mod phase;
 mod pipelines;
 mod plan;
+mod prepared;
 mod readback;
 mod record;
 mod rows;
@@ -69,6 +70,7 @@ pub use error::EngineError;
 pub use external::Mix;
 pub use lean::LeanAscent;
 pub use options::{AscentOptions, BlendSource, GradientOptions, InvScale, Rates, Rounding};
+pub use prepared::{PreparedStep, StepValues};
 #[cfg(feature = "burn")]
 pub(crate) use readback::norms_of;
 pub use slice::{Format, Role, Slice};

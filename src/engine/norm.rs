@@ -17,6 +17,8 @@ pub(super) struct NormPlan {
     pub(super) chunked: ChunkedTensors,
     /// Whether each invocation writes a partial sum, instead of each workgroup.
     pub(super) by_lane: bool,
+    /// Whether the last workgroup of the norm may compute the norms from the partial sums.
+    pub(super) finishes: bool,
     /// Partial sums for each norm taken.
     partials: u64,
     /// Number of norms that perturbations are divided by: the global one and those of groups.
@@ -66,8 +68,18 @@ impl Engine {
                 ("max_compute_workgroups_per_dimension", u64::from(self.max_grid));
             return Err(EngineError::Limit { name, granted, needed: scopes as u64 });
         }
-        let finish = norm.finish(&rows, chunked.ends.iter().map(|end| end * lanes));
-        Ok(NormPlan { chunked, by_lane, partials, scopes: scopes as u32, finish, of: norm.of })
+        let finish = norm.finish(&rows, scopes as u32, chunked.ends.iter().map(|end| end * lanes));
+        let finishes =
+            !by_lane && self.finishes_in_norm(chunk_len, scopes as u64, partials, norm.of);
+        Ok(NormPlan {
+            chunked,
+            by_lane,
+            finishes,
+            partials,
+            scopes: scopes as u32,
+            finish,
+            of: norm.of,
+        })
     }
 
     /// Returns the elements that one workgroup of a norm owns: the tuning's number, or more if the partial
@@ -118,6 +130,19 @@ impl Engine {
             && 32 * partials * 20 < 4 * elements
             && finish_iterations(workgroup, partials, of.count()) <= MAX_LOOP_ITERATIONS
             && partials <= self.max_partials(of)
+    }
+
+    /// Returns whether the last workgroup of a norm can compute the norms from the partial sums, which saves a
+    /// dispatch.
+    ///
+    /// It requires a barrier that orders memory accesses for the whole device. wgpu's `storageBarrier` does so in
+    /// SPIR-V only, so this is limited to Vulkan.
+    fn finishes_in_norm(&self, chunk_len: u64, scopes: u64, partials: u64, of: NormOf) -> bool {
+        let workgroup = self.tuning.workgroup;
+        let finishing = scopes * finish_iterations(workgroup, partials, of.count()) + scopes;
+        self.tuning.finish_in_norm
+            && self.device.adapter_info().backend == wgpu::Backend::Vulkan
+            && self.tuning.norm_iterations(chunk_len) + finishing <= MAX_LOOP_ITERATIONS
     }
 
     /// Returns the largest of [`WORKGROUPS`] that the device supports.
@@ -204,11 +229,13 @@ impl NormReduction {
     fn finish(
         &self,
         rows: &[TensorRow<'_>],
+        scopes: u32,
         ends: impl Iterator<Item = u32>,
     ) -> NormFinishUniforms {
         let mut finish = NormFinishUniforms {
             slots_plain: self.slots,
             nonfinite_flag: nonfinite_flag(self.perturbed),
+            scope_count: scopes,
             ..Default::default()
         };
         for (row, end) in rows.iter().zip(ends) {

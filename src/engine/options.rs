@@ -2,7 +2,7 @@
 
 use super::error::EngineError;
 use crate::layout::BlendUniforms;
-use crate::method::{Blend, validate_lr};
+use crate::method::{Blend, InvalidHyperparameter, validate_lr};
 
 /// Options of an ascent that are not hyperparameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -77,6 +77,33 @@ pub enum InvScale<'a> {
 impl Default for InvScale<'_> {
     fn default() -> Self {
         Self::Host(1.0)
+    }
+}
+
+impl<'a> InvScale<'a> {
+    /// Returns the number, and the device buffer that replaces it.
+    pub(crate) fn parts(self) -> (f64, Option<&'a wgpu::Buffer>) {
+        match self {
+            Self::Host(value) => (value, None),
+            Self::Device(buffer) => (1.0, Some(buffer)),
+        }
+    }
+
+    /// Checks that a number is a normal `f32` above 0, and that a device buffer can be copied from.
+    pub(crate) fn check(self) -> Result<(), EngineError> {
+        let (value, buffer) = self.parts();
+        let normal = f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX);
+        if !normal.contains(&value) {
+            let expected = "finite and above 0";
+            return Err(InvalidHyperparameter { name: "inv_scale", value, expected }.into());
+        }
+        if let Some(buffer) = buffer {
+            let (usage, size) = (buffer.usage(), buffer.size());
+            if !usage.contains(wgpu::BufferUsages::COPY_SRC) || size < 4 {
+                return Err(EngineError::ScaleBuffer { usage, size });
+            }
+        }
+        Ok(())
     }
 }
 

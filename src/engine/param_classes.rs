@@ -74,6 +74,27 @@ impl ParamClasses {
         self.found[self.of[tensor]].1.perturbed
     }
 
+    /// Returns the same classes at another learning rate, `steps` steps later, with these hyperparameters.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Prepared`] if a plan over these classes does not suit the hyperparameters.
+    pub(crate) fn at(
+        &self,
+        hyper: &Hyperparameters,
+        lr: f64,
+        steps: u64,
+    ) -> Result<Self, EngineError> {
+        let at = |(key, before): &(ClassKey, InGroup)| {
+            let group = hyper.in_group(key.group)?;
+            let plan = |group: &InGroup| (group.scope, group.adaptive, group.perturbed);
+            let step = key.step.saturating_add(steps);
+            (plan(before) == plan(&group)).then_some((ClassKey { step, lr, ..*key }, group))
+        };
+        let found: Option<Vec<_>> = self.found.iter().map(at).collect();
+        Ok(Self { of: Vec::new(), found: found.ok_or(EngineError::Prepared)? })
+    }
+
     /// Computes the table of constants, one row for each class.
     pub(crate) fn constants<'a>(
         &self,

@@ -11,10 +11,12 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Pipelines {
     device: wgpu::Device,
     workgroup: u32,
-    /// Layout of bind group 1 of every stage except `norm_finish` and `check`.
+    /// Layout of bind group 1 of every other stage.
     pub(crate) step_layout: wgpu::BindGroupLayout,
     /// Layout of bind group 1 of `norm_finish`.
     pub(crate) finish_layout: wgpu::BindGroupLayout,
+    /// Layout of bind group 1 of `norm_and_finish`.
+    pub(crate) norm_layout: wgpu::BindGroupLayout,
     /// Layout of bind group 1 of `check`.
     pub(crate) check_layout: wgpu::BindGroupLayout,
     compiled: Mutex<Compiled>,
@@ -52,6 +54,10 @@ impl Pipelines {
             workgroup,
             step_layout: layout("wsam.step", &step),
             finish_layout: layout("wsam.norm_finish.step", &[fixed(4), norms]),
+            norm_layout: layout(
+                "wsam.norm_and_finish.step",
+                &[dynamic(0), dynamic(3), fixed(4), norms],
+            ),
             check_layout: layout("wsam.check.step", &[dynamic(0), norms]),
             compiled: Mutex::new(Compiled { modules, pipelines: HashMap::new() }),
         })
@@ -119,6 +125,7 @@ impl Pipelines {
         });
         let step_layout = match stage {
             Stage::NormFinish => &self.finish_layout,
+            Stage::NormAndFinish => &self.norm_layout,
             Stage::Check => &self.check_layout,
             _ => &self.step_layout,
         };

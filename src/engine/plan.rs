@@ -67,6 +67,8 @@ pub(crate) struct Plan {
     pub(crate) dispatches: Vec<PreparedDispatch>,
     /// Uniforms of `norm_finish`, if the phase takes a norm.
     pub(crate) finish: Option<NormFinishUniforms>,
+    /// Whether the norm is finished by the `norm_and_finish` dispatches.
+    pub(crate) finishes_in_norm: bool,
     /// Costs of the phase, without `submissions`, `plans_made` and `recording`.
     pub(crate) stats: StepStats,
 }
@@ -120,6 +122,7 @@ impl Engine {
         let mut dispatches = Vec::new();
         let mut overhead = 0;
         let mut finish = None;
+        let mut finishes_in_norm = false;
         if let Reduction::CheckFinite { perturbed } = phase.reduction {
             let kernel = Kernel::Check { perturbed };
             let rows =
@@ -129,7 +132,7 @@ impl Engine {
                     .buffer_sets;
             for dispatch in pack(buffer_sets, |width| self.capacity(kernel, width)) {
                 dispatch.add_costs(&mut buffers, &mut overhead);
-                dispatches.push(self.prepare(kernel, &dispatch, &self.unused)?);
+                dispatches.push(self.prepare_dispatch(kernel, &dispatch, &self.unused)?);
             }
         }
         if let Reduction::Norm(norm) = phase.reduction {
@@ -137,14 +140,29 @@ impl Engine {
             let norm = self.plan_norm(norm, rows.clone())?;
             overhead += 2 * norm.bytes();
             let partials = self.partials_for(norm.bytes())?;
-            let kernel = Kernel::Norm { of, by_lane: norm.by_lane };
+            let separate = Kernel::Norm { of, by_lane: norm.by_lane };
             finish = Some(norm.finish);
             let finishing = self.prepare_finish(&norm, &partials)?;
-            for dispatch in pack(norm.chunked.buffer_sets, |width| self.capacity(kernel, width)) {
+            let packed = |kernel, sets| pack(sets, |width| self.capacity(kernel, width));
+            let sets = norm.chunked.buffer_sets;
+            let joined = Kernel::NormAndFinish(of);
+            let (kernel, packed) = match norm.finishes {
+                true => {
+                    let apart = packed(separate, sets.clone());
+                    let together = packed(joined, sets);
+                    // `norm_and_finish` binds one more buffer, so it may need more dispatches.
+                    finishes_in_norm = together.len() <= apart.len() && !together.is_empty();
+                    if finishes_in_norm { (joined, together) } else { (separate, apart) }
+                }
+                false => (separate, packed(separate, sets)),
+            };
+            for dispatch in packed {
                 dispatch.add_costs(&mut buffers, &mut overhead);
-                dispatches.push(self.prepare(kernel, &dispatch, &partials)?);
+                dispatches.push(self.prepare_dispatch(kernel, &dispatch, &partials)?);
             }
-            dispatches.push(finishing);
+            if !finishes_in_norm {
+                dispatches.push(finishing);
+            }
         }
         let processed = rows.clone().filter(|row| phase.processes(row));
         let buffer_sets =
@@ -152,7 +170,7 @@ impl Engine {
                 .buffer_sets;
         for dispatch in pack(buffer_sets, |width| self.capacity(phase.kernel, width)) {
             dispatch.add_costs(&mut buffers, &mut overhead);
-            dispatches.push(self.prepare(phase.kernel, &dispatch, &self.unused)?);
+            dispatches.push(self.prepare_dispatch(phase.kernel, &dispatch, &self.unused)?);
         }
         let mut stats = StepStats {
             dispatches: dispatches.len() as u32,
@@ -163,7 +181,7 @@ impl Engine {
         for row in rows {
             phase.count(&row, &mut stats);
         }
-        Ok(Plan { dispatches, finish, stats })
+        Ok(Plan { dispatches, finish, finishes_in_norm, stats })
     }
 
     fn capacity(&self, kernel: Kernel, width: Width) -> Capacity {
@@ -191,7 +209,7 @@ impl Engine {
         }
     }
 
-    fn prepare(
+    fn prepare_dispatch(
         &self,
         kernel: Kernel,
         dispatch: &Dispatch,

@@ -10,9 +10,11 @@ use super::error::EngineError;
 use super::options::{BlendSource, InvScale, Rates};
 use super::param_classes::ParamClasses;
 use super::phase::{Phase, Reduction};
+use super::plan::Plan;
 use super::stats::StepStats;
 use crate::layout::{Kernel, ParamClassUniforms};
 use crate::method::Hyperparameters;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What distinguishes a phase from the others.
@@ -81,6 +83,34 @@ impl Engine {
         tensors: &[T],
     ) -> Result<Recorded, EngineError> {
         let start = Instant::now();
+        let (classes, plan, made) = self.check_and_plan(spec, tensors)?;
+        // A new buffer of norms, and the uniforms.
+        let (norms, scale, uploads) = match spec.norms {
+            NormsSource::New(inv_scale) => {
+                let (norms, scale) = self.norms_buffer(inv_scale)?;
+                (norms, scale, 2)
+            }
+            NormsSource::Ascent(norms, _) => (norms.clone(), None, 1),
+        };
+        let Constants { classes, blend } = classes.constants(spec.hyper, spec.blend);
+        let inputs = PhaseInputs {
+            label: spec.label,
+            constants: Constants { classes: classes.into_iter().map(spec.change).collect(), blend },
+            norms: &norms,
+            scale,
+            seed: spec.seed,
+        };
+        self.encode(encoder, &plan, &inputs)?;
+        let (plans_made, recording) = (u32::from(made), start.elapsed());
+        Ok(Recorded { norms, stats: StepStats { plans_made, uploads, recording, ..plan.stats } })
+    }
+
+    /// Checks the inputs of a phase, and returns the parameter classes, the plan, and whether the plan is new.
+    pub(super) fn check_and_plan<T: PhaseTensor>(
+        &self,
+        spec: &PhaseSpec<'_>,
+        tensors: &[T],
+    ) -> Result<(ParamClasses, Arc<Plan>, bool), EngineError> {
         let PhaseSpec { hyper, rates, .. } = *spec;
         hyper.validate()?;
         if let NormsSource::Ascent(_, ascent) = spec.norms
@@ -103,18 +133,9 @@ impl Engine {
         for (tensor, one) in tensors.iter().enumerate() {
             one.check(tensor, classes.perturbs(tensor))?;
         }
-        let (norms, scale) = match spec.norms {
-            NormsSource::New(inv_scale) => self.norms_buffer(inv_scale)?,
-            NormsSource::Ascent(norms, _) => (norms.clone(), None),
-        };
-        let Constants { classes: rows, blend } = classes.constants(hyper, spec.blend);
-        let inputs = PhaseInputs {
-            label: spec.label,
-            constants: Constants { classes: rows.into_iter().map(spec.change).collect(), blend },
-            norms: &norms,
-            scale,
-            seed: spec.seed,
-        };
+        if let NormsSource::New(inv_scale) = spec.norms {
+            inv_scale.check()?;
+        }
         let phase = Phase { reduction: spec.reduction, kernel: spec.kernel };
         let anchored = spec.kernel.is_anchored();
         let rows = tensors
@@ -122,9 +143,6 @@ impl Engine {
             .enumerate()
             .map(|(index, tensor)| classes.row(index, tensor.len(), tensor.columns(anchored)));
         let (plan, made) = self.plan(phase, rows, || check_slices(tensors))?;
-        self.encode(encoder, &plan, &inputs)?;
-        let recording = start.elapsed();
-        let stats = StepStats { plans_made: u32::from(made), recording, ..plan.stats };
-        Ok(Recorded { norms, stats })
+        Ok((classes, plan, made))
     }
 }

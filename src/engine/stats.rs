@@ -12,6 +12,8 @@ pub struct StepStats {
     pub dispatches: u32,
     /// Queue submissions made by this crate.
     pub submissions: u32,
+    /// Buffers of constants that the host uploads.
+    pub uploads: u32,
     /// Tensor bytes that the kernels read.
     pub bytes_read: u64,
     /// Tensor bytes that the kernels write.
@@ -43,9 +45,10 @@ impl fmt::Display for StepStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, {}, {} read, {} written, {} of overhead, {}, {} extra, {} made, recorded in {:.0?}",
+            "{}, {}, {}, {} read, {} written, {} of overhead, {}, {} extra, {} made, recorded in {:.0?}",
             Count(self.dispatches, "dispatch", "dispatches"),
             Count(self.submissions, "submission", "submissions"),
+            Count(self.uploads, "upload", "uploads"),
             Bytes(self.bytes_read),
             Bytes(self.bytes_written),
             Bytes(self.overhead_bytes),
@@ -85,6 +88,7 @@ impl AddAssign for StepStats {
     fn add_assign(&mut self, other: Self) {
         self.dispatches += other.dispatches;
         self.submissions += other.submissions;
+        self.uploads += other.uploads;
         self.bytes_read += other.bytes_read;
         self.bytes_written += other.bytes_written;
         self.overhead_bytes += other.overhead_bytes;

@@ -65,18 +65,8 @@ impl Engine {
         tensors: &[AscentTensor],
     ) -> Result<Ascent, EngineError> {
         check_method(hyper)?;
-        let AscentOptions { track_norms, inv_scale, rounding } = options;
-        let kernel = Kernel::Ascent {
-            scaling: scaling(hyper),
-            in_place: AscentTensor::all_in_place(tensors)?,
-            stochastic: rounding.is_stochastic(),
-        };
-        let reduction = Reduction::Norm(ascent_reduction(hyper, track_norms));
-        let norms = NormsSource::New(inv_scale);
-        let spec = PhaseSpec {
-            seed: rounding.seed(),
-            ..PhaseSpec::new("wsam.ascent", hyper, (reduction, kernel), norms)
-        };
+        let track_norms = options.track_norms;
+        let spec = ascent_spec(hyper, options, AscentTensor::all_in_place(tensors)?);
         let recorded = self.record(encoder, &spec, tensors)?;
         let tensors = tensors.len();
         Ok(Ascent { norms: recorded.norms, tensors, track_norms, stats: recorded.stats })
@@ -100,18 +90,37 @@ impl Engine {
         tensors: &[DescentTensor],
     ) -> Result<StepStats, EngineError> {
         check_method(hyper)?;
-        let states = hyper.base.state_names().len();
-        // If one tensor has an anchor all get one, because a plan has one kernel.
-        let anchored = any_anchored(tensors);
-        let kernel = Kernel::Descent { states: states as u32, anchored, alone: false };
-        let reduction = descent_reduction(hyper, ascent.track_norms);
-        let norms = ascent.norms_source();
-        let spec = PhaseSpec {
-            rates: rates.into(),
-            states,
-            blend,
-            ..PhaseSpec::new("wsam.descent", hyper, (reduction, kernel), norms)
-        };
+        let (anchored, norms) = (any_anchored(tensors), ascent.norms_source());
+        let spec = descent_spec(hyper, ascent.track_norms, anchored, norms);
+        let spec = PhaseSpec { rates: rates.into(), blend, ..spec };
         Ok(self.record(encoder, &spec, tensors)?.stats)
     }
+}
+
+/// Returns the spec of an ascent.
+pub(super) fn ascent_spec<'a>(
+    hyper: &'a Hyperparameters,
+    AscentOptions { track_norms, inv_scale, rounding }: AscentOptions<'a>,
+    in_place: bool,
+) -> PhaseSpec<'a> {
+    let stochastic = rounding.is_stochastic();
+    let kernel = Kernel::Ascent { scaling: scaling(hyper), in_place, stochastic };
+    let reduction = Reduction::Norm(ascent_reduction(hyper, track_norms));
+    let norms = NormsSource::New(inv_scale);
+    let spec = PhaseSpec::new("wsam.ascent", hyper, (reduction, kernel), norms);
+    PhaseSpec { seed: rounding.seed(), ..spec }
+}
+
+/// Returns the spec of a descent with the method's blend.
+pub(super) fn descent_spec<'a>(
+    hyper: &'a Hyperparameters,
+    track_norms: bool,
+    anchored: bool,
+    norms: NormsSource<'a>,
+) -> PhaseSpec<'a> {
+    let states = hyper.base.state_names().len();
+    let kernel = Kernel::Descent { states: states as u32, anchored, alone: false };
+    let reduction = descent_reduction(hyper, track_norms);
+    let spec = PhaseSpec::new("wsam.descent", hyper, (reduction, kernel), norms);
+    PhaseSpec { states, ..spec }
 }

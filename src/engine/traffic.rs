@@ -44,7 +44,10 @@ impl Phase {
         let master = if row.has_master() { bytes(column::ANCHOR) } else { 0 };
         let (read, written) = match self.kernel {
             _ if !self.processes(row) => (0, 0),
-            Kernel::Norm { .. } | Kernel::NormFinish(_) | Kernel::Check { .. } => (0, 0),
+            Kernel::Norm { .. }
+            | Kernel::NormFinish(_)
+            | Kernel::NormAndFinish(_)
+            | Kernel::Check { .. } => (0, 0),
             Kernel::Ascent { in_place, .. } => {
                 let over = if in_place { weight } else { 0 };
                 (original + grad(false), bytes(column::WEIGHT_COPY) + over)

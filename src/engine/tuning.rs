@@ -20,6 +20,7 @@ const MAX_CHUNK_LEN: u32 = 1 << 24;
 /// | `ascent`, `check` | over a chunk, for each buffer set | `n + sets` |
 /// | `descent`, `lean_ascent`, `lean_descent` | two over a chunk, one of them empty, for each buffer set | `n + 2 sets` |
 /// | `norm` | over a chunk by four vectors, then by single vectors, then again if squares leave the range of f32, for each buffer set; the sums of up to two norms over the workgroup | `n + n / 4 + 3 + 3 sets + 2 sums` |
+/// | `norm_and_finish` | those of `norm`, and for each scope those of `norm_finish` | checked for each plan |
 /// | `norm_finish` | over partial sums, in links, and the sum over the workgroup, for up to two norms | [`finish_iterations`] |
 ///
 /// `n` is the number of vectors of a chunk that one invocation processes, `len / (4 workgroup)`. `sets` is at
@@ -63,6 +64,9 @@ pub struct Tuning {
     /// Let norms write a partial sum for each invocation instead of each workgroup, which avoids barriers but
     /// moves more bytes. It applies only if these bytes are few compared with the tensors'.
     pub partials_by_lane: bool,
+    /// Let the last workgroup of a norm compute the norm from the partial sums, which saves a dispatch. It applies
+    /// only on Vulkan, and not together with a partial sum for each invocation.
+    pub finish_in_norm: bool,
     /// Largest number of buffer sets in a dispatch, 1 to 16. The device's
     /// `max_storage_buffers_per_shader_stage` may allow fewer.
     pub max_buffer_sets: u32,
@@ -76,6 +80,7 @@ impl Default for Tuning {
             chunk_len: 4096,
             max_norm_chunk_len: 1 << 16,
             partials_by_lane: false,
+            finish_in_norm: true,
             max_buffer_sets: MAX_BUFFER_SETS,
         }
     }
@@ -97,6 +102,7 @@ impl Tuning {
                 chunk_len: 1 << 14,
                 max_norm_chunk_len: 1 << 14,
                 partials_by_lane: true,
+                finish_in_norm: true,
                 max_buffer_sets: MAX_BUFFER_SETS,
             },
             _ => Self::default(),
@@ -142,11 +148,16 @@ impl Tuning {
     /// It limits [`chunk_len`](Self::chunk_len) and [`max_norm_chunk_len`](Self::max_norm_chunk_len), and depends
     /// on [`workgroup`](Self::workgroup) and [`max_buffer_sets`](Self::max_buffer_sets).
     pub fn longest_chunk(&self) -> u32 {
-        let fixed =
-            3 + 3 * u64::from(self.max_buffer_sets) + 2 * workgroup_sum_iterations(self.workgroup);
-        let vectors = MAX_LOOP_ITERATIONS.saturating_sub(fixed) * 4 / 5;
+        let vectors = MAX_LOOP_ITERATIONS.saturating_sub(self.norm_iterations(0)) * 4 / 5;
         let elements = 4 * u64::from(self.workgroup) * vectors;
         elements.min(u64::from(MAX_CHUNK_LEN)) as u32
+    }
+
+    /// Returns the most loop iterations of `norm` over a chunk of `len` elements.
+    pub(crate) fn norm_iterations(&self, len: u64) -> u64 {
+        let vectors = len.div_ceil(4 * u64::from(self.workgroup));
+        let sums = 2 * workgroup_sum_iterations(self.workgroup);
+        vectors + vectors.div_ceil(4) + 3 + 3 * u64::from(self.max_buffer_sets) + sums
     }
 
     /// Returns the elements that one workgroup of a norm over `elements` elements owns.

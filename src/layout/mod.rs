@@ -50,7 +50,8 @@ pub const fn source(stage: Stage, width: Width) -> &'static str {
         };
     }
     match stage {
-        Stage::Norm | Stage::NormFinish => sources!("scaling.wgsl", "norm.wgsl"),
+        Stage::Norm | Stage::NormFinish => sources!("scaling.wgsl", "partials.wgsl", "norm.wgsl"),
+        Stage::NormAndFinish => sources!("scaling.wgsl", "partials_shared.wgsl", "norm.wgsl"),
         Stage::Ascent => sources!("scaling.wgsl", "ascent.wgsl"),
         Stage::Descent => sources!("step.wgsl", "descent.wgsl"),
         Stage::LeanAscent => sources!("scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"),
@@ -116,8 +117,31 @@ const NORM: &[Binding] =
 const NORM_MASTER: &[Binding] =
     &[CHUNKS, tensor(column::ANCHOR), tensor(column::GRAD), PARTIALS, DISPATCH, PARAM_CLASS_TABLE];
 
-const NORM_FINISH: &[Binding] =
-    &[PARTIALS, uniform::<NormFinishUniforms>(4, "norm_finish_uniforms"), NORMS];
+const NORM_FINISH_UNIFORMS: Binding = uniform::<NormFinishUniforms>(4, "norm_finish_uniforms");
+
+const NORM_FINISH: &[Binding] = &[PARTIALS, NORM_FINISH_UNIFORMS, NORMS];
+
+const NORM_AND_FINISH: &[Binding] = &[
+    CHUNKS,
+    tensor(column::WEIGHT),
+    tensor(column::GRAD),
+    PARTIALS,
+    DISPATCH,
+    PARAM_CLASS_TABLE,
+    NORM_FINISH_UNIFORMS,
+    NORMS,
+];
+
+const NORM_AND_FINISH_MASTER: &[Binding] = &[
+    CHUNKS,
+    tensor(column::ANCHOR),
+    tensor(column::GRAD),
+    PARTIALS,
+    DISPATCH,
+    PARAM_CLASS_TABLE,
+    NORM_FINISH_UNIFORMS,
+    NORMS,
+];
 
 const ASCENT: &[Binding] = &[
     CHUNKS,
@@ -190,6 +214,8 @@ pub const fn bindings(stage: Stage, width: Width) -> &'static [Binding] {
         Stage::Norm if width.has_master() => NORM_MASTER,
         Stage::Norm => NORM,
         Stage::NormFinish => NORM_FINISH,
+        Stage::NormAndFinish if width.has_master() => NORM_AND_FINISH_MASTER,
+        Stage::NormAndFinish => NORM_AND_FINISH,
         Stage::Ascent if width.has_master() => ASCENT_MASTER,
         Stage::Ascent => ASCENT,
         Stage::Descent => DESCENT,

@@ -24,7 +24,7 @@ const WIDTHS: [Width; 4] = [
 /// two samples.
 const fn sampled_workgroups(stage: Stage) -> &'static [u32] {
     match stage {
-        Stage::Norm | Stage::NormFinish => &WORKGROUPS,
+        Stage::Norm | Stage::NormFinish | Stage::NormAndFinish => &WORKGROUPS,
         _ => &[16, 256],
     }
 }

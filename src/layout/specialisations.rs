@@ -92,6 +92,8 @@ pub enum Kernel {
     },
     /// The norms, from the partial sums.
     NormFinish(NormOf),
+    /// Partial sums, one for each workgroup, and the norms from them.
+    NormAndFinish(NormOf),
     /// The perturbation of the weights.
     Ascent {
         /// How the perturbation scales.
@@ -144,7 +146,7 @@ impl Kernel {
         let roundings = |scaling| [false, true].map(|stochastic| (scaling, stochastic));
         let mut all = Vec::new();
         for of in NormOf::ALL {
-            all.push(Kernel::NormFinish(of));
+            all.extend([Kernel::NormFinish(of), Kernel::NormAndFinish(of)]);
             all.extend([false, true].map(|by_lane| Kernel::Norm { of, by_lane }));
         }
         for flag in [false, true] {
@@ -170,6 +172,7 @@ impl Kernel {
         match self {
             Kernel::Norm { .. } => Stage::Norm,
             Kernel::NormFinish(_) => Stage::NormFinish,
+            Kernel::NormAndFinish(_) => Stage::NormAndFinish,
             Kernel::Ascent { .. } => Stage::Ascent,
             Kernel::Descent { .. } => Stage::Descent,
             Kernel::LeanAscent { .. } => Stage::LeanAscent,
@@ -216,8 +219,8 @@ impl Kernel {
     fn constants(self, width: Width) -> Vec<(&'static str, f64)> {
         match self {
             Kernel::Norm { of, by_lane } => of.constants(by_lane),
-            // The source is shared with `norm`; `norm_finish` does not read BY_LANE.
-            Kernel::NormFinish(of) => of.constants(false),
+            // The source is shared with `norm`; the other entry points do not read BY_LANE.
+            Kernel::NormFinish(of) | Kernel::NormAndFinish(of) => of.constants(false),
             Kernel::Ascent { scaling, in_place, .. } => {
                 vec![scaling.constant(), ("IN_PLACE", f64::from(in_place))]
             }

@@ -31,6 +31,8 @@ pub enum Stage {
     Norm,
     /// The global norm, from its partial sums.
     NormFinish,
+    /// Both in one dispatch.
+    NormAndFinish,
     /// The perturbation of the weights.
     Ascent,
     /// Restoration of the weights, blend and base step.
@@ -45,9 +47,10 @@ pub enum Stage {
 
 impl Stage {
     /// All stages.
-    pub const ALL: [Stage; 7] = [
+    pub const ALL: [Stage; 8] = [
         Stage::Norm,
         Stage::NormFinish,
+        Stage::NormAndFinish,
         Stage::Ascent,
         Stage::Descent,
         Stage::LeanAscent,
@@ -58,7 +61,8 @@ impl Stage {
     /// Returns the stage's files in `shaders/`, in the order in which they are concatenated.
     pub fn files(self, width: Width) -> Vec<&'static str> {
         let own: &[&str] = match self {
-            Stage::Norm | Stage::NormFinish => &["scaling.wgsl", "norm.wgsl"],
+            Stage::Norm | Stage::NormFinish => &["scaling.wgsl", "partials.wgsl", "norm.wgsl"],
+            Stage::NormAndFinish => &["scaling.wgsl", "partials_shared.wgsl", "norm.wgsl"],
             Stage::Ascent => &["scaling.wgsl", "ascent.wgsl"],
             Stage::Descent => &["step.wgsl", "descent.wgsl"],
             Stage::LeanAscent => &["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
@@ -73,6 +77,7 @@ impl Stage {
         match self {
             Stage::Norm => "norm",
             Stage::NormFinish => "norm_finish",
+            Stage::NormAndFinish => "norm_and_finish",
             Stage::Ascent => "ascent",
             Stage::Descent => "descent",
             Stage::LeanAscent => "lean_ascent",

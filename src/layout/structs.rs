@@ -85,10 +85,10 @@ pub struct Norms {
     pub nonfinite_gradient: f32,
     /// 1 if `g~` was checked and was not finite, else 0.
     pub nonfinite_perturbed: f32,
+    /// Counter of `norm_and_finish`, 0 between dispatches.
+    pub chunks_done: u32,
     /// Unused.
-    pub padding_0: f32,
-    /// Unused.
-    pub padding_1: f32,
+    pub padding: f32,
 }
 
 impl Norms {
@@ -132,8 +132,8 @@ pub struct NormFinishUniforms {
     pub slots_plain: u32,
     /// Index of the flag in [`Norms`] that is set to 1 if a norm is not finite, from [`nonfinite_flag`].
     pub nonfinite_flag: u32,
-    /// Unused.
-    pub padding: u32,
+    /// Number of scopes, for `norm_and_finish`.
+    pub scope_count: u32,
     /// End of each scope's partial sums. They begin at the end of the previous scope's.
     pub ends: [u32; SCOPES],
 }

@@ -12,7 +12,7 @@ use burn_wsam_support::gpu::Gpu;
 use burn_wsam_support::lean_route::LeanRoute;
 
 /// Groups that together override every setting.
-fn all_overrides() -> Vec<Group> {
+pub(crate) fn all_overrides() -> Vec<Group> {
     let group = Group::default;
     vec![
         Group { lr_factor: 3.0, weight_decay: Some(0.1), ..group() },

@@ -9,6 +9,7 @@ mod limits;
 mod loops;
 mod non_finite;
 mod overflows;
+mod prepared;
 mod processes;
 mod properties;
 mod refusals;
@@ -60,6 +61,10 @@ fn main() {
         ("invalid blend buffers", refusals::blends),
         ("a blend from a device buffer", refusals::device_blend),
         ("counted costs", stats::counts),
+        ("norms in one dispatch", stats::norms_in_one_dispatch),
+        ("prepared steps", prepared::same_bits),
+        ("prepared steps, invalid", prepared::refused),
+        ("prepared steps in constant time", prepared::constant_time),
         ("a non-finite step", non_finite::skipped),
         ("a non-finite lean step", non_finite::lean),
         ("a non-finite base step", non_finite::base_alone),

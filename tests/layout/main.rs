@@ -70,13 +70,13 @@ fn structs_match_the_shaders() {
             own,
             nonfinite_gradient,
             nonfinite_perturbed,
-            padding_0,
-            padding_1,
+            chunks_done,
+            padding,
         }
     );
     same_layout!(
         Stage::NormFinish,
-        NormFinishUniforms { partial_count, slots_plain, nonfinite_flag, padding, ends }
+        NormFinishUniforms { partial_count, slots_plain, nonfinite_flag, scope_count, ends }
     );
     same_layout!(Stage::Norm, DispatchUniforms { chunk_count, grid_width, seed_0, seed_1 });
     same_layout!(Stage::Descent, BlendUniforms { a, b, sharpness, padding });

@@ -137,6 +137,20 @@ impl Model {
         self.size.div_ceil(engine.device().limits().max_storage_buffer_binding_size)
     }
 
+    /// Whether a norm's last workgroup finishes it: on Vulkan, without a partial sum for each invocation.
+    fn finishes_in_norm(&self, engine: &Engine) -> bool {
+        let tuning = engine.tuning();
+        let elements: u64 = self.places.iter().map(|(_, len)| len).sum();
+        let least = u64::from(tuning.chunk_len);
+        let most = u64::from(tuning.max_norm_chunk_len);
+        let chunk_len = (elements / 1024).next_multiple_of(least).clamp(least, most);
+        let chunks: u64 = self.places.iter().map(|(_, len)| len.div_ceil(chunk_len)).sum();
+        let bytes = 32 * chunks * u64::from(tuning.workgroup);
+        let by_lane = tuning.partials_by_lane && chunks < 1 << 15 && 20 * bytes < 4 * elements;
+        let is_vulkan = engine.device().adapter_info().backend == wgpu::Backend::Vulkan;
+        is_vulkan && tuning.finish_in_norm && !by_lane
+    }
+
     /// Expected number of dispatches: windows share a dispatch as far as the device's storage buffers allow.
     fn dispatches(&self, engine: &Engine, hyper: &Hyperparameters, lean: bool) -> u64 {
         let windows = self.windows(engine);
@@ -146,7 +160,11 @@ impl Model {
             let spare = u64::from(limit - storage_buffers(stage, Width::Wide));
             windows.div_ceil((1 + spare / columns).min(u64::from(engine.tuning().max_buffer_sets)))
         };
-        let norm = |columns| 1 + of(Stage::Norm, columns);
+        let finishes = self.finishes_in_norm(engine);
+        let norm = |columns| {
+            let (apart, joined) = (of(Stage::Norm, columns), of(Stage::NormAndFinish, columns));
+            if finishes && joined <= apart { joined } else { 1 + apart }
+        };
         let checks = hyper.non_finite.checks_gradients();
         let clip = match (hyper.clip, checks) {
             (Some(_), _) => norm(1),

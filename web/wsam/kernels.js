@@ -2,7 +2,7 @@
 // buffer set, so joining them is all there is to do; scripts/dawn/shipped.test.mjs holds the joined text
 // to what the crate itself compiles, byte by byte.
 
-/** @typedef {"norm" | "norm_finish" | "ascent" | "descent" | "lean_ascent" | "lean_descent" | "check"} Stage */
+/** @typedef {"norm" | "norm_finish" | "norm_and_finish" | "ascent" | "descent" | "lean_ascent" | "lean_descent" | "check"} Stage */
 /** @typedef {"wide" | "narrow"} Width How tensors are accessed: see shaders/tensors_wide.wgsl. */
 
 /** What stands behind common.wgsl. */
@@ -13,8 +13,9 @@ const ACCESSORS = {
 
 /** What stands behind that. */
 const FILES = {
-  norm: ["scaling.wgsl", "norm.wgsl"],
-  norm_finish: ["scaling.wgsl", "norm.wgsl"],
+  norm: ["scaling.wgsl", "partials.wgsl", "norm.wgsl"],
+  norm_finish: ["scaling.wgsl", "partials.wgsl", "norm.wgsl"],
+  norm_and_finish: ["scaling.wgsl", "partials_shared.wgsl", "norm.wgsl"],
   ascent: ["scaling.wgsl", "ascent.wgsl"],
   descent: ["step.wgsl", "descent.wgsl"],
   lean_ascent: ["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
@@ -26,6 +27,8 @@ const FILES = {
 const BINDINGS = {
   norm: [[0, 1, 3, 9], [0, 3]],
   norm_finish: [[9], [4, 5]],
+  // Not for browsers: it relies on a barrier for the whole device, which WGSL does not promise.
+  norm_and_finish: [[0, 1, 3, 9], [0, 3, 4, 5]],
   ascent: [[0, 1, 3, 5], [0, 1, 3]],
   descent: [[0, 1, 2, 3, 4, 6, 7, 8], [0, 1, 2, 3]],
   lean_ascent: [[0, 1, 2, 3, 5, 6, 7, 8], [0, 1, 2, 3]],
