@@ -207,7 +207,7 @@ const LEAN_DESCENT: &[Binding] = &[
 
 const CHECK: &[Binding] = &[CHUNKS, tensor(column::GRAD), DISPATCH, NORMS];
 
-/// Returns the bindings of a stage with one buffer set, ordered by group and number. Each further buffer set repeats the
+/// Returns the bindings of a stage with one buffer set, ordered by group and number. Each further set repeats the
 /// bindings of the varying columns at [`column_binding`].
 pub const fn bindings(stage: Stage, width: Width) -> &'static [Binding] {
     match stage {

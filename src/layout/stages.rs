@@ -138,7 +138,7 @@ impl Width {
     }
 }
 
-/// The buffer sets (sets of buffers) of a dispatch, and the columns that differ between them. The other columns are
+/// The buffer sets of a dispatch (one buffer for each column), and the columns that differ between them. The other columns are
 /// bound once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferSets {
