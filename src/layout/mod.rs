@@ -50,8 +50,12 @@ pub const fn source(stage: Stage, width: Width) -> &'static str {
         };
     }
     match stage {
-        Stage::Norm | Stage::NormFinish => sources!("scaling.wgsl", "partials.wgsl", "squares.wgsl", "norm.wgsl"),
-        Stage::NormAndFinish => sources!("scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "norm.wgsl"),
+        Stage::Norm | Stage::NormFinish => {
+            sources!("scaling.wgsl", "partials.wgsl", "squares.wgsl", "norm.wgsl")
+        }
+        Stage::NormAndFinish => {
+            sources!("scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "norm.wgsl")
+        }
         Stage::Ascent => sources!("scaling.wgsl", "ascent.wgsl"),
         Stage::Descent => sources!("step.wgsl", "descent.wgsl"),
         Stage::LeanAscent => sources!("scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"),

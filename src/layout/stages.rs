@@ -61,8 +61,12 @@ impl Stage {
     /// Returns the stage's files in `shaders/`, in the order in which they are concatenated.
     pub fn files(self, width: Width) -> Vec<&'static str> {
         let own: &[&str] = match self {
-            Stage::Norm | Stage::NormFinish => &["scaling.wgsl", "partials.wgsl", "squares.wgsl", "norm.wgsl"],
-            Stage::NormAndFinish => &["scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "norm.wgsl"],
+            Stage::Norm | Stage::NormFinish => {
+                &["scaling.wgsl", "partials.wgsl", "squares.wgsl", "norm.wgsl"]
+            }
+            Stage::NormAndFinish => {
+                &["scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "norm.wgsl"]
+            }
             Stage::Ascent => &["scaling.wgsl", "ascent.wgsl"],
             Stage::Descent => &["step.wgsl", "descent.wgsl"],
             Stage::LeanAscent => &["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
