@@ -100,24 +100,22 @@ impl Members {
             return cat(tensors.into_iter().chain(padding).collect());
         }
         // Larger ones are written into their places one by one. Small ones follow each other.
-        let mut joined = zeros(len + padding);
-        let mut place = |tensor: Tensor<1>, end: usize| {
-            let start = end - tensor.dims()[0];
-            joined.inplace(|joined| joined.slice_assign([start..end], tensor));
-        };
-        let (mut small, mut end) = (Vec::new(), 0);
+        let mut parts: Vec<Tensor<1>> = Vec::new();
+        let mut small = Vec::new();
         for tensor in tensors {
-            let len = tensor.dims()[0];
-            if len > SMALL && !small.is_empty() {
-                place(cat(std::mem::take(&mut small)), end);
+            if tensor.dims()[0] <= SMALL {
+                small.push(tensor);
+                continue;
             }
-            end += len;
-            if len > SMALL { place(tensor, end) } else { small.push(tensor) }
+            parts.extend((!small.is_empty()).then(|| cat(std::mem::take(&mut small))));
+            parts.push(tensor);
         }
-        if !small.is_empty() {
-            place(cat(small), end);
-        }
-        joined
+        parts.extend((!small.is_empty()).then(|| cat(small)));
+        let write = |(joined, start): (Tensor<1>, usize), part: Tensor<1>| {
+            let end = start + part.dims()[0];
+            (joined.slice_assign([start..end], part), end)
+        };
+        parts.into_iter().fold((zeros(len + padding), 0), write).0
     }
 
     /// Concatenates the tensors of these parameters, among those of all parameters of the step. Takes them.
@@ -296,4 +294,62 @@ pub(super) fn in_order<'a>(
     }
     all.sort_by_key(|(place, _)| *place);
     all.into_iter().map(|(_, tensor)| tensor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parameters of these lengths, with values that are all different.
+    fn entries(lens: &[usize], device: &Device) -> Vec<ParamEntry<Tensor<1>>> {
+        let mut next = 0;
+        let mut numbers = |len: usize| {
+            let values: Vec<f32> = (next..next + len).map(|value| value as f32).collect();
+            next += len;
+            Tensor::from_data(values.as_slice(), device)
+        };
+        let entry = |len: &usize| ParamEntry {
+            id: ParamId::new(),
+            path: String::new(),
+            group: 0,
+            len: *len,
+            dtype: DType::F32,
+            weight: numbers(*len),
+            grad: numbers(*len),
+        };
+        lens.iter().map(entry).collect()
+    }
+
+    fn values(tensor: Tensor<1>) -> Vec<f32> {
+        tensor.into_data().try_to_vec().expect("f32")
+    }
+
+    #[test]
+    fn splitting_undoes_joining() {
+        let device = Device::flex();
+        let lens = [3, 64, SMALL + 1, 128, 2 * SMALL, 5, 64, SMALL, LARGEST_MEMBER + 1, 7]
+            .into_iter()
+            .chain(std::iter::repeat_n(10, 2 * TENSORS_AT_ONCE + 1));
+        let lens: Vec<usize> = lens.collect();
+        let all = entries(&lens, &device);
+        let expected: Vec<_> = all.iter().map(|entry| values(entry.grad.clone())).collect();
+        let batches = batches(all, true, |_, entry| (0, entry.dtype, 0, false, None));
+        // The largest one stays alone.
+        assert_eq!(batches.len(), 2);
+        assert!(batches[0].by_rows && batches[0].entry.len % ROW == 0);
+        for place in 0..lens.len() {
+            let grad = batches.iter().find_map(|batch| batch.gradient_of(place));
+            assert_eq!(values(grad.expect("of all")), expected[place]);
+        }
+        let joined = batches.iter().map(|batch| (&batch.members, batch.entry.grad.clone()));
+        let split: Vec<_> = in_order(&device, joined).into_iter().map(values).collect();
+        assert_eq!(split, expected);
+        let without = |batch: Batch| batch.without(&[0, 2, 8]);
+        let fewer: Vec<Batch> = batches.into_iter().filter_map(without).collect();
+        let joined = fewer.iter().map(|batch| (&batch.members, batch.entry.grad.clone()));
+        let split: Vec<_> = in_order(&device, joined).into_iter().map(values).collect();
+        let places = (0..lens.len()).filter(|place| ![0, 2, 8].contains(place));
+        let expected: Vec<_> = places.map(|place| expected[place].clone()).collect();
+        assert_eq!(split, expected);
+    }
 }
