@@ -113,7 +113,7 @@ impl Members {
         parts.extend((!small.is_empty()).then(|| cat(small)));
         let write = |(joined, start): (Tensor<1>, usize), part: Tensor<1>| {
             let end = start + part.dims()[0];
-            (joined.slice_assign([start..end], part), end)
+            (joined.slice_assign(start..end, part), end)
         };
         parts.into_iter().fold((zeros(len + padding), 0), write).0
     }
@@ -128,7 +128,7 @@ impl Members {
         if self.0.len() == 1 {
             return vec![joined];
         }
-        let slice = |(_, start, len)| joined.clone().slice([start..start + len]);
+        let slice = |(_, start, len)| joined.clone().slice(start..start + len);
         self.ranges().map(slice).collect()
     }
 }
@@ -199,7 +199,7 @@ impl Batch {
         let mut ranges = self.members.places().zip(self.members.ranges());
         let (_, (_, start, len)) = ranges.find(|(other, _)| *other == place)?;
         let grad = self.entry.grad.clone();
-        Some(if self.members.0.len() == 1 { grad } else { grad.slice([start..start + len]) })
+        Some(if self.members.0.len() == 1 { grad } else { grad.slice(start..start + len) })
     }
 }
 

@@ -32,7 +32,7 @@ impl Part {
         if self.block.ids.len() == 1 {
             return tensors.collect();
         }
-        tensors.map(|tensor| tensor.slice([self.start..self.start + self.len])).collect()
+        tensors.map(|tensor| tensor.slice(self.start..self.start + self.len)).collect()
     }
 }
 
