@@ -337,9 +337,9 @@ mod tests {
         // The largest one stays alone.
         assert_eq!(batches.len(), 2);
         assert!(batches[0].by_rows && batches[0].entry.len % ROW == 0);
-        for place in 0..lens.len() {
+        for (place, expected) in expected.iter().enumerate() {
             let grad = batches.iter().find_map(|batch| batch.gradient_of(place));
-            assert_eq!(values(grad.expect("of all")), expected[place]);
+            assert_eq!(values(grad.expect("of all")), *expected);
         }
         let joined = batches.iter().map(|batch| (&batch.members, batch.entry.grad.clone()));
         let split: Vec<_> = in_order(&device, joined).into_iter().map(values).collect();
