@@ -1,10 +1,10 @@
-//! Steps in Burn from end to end: the optimizer's part of a step on the parameter sets, and whole
-//! training steps compared with their two passes alone. unfused/ has the same without Burn's fusion.
+//! Steps in Burn from end to end: the optimizer's part of a step on the parameter sets, with a wait after each
+//! phase and pipelined, and whole training steps compared with their two passes alone. unfused/ has the same without Burn's fusion.
 
 use burn_wsam::RoutePolicy::{Fused, TensorOps};
 use burn_wsam_support::bench::burn_steps::{Variant, configure, time_optimizers, time_trainings};
 use burn_wsam_support::bench::report::Report;
-use burn_wsam_support::bench::{copy, engine_steps, sets};
+use burn_wsam_support::bench::{copy, engine_steps, sets, stages};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::Value;
 
@@ -30,9 +30,11 @@ fn all(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(set.name);
         configure(&mut group);
         time_optimizers(&mut group, &report, (set.name, &set.lens), &device, &VARIANTS);
-        let model = engine_steps::Model::new(&engine, &set.lens, 2);
-        let (bytes, run) = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
-        report.time(&mut group, (set.name, "copy"), Some(bytes), Value::Null, None, run);
+        let copy = copy::Copy::new(&engine, stages::most_bytes(set.lens.iter().sum()));
+        let copy = copy.expect("the device is there");
+        let measured = (Some(copy.bytes()), copy.clock().name());
+        let run = || copy.run().expect("the device is there");
+        report.time(&mut group, (set.name, "copy"), measured, Value::Null, None, run);
         group.finish();
     }
     time_trainings(criterion, &report, &device, &VARIANTS);

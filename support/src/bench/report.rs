@@ -5,19 +5,43 @@ use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Seconds to time each row for, in place of the benchmark's own.
+const SECONDS: &str = "WSAM_BENCH_SECONDS";
+/// Seconds after which a benchmark times no more rows.
+const LIMIT: &str = "WSAM_BENCH_LIMIT";
+
+fn seconds(variable: &str) -> Option<Duration> {
+    let text = std::env::var(variable).ok()?;
+    let seconds = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let seconds = seconds.filter(|seconds| !seconds.is_zero());
+    Some(seconds.unwrap_or_else(|| panic!("{variable} is {text:?}, not a number of seconds")))
+}
+
+/// Ten samples a row, with these times of warm-up and measurement; `WSAM_BENCH_SECONDS` replaces them.
+pub fn configure(group: &mut BenchmarkGroup<'_, WallTime>, warm_up: Duration, timed: Duration) {
+    let short = seconds(SECONDS);
+    let [warm_up, timed] = short.map_or([warm_up, timed], |timed| [timed / 4, timed]);
+    // The quartiles are those of the samples; criterion's own estimates are not reported.
+    group.sample_size(10).warm_up_time(warm_up).measurement_time(timed).nresamples(2000);
+}
 
 /// Rows of one benchmark on one adapter.
 pub struct Report {
     bench: &'static str,
     machine: Value,
     rows: RefCell<Vec<Row>>,
+    /// When to stop, and the rows that were skipped because of it.
+    end: Option<Instant>,
+    skipped: RefCell<Vec<String>>,
 }
 
 /// A run that is interleaved with a timed one.
 pub struct Other<'a> {
     pub name: &'static str,
     pub bytes: Option<u64>,
+    pub clock: &'static str,
     pub run: &'a dyn Fn() -> Duration,
 }
 
@@ -25,7 +49,13 @@ impl Report {
     /// `machine` describes the adapter and the driver.
     pub fn new(bench: &'static str, machine: Value) -> Self {
         println!("{bench} on {machine}");
-        Self { bench, machine, rows: RefCell::default() }
+        let end = seconds(LIMIT).map(|limit| Instant::now() + limit);
+        Self { bench, machine, rows: RefCell::default(), end, skipped: RefCell::default() }
+    }
+
+    /// Whether the seconds of `WSAM_BENCH_LIMIT` have passed. Further rows are skipped, and named at the end.
+    pub fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now() >= end)
     }
 
     /// Times `run`, which returns its time, under criterion. `interleaved` runs after each run and is timed
@@ -34,11 +64,15 @@ impl Report {
         &self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         (set, name): (&str, &str),
-        bytes: Option<u64>,
+        (bytes, clock): (Option<u64>, &'static str),
         counts: Value,
         interleaved: Option<&Other<'_>>,
         mut run: impl FnMut() -> Duration,
     ) {
+        if self.is_over() {
+            self.skipped.borrow_mut().push(format!("{set}: {name}"));
+            return;
+        }
         if let Some(bytes) = bytes {
             group.throughput(Throughput::Bytes(bytes));
         }
@@ -66,11 +100,23 @@ impl Report {
                     name: other.name.to_owned(),
                     bytes: other.bytes,
                     counts: Value::Null,
+                    clock: other.clock,
                     seconds: others,
                     interleaved: None,
                 })
             });
-            self.rows.borrow_mut().push(Row { set, name, bytes, counts, seconds, interleaved });
+            let row = Row { set, name, bytes, counts, clock, seconds, interleaved };
+            self.rows.borrow_mut().push(row);
+        }
+    }
+
+    /// Adds counts to a row, if it was timed.
+    pub fn add_counts(&self, (set, name): (&str, &str), counts: impl FnOnce(&Row) -> Value) {
+        let mut rows = self.rows.borrow_mut();
+        if let Some(row) = rows.iter_mut().find(|row| row.set == set && row.name == name) {
+            for (count, value) in counts(row).as_object().into_iter().flatten() {
+                row.counts[count] = value.clone();
+            }
         }
     }
 
@@ -108,6 +154,9 @@ impl Report {
         std::fs::create_dir_all(&folder).map_err(named)?;
         std::fs::write(&path, serde_json::to_string_pretty(&whole)?).map_err(named)?;
         println!("\n{}", path.display());
+        for row in self.skipped.borrow().iter() {
+            println!("skipped after {LIMIT}: {row}");
+        }
         Ok(())
     }
 }
