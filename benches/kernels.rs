@@ -49,11 +49,14 @@ fn kernels(criterion: &mut Criterion) {
                     rows.extend(by_phase(&engine, &hyper, steps, *lean, base_name, &moved));
                     continue;
                 }
+                // A norm may finish itself, and then has no stage for it.
+                let present = stages::stage_times(&timed, &hyper, steps).expect("a valid step");
                 // Lean mode has the same norm stages.
                 for stage in stages::stages(*lean).into_iter().skip(if *lean { 2 } else { 0 }) {
                     // These do not depend on the base optimizer.
                     let shared = !matches!(stage, Stage::Descent | Stage::LeanAscent);
-                    if shared && states > 0 {
+                    let is_present = present.iter().any(|(other, _)| *other == stage);
+                    if shared && states > 0 || !is_present {
                         continue;
                     }
                     let (timed, hyper) = (&timed, &hyper);

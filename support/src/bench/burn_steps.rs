@@ -40,6 +40,8 @@ struct Stepping<'a, S> {
     random: &'a [Tensor<1>],
     model: Option<Flat>,
     step: S,
+    /// Number of steps that are pipelined; 0 before the first steps.
+    count: u32,
 }
 
 impl<S: FnMut(Flat, [GradientsParams; 2], &dyn Fn()) -> Flat> Stepping<'_, S> {
@@ -62,35 +64,42 @@ impl<S: FnMut(Flat, [GradientsParams; 2], &dyn Fn()) -> Flat> Stepping<'_, S> {
         self.one(&|| device.sync().expect("the device is there"))
     }
 
+    /// The first steps: buffers and plans are reused after a few. Rows that are filtered out have none.
+    fn warm_up(&mut self) {
+        if self.count == 0 {
+            (0..3).for_each(|_| _ = self.waited());
+            self.count = pipelined_count(self.waited());
+        }
+    }
+
     /// Steps one after another and one wait, by the step.
-    fn pipelined(&mut self, count: u32) -> Duration {
+    fn pipelined(&mut self) -> Duration {
         self.sync();
         let start = Instant::now();
-        for _ in 0..count {
+        for _ in 0..self.count {
             self.one(&|| ());
         }
         self.sync();
-        start.elapsed() / count
+        start.elapsed() / self.count
     }
 
     fn time(
-        &mut self,
+        mut self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         report: &Report,
-        set: &str,
-        name: &str,
+        (set, name): (&str, &str),
     ) {
-        if !report.is_over() {
-            // Buffers and plans are reused after a few steps.
-            for _ in 0..3 {
-                self.waited();
-            }
-        }
-        report.time(group, (set, name), (None, "host"), Value::Null, None, || self.waited());
-        let count = if report.is_over() { 0 } else { pipelined_count(self.waited()) };
+        let measured = (None, "host");
+        report.time(group, (set, name), measured, Value::Null, None, || {
+            self.warm_up();
+            self.waited()
+        });
         let name = format!("{name}, pipelined");
-        let counts = json!({ "pipelined_steps": count });
-        report.time(group, (set, &name), (None, "host"), counts, None, || self.pipelined(count));
+        report.time(group, (set, &name), measured, Value::Null, None, || {
+            self.warm_up();
+            self.pipelined()
+        });
+        report.add_counts((set, &name), |_| json!({ "pipelined_steps": self.count }));
     }
 }
 
@@ -128,7 +137,8 @@ pub fn time_optimizers(
                 after
             };
             let name = format!("{base}, {}", variant.name);
-            Stepping { device, random, model: new(), step }.time(group, report, set, &name);
+            let steps = Stepping { device, random, model: new(), step, count: 0 };
+            steps.time(group, report, (set, &name));
         }
         let mut optim = burns();
         let step = |before: Flat, [grads, _]: [GradientsParams; 2], between: &dyn Fn()| {
@@ -137,7 +147,8 @@ pub fn time_optimizers(
             after
         };
         let name = format!("{base}, Burn's own alone");
-        Stepping { device, random, model: new(), step }.time(group, report, set, &name);
+        let steps = Stepping { device, random, model: new(), step, count: 0 };
+        steps.time(group, report, (set, &name));
     }
 }
 
@@ -172,9 +183,14 @@ pub fn time_training<M: Module>(
                 model = Some(after);
                 time
             };
-            for _ in 0..if report.is_over() { 0 } else { 3 } {
-                run();
-            }
+            let mut is_warm = false;
+            let run = || {
+                if !is_warm {
+                    (0..3).for_each(|_| _ = run());
+                    is_warm = true;
+                }
+                run()
+            };
             let counts = json!({ "whole_step": true });
             let name = format!("{base}, {}", variant.name);
             report.time(&mut group, (set, &name), (None, "host"), counts, Some(&passes), run);

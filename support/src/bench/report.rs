@@ -76,11 +76,13 @@ impl Report {
         if let Some(bytes) = bytes {
             group.throughput(Throughput::Bytes(bytes));
         }
-        // The first run compiles and allocates.
-        run();
         let (mut seconds, mut others) = (Vec::new(), Vec::new());
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|count| {
+                if seconds.is_empty() {
+                    // The first run compiles and allocates.
+                    run();
+                }
                 let mut sum = Duration::ZERO;
                 for _ in 0..count {
                     let time = run();
