@@ -4,7 +4,7 @@
 use burn_wsam::engine::Engine;
 use burn_wsam::layout::Stage;
 use burn_wsam::method::{Hyperparameters, NonFinite};
-use burn_wsam_support::bench::clock::Clock;
+use burn_wsam_support::bench::clock::{Clock, has_timestamps};
 use burn_wsam_support::bench::copy::Copy;
 use burn_wsam_support::bench::engine_steps::{self, Model, Steps, bases};
 use burn_wsam_support::bench::report::{self, Other, Report};
@@ -22,9 +22,8 @@ fn kernels(criterion: &mut Criterion) {
     let report = Report::new("kernels", engine_steps::machine(&adapter));
     // A fork, because phases are timed without timestamps.
     let timed = engine.fork().expect("the device is there");
-    let no_timestamps = timed.time_dispatches().err();
-    if let Some(error) = &no_timestamps {
-        println!("{error}: phases and the copy are timed by the host's clock");
+    if !has_timestamps(&engine) || timed.time_dispatches().is_err() {
+        println!("no timestamps: phases and the copy are timed by the host's clock");
     }
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();

@@ -2,6 +2,7 @@
 //! pipelined, each interleaved with a plain copy on the same adapter. See README.md in this folder.
 
 use burn_wsam::method::{Hyperparameters, NonFinite};
+use burn_wsam_support::bench::clock::has_timestamps;
 use burn_wsam_support::bench::copy::Copy;
 use burn_wsam_support::bench::engine_steps::{
     self, Model, Steps, bases, pipelined_count, pipelined_counts,
@@ -18,7 +19,7 @@ fn steps(criterion: &mut Criterion) {
     let (engine, adapter) = engine_steps::engine();
     println!("{:?}", engine.tuning());
     let timed = engine.fork().expect("the device is there");
-    let has_timestamps = timed.time_dispatches().is_ok();
+    let has_timestamps = has_timestamps(&engine) && timed.time_dispatches().is_ok();
     let report = Report::new("step", engine_steps::machine(&adapter));
     for set in sets::sets() {
         let parameters: u64 = set.lens.iter().sum();

@@ -10,7 +10,7 @@ use crate::tensor_ops::TensorOps;
 use burn_wsam::engine::{Engine, EngineError, Tuning};
 use burn_wsam::method::{Coupling, Hyperparameters, NonFinite};
 use burn_wsam_support::adapters::Gpu;
-use burn_wsam_support::bench::clock::Clock;
+use burn_wsam_support::bench::clock::{Clock, has_timestamps};
 use burn_wsam_support::bench::copy::Copy;
 use burn_wsam_support::bench::engine_steps::{
     Model, StepTimes, Steps, bases, pipelined_count, pipelined_counts,
@@ -165,11 +165,12 @@ impl<'a> Timing<'a> {
 
     /// The time of a step's stages on the device in seconds, if it has timestamps.
     fn device_time(&self, engine: &Engine, steps: &Steps) -> Result<Option<f64>, EngineError> {
-        // A fork, so that whole steps run without timestamps.
-        let timed = engine.fork()?;
-        if timed.time_dispatches().is_err() {
+        if !has_timestamps(engine) {
             return Ok(None);
         }
+        // A fork, so that whole steps run without timestamps.
+        let timed = engine.fork()?;
+        timed.time_dispatches()?;
         let seconds = stages::device_time(&timed, &self.hyper, steps)?;
         // Zero if timestamps do not advance.
         Ok(Some(seconds).filter(|seconds| *seconds > 0.0))

@@ -22,6 +22,12 @@ impl Clock {
     }
 }
 
+/// Whether the device has timestamps. `WSAM_BENCH_CLOCK=host` hides them, to measure as without.
+pub fn has_timestamps(engine: &Engine) -> bool {
+    let hidden = std::env::var_os("WSAM_BENCH_CLOCK").is_some_and(|clock| clock == "host");
+    !hidden && engine.device().features().contains(wgpu::Features::TIMESTAMP_QUERY)
+}
+
 /// Times one compute pass.
 pub struct PassTimer {
     /// Two timestamps, and the buffer they are resolved to; `None` for the host's clock.
@@ -32,7 +38,6 @@ impl PassTimer {
     /// A timer with timestamps on the device if it has them, or else with the host's clock.
     pub fn new(engine: &Engine) -> Self {
         let device = engine.device();
-        let has = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let timestamps = || {
             let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("pass timer"),
@@ -47,7 +52,7 @@ impl PassTimer {
             });
             (queries, resolved)
         };
-        Self { device: has.then(timestamps) }
+        Self { device: has_timestamps(engine).then(timestamps) }
     }
 
     /// A timer with the host's clock.
