@@ -95,7 +95,7 @@ table() {
     echo "| program | set | | median ms | quartiles | clock | GB/s | of the copy | |"
     echo "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for name in $benches; do
-        sed -n "/^| set |/d; /^| ---/d; s/^|/| $name |/p" "$1/$name.log"
+        [ ! -f "$1/$name.md" ] || sed -n "/^| set |/d; /^| ---/d; s/^|/| $name |/p" "$1/$name.md"
     done
     [ ! -f "$1/pytorch.log" ] || awk '/ ms$/ {
         set = substr($0, 1, 12); base = substr($0, 14, 14); who = substr($0, 29, length($0) - 40)
@@ -130,10 +130,15 @@ run() {
         [ "$name" != burn ] || rows=${filter:-$burn_rows}
         # What is left over is for the row in which the time runs out.
         export WSAM_BENCH_LIMIT=$((seconds * part / 100 + 1))
+        code=0
         limited $((WSAM_BENCH_LIMIT + seconds / 10)) "bin/$name" --bench ${rows:+"$rows"} >"$new/$name.log" 2>&1 ||
+            code=$?
+        # One that is stopped keeps the rows that it has.
+        [ "$code" -ne 124 ] || echo "skipped after its last row: stopped" >>"$new/$name.log"
+        if [ ! -f "$new/$name.md" ] || { [ "$code" -ne 0 ] && [ "$code" -ne 124 ]; }; then
+            tail -n 5 "$new/$name.log"
             status=1
-        grep -q '^|' "$new/$name.log" || { tail -n 5 "$new/$name.log" && status=1; }
-        grep '^skipped' "$new/$name.log" || true
+        fi
     done
     if python=$(torch_python); then
         echo "== pytorch"
@@ -168,7 +173,9 @@ run() {
         # A suite that crashed or was stopped has no counts; its exit code is kept.
         correctness="$correctness${correctness:+, }{\"suite\": \"$name\", \"exit\": $code,"
         correctness="$correctness \"passed\": ${passed:-null}, \"failed\": ${failed:-null}, \"ended_at\": $at}"
-        results="$results- $name: ${passed:-no result} passed, ${failed:-exit code $code} failed
+        outcome="exit code $code, no result"
+        [ -z "$passed" ] || outcome="$passed passed, $failed failed"
+        results="$results- $name: $outcome
 "
     done
     adapters=$(sed -n 's/^adapter \[.*\]: //p' "$new/golden.log")

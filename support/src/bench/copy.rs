@@ -50,10 +50,7 @@ impl Copy {
     ///
     /// [`EngineError`] if the engine cannot be forked, or the device was lost.
     pub fn new(engine: &Engine, moved: u64) -> Result<Self, EngineError> {
-        let limits = engine.device().limits();
-        let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let largest = (largest.min(MAX_SIZE) / BLOCK * BLOCK).max(BLOCK);
-        let size = moved.div_ceil(2).next_multiple_of(BLOCK).clamp(BLOCK, largest);
+        let (size, count) = Self::parts(engine, moved);
         let buffers = [(); 2].map(|()| {
             engine.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("copy"),
@@ -64,7 +61,7 @@ impl Copy {
         });
         let mut fastest: Option<(Duration, Self)> = None;
         for workgroup in WORKGROUPS {
-            let mut copy = Self::with(engine, &buffers, size, moved, workgroup)?;
+            let mut copy = Self::with(engine, &buffers, (size, count), workgroup)?;
             // The first run compiles and allocates.
             if copy.run()?.is_zero() {
                 copy.timer = PassTimer::on_host();
@@ -84,8 +81,7 @@ impl Copy {
     fn with(
         engine: &Engine,
         [from, to]: &[wgpu::Buffer; 2],
-        size: u64,
-        moved: u64,
+        (size, count): (u64, u64),
         workgroup: u32,
     ) -> Result<Self, EngineError> {
         let device = engine.device();
@@ -112,9 +108,23 @@ impl Copy {
                 wgpu::BindGroupEntry { binding: 1, resource: to.as_entire_binding() },
             ],
         });
-        let count = moved.div_ceil(2 * size).max(1);
         let (engine, timer) = (engine.fork()?, PassTimer::new(engine));
         Ok(Self { engine, bytes: 2 * size * count, timer, pipeline, group, size, count })
+    }
+
+    /// Bytes of a buffer, and how many times it is copied.
+    fn parts(engine: &Engine, moved: u64) -> (u64, u64) {
+        let limits = engine.device().limits();
+        let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let largest = (largest.min(MAX_SIZE) / BLOCK * BLOCK).max(BLOCK);
+        let size = moved.div_ceil(2).next_multiple_of(BLOCK).clamp(BLOCK, largest);
+        (size, moved.div_ceil(2 * size).max(1))
+    }
+
+    /// Bytes that a copy of at least `moved` bytes reads and writes, without making it.
+    pub fn bytes_for(engine: &Engine, moved: u64) -> u64 {
+        let (size, count) = Self::parts(engine, moved);
+        2 * size * count
     }
 
     /// Bytes that are read and written.

@@ -93,8 +93,8 @@ impl Report {
                 sum
             });
         });
-        // Empty if a filter on the command line excludes the row.
-        if !seconds.is_empty() {
+        // Empty if a filter on the command line excludes the row. Zero for a stage that has no dispatch of its own.
+        if seconds.iter().any(|seconds| *seconds > 0.0) {
             let (set, name) = (set.to_owned(), name.to_owned());
             let interleaved = interleaved.map(|other| {
                 Box::new(Row {
@@ -109,7 +109,19 @@ impl Report {
             });
             let row = Row { set, name, bytes, counts, clock, seconds, interleaved };
             self.rows.borrow_mut().push(row);
+            if self.end.is_some() {
+                // So that a benchmark that is stopped keeps its rows.
+                self.write().expect("the report can be written");
+            }
         }
+    }
+
+    /// Whether the rest of a set has to be skipped, because the time is over. It is named at the end.
+    pub fn skips(&self, set: &str) -> bool {
+        if self.is_over() {
+            self.skipped.borrow_mut().push(set.to_owned());
+        }
+        self.is_over()
     }
 
     /// Adds counts to a row, if it was timed.
@@ -136,29 +148,36 @@ impl Report {
         rows.push(all);
     }
 
-    /// Prints the table and writes the JSON file, named after the benchmark, to the folder
+    /// Prints the table and writes it, and the JSON file, named after the benchmark, to the folder
     /// `WSAM_BENCH_OUT` or `target/wsam`.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written.
+    /// If a file cannot be written.
     pub fn finish(&self) -> std::io::Result<()> {
-        let rows = self.rows.borrow();
-        println!("\n{}", rows::table(&rows));
-        let whole = rows::json(self.bench, &self.machine, &rows);
-        let chosen = std::env::var_os("WSAM_BENCH_OUT");
-        let folder = chosen.map_or_else(|| crate::repository().join("target/wsam"), PathBuf::from);
-        let path = folder.join(format!("{}.json", self.bench));
-        let named = |error: std::io::Error| {
-            let path = path.display();
-            std::io::Error::new(error.kind(), format!("{path} (WSAM_BENCH_OUT): {error}"))
-        };
-        std::fs::create_dir_all(&folder).map_err(named)?;
-        std::fs::write(&path, serde_json::to_string_pretty(&whole)?).map_err(named)?;
-        println!("\n{}", path.display());
+        println!("\n{}", rows::table(&self.rows.borrow()));
+        println!("\n{}", self.write()?.display());
         for row in self.skipped.borrow().iter() {
             println!("skipped after {LIMIT}: {row}");
         }
         Ok(())
+    }
+
+    /// Writes `<bench>.json` and the table, `<bench>.md`, and returns the path of the first.
+    fn write(&self) -> std::io::Result<PathBuf> {
+        let rows = self.rows.borrow();
+        let whole = rows::json(self.bench, &self.machine, &rows);
+        let chosen = std::env::var_os("WSAM_BENCH_OUT");
+        let folder = chosen.map_or_else(|| crate::repository().join("target/wsam"), PathBuf::from);
+        let named = |error: std::io::Error| {
+            let path = folder.display();
+            std::io::Error::new(error.kind(), format!("{path} (WSAM_BENCH_OUT): {error}"))
+        };
+        let path = folder.join(format!("{}.json", self.bench));
+        std::fs::create_dir_all(&folder).map_err(named)?;
+        std::fs::write(&path, serde_json::to_string_pretty(&whole)?).map_err(named)?;
+        let table = rows::table(&rows) + "\n";
+        std::fs::write(path.with_extension("md"), table).map_err(named)?;
+        Ok(path)
     }
 }
