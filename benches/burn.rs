@@ -21,7 +21,7 @@ fn all(criterion: &mut Criterion) {
     let (engine, adapter) = engine_steps::engine();
     let report = Report::new("burn", engine_steps::machine(&adapter));
     let largest = engine.device().limits().max_storage_buffer_binding_size;
-    let clock = Copy::new(&engine, 0).expect("the device is there").clock();
+    let clock = Copy::new(&engine, 0, 0).expect("the device is there").clock();
     for set in sets::sets() {
         if report.skips(set.name) {
             continue;
@@ -36,10 +36,11 @@ fn all(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(set.name);
         configure(&mut group);
         time_optimizers(&mut group, &report, (set.name, &set.lens), &device, &VARIANTS);
-        let most = stages::most_bytes(set.lens.iter().sum());
-        let copy = LazyCell::new(|| Copy::new(&engine, most).expect("the device is there"));
+        let (most, resident) = stages::most_bytes(set.lens.iter().sum());
+        let copy =
+            LazyCell::new(|| Copy::new(&engine, most, resident).expect("the device is there"));
         let run = || copy.run().expect("the device is there");
-        let measured = (Some(Copy::bytes_for(&engine, most)), clock.name());
+        let measured = (Some(Copy::bytes_for(&engine, most, resident)), clock.name());
         report.time(&mut group, (set.name, "copy"), measured, Value::Null, None, run);
         group.finish();
     }

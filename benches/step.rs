@@ -21,7 +21,7 @@ fn steps(criterion: &mut Criterion) {
     let timed = engine.fork().expect("the device is there");
     let has_timestamps = has_timestamps(&engine) && timed.time_dispatches().is_ok();
     let report = Report::new("step", engine_steps::machine(&adapter));
-    let clock = Copy::new(&engine, 0).expect("the device is there").clock();
+    let clock = Copy::new(&engine, 0, 0).expect("the device is there").clock();
     for set in sets::sets() {
         if report.skips(set.name) {
             continue;
@@ -31,10 +31,11 @@ fn steps(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(set.name);
         report::configure(&mut group, Duration::from_millis(500), Duration::from_secs(2));
         // One copy for all rows, of as many bytes as the largest step moves.
-        let most = most_bytes(parameters);
-        let copied = LazyCell::new(|| Copy::new(&engine, most).expect("the device is there"));
+        let (most, resident) = most_bytes(parameters);
+        let copied =
+            LazyCell::new(|| Copy::new(&engine, most, resident).expect("the device is there"));
         let run = || copied.run().expect("the device is there");
-        let bytes = Some(Copy::bytes_for(&engine, most));
+        let bytes = Some(Copy::bytes_for(&engine, most, resident));
         let copy = Other { name: "copy", bytes, clock: clock.name(), run: &run };
         for (base_name, base) in bases() {
             let model = Model::new(&engine, &set.lens, 4 + base.state_names().len());

@@ -335,7 +335,9 @@ impl<'a> Timing<'a> {
     pub(crate) fn copy(&self, set: &Named, moved: u64) -> Result<Copy, Error> {
         let device = self.engine.device();
         let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let copy = Copy::new(&self.engine, moved);
+        let parameters: u64 = set.1.iter().sum();
+        let resident = parameters * stages::resident(self.states() as u64);
+        let copy = Copy::new(&self.engine, moved, resident);
         match pollster::block_on(scope.pop()) {
             None => copy.map_err(|error| self.failed(&format!("{}, copy", set.0), error)),
             Some(error) => Err(Error::Memory {

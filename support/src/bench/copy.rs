@@ -30,7 +30,8 @@ const MAX_SIZE: u64 = 256 << 20;
 /// Bytes that one workgroup copies.
 const BLOCK: u64 = 16 * 1024;
 
-/// A copy of at least as many bytes as a step moves: one dispatch, or several in one compute pass.
+/// A copy of at least as many bytes as a step moves, in memory of the size of the step's: several dispatches in one
+/// compute pass.
 pub struct Copy {
     engine: Engine,
     /// Bytes that are read and written.
@@ -43,14 +44,14 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Prepares a copy that reads and writes at least `moved` bytes, between two buffers of its own, in the form that is
-    /// fastest here. It is timed on the device if the device has timestamps that advance, or else on the host.
+    /// Prepares a copy that reads and writes at least `moved` bytes, in the form that is fastest here. Its two buffers
+    /// have `resident` bytes together, or less if that is more than a binding or much more than a cache. It is timed on the device if the device has timestamps that advance, or else on the host.
     ///
     /// # Errors
     ///
     /// [`EngineError`] if the engine cannot be forked, or the device was lost.
-    pub fn new(engine: &Engine, moved: u64) -> Result<Self, EngineError> {
-        let (size, count) = Self::parts(engine, moved);
+    pub fn new(engine: &Engine, moved: u64, resident: u64) -> Result<Self, EngineError> {
+        let (size, count) = Self::parts(engine, moved, resident);
         let buffers = [(); 2].map(|()| {
             engine.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some("copy"),
@@ -113,17 +114,17 @@ impl Copy {
     }
 
     /// Bytes of a buffer, and how many times it is copied.
-    fn parts(engine: &Engine, moved: u64) -> (u64, u64) {
+    fn parts(engine: &Engine, moved: u64, resident: u64) -> (u64, u64) {
         let limits = engine.device().limits();
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let largest = (largest.min(MAX_SIZE) / BLOCK * BLOCK).max(BLOCK);
-        let size = moved.div_ceil(2).next_multiple_of(BLOCK).clamp(BLOCK, largest);
+        let size = resident.div_ceil(2).next_multiple_of(BLOCK).clamp(BLOCK, largest);
         (size, moved.div_ceil(2 * size).max(1))
     }
 
     /// Bytes that a copy of at least `moved` bytes reads and writes, without making it.
-    pub fn bytes_for(engine: &Engine, moved: u64) -> u64 {
-        let (size, count) = Self::parts(engine, moved);
+    pub fn bytes_for(engine: &Engine, moved: u64, resident: u64) -> u64 {
+        let (size, count) = Self::parts(engine, moved, resident);
         2 * size * count
     }
 

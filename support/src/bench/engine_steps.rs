@@ -131,10 +131,8 @@ impl Steps {
             let submitted_from = Instant::now();
             engine.queue().submit([commands]);
             times.submitting += submitted_from.elapsed();
-            let waited_from = Instant::now();
             wait(engine);
             times.phases.push(submitted_from.elapsed());
-            times.waiting += waited_from.elapsed();
             recorded_from = Instant::now();
         })?;
         times.whole = start.elapsed();
@@ -166,7 +164,6 @@ pub struct StepTimes {
     pub whole: Duration,
     pub recording: Duration,
     pub submitting: Duration,
-    pub waiting: Duration,
     /// Submission and wait of each phase.
     pub phases: Vec<Duration>,
 }

@@ -38,10 +38,17 @@ pub fn bytes(stage: Stage, states: u64) -> u64 {
     }
 }
 
-/// Bytes that the largest of the benchmarks' steps moves: AdamW, with a check of the second gradient.
-pub fn most_bytes(parameters: u64) -> u64 {
+/// Bytes that the largest of the benchmarks' steps moves, and bytes of its tensors: AdamW, with a check of the second
+/// gradient.
+pub fn most_bytes(parameters: u64) -> (u64, u64) {
     let all = stages(false).into_iter().chain([Stage::Check]);
-    parameters * all.map(|stage| bytes(stage, 2)).sum::<u64>()
+    (parameters * all.map(|stage| bytes(stage, 2)).sum::<u64>(), parameters * resident(2))
+}
+
+/// Bytes a parameter of the tensors of a step, with so many states: weight, gradient, perturbed weight, perturbed
+/// gradient, states.
+pub fn resident(states: u64) -> u64 {
+    4 * (4 + states)
 }
 
 /// Device time of each stage of one step, all its dispatches together. The engine must
