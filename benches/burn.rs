@@ -1,12 +1,14 @@
-//! Steps in Burn from end to end: the optimizer's part of a step on the parameter sets, and whole
-//! training steps compared with their two passes alone. unfused/ has the same without Burn's fusion.
+//! Steps in Burn from end to end: the optimizer's part of a step on the parameter sets, with a wait after each
+//! phase and pipelined, and whole training steps compared with their two passes alone. unfused/ has the same without Burn's fusion.
 
 use burn_wsam::RoutePolicy::{Fused, TensorOps};
 use burn_wsam_support::bench::burn_steps::{Variant, configure, time_optimizers, time_trainings};
+use burn_wsam_support::bench::copy::Copy;
 use burn_wsam_support::bench::report::Report;
-use burn_wsam_support::bench::{copy, engine_steps, sets};
+use burn_wsam_support::bench::{engine_steps, sets, stages};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::Value;
+use std::cell::LazyCell;
 
 const VARIANTS: [Variant; 3] = [
     Variant { name: "fused", route: Fused, lean: false },
@@ -19,7 +21,11 @@ fn all(criterion: &mut Criterion) {
     let (engine, adapter) = engine_steps::engine();
     let report = Report::new("burn", engine_steps::machine(&adapter));
     let largest = engine.device().limits().max_storage_buffer_binding_size;
+    let clock = Copy::new(&engine, 0, 0).expect("the device is there").clock();
     for set in sets::sets() {
+        if report.skips(set.name) {
+            continue;
+        }
         if set.lens.iter().any(|len| 4 * len > largest) {
             println!(
                 "{}: skipped, because Burn keeps a tensor in one binding of at most {largest} bytes",
@@ -30,9 +36,12 @@ fn all(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(set.name);
         configure(&mut group);
         time_optimizers(&mut group, &report, (set.name, &set.lens), &device, &VARIANTS);
-        let model = engine_steps::Model::new(&engine, &set.lens, 2);
-        let (bytes, run) = copy::copy(&engine, [&model.buffers[0], &model.buffers[1]]);
-        report.time(&mut group, (set.name, "copy"), Some(bytes), Value::Null, None, run);
+        let (most, resident) = stages::most_bytes(set.lens.iter().sum());
+        let copy =
+            LazyCell::new(|| Copy::new(&engine, most, resident).expect("the device is there"));
+        let run = || copy.run().expect("the device is there");
+        let measured = (Some(Copy::bytes_for(&engine, most, resident)), clock.name());
+        report.time(&mut group, (set.name, "copy"), measured, Value::Null, None, run);
         group.finish();
     }
     time_trainings(criterion, &report, &device, &VARIANTS);

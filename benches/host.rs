@@ -29,7 +29,7 @@ fn recording(criterion: &mut Criterion, report: &Report) {
             steps.record(&engine, &hyper, drop).expect("a valid step");
             start.elapsed()
         };
-        report.time(&mut group, (set.name, "recording"), None, Value::Null, None, record);
+        report.time(&mut group, (set.name, "recording"), (None, "host"), Value::Null, None, record);
         let with_new_plan = || {
             engine.forget_plans();
             record()
@@ -37,7 +37,7 @@ fn recording(criterion: &mut Criterion, report: &Report) {
         report.time(
             &mut group,
             (set.name, "recording with a new plan"),
-            None,
+            (None, "host"),
             Value::Null,
             None,
             with_new_plan,
@@ -82,7 +82,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
             report.time(
                 &mut group,
                 (set, &format!("{base}, {name}")),
-                None,
+                (None, "host"),
                 Value::Null,
                 None,
                 run,
@@ -98,7 +98,7 @@ fn calls(criterion: &mut Criterion, report: &Report) {
             start.elapsed()
         };
         let name = format!("{base}, Burn's own alone");
-        report.time(&mut group, (set, &name), None, Value::Null, None, run);
+        report.time(&mut group, (set, &name), (None, "host"), Value::Null, None, run);
     }
     group.finish();
 }

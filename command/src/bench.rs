@@ -1,6 +1,7 @@
 //! `wsam bench`: times stages, whole steps and a plain copy.
 
 use crate::adapters::chosen;
+use crate::compare::Baseline;
 use crate::error::Error;
 use crate::options::BenchOptions;
 use crate::parameters::Parameters;
@@ -11,17 +12,21 @@ use serde_json::Value;
 pub(crate) fn bench(options: &BenchOptions) -> Result<(), Error> {
     let sets: Vec<_> = options.params.iter().map(Parameters::load).collect::<Result<_, _>>()?;
     let gpus = chosen(&options.adapter)?;
-    let progress = progress(6 * sets.len() * gpus.len());
-    let mut results = Results::default();
+    let progress = progress(7 * sets.len() * gpus.len());
+    let compared = options.compare.as_ref().map(|path| Baseline::read(path, &gpus));
+    let mut results = Results::compared_with(compared.transpose()?);
     for gpu in &gpus {
         results.on(gpu, &options.step, &progress, |timing, found| {
             for set in &sets {
                 found.measure(&set.0, |found| {
                     let model = timing.model(set)?;
-                    found.rows.push(timing.step(set, &model, Value::Null)?);
-                    timing.stages(set, &model, &mut found.rows)?;
-                    found.rows.push(timing.copy(set, &model)?);
-                    drop(model);
+                    let steps = timing.steps(set, &model, Value::Null, true)?;
+                    let moved = steps.iter().find_map(|row| row.bytes).unwrap_or_default();
+                    found.rows.extend(steps);
+                    let copy = timing.copy(set, moved)?;
+                    timing.stages(set, &model, copy.clock(), &mut found.rows)?;
+                    found.rows.push(timing.copy_row(set, &copy)?);
+                    drop((model, copy));
                     #[cfg(feature = "burn")]
                     if options.tensor_ops {
                         let row = timing.tensor_ops(gpu, set, &found.rows)?;

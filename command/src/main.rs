@@ -18,6 +18,7 @@
 mod adapters;
 mod bench;
 mod check;
+mod compare;
 mod environment;
 mod error;
 mod options;

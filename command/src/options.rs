@@ -51,8 +51,9 @@ pub(crate) struct CheckOptions {
 
 /// Time each stage, whole steps, and a plain copy to compare with.
 ///
-/// Stages are timed by timestamps on the device. The two phases of a step are recorded, submitted and waited for
-/// separately, as in training, where a backward pass lies between them. Times are medians with quartiles.
+/// Stages and the copy are timed by timestamps on the device; without them the copy and the two phases are timed by the
+/// host's clock, with submission and wait. Whole steps are timed with a wait after each phase, and pipelined: recorded and
+/// submitted one after another, as a training loop does, with one wait at the end. Times are medians with quartiles.
 #[derive(Args, Debug)]
 pub(crate) struct BenchOptions {
     /// Part of an adapter's name, `all`, or `best` for the adapter that wgpu prefers.
@@ -64,6 +65,10 @@ pub(crate) struct BenchOptions {
     /// 64x3x7x7 or 1000.
     #[arg(long, value_name = "SET", value_delimiter = ',', default_value = "resnet50")]
     pub(crate) params: Vec<Parameters>,
+
+    /// Also print this run's times next to those of a report that `--json` has written on the same adapter.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) compare: Option<PathBuf>,
 
     /// Also time the same step in Burn's tensor operations on the same adapter.
     #[cfg(feature = "burn")]
@@ -77,7 +82,7 @@ pub(crate) struct BenchOptions {
     pub(crate) output: OutputOptions,
 }
 
-/// Time whole steps for increasing numbers of parameters and of tensors.
+/// Time whole steps, pipelined and with a wait after each phase, for increasing numbers of parameters and of tensors.
 #[derive(Args, Debug)]
 pub(crate) struct ScalingOptions {
     /// Part of an adapter's name, `all`, or `best` for the adapter that wgpu prefers.
@@ -96,7 +101,7 @@ pub(crate) struct ScalingOptions {
     pub(crate) output: OutputOptions,
 }
 
-/// Time whole steps with several tunings, interleaved, and name the fastest, for `Engine::with_tuning`.
+/// Time whole steps with several tunings, interleaved, and name the fastest when pipelined, for `Engine::with_tuning`.
 #[derive(Args, Debug)]
 pub(crate) struct TuneOptions {
     /// Part of an adapter's name, `all`, or `best` for the adapter that wgpu prefers.

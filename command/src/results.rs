@@ -1,6 +1,7 @@
 //! Measurements and failures of `bench`, `scaling` and `tune`.
 
 use crate::adapters::full_name;
+use crate::compare::{Baseline, Comparison};
 use crate::error::Error;
 use crate::options::{OutputOptions, StepOptions};
 use crate::output;
@@ -17,6 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// measured.
 #[derive(Default)]
 pub(crate) struct Results {
+    /// A saved report to compare with.
+    baseline: Option<Baseline>,
     reports: Vec<Report>,
     pub(crate) failures: Vec<Error>,
 }
@@ -28,6 +31,11 @@ struct Report {
 }
 
 impl Results {
+    /// Results that are printed next to those of a saved report, if there is one.
+    pub(crate) fn compared_with(baseline: Option<Baseline>) -> Self {
+        Self { baseline, ..Self::default() }
+    }
+
     /// Measures on one adapter: `measure` adds rows.
     pub(crate) fn on<'a>(
         &mut self,
@@ -70,13 +78,27 @@ impl Results {
         Error::all(self.failures)
     }
 
+    fn comparison<'a>(&'a self, report: &'a Report) -> Option<Comparison<'a>> {
+        self.baseline.as_ref()?.compare(&report.machine, &report.rows)
+    }
+
     fn print(&self, bench: &str, remarks: &[String], json: bool) -> Result<(), Error> {
         if json {
-            let all = self.reports.iter().map(|r| rows::json(bench, &r.machine, &r.rows));
+            let all = self.reports.iter().map(|report| {
+                let mut json = rows::json(bench, &report.machine, &report.rows);
+                if let Some(comparison) = self.comparison(report) {
+                    json["compared"] = comparison.json();
+                }
+                json
+            });
             return output::line(format_args!("{:#}", all.collect::<Value>()));
         }
-        for Report { machine, rows } in &self.reports {
+        for report in &self.reports {
+            let Report { machine, rows } = report;
             output::line(format_args!("{machine}\n{}\n", rows::table(rows)))?;
+            if let Some(comparison) = self.comparison(report) {
+                comparison.print()?;
+            }
         }
         remarks.iter().try_for_each(|remark| output::line(format_args!("{remark}")))
     }
@@ -136,6 +158,7 @@ mod tests {
             name: "copy".to_owned(),
             bytes: Some(1),
             counts: Value::Null,
+            clock: "host",
             seconds: vec![1.0],
             interleaved: None,
         };

@@ -25,15 +25,17 @@ pub(crate) fn scaling(options: &ScalingOptions) -> Result<(), Error> {
     points.extend(counts.map(|tensors| ("tensors", set(PARAMETERS.min(max), tensors))));
 
     let gpus = chosen(&options.adapter)?;
-    let progress = progress(2 * points.len() * gpus.len());
+    let progress = progress(3 * points.len() * gpus.len());
     let mut results = Results::default();
     for gpu in &gpus {
         results.on(gpu, &options.step, &progress, |timing, found| {
             for (axis, set) in &points {
                 found.measure(&set.0, |found| {
                     let model = timing.model(set)?;
-                    found.rows.push(timing.step(set, &model, json!({ "axis": axis }))?);
-                    found.rows.push(timing.copy(set, &model)?);
+                    let steps = timing.steps(set, &model, json!({ "axis": axis }), false)?;
+                    let moved = steps.iter().find_map(|row| row.bytes).unwrap_or_default();
+                    found.rows.extend(steps);
+                    found.rows.push(timing.copy_row(set, &timing.copy(set, moved)?)?);
                     Ok(())
                 });
                 // A plan keeps its buffers alive, and each point has other buffers.

@@ -8,12 +8,15 @@ use crate::parameters::Named;
 #[cfg(feature = "burn")]
 use crate::tensor_ops::TensorOps;
 use burn_wsam::engine::{Engine, EngineError, Tuning};
-use burn_wsam::layout::Stage;
 use burn_wsam::method::{Coupling, Hyperparameters, NonFinite};
 use burn_wsam_support::adapters::Gpu;
-use burn_wsam_support::bench::engine_steps::{Model, Steps, bases};
+use burn_wsam_support::bench::clock::{Clock, has_timestamps};
+use burn_wsam_support::bench::copy::Copy;
+use burn_wsam_support::bench::engine_steps::{
+    Model, StepTimes, Steps, bases, pipelined_count, pipelined_counts,
+};
 use burn_wsam_support::bench::rows::Row;
-use burn_wsam_support::bench::{copy, stages};
+use burn_wsam_support::bench::stages;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -97,8 +100,15 @@ impl<'a> Timing<'a> {
         }
     }
 
-    /// Times whole steps. The row's counts are those of the step and `more`.
-    pub(crate) fn step(&self, set: &Named, model: &Model, more: Value) -> Result<Row, Error> {
+    /// Times whole steps: with a wait after each phase, and pipelined. The rows' counts are those of the step and
+    /// `more`. The rows of the host's times of recording and of submitting follow if `host` is set.
+    pub(crate) fn steps(
+        &self,
+        set: &Named,
+        model: &Model,
+        more: Value,
+        host: bool,
+    ) -> Result<Vec<Row>, Error> {
         let steps = Steps::new(model, self.lean());
         let fail = |error| self.failed(&set.0, error);
         // Recorded for its counts, and not submitted.
@@ -110,17 +120,60 @@ impl<'a> Timing<'a> {
             "dispatches": stats.dispatches,
             "bytes_a_parameter": stats.bytes() as f64 / parameters as f64,
         });
-        for (name, value) in more.as_object().into_iter().flatten() {
-            counts[name] = value.clone();
-        }
+        merge(&mut counts, more);
         let mode = match self.options.mode {
             Mode::Decoupled => "",
             Mode::Coupled => ", coupled",
             Mode::Lean => ", lean",
         };
         let name = format!("step, {}{mode}", self.base);
-        let run = || steps.run(&self.engine, &self.hyper).map(|(time, _)| time).map_err(fail);
-        self.row(set, name, Some(stats.bytes()), counts, run)
+        let measured = (Some(stats.bytes()), Clock::Host);
+        let mut times = Vec::new();
+        let run = || {
+            let (time, _) = steps.run(&self.engine, &self.hyper).map_err(fail)?;
+            let whole = time.whole;
+            times.push(time);
+            Ok(whole)
+        };
+        let waited = self.row(set, name.clone(), measured, counts.clone(), run)?;
+        // The first run compiles and allocates.
+        times.remove(0);
+
+        let count = pipelined_count(Duration::from_secs_f64(waited.quartiles()[1]));
+        let run = || steps.run_pipelined(&self.engine, &self.hyper, count).map_err(fail);
+        let mut pipelined = self.row(set, format!("{name}, pipelined"), measured, counts, run)?;
+        let device = self.device_time(&self.engine, &steps).map_err(fail)?;
+        let more = pipelined_counts(&pipelined.seconds, count, &times, device);
+        merge(&mut pipelined.counts, more);
+
+        let mut rows = vec![waited, pipelined];
+        if host {
+            let row = |name: &str, of: fn(&StepTimes) -> Duration| Row {
+                set: set.0.clone(),
+                name: format!("{name}, {}{mode}", self.base),
+                bytes: None,
+                counts: Value::Null,
+                clock: Clock::Host.name(),
+                seconds: times.iter().map(|times| of(times).as_secs_f64()).collect(),
+                interleaved: None,
+            };
+            rows.push(row("recording", |times| times.recording));
+            rows.push(row("submitting", |times| times.submitting));
+        }
+        Ok(rows)
+    }
+
+    /// The time of a step's stages on the device in seconds, if it has timestamps.
+    fn device_time(&self, engine: &Engine, steps: &Steps) -> Result<Option<f64>, EngineError> {
+        if !has_timestamps(engine) {
+            return Ok(None);
+        }
+        // A fork, so that whole steps run without timestamps.
+        let timed = engine.fork()?;
+        timed.time_dispatches()?;
+        let seconds = stages::device_time(&timed, &self.hyper, steps)?;
+        // Zero if timestamps do not advance.
+        Ok(Some(seconds).filter(|seconds| *seconds > 0.0))
     }
 
     /// Times the same step in tensor operations, and compares it with the engine's step in `rows`. Prints a remark
@@ -143,7 +196,8 @@ impl<'a> Timing<'a> {
         }
         let mut ops = TensorOps::new(gpu, &self.adapter, &self.hyper, self.lean(), set)?;
         let name = "step, tensor operations".to_owned();
-        let mut row = self.row(set, name, None, Value::Null, || ops.run())?;
+        let measured = (None, Clock::Host);
+        let mut row = self.row(set, name, measured, Value::Null, || ops.run())?;
         let is_step = |other: &&Row| other.set == set.0 && other.name.starts_with("step, ");
         if let Some(step) = rows.iter().find(is_step) {
             let times = row.quartiles()[1] / step.quartiles()[1];
@@ -152,50 +206,66 @@ impl<'a> Timing<'a> {
         Ok(Some(row))
     }
 
-    /// Times each stage and adds its row. Prints a remark and adds nothing if the adapter has no timestamps.
+    /// Times each stage by the clock of the copy, and adds its row. Without timestamps it prints a remark, and times
+    /// the two phases by the host's clock.
     pub(crate) fn stages(
         &self,
         set: &Named,
         model: &Model,
+        clock: Clock,
         rows: &mut Vec<Row>,
     ) -> Result<(), Error> {
         let fail = |error| self.failed(&set.0, error);
-        // A fork, so that whole steps run without timestamps.
-        let timed = self.engine.fork().map_err(fail)?;
-        if let Err(error) = timed.time_dispatches() {
-            self.note(&format!("stages are not timed: {error}"));
-            return Ok(());
-        }
         let steps = Steps::new(model, self.lean());
         let parameters: u64 = set.1.iter().sum();
-        for stage in stages::stages(self.lean()) {
-            let bytes = parameters * stages::bytes(stage, self.states() as u64);
-            let bytes = Some(bytes).filter(|bytes| *bytes > 0);
-            let run = || stages::stage_time(&timed, &self.hyper, &steps, stage).map_err(fail);
-            let row = self.row(set, stages::name(stage, self.base), bytes, Value::Null, run)?;
-            if stage == Stage::Norm && row.quartiles()[1] == 0.0 {
-                self.note("stages are not timed: timestamps do not advance");
-                return Ok(());
+        let moved = |stage| parameters * stages::bytes(stage, self.states() as u64);
+        if clock == Clock::Host {
+            self.note(
+                "no timestamps: phases in place of single stages, and the copy, are timed by the host's clock, \
+                 with submission and wait",
+            );
+            let phases = stages::phases(self.lean(), self.base);
+            for (i, (name, stages)) in phases.into_iter().enumerate() {
+                let bytes = stages.into_iter().map(moved).sum();
+                let run = || {
+                    let (times, _) = steps.run(&self.engine, &self.hyper).map_err(fail)?;
+                    Ok(times.phases.get(i).copied().unwrap_or_default())
+                };
+                rows.push(self.row(set, name, (Some(bytes), clock), Value::Null, run)?);
             }
-            rows.push(row);
+            return Ok(());
+        }
+        // A fork, so that whole steps run without timestamps.
+        let timed = self.engine.fork().map_err(fail)?;
+        timed.time_dispatches().map_err(fail)?;
+        // A norm may finish itself, and then has no stage for it.
+        let present = stages::stage_times(&timed, &self.hyper, &steps).map_err(fail)?;
+        for stage in stages::stages(self.lean()) {
+            if !present.iter().any(|(other, _)| *other == stage) {
+                continue;
+            }
+            let measured = (Some(moved(stage)).filter(|bytes| *bytes > 0), clock);
+            let run = || stages::stage_time(&timed, &self.hyper, &steps, stage).map_err(fail);
+            let name = stages::name(stage, self.base);
+            rows.push(self.row(set, name, measured, Value::Null, run)?);
         }
         Ok(())
     }
 
-    /// The whole step in each tuning, interleaved, because what slows a round down slows all of them down. Later
-    /// rounds skip a tuning that failed.
+    /// The whole step in each tuning, pipelined and with a wait after each phase, interleaved, because what slows a
+    /// round down slows all of them down. Later rounds skip a tuning that failed.
     pub(crate) fn tunings(
         &self,
         set: &Named,
         model: &Model,
         tunings: &[Tuning],
         failures: &mut Vec<Error>,
-    ) -> Vec<(Tuning, Row)> {
+    ) -> Vec<Tuned> {
         let steps = Steps::new(model, self.lean());
         let mut timed = Vec::new();
         for tuning in tunings {
             match self.tuned(set, &steps, *tuning) {
-                Ok((engine, row)) => timed.push((*tuning, engine, row)),
+                Ok(tuned) => timed.push(tuned),
                 Err(error) => failures.push(error),
             }
             self.progress.inc(1);
@@ -203,23 +273,32 @@ impl<'a> Timing<'a> {
         let (start, all) = (Instant::now(), self.options.seconds * timed.len() as f64);
         let mut rounds = 0;
         while !timed.is_empty() && (rounds < MIN_RUNS || start.elapsed().as_secs_f64() < all) {
-            timed.retain_mut(|(_, engine, row)| match steps.run(engine, &self.hyper) {
-                Ok((time, _)) => {
-                    row.seconds.push(time.as_secs_f64());
-                    true
-                }
+            timed.retain_mut(|tuned| match tuned.round(&steps, &self.hyper) {
+                Ok(()) => true,
                 Err(error) => {
-                    failures.push(self.failed(&format!("{}, {}", row.set, row.name), error));
+                    let (set, name) = (&tuned.waited.set, &tuned.waited.name);
+                    failures.push(self.failed(&format!("{set}, {name}"), error));
                     false
                 }
             });
             rounds += 1;
         }
-        timed.into_iter().map(|(tuning, _, row)| (tuning, row)).collect()
+        timed.retain_mut(|tuned| match self.device_time(&tuned.engine, &steps) {
+            Ok(device) => {
+                tuned.finish(device);
+                true
+            }
+            Err(error) => {
+                let (set, name) = (&tuned.waited.set, &tuned.waited.name);
+                failures.push(self.failed(&format!("{set}, {name}"), error));
+                false
+            }
+        });
+        timed
     }
 
-    /// Creates an engine with a tuning, runs one step, and returns the engine with a row that has no times yet.
-    fn tuned(&self, set: &Named, steps: &Steps, tuning: Tuning) -> Result<(Engine, Row), Error> {
+    /// Creates an engine with a tuning, and runs one step. The rows have no times yet.
+    fn tuned(&self, set: &Named, steps: &Steps, tuning: Tuning) -> Result<Tuned, Error> {
         let Tuning { workgroup, chunk_len, max_norm_chunk_len, .. } = tuning;
         let name = format!("step, workgroups of {workgroup}, chunks of {chunk_len}");
         self.progress.set_message(format!("{}: {name}", self.adapter));
@@ -228,27 +307,59 @@ impl<'a> Timing<'a> {
         let engine = Engine::with_tuning(device, queue, tuning).map_err(fail)?;
         // The first run compiles and allocates.
         let (_, stats) = steps.run(&engine, &self.hyper).map_err(fail)?;
-        let counts = json!({
-            "workgroup": workgroup,
-            "chunk_len": chunk_len,
-            "max_norm_chunk_len": max_norm_chunk_len,
-            "dispatches": stats.dispatches,
-        });
-        let (set, bytes) = (set.0.clone(), Some(stats.bytes()));
-        Ok((engine, Row { set, name, bytes, counts, seconds: Vec::new(), interleaved: None }))
+        let (second, _) = steps.run(&engine, &self.hyper).map_err(fail)?;
+        let waited = Row {
+            set: set.0.clone(),
+            name,
+            bytes: Some(stats.bytes()),
+            counts: json!({
+                "workgroup": workgroup,
+                "chunk_len": chunk_len,
+                "max_norm_chunk_len": max_norm_chunk_len,
+                "dispatches": stats.dispatches,
+            }),
+            clock: Clock::Host.name(),
+            seconds: Vec::new(),
+            interleaved: None,
+        };
+        let pipelined = Row { name: format!("{}, pipelined", waited.name), ..waited.clone() };
+        let count = pipelined_count(second.whole);
+        Ok(Tuned { tuning, engine, count, times: Vec::new(), waited, pipelined })
     }
 
-    /// Times a copy, which shows the memory's rate.
-    pub(crate) fn copy(&self, set: &Named, model: &Model) -> Result<Row, Error> {
-        let (bytes, run) = copy::copy(&self.engine, [&model.buffers[0], &model.buffers[1]]);
-        self.row(set, "copy".to_owned(), Some(bytes), Value::Null, || Ok(run()))
+    /// Prepares a copy of at least so many bytes, which shows the memory's rate.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`], or the engine's.
+    pub(crate) fn copy(&self, set: &Named, moved: u64) -> Result<Copy, Error> {
+        let device = self.engine.device();
+        let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let parameters: u64 = set.1.iter().sum();
+        let resident = parameters * stages::resident(self.states() as u64);
+        let copy = Copy::new(&self.engine, moved, resident);
+        match pollster::block_on(scope.pop()) {
+            None => copy.map_err(|error| self.failed(&format!("{}, copy", set.0), error)),
+            Some(error) => Err(Error::Memory {
+                set: format!("{}, copy", set.0),
+                adapter: self.adapter.clone(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Times a copy.
+    pub(crate) fn copy_row(&self, set: &Named, copy: &Copy) -> Result<Row, Error> {
+        let run = || copy.run().map_err(|error| self.failed(&format!("{}, copy", set.0), error));
+        let measured = (Some(copy.bytes()), copy.clock());
+        self.row(set, "copy".to_owned(), measured, Value::Null, run)
     }
 
     fn row(
         &self,
         (set, _): &Named,
         name: String,
-        bytes: Option<u64>,
+        (bytes, clock): (Option<u64>, Clock),
         counts: Value,
         mut run: impl FnMut() -> Result<Duration, Error>,
     ) -> Result<Row, Error> {
@@ -260,7 +371,46 @@ impl<'a> Timing<'a> {
             seconds.push(run()?.as_secs_f64());
         }
         self.progress.inc(1);
-        Ok(Row { set: set.clone(), name, bytes, counts, seconds, interleaved: None })
+        let (set, clock) = (set.clone(), clock.name());
+        Ok(Row { set, name, bytes, counts, clock, seconds, interleaved: None })
+    }
+}
+
+/// Steps with one tuning.
+pub(crate) struct Tuned {
+    pub(crate) tuning: Tuning,
+    engine: Engine,
+    /// Number of steps that are pipelined.
+    count: u32,
+    times: Vec<StepTimes>,
+    waited: Row,
+    pub(crate) pipelined: Row,
+}
+
+impl Tuned {
+    fn round(&mut self, steps: &Steps, hyper: &Hyperparameters) -> Result<(), EngineError> {
+        let (times, _) = steps.run(&self.engine, hyper)?;
+        let pipelined = steps.run_pipelined(&self.engine, hyper, self.count)?;
+        self.waited.seconds.push(times.whole.as_secs_f64());
+        self.pipelined.seconds.push(pipelined.as_secs_f64());
+        self.times.push(times);
+        Ok(())
+    }
+
+    fn finish(&mut self, device: Option<f64>) {
+        let more = pipelined_counts(&self.pipelined.seconds, self.count, &self.times, device);
+        merge(&mut self.pipelined.counts, more);
+    }
+
+    pub(crate) fn into_rows(self) -> [Row; 2] {
+        [self.waited, self.pipelined]
+    }
+}
+
+/// Adds fields to a JSON object.
+fn merge(counts: &mut Value, more: Value) {
+    for (name, value) in more.as_object().into_iter().flatten() {
+        counts[name] = value.clone();
     }
 }
 

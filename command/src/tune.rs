@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::options::{OutputOptions, TuneOptions};
 use crate::output;
 use crate::results::Results;
-use crate::timing::progress;
+use crate::timing::{Tuned, progress};
 use burn_wsam::engine::Tuning;
 
 pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
@@ -20,13 +20,17 @@ pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
                 let model = timing.model(&set)?;
                 let tunings = loopable(tunings(timing.engine.tuning(), options));
                 let timed = timing.tunings(&set, &model, &tunings, &mut found.failures);
-                let median = timed.iter().map(|(tuning, row)| (row.quartiles()[1], tuning));
+                let median =
+                    timed.iter().map(|tuned| (tuned.pipelined.quartiles()[1], tuned.tuning));
                 let best = median.min_by(|(a, _), (b, _)| a.total_cmp(b));
                 fastest.extend(
                     best.map(|(_, tuning)| format!("{}: fastest with {tuning:?}", full_name(gpu))),
                 );
-                found.rows.extend(timed.into_iter().map(|(_, row)| row));
-                found.rows.push(timing.copy(&set, &model)?);
+                let moved = timed.first().and_then(|tuned| tuned.pipelined.bytes);
+                found.rows.extend(timed.into_iter().flat_map(Tuned::into_rows));
+                if let Some(moved) = moved {
+                    found.rows.push(timing.copy_row(&set, &timing.copy(&set, moved)?)?);
+                }
                 Ok(())
             });
         });

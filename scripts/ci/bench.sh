@@ -9,4 +9,5 @@ sh scripts/gpu.sh pack target/burn-wsam-gpu.tar.xz
 tar -C target -xf target/burn-wsam-gpu.tar.xz
 . scripts/drivers.sh
 drivers
-sh target/burn-wsam-gpu/gpu.sh "$@"
+# Software drivers are slow.
+WSAM_SECONDS=9000 sh target/burn-wsam-gpu/gpu.sh "$@"

@@ -68,7 +68,7 @@ fn panel(report: &Report, set: &str) -> Result<Panel, String> {
         copy_rate.ok_or_else(|| format!("{set}: the report has no copy with a count of bytes"))?[1];
     let bar = |row: &Row| {
         let rates = row.rates()?;
-        let share = row.of_copy.unwrap_or(rates[1] / copy_rate);
+        let share = row.share_of_copy.unwrap_or(rates[1] / copy_rate);
         Some(Bar { name: row.name.clone(), rates, share })
     };
     let bars: Vec<_> = rows().filter(|row| row.name != "copy").filter_map(bar).collect();
@@ -120,7 +120,7 @@ fn draw_panel<DB: DrawingBackend>(
         .caption(&panel.title, (FONT, 19))
         .margin_right(16)
         .x_label_area_size(FOOT - 6)
-        .y_label_area_size(230)
+        .y_label_area_size(250)
         .build_cartesian_2d(0.0..end, 0.0..count)?;
     chart
         .configure_mesh()

@@ -2,7 +2,7 @@
 
 mod bars;
 mod figure;
-mod saved;
+pub(crate) mod saved;
 mod scaling;
 mod toy;
 
@@ -12,7 +12,6 @@ pub(crate) use toy::{Path, ToyFigure};
 use crate::error::Error;
 use crate::options::PlotOptions;
 use crate::picture::Picture;
-use crate::read;
 use serde_json::Value;
 
 /// Draws the reports of `wsam bench` or `wsam scaling`, one for each adapter.
@@ -35,14 +34,7 @@ fn draw(reports: &[saved::Report], picture: &Picture) -> Result<(), Error> {
 pub(crate) fn plot(options: &PlotOptions) -> Result<(), Error> {
     let mut reports = Vec::new();
     for path in &options.reports {
-        let bad = |reason: String| Error::Report { path: path.clone(), reason };
-        let text = read::text(path)?;
-        let json: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-        let list = match json {
-            Value::Array(list) => list,
-            one => vec![one],
-        };
-        reports.extend(saved::parse(&path.display().to_string(), &list).map_err(bad)?);
+        reports.extend(saved::read(path)?);
     }
     if !options.set.is_empty() {
         for report in &mut reports {

@@ -3,8 +3,11 @@
 //! Every number is checked against a range before anything is drawn, because plotters' axes panic or loop
 //! endlessly on 0, infinity or denormals.
 
+use crate::error::Error;
+use crate::read;
 use serde_json::Value;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 /// One benchmark on one adapter.
 pub(crate) struct Report {
@@ -12,6 +15,7 @@ pub(crate) struct Report {
     pub(crate) source: String,
     pub(crate) bench: String,
     pub(crate) adapter: String,
+    pub(crate) driver: Option<String>,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -22,8 +26,11 @@ pub(crate) struct Row {
     /// Lower quartile, median, upper quartile.
     pub(crate) seconds: [f64; 3],
     pub(crate) bytes: Option<f64>,
-    /// The rate as a share of the rate of the copy that was interleaved with it.
-    pub(crate) of_copy: Option<f64>,
+    /// The rate as a share of the rate of the copy. Older reports name it `of_copy`; their copies were timed by the
+    /// host's clock.
+    pub(crate) share_of_copy: Option<f64>,
+    /// What it was timed with; older reports do not say it.
+    pub(crate) clock: Option<String>,
     pub(crate) counts: Counts,
 }
 
@@ -51,6 +58,18 @@ impl Row {
         let bytes = self.bytes?;
         Some(self.seconds.map(|seconds| bytes / seconds / 1e9))
     }
+}
+
+/// Reads the reports of a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<Report>, Error> {
+    let bad = |reason: String| Error::Report { path: path.to_owned(), reason };
+    let text = read::text(path)?;
+    let json: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    let list = match json {
+        Value::Array(list) => list,
+        one => vec![one],
+    };
+    parse(&path.display().to_string(), &list).map_err(bad)
 }
 
 /// Parses the reports of a source.
@@ -83,6 +102,7 @@ fn report(source: &str, json: &Value) -> Result<Report, String> {
         source: source.to_owned(),
         bench: text(json, "bench")?,
         adapter: text(&json["machine"], "adapter")?,
+        driver: json["machine"]["driver"].as_str().map(str::to_owned),
         rows: rows.collect::<Result<_, _>>()?,
     })
 }
@@ -115,7 +135,15 @@ fn row(json: &Value) -> Result<Row, String> {
         name,
         seconds,
         bytes: number(json, "", "bytes", BYTES)?,
-        of_copy: number(json, "", "of_copy", SHARE)?,
+        share_of_copy: match number(json, "", "share_of_copy", SHARE)? {
+            None => number(json, "", "of_copy", SHARE)?,
+            share => share,
+        },
+        clock: match &json["clock"] {
+            Value::Null => None,
+            Value::String(clock) => Some(clock.clone()),
+            other => return Err(format!("clock is {}, not a string", shown(other))),
+        },
         counts: Counts {
             parameters: count("parameters")?,
             tensors: count("tensors")?,

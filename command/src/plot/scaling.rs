@@ -44,8 +44,13 @@ fn curves(report: &Report) -> Result<Curves, String> {
     let (mut by_parameters, mut by_tensors) = (Curve::default(), Curve::default());
     let mut dispatches = Vec::new();
     let mut step_name = String::new();
-    let mut rows = report.rows.iter();
-    while let Some(step) = rows.next() {
+    let mut rows = report.rows.iter().peekable();
+    while let Some(mut step) = rows.next() {
+        // Older reports have the step with a wait after each phase only.
+        let pipelined = format!("{}, pipelined", step.name);
+        if let Some(row) = rows.next_if(|row| row.set == step.set && row.name == pipelined) {
+            step = row;
+        }
         let copy = rows.next().filter(|copy| copy.set == step.set && copy.name == "copy");
         let copy =
             copy.ok_or_else(|| format!("{}: the step is not followed by a copy", step.set))?;

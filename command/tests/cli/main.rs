@@ -3,6 +3,7 @@
 // A panic reports a test's failure.
 #![allow(clippy::unwrap_used)]
 
+mod compare;
 mod environment;
 mod output;
 mod pictures;
@@ -52,6 +53,9 @@ const ON_ADAPTERS: &[(&str, Test)] = &[
     #[cfg(feature = "burn")]
     ("bench compares with tensor operations", bench_tensor_ops),
     ("bench in lean mode", bench_lean),
+    ("bench without timestamps", bench_without_timestamps),
+    ("bench compares with a report", compare::with_a_report),
+    ("bench compares with another adapter's report", compare::refused),
     ("bench refuses too large tensors", bench_too_large),
     ("scaling writes JSON and a picture", scaling),
     ("tune times each tuning", tune),
@@ -293,15 +297,48 @@ fn bench(gpu: &Gpu) -> Result<(), String> {
     assert_eq!(step["counts"]["dispatches"], 4);
     assert_eq!(step["bytes"], 40 * parameters);
     assert!(step["samples"].as_u64() >= Some(10));
-    for name in ["copy", "step, SGD + momentum"] {
+    for name in [
+        "copy",
+        "step, SGD + momentum",
+        "step, SGD + momentum, pipelined",
+        "recording, SGD + momentum",
+        "submitting, SGD + momentum",
+    ] {
         let times = &row(&report, name)["seconds"];
         let [low, median, high] =
             ["quartile_1", "median", "quartile_3"].map(|name| times[name].as_f64().unwrap());
         assert!(0.0 < low && low <= median && median <= high, "{name}: {times}");
     }
-    if gpu.adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-        assert_eq!(row(&report, "ascent")["bytes"], 12 * parameters);
-        assert_eq!(row(&report, "descent, SGD + momentum")["bytes"], 24 * parameters);
+    assert_eq!(step["clock"], "host");
+    let pipelined = &row(&report, "step, SGD + momentum, pipelined")["counts"];
+    assert!(pipelined["pipelined_steps"].as_u64() >= Some(3), "{pipelined}");
+    for host in ["recording_us", "submitting_us"] {
+        assert!(pipelined[host].as_f64() > Some(0.0), "{pipelined}");
+    }
+    // Stages, or phases without timestamps, and the copy by one clock.
+    let copy = row(&report, "copy");
+    assert!(copy["bytes"].as_u64() >= step["bytes"].as_u64(), "{copy}");
+    assert_eq!(copy["share_of_copy"], 1.0);
+    let names = if copy["clock"] == "device" {
+        assert!(gpu.adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY));
+        ["ascent", "descent, SGD + momentum"]
+    } else {
+        ["ascent phase, SGD + momentum", "descent phase, SGD + momentum"]
+    };
+    let bytes = if copy["clock"] == "device" { 12 } else { 16 };
+    for (name, bytes) in names.into_iter().zip([bytes, 24]) {
+        let stage = row(&report, name);
+        assert_eq!(stage["bytes"], bytes * parameters);
+        assert_eq!(stage["clock"], copy["clock"]);
+        let share = stage["gb_per_s"].as_f64().unwrap() / copy["gb_per_s"].as_f64().unwrap();
+        assert!((stage["share_of_copy"].as_f64().unwrap() / share - 1.0).abs() < 1e-9, "{stage}");
+    }
+    // A bound is named with timestamps only where the step takes longer than its stages.
+    if let (Some(device), Some("host" | "launches")) =
+        (pipelined["device_us"].as_f64(), pipelined["bound_by"].as_str())
+    {
+        let pipelined = row(&report, "step, SGD + momentum, pipelined");
+        assert!(1e6 * pipelined["seconds"]["quartile_1"].as_f64().unwrap() > 1.1 * device);
     }
     assert!(fs::read_to_string(&picture).unwrap().contains("small: "));
     Ok(())
@@ -325,6 +362,28 @@ fn bench_lean(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
+/// Phases in place of stages, by the host's clock like the copy.
+fn bench_without_timestamps(gpu: &Gpu) -> Result<(), String> {
+    let (sizes, name) = (small(&folder("host-clock")), name(gpu));
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("wsam"));
+    command.args(["bench", "--adapter", &name, "--params", text(&sizes), "--json"]);
+    let ran = finished(command.args(["--seconds", "0.01"]).env("WSAM_BENCH_CLOCK", "host"));
+    assert!(ran.err.contains("timed by the host's clock"), "{}", ran.err);
+    let json: Value = serde_json::from_str(&ran.ok()).unwrap();
+    let rows = json[0]["rows"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["clock"] == "host"), "{json:#}");
+    let parameters = 64 * 3 * 49 + 64 + 33_000;
+    for (name, bytes) in [("ascent", 16), ("descent", 24)] {
+        let phase = row(&json[0], &format!("{name} phase, SGD + momentum"));
+        assert_eq!(phase["bytes"], bytes * parameters);
+        assert!(phase["seconds"]["quartile_1"].as_f64() > Some(0.0));
+    }
+    row(&json[0], "copy");
+    let pipelined = &row(&json[0], "step, SGD + momentum, pipelined")["counts"];
+    assert!(pipelined["device_us"].is_null() && pipelined["bound_by"] != "launches");
+    Ok(())
+}
+
 fn bench_too_large(gpu: &Gpu) -> Result<(), String> {
     let sizes = folder("large").join("large.txt");
     let len = gpu.adapter.limits().max_buffer_size / 4 + 1;
@@ -342,13 +401,20 @@ fn scaling(gpu: &Gpu) -> Result<(), String> {
     let out = wsam(&[&arguments as &[&str], &more].concat()).ok();
     let json: Value = serde_json::from_str(&out).unwrap();
     let rows = json[0]["rows"].as_array().unwrap();
-    let steps: Vec<_> = rows.iter().filter(|row| row["name"] != "copy").collect();
-    assert_eq!(2 * steps.len(), rows.len());
-    for step in steps {
+    // A step with waits, a pipelined one and a copy for each point.
+    for point in rows.chunks(3) {
+        let names = [0, 1, 2].map(|i| point[i]["name"].as_str().unwrap());
+        assert_eq!(names, ["step, SGD + momentum", "step, SGD + momentum, pipelined", "copy"]);
+        assert!(point[2]["bytes"].as_u64() >= point[0]["bytes"].as_u64());
+        assert!(point[1]["counts"]["pipelined_steps"].as_u64() >= Some(3));
+    }
+    for step in rows.iter().filter(|row| row["name"] != "copy") {
+        // 3 where the norm finishes itself, which the engine decides by the number of partial sums.
+        let dispatches = step["counts"]["dispatches"].as_u64().unwrap();
         let counts = &step["counts"];
-        assert_eq!(
-            counts["dispatches"], 4,
-            "the number of dispatches depends on the tensors: {counts}"
+        assert!(
+            (3..=4).contains(&dispatches),
+            "the number of dispatches grows with the tensors: {counts}"
         );
     }
     assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
@@ -367,10 +433,13 @@ fn tune(gpu: &Gpu) -> Result<(), String> {
     let json = tune(&[&sizes as &[&str], &["--json"]].concat()).ok();
     let json: Value = serde_json::from_str(&json).unwrap();
     for (workgroup, chunk_len) in [(8, 4), (8, 16_384), (64, 4), (64, 16_384)] {
-        let row = row(&json[0], &format!("step, workgroups of {workgroup}, chunks of {chunk_len}"));
-        assert_eq!(row["counts"]["workgroup"], workgroup);
-        assert!(row["samples"].as_u64() >= Some(10));
-        assert!(row["seconds"]["median"].as_f64() > Some(0.0));
+        let name = format!("step, workgroups of {workgroup}, chunks of {chunk_len}");
+        for name in [format!("{name}, pipelined"), name] {
+            let row = row(&json[0], &name);
+            assert_eq!(row["counts"]["workgroup"], workgroup);
+            assert!(row["samples"].as_u64() >= Some(10));
+            assert!(row["seconds"]["median"].as_f64() > Some(0.0));
+        }
     }
     row(&json[0], "copy");
     let out = tune(&sizes).ok();

@@ -1,5 +1,6 @@
 //! Steps of the engine over a parameter set in raw buffers.
 
+use super::rows::median;
 use burn_wsam::engine::{
     AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, GradientOptions,
     LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
@@ -80,7 +81,7 @@ impl Steps {
         Self::Ordinary(ascents, descents)
     }
 
-    /// Records both halves. `between` is called after each, with its commands.
+    /// Records both phases. `between` is called after each, with its commands.
     pub fn record(
         &self,
         engine: &Engine,
@@ -116,19 +117,105 @@ impl Steps {
         Ok(stats)
     }
 
-    /// Records and runs one step; waits for both halves, as two backward passes would lie between.
+    /// Records and runs one step with a wait after each phase, in place of the backward passes.
     pub fn run(
         &self,
         engine: &Engine,
         hyper: &Hyperparameters,
-    ) -> Result<(Duration, StepStats), EngineError> {
-        let start = Instant::now();
+    ) -> Result<(StepTimes, StepStats), EngineError> {
+        let mut times = StepTimes::default();
+        let (start, mut recorded_from) = (Instant::now(), Instant::now());
         let stats = self.record(engine, hyper, |encoder| {
-            engine.queue().submit([encoder.finish()]);
+            let commands = encoder.finish();
+            times.recording += recorded_from.elapsed();
+            let submitted_from = Instant::now();
+            engine.queue().submit([commands]);
+            times.submitting += submitted_from.elapsed();
             wait(engine);
+            times.phases.push(submitted_from.elapsed());
+            recorded_from = Instant::now();
         })?;
-        Ok((start.elapsed(), stats))
+        times.whole = start.elapsed();
+        Ok((times, stats))
     }
+
+    /// Records and submits `count` steps one after another, waits once, and returns the time of one step. Training
+    /// loops do so too: they wait only when they read something.
+    pub fn run_pipelined(
+        &self,
+        engine: &Engine,
+        hyper: &Hyperparameters,
+        count: u32,
+    ) -> Result<Duration, EngineError> {
+        let start = Instant::now();
+        for _ in 0..count {
+            self.record(engine, hyper, |encoder| {
+                engine.queue().submit([encoder.finish()]);
+            })?;
+        }
+        wait(engine);
+        Ok(start.elapsed() / count)
+    }
+}
+
+/// Times of one step with a wait after each phase, on the host.
+#[derive(Clone, Debug, Default)]
+pub struct StepTimes {
+    pub whole: Duration,
+    pub recording: Duration,
+    pub submitting: Duration,
+    /// Submission and wait of each phase.
+    pub phases: Vec<Duration>,
+}
+
+/// Number of steps that are pipelined: 50, or fewer where a step takes over 5 ms, which hides the wait anyway.
+pub fn pipelined_count(step: Duration) -> u32 {
+    (0.25 / step.as_secs_f64().max(1e-6)).clamp(3.0, 50.0) as u32
+}
+
+/// How much longer than its stages a step may take before its row names a bound.
+pub const BOUND: f64 = 1.15;
+
+/// What bounds a pipelined step, if its time is well above that of its stages on the device: the `host`, if recording
+/// and submitting take most of the time, or else `launches`, such as submissions, barriers and the gaps between
+/// dispatches. Times in seconds; without timestamps `device` is not known.
+pub fn bound(step: f64, host: f64, device: Option<f64>) -> Option<&'static str> {
+    if device.is_some_and(|device| step <= BOUND * device) {
+        None
+    } else if host >= 0.8 * step {
+        Some("host")
+    } else {
+        device.map(|_| "launches")
+    }
+}
+
+/// The counts of a pipelined step's row that say where its time goes.
+pub fn pipelined_counts(
+    seconds: &[f64],
+    count: u32,
+    times: &[StepTimes],
+    device: Option<f64>,
+) -> serde_json::Value {
+    let host = |of: fn(&StepTimes) -> Duration| {
+        median(&times.iter().map(|times| of(times).as_secs_f64()).collect::<Vec<_>>())
+    };
+    let (recording, submitting) = (host(|times| times.recording), host(|times| times.submitting));
+    let microseconds = |seconds: f64| (1e7 * seconds).round() / 10.0;
+    let mut counts = serde_json::json!({
+        "pipelined_steps": count,
+        "recording_us": microseconds(recording),
+        "submitting_us": microseconds(submitting),
+    });
+    if let Some(device) = device {
+        counts["device_us"] = microseconds(device).into();
+    }
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // The lower quartile, so that other load on the machine does not look like a bound.
+    if let Some(bound) = bound(sorted[sorted.len() / 4], recording + submitting, device) {
+        counts["bound_by"] = bound.into();
+    }
+    counts
 }
 
 pub fn wait(engine: &Engine) {
@@ -160,4 +247,25 @@ pub fn shared() -> burn::tensor::Device {
         eprintln!("{error}");
         std::process::exit(1);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bound, pipelined_count};
+    use std::time::Duration;
+
+    #[test]
+    fn a_bound_is_named_where_the_stages_take_less() {
+        assert_eq!(bound(1.1, 0.9, Some(1.0)), None);
+        assert_eq!(bound(1.2, 0.3, Some(1.0)), Some("launches"));
+        assert_eq!(bound(5.0, 4.5, Some(1.0)), Some("host"));
+        assert_eq!(bound(5.0, 4.5, None), Some("host"));
+        assert_eq!(bound(5.0, 1.0, None), None);
+    }
+
+    #[test]
+    fn slow_steps_are_pipelined_less() {
+        let counts = [0, 1, 5, 25, 1000].map(|ms| pipelined_count(Duration::from_millis(ms)));
+        assert_eq!(counts, [50, 50, 50, 10, 3]);
+    }
 }

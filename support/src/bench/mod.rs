@@ -4,6 +4,8 @@ pub mod rows;
 pub mod sets;
 
 #[cfg(feature = "fused-wsam")]
+pub mod clock;
+#[cfg(feature = "fused-wsam")]
 pub mod copy;
 #[cfg(feature = "fused-wsam")]
 pub mod engine_steps;

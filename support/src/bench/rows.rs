@@ -12,6 +12,8 @@ pub struct Row {
     pub bytes: Option<u64>,
     /// Other counts.
     pub counts: Value,
+    /// What it was timed with: `device` or `host`.
+    pub clock: &'static str,
     pub seconds: Vec<f64>,
     /// The run that was interleaved with it.
     pub interleaved: Option<Box<Row>>,
@@ -31,8 +33,15 @@ impl Row {
     }
 }
 
+/// Median of numbers, which must not be empty.
+pub fn median(numbers: &[f64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
 /// Rate as a share of the copy's rate: of the interleaved copy, or else of the copy on the same set.
-fn of_copy(rows: &[Row], row: &Row) -> Option<f64> {
+fn share_of_copy(rows: &[Row], row: &Row) -> Option<f64> {
     let on_set = rows.iter().filter(|other| other.set == row.set);
     let copy =
         row.interleaved.as_deref().into_iter().chain(on_set).find(|other| other.name == "copy")?;
@@ -42,17 +51,17 @@ fn of_copy(rows: &[Row], row: &Row) -> Option<f64> {
 /// Formats rows as a Markdown table.
 pub fn table(rows: &[Row]) -> String {
     let mut lines = vec![
-        "| set | | median ms | quartiles | GB/s | of the copy | |".to_owned(),
-        "| --- | --- | --- | --- | --- | --- | --- |".to_owned(),
+        "| set | | median ms | quartiles | clock | GB/s | of the copy | |".to_owned(),
+        "| --- | --- | --- | --- | --- | --- | --- | --- |".to_owned(),
     ];
     let text = |number: Option<f64>| number.map_or(String::new(), |number| format!("{number:.2}"));
     lines.extend(rows.iter().map(|row| {
         let [low, median, high] = row.quartiles().map(|seconds| 1e3 * seconds);
-        let (rate, share) = (text(row.rate()), text(of_copy(rows, row)));
-        let Row { set, name, counts, .. } = row;
+        let (rate, share) = (text(row.rate()), text(share_of_copy(rows, row)));
+        let Row { set, name, counts, clock, .. } = row;
         let counts = if counts.is_null() { String::new() } else { counts.to_string() };
         format!(
-            "| {set} | {name} | {median:.3} | {low:.3} - {high:.3} | {rate} | {share} | {counts} |"
+            "| {set} | {name} | {median:.3} | {low:.3} - {high:.3} | {clock} | {rate} | {share} | {counts} |"
         )
     }));
     lines.join("\n")
@@ -72,7 +81,9 @@ pub fn json(bench: &str, machine: &Value, rows: &[Row]) -> Value {
             "samples": row.seconds.len(),
             "bytes": row.bytes,
             "gb_per_s": row.rate(),
-            "of_copy": of_copy(rows, row),
+            "clock": row.clock,
+            "clock": row.clock,
+            "share_of_copy": share_of_copy(rows, row),
             "counts": row.counts,
             "beside": row.interleaved.as_deref().map(|other| {
                 json!({ "name": other.name, "seconds": seconds(other) })

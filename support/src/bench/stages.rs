@@ -1,6 +1,7 @@
 //! Timing of single stages by timestamps on the device.
 
 use super::engine_steps::{Steps, wait};
+use super::rows::median;
 use burn_wsam::engine::{Engine, EngineError};
 use burn_wsam::layout::Stage;
 use burn_wsam::method::Hyperparameters;
@@ -37,34 +38,77 @@ pub fn bytes(stage: Stage, states: u64) -> u64 {
     }
 }
 
-/// Device time of one stage in one step, all its dispatches together. The engine must
+/// Bytes that the largest of the benchmarks' steps moves, and bytes of its tensors: AdamW, with a check of the second
+/// gradient.
+pub fn most_bytes(parameters: u64) -> (u64, u64) {
+    let all = stages(false).into_iter().chain([Stage::Check]);
+    (parameters * all.map(|stage| bytes(stage, 2)).sum::<u64>(), parameters * resident(2))
+}
+
+/// Bytes a parameter of the tensors of a step, with so many states: weight, gradient, perturbed weight, perturbed
+/// gradient, states.
+pub fn resident(states: u64) -> u64 {
+    4 * (4 + states)
+}
+
+/// Device time of each stage of one step, all its dispatches together. The engine must
 /// [time its dispatches](Engine::time_dispatches).
+pub fn stage_times(
+    engine: &Engine,
+    hyper: &Hyperparameters,
+    steps: &Steps,
+) -> Result<Vec<(Stage, Duration)>, EngineError> {
+    let mut all = Vec::new();
+    let mut failed = None;
+    steps.record(engine, hyper, |encoder| {
+        engine.queue().submit([encoder.finish()]);
+        wait(engine);
+        match engine.read_times() {
+            Ok(times) => all.extend(times.iter().map(|(stage, time)| (counts_as(*stage), *time))),
+            Err(error) => failed = Some(error),
+        }
+    })?;
+    failed.map_or(Ok(all), Err)
+}
+
+/// Device time of one stage in one step. The engine must [time its dispatches](Engine::time_dispatches).
 pub fn stage_time(
     engine: &Engine,
     hyper: &Hyperparameters,
     steps: &Steps,
     wanted: Stage,
 ) -> Result<Duration, EngineError> {
-    let mut total = Duration::ZERO;
-    let mut failed = None;
-    steps.record(engine, hyper, |encoder| {
-        engine.queue().submit([encoder.finish()]);
-        wait(engine);
-        match engine.read_times() {
-            Ok(times) => {
-                total += times
-                    .iter()
-                    .filter(|(stage, _)| counts_as(*stage) == wanted)
-                    .map(|(_, t)| *t)
-                    .sum::<Duration>();
-            }
-            Err(error) => failed = Some(error),
-        }
-    })?;
-    failed.map_or(Ok(total), Err)
+    let times = stage_times(engine, hyper, steps)?;
+    Ok(times.into_iter().filter(|(stage, _)| *stage == wanted).map(|(_, time)| time).sum())
+}
+
+/// Device time of a whole step in seconds: the sum of its stages, the median of several runs. The engine must
+/// [time its dispatches](Engine::time_dispatches).
+pub fn device_time(
+    engine: &Engine,
+    hyper: &Hyperparameters,
+    steps: &Steps,
+) -> Result<f64, EngineError> {
+    let sum = || -> Result<f64, EngineError> {
+        let times = stage_times(engine, hyper, steps)?;
+        Ok(times.into_iter().map(|(_, time)| time).sum::<Duration>().as_secs_f64())
+    };
+    // The first run compiles and allocates.
+    sum()?;
+    let sums = (0..5).map(|_| sum()).collect::<Result<Vec<_>, _>>()?;
+    Ok(median(&sums))
 }
 
 /// The stage to which a dispatch counts: a norm that finishes itself is one.
 fn counts_as(stage: Stage) -> Stage {
     if stage == Stage::NormAndFinish { Stage::Norm } else { stage }
+}
+
+/// The two phases of a step, for adapters without timestamps: their names, and the stages that each has.
+pub fn phases(lean: bool, base: &str) -> [(String, Vec<Stage>); 2] {
+    let [norm, finish, up, down] = stages(lean);
+    [("ascent", vec![norm, finish, up]), ("descent", vec![down])].map(|(phase, stages)| {
+        let lean = if lean { "lean " } else { "" };
+        (format!("{lean}{phase} phase, {base}"), stages)
+    })
 }
