@@ -53,7 +53,8 @@ impl Rounding {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum BlendSource<'a> {
-    /// The hyperparameters: [`Hyperparameters::blend`], and a group's `gamma` where it is set.
+    /// The hyperparameters: [`Hyperparameters::blend`](crate::method::Hyperparameters::blend), and a group's
+    /// `gamma` where it is set.
     Method,
     /// One blend for all tensors, set by the host.
     Host(Blend),
