@@ -19,7 +19,7 @@ struct Scales {
     scale: f32,
 }
 
-fn climb_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
+fn perturb_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     let w = load_original_SET(chunk, i);
     // g is scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
     var e = scales.rho * (load_grad_SET(chunk.grad + i) * scales.scale);
@@ -38,12 +38,12 @@ fn climb_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     }
 }
 
-fn climb_SET(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
+fn perturb_SET(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
     for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        climb_at_SET(chunk, i, 4u, scales);
+        perturb_at_SET(chunk, i, 4u, scales);
     }
     if owns_tail(len, lane) {
-        climb_at_SET(chunk, len - len % 4u, len % 4u, scales);
+        perturb_at_SET(chunk, len - len % 4u, len % 4u, scales);
     }
 }
 
@@ -59,5 +59,5 @@ fn ascent(
     let chunk = chunks[index];
     let param_class = param_classes[chunk.param_class];
     let scales = Scales(is_adaptive(param_class), is_skipped(param_class), param_class.rho, perturbation_scale(param_class));
-    climb_SET(chunk, len_SET(chunk), lane, scales);
+    perturb_SET(chunk, len_SET(chunk), lane, scales);
 }

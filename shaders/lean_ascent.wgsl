@@ -20,7 +20,7 @@ struct Scales {
     sharpness: f32,
 }
 
-fn climb_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
+fn perturb_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     var w: vec4<f32>;
     if ANCHORED {
         w = load_anchor_SET(chunk.anchor + i);
@@ -40,12 +40,12 @@ fn climb_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     store_weight_SET(chunk.weight + i, stepped + scales.sharpness * g, count);
 }
 
-fn climb_SET(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
+fn perturb_SET(chunk: Chunk, len: u32, lane: u32, scales: Scales) {
     for (var i = 4u * lane; i + 4u <= len; i += 4u * WORKGROUP) {
-        climb_at_SET(chunk, i, 4u, scales);
+        perturb_at_SET(chunk, i, 4u, scales);
     }
     if owns_tail(len, lane) {
-        climb_at_SET(chunk, len - len % 4u, len % 4u, scales);
+        perturb_at_SET(chunk, len - len % 4u, len % 4u, scales);
     }
 }
 
@@ -91,6 +91,6 @@ fn lean_ascent(
         param_class.lr * blend_of(param_class).sharpness,
     );
     let skipped = is_skipped(param_class);
-    climb_SET(chunk, select(len_SET(chunk), 0u, skipped), lane, scales);
+    perturb_SET(chunk, select(len_SET(chunk), 0u, skipped), lane, scales);
     stay_SET(chunk, select(0u, len_SET(chunk), skipped), lane, scales.perturbed);
 }

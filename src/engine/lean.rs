@@ -123,6 +123,8 @@ impl Engine {
         let kernel = Kernel::LeanDescent { anchored };
         let reduction = descent_reduction(hyper, ascent.track_norms);
         let norms = NormsSource::Ascent(&ascent.norms, ascent.tensors);
+        // Before the rates, which are the ascent's.
+        norms.check(tensors.len())?;
         let spec = PhaseSpec {
             rates: match rates.as_slice() {
                 [rate] => Rates::Same(*rate),

@@ -257,7 +257,7 @@ fn check_limits(limits: &wgpu::Limits, workgroup: u32) -> Result<(), EngineError
         (
             "max_compute_workgroup_storage_size",
             u64::from(limits.max_compute_workgroup_storage_size),
-            // `lane_sums` and `level_sums` in `norm.wgsl`.
+            // `lane_sums` and `level_sums` in `squares.wgsl`.
             16 * (u64::from(workgroup) + 8),
         ),
         (

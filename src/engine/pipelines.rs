@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Pipelines {
     device: wgpu::Device,
     workgroup: u32,
-    /// Layout of bind group 1 of every other stage.
+    /// Layout of bind group 1 of the stages without a layout of their own below.
     pub(crate) step_layout: wgpu::BindGroupLayout,
     /// Layout of bind group 1 of `norm_finish`.
     pub(crate) finish_layout: wgpu::BindGroupLayout,

@@ -44,6 +44,18 @@ pub(super) enum NormsSource<'a> {
     Ascent(&'a wgpu::Buffer, usize),
 }
 
+impl NormsSource<'_> {
+    /// Checks that the phase has as many tensors as the ascent that it continues.
+    pub(super) fn check(&self, descent: usize) -> Result<(), EngineError> {
+        match *self {
+            Self::Ascent(_, ascent) if ascent != descent => {
+                Err(EngineError::TensorCount { ascent, descent })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A recorded phase.
 #[derive(Debug)]
 pub(super) struct Recorded {
@@ -113,12 +125,8 @@ impl Engine {
     ) -> Result<(ParamClasses, Arc<Plan>, bool), EngineError> {
         let PhaseSpec { hyper, rates, .. } = *spec;
         hyper.validate()?;
-        if let NormsSource::Ascent(_, ascent) = spec.norms
-            && ascent != tensors.len()
-        {
-            return Err(EngineError::TensorCount { ascent, descent: tensors.len() });
-        }
         rates.check(tensors.len())?;
+        spec.norms.check(tensors.len())?;
         for (tensor, one) in tensors.iter().enumerate() {
             let (found, expected) = (one.state().len(), spec.states);
             if found != expected {

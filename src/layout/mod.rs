@@ -50,8 +50,12 @@ pub const fn source(stage: Stage, width: Width) -> &'static str {
         };
     }
     match stage {
-        Stage::Norm | Stage::NormFinish => sources!("scaling.wgsl", "partials.wgsl", "norm.wgsl"),
-        Stage::NormAndFinish => sources!("scaling.wgsl", "partials_shared.wgsl", "norm.wgsl"),
+        Stage::Norm | Stage::NormFinish => {
+            sources!("scaling.wgsl", "partials.wgsl", "squares.wgsl", "norm.wgsl")
+        }
+        Stage::NormAndFinish => {
+            sources!("scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "norm.wgsl")
+        }
         Stage::Ascent => sources!("scaling.wgsl", "ascent.wgsl"),
         Stage::Descent => sources!("step.wgsl", "descent.wgsl"),
         Stage::LeanAscent => sources!("scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"),
@@ -207,7 +211,7 @@ const LEAN_DESCENT: &[Binding] = &[
 
 const CHECK: &[Binding] = &[CHUNKS, tensor(column::GRAD), DISPATCH, NORMS];
 
-/// Returns the bindings of a stage with one buffer set, ordered by group and number. Each further buffer set repeats the
+/// Returns the bindings of a stage with one buffer set, ordered by group and number. Each further set repeats the
 /// bindings of the varying columns at [`column_binding`].
 pub const fn bindings(stage: Stage, width: Width) -> &'static [Binding] {
     match stage {

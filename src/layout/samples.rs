@@ -4,9 +4,9 @@
 use super::specialisations::{Kernel, Specialisation};
 use super::stages::{BufferSets, Packed, Stage, WORKGROUPS, Width, column};
 
-/// A single buffer set, whose source is the files unchanged, and two samples of several buffer sets: two buffer sets in which
+/// A single buffer set, whose source is the files unchanged, and two samples of several: two buffer sets in which
 /// every column varies, and five in which only the gradients vary.
-const FRAMES: [BufferSets; 3] = [
+const BUFFER_SETS: [BufferSets; 3] = [
     BufferSets::SINGLE,
     BufferSets { count: 2, varying: u8::MAX },
     BufferSets { count: 5, varying: 1 << column::GRAD | 1 << column::GRAD_PERTURBED },
@@ -35,7 +35,7 @@ pub fn sampled_modules() -> impl Iterator<Item = (Stage, Width, BufferSets)> {
     let suits = |(stage, width): &(Stage, Width)| {
         Kernel::all().iter().any(|kernel| kernel.stage() == *stage && kernel.suits(*width))
     };
-    widths.filter(suits).flat_map(|(stage, width)| FRAMES.map(|f| (stage, width, f)))
+    widths.filter(suits).flat_map(|(stage, width)| BUFFER_SETS.map(|sets| (stage, width, sets)))
 }
 
 /// Returns the pipelines of a module to validate, with the values of their `override` constants.

@@ -1,7 +1,7 @@
 // The stages, the ways in which they access tensors, and the buffer sets of a dispatch. The engine and build.rs
 // both include this file, so it may only use std.
 
-/// Workgroup sizes that an engine supports: powers of two, from `FIRST_LEVEL` in `norm.wgsl` to WebGPU's default
+/// Workgroup sizes that an engine supports: powers of two, from `FIRST_LEVEL` in `squares.wgsl` to WebGPU's default
 /// limit.
 pub const WORKGROUPS: [u32; 6] = [8, 16, 32, 64, 128, 256];
 
@@ -61,8 +61,12 @@ impl Stage {
     /// Returns the stage's files in `shaders/`, in the order in which they are concatenated.
     pub fn files(self, width: Width) -> Vec<&'static str> {
         let own: &[&str] = match self {
-            Stage::Norm | Stage::NormFinish => &["scaling.wgsl", "partials.wgsl", "norm.wgsl"],
-            Stage::NormAndFinish => &["scaling.wgsl", "partials_shared.wgsl", "norm.wgsl"],
+            Stage::Norm | Stage::NormFinish => {
+                &["scaling.wgsl", "partials.wgsl", "squares.wgsl", "norm.wgsl"]
+            }
+            Stage::NormAndFinish => {
+                &["scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "norm.wgsl"]
+            }
             Stage::Ascent => &["scaling.wgsl", "ascent.wgsl"],
             Stage::Descent => &["step.wgsl", "descent.wgsl"],
             Stage::LeanAscent => &["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
@@ -138,7 +142,7 @@ impl Width {
     }
 }
 
-/// The buffer sets (sets of buffers) of a dispatch, and the columns that differ between them. The other columns are
+/// The buffer sets of a dispatch (one buffer for each column), and the columns that differ between them. The other columns are
 /// bound once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferSets {

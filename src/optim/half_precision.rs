@@ -169,7 +169,7 @@ mod tests {
 
     fn every_brain_half(device: &Device, keep: impl Fn(f32) -> bool) {
         let mut cases = cases(|bits| bf16::from_bits(bits).to_f32(), f32::MAX);
-        // 2^128, the number after the largest, is none of f32's: the middle is written out.
+        // 2^128, the number after the largest, is not an f32, so the middle is written out.
         let middle = f32::from_bits(0x7f7f_8000);
         for half in [f32::INFINITY, f32::from_bits(0x7f7f_0000)] {
             for sign in [1.0, -1.0] {

@@ -1,76 +1,73 @@
 //! Steps in Burn tensor operations, for every backend. Does not use the engine.
 
 mod base;
+mod batch;
 mod finite;
+mod mixed;
 mod norms;
+mod states;
+mod stored;
+
+pub(crate) use mixed::MixState;
 
 use super::error::WsamError;
-use super::half_precision::reconciled;
 use super::param_entries::ParamEntry;
-use super::params::{Flat, without};
+use super::params::Flat;
 use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
 use super::report::Norms;
-use super::state::{LoadedState, OptimizerState, read, state_names};
+use super::state::{LoadedState, OptimizerState};
 use super::state_store::StateStore;
 use super::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
-use crate::method::{Base, Blend, InGroup, NonFinite};
-use base::base_step;
+use crate::method::{Base, InGroup, NonFinite};
+use base::mix;
+use batch::{Batch, Members, in_order};
 use burn::module::ParamId;
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use finite::{DeviceBool, FiniteFlags, keep_state_where, keep_where};
+use burn::tensor::{DType, Device, Tensor};
+use finite::{DeviceBool, FiniteFlags, keep_where};
 use norms::{
     TensorNorms, check_gradient, clip_factor, perturb, scale_of_g, scaled, unscale_and_check,
-    unscaled,
 };
-use std::collections::HashMap;
+use states::States;
 
-/// State of all parameters.
+/// The route's state between steps.
 #[derive(Debug, Default)]
 pub(crate) struct TensorOps {
-    states: HashMap<ParamId, State>,
-    /// Master weights of parameters in half precision.
-    masters: HashMap<ParamId, Tensor<1>>,
+    states: States,
     pending: PendingOutcomes<FiniteFlags>,
-}
-
-#[derive(Clone, Debug)]
-struct State {
-    step: u64,
-    /// In the order of [`Base::state_names`].
-    tensors: Vec<Tensor<1>>,
 }
 
 /// State between an ascent and its descent.
 #[derive(Debug)]
 pub(crate) struct AscentState {
-    entries: Vec<ParamEntry<Tensor<1>>>,
+    batches: Vec<Batch>,
     norms: TensorNorms,
 }
 
-/// State between a mix and its sharpness step: each pair of clipped gradients, with `lr_factor * sharpness`.
-#[derive(Debug)]
-pub(crate) struct MixState {
-    grads: Vec<(Tensor<1>, Tensor<1>, f64)>,
-    norms: TensorNorms,
-}
-
-/// State between a lean ascent and its descent: weights after the base optimizer's step and the `g` term of the
-/// sharpness step.
+/// State between a lean ascent and its descent.
 #[derive(Debug)]
 pub(crate) struct LeanAscentState {
-    stepped: Vec<Tensor<1>>,
-    /// `lr * sharpness` of each parameter.
-    factors: Vec<f64>,
-    /// Weights that the second pass runs on.
-    ran_on: Vec<Tensor<1>>,
+    batches: Vec<LeanBatch>,
     norms: TensorNorms,
     step: LeanStep,
+}
+
+/// A batch between the halves of a lean step.
+#[derive(Debug)]
+struct LeanBatch {
+    members: Members,
+    by_rows: bool,
+    /// Weights after the base optimizer's step and the `g` term of the sharpness step.
+    stepped: Tensor<1>,
+    /// `lr * sharpness`.
+    factor: f64,
+    /// Weights that the second pass runs on, if gradients are checked.
+    ran_on: Option<Tensor<1>>,
 }
 
 impl TensorOps {
     #[cfg(feature = "train")]
     pub(crate) fn has_state(&self, id: ParamId) -> bool {
-        self.states.get(&id).is_some_and(|state| state.step > 0)
+        self.states.step_of(id) > 0
     }
 
     /// A parameter's state, read back.
@@ -79,15 +76,11 @@ impl TensorOps {
         base: &Base,
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
-        let Some(state) = self.states.get(&id) else { return Ok(None) };
-        let step = state.step.saturating_sub(self.overcount(Some(id))?);
+        let step = self.states.step_of(id).saturating_sub(self.overcount(Some(id))?);
         if step == 0 {
             return Ok(None);
         }
-        let tensors = state.tensors.iter().chain(self.masters.get(&id));
-        let data = tensors.cloned().map(read).collect::<Result<Vec<_>, _>>()?;
-        let tensors = state_names(base).zip(data).collect();
-        Ok(Some(OptimizerState { step, tensors }))
+        Ok(Some(OptimizerState { step, tensors: self.states.read(base, id)? }))
     }
 
     /// Queues the outcome of a step, if gradients are checked.
@@ -113,13 +106,12 @@ impl StepBackend for TensorOps {
         entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
-        let entries = self.with_masters(context, unscaled(entries, context.inv_scale));
-        let (tensors, norms) = perturb(context, &entries, false);
-        Ok(PhaseOutput {
-            built: build(tensors),
-            rest: AscentState { entries, norms },
-            released: Vec::new(),
-        })
+        let batches = self.states.batches(context, entries, None);
+        let batches = self.states.with_masters(context, batches);
+        let (perturbed, norms) = perturb(context, &batches, false);
+        let members = batches.iter().map(|batch| &batch.members);
+        let tensors = in_order(context.device, members.zip(perturbed));
+        Ok(output(build(tensors), AscentState { batches, norms }))
     }
 
     fn descend<T>(
@@ -131,35 +123,36 @@ impl StepBackend for TensorOps {
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let hyper = context.hyper;
-        let AscentState { entries, mut norms } = ascent_state;
+        let AscentState { batches, mut norms } = ascent_state;
+        let batches = self.states.by_rate(batches, rates);
+        let grads_perturbed = joined(&batches, grads_perturbed);
         let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
         let skipped = norms.finite.skipped(norms.policy);
         let falls_back = norms.finite.falls_back(norms.policy);
-        self.track(entries.iter().map(|entry| entry.id).collect(), &norms);
+        self.track(ids(&batches), &norms);
         let scale_g = scale_of_g(hyper, &norms);
         let scale_perturbed = clip_factor(hyper.clip, &norms.perturbed);
-        let tensors = entries
-            .into_iter()
-            .zip(rates)
-            .zip(grads_perturbed)
-            .map(|((entry, lr), g_perturbed)| {
-                let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
-                let has_master = context.has_master(&entry);
-                let lr = lr * lr_factor;
-                let g = scaled(entry.grad, &scale_g);
-                let g_perturbed = scaled(g_perturbed, &scale_perturbed);
-                let g_perturbed = keep_where(&falls_back, g_perturbed, g.clone());
-                let h = mix(&blend, &g, &g_perturbed);
-                let (old, id) = (entry.weight.clone(), entry.id);
-                let mut w = self.stepped(&base, lr, id, entry.weight, h, &skipped);
-                if blend.sharpness != 0.0 {
-                    w = w - (g_perturbed - g) * (lr * blend.sharpness);
-                }
-                self.store_master(id, has_master, keep_where(&skipped, w, old))
-            })
-            .collect();
-        let rest = Box::new(norms);
-        Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
+        let mut stepped = Vec::with_capacity(batches.len());
+        for (batch, g_perturbed) in batches.into_iter().zip(grads_perturbed) {
+            let Batch { members, entry, .. } = batch;
+            let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
+            let has_master = context.has_master(&entry);
+            let lr = members.rate(rates) * lr_factor;
+            let g = scaled(entry.grad, &scale_g);
+            let g_perturbed = scaled(g_perturbed, &scale_perturbed);
+            let g_perturbed = keep_where(&falls_back, g_perturbed, || g.clone());
+            let h = mix(&blend, &g, &g_perturbed);
+            let old = entry.weight.clone();
+            let mut w = self.states.stepped(&base, lr, &members, entry.weight, h, &skipped);
+            if blend.sharpness != 0.0 {
+                w = w - (g_perturbed - g) * (lr * blend.sharpness);
+            }
+            let w = keep_where(&skipped, w, || old);
+            stepped.push((self.states.store_master(members, has_master, &w), w));
+        }
+        let tensors =
+            in_order(context.device, stepped.iter().map(|(members, w)| (members, w.clone())));
+        Ok(output(build(tensors), Box::new(norms) as Norms))
     }
 
     fn lean_ascend<T>(
@@ -169,32 +162,32 @@ impl StepBackend for TensorOps {
         entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
-        let hyper = context.hyper;
-        let entries = unscaled(entries, context.inv_scale);
-        let (tensors, norms) = perturb(context, &entries, true);
+        let batches = self.states.batches(context, entries, Some(rates));
+        let (perturbed, norms) = perturb(context, &batches, true);
         let skipped = norms.finite.skipped(norms.policy);
         let step = LeanStep::default();
-        if norms.policy.checks_gradients() {
-            let ids = entries.iter().map(|entry| entry.id).collect();
-            self.pending.push_lean(norms.submitted(ids), &step);
+        let is_checked = norms.policy.checks_gradients();
+        if is_checked {
+            self.pending.push_lean(norms.submitted(ids(&batches)), &step);
         }
-        let scale_g = scale_of_g(hyper, &norms);
-        let (stepped, factors) = entries
-            .into_iter()
-            .zip(rates)
-            .map(|(entry, lr)| {
-                let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
-                let lr = lr * lr_factor;
-                let factor = lr * blend.sharpness;
-                let g = scaled(entry.grad, &scale_g);
-                let old = entry.weight.clone();
-                let stepped = self.stepped(&base, lr, entry.id, entry.weight, g.clone(), &skipped);
-                (keep_where(&skipped, stepped + g * factor, old), factor)
-            })
-            .unzip();
-        let ran_on = if norms.policy.checks_gradients() { tensors.clone() } else { Vec::new() };
-        let rest = LeanAscentState { stepped, factors, ran_on, norms, step };
-        Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
+        let scale_g = scale_of_g(context.hyper, &norms);
+        let mut tensors = Vec::with_capacity(batches.len());
+        let mut lean = Vec::with_capacity(batches.len());
+        for (Batch { members, entry, by_rows }, perturbed) in batches.into_iter().zip(perturbed) {
+            let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
+            let lr = members.rate(rates) * lr_factor;
+            let factor = lr * blend.sharpness;
+            let g = scaled(entry.grad, &scale_g);
+            let old = entry.weight.clone();
+            let w = self.states.stepped(&base, lr, &members, entry.weight, g.clone(), &skipped);
+            let stepped = keep_where(&skipped, w + g * factor, || old);
+            let ran_on = is_checked.then(|| perturbed.clone());
+            tensors.push(perturbed);
+            lean.push(LeanBatch { members, by_rows, stepped, factor, ran_on });
+        }
+        let members = lean.iter().map(|batch| &batch.members);
+        let tensors = in_order(context.device, members.zip(tensors));
+        Ok(output(build(tensors), LeanAscentState { batches: lean, norms, step }))
     }
 
     fn lean_descend<T>(
@@ -204,38 +197,37 @@ impl StepBackend for TensorOps {
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
-        let LeanAscentState { stepped, factors, ran_on, mut norms, step } = ascent_state;
-        let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
+        let LeanAscentState { batches, mut norms, step } = ascent_state;
+        let mut grads: Vec<_> = grads_perturbed.into_iter().map(Some).collect();
+        let grads = batches.iter().map(|batch| (batch.by_rows, batch.members.join_of(&mut grads)));
+        let grads_perturbed = unscale_and_check(context, grads.collect(), &mut norms);
         // Return to `ran_on` under any policy. It is `w` if `g` is not finite, and `w + e_w` if only `g~` is not.
         let returns = norms.finite.skipped(NonFinite::Skip);
         self.pending.complete(&step, norms.finite.clone());
         let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
-        let mut ran_on = ran_on.into_iter();
-        let tensors = stepped
-            .into_iter()
-            .zip(factors)
-            .zip(grads_perturbed)
-            .map(|((stepped, factor), g_perturbed)| {
-                let w = stepped - scaled(g_perturbed, &scale_perturbed) * factor;
-                match ran_on.next() {
-                    Some(ran_on) => keep_where(&returns, w, ran_on),
-                    None => w,
-                }
-            })
-            .collect();
-        let rest = Box::new(norms);
-        Ok(PhaseOutput { built: build(tensors), rest, released: Vec::new() })
+        let mut stepped = Vec::with_capacity(batches.len());
+        for (batch, g_perturbed) in batches.into_iter().zip(grads_perturbed) {
+            let w = batch.stepped - scaled(g_perturbed, &scale_perturbed) * batch.factor;
+            let w = match batch.ran_on {
+                Some(ran_on) => keep_where(&returns, w, || ran_on),
+                None => w,
+            };
+            stepped.push((batch.members, w));
+        }
+        let tensors =
+            in_order(context.device, stepped.iter().map(|(members, w)| (members, w.clone())));
+        Ok(output(build(tensors), Box::new(norms) as Norms))
     }
 
     fn exclude(ascent_state: &mut AscentState, places: &[usize]) {
-        ascent_state.entries = without(std::mem::take(&mut ascent_state.entries), places);
+        let batches = std::mem::take(&mut ascent_state.batches);
+        let kept = batches.into_iter().filter_map(|batch| batch.without(places));
+        ascent_state.batches = kept.collect();
     }
 
     fn first_gradient(ascent_state: &AscentState, place: usize) -> Option<Tensor<1>> {
-        ascent_state
-            .entries
-            .get(place)
-            .map(|entry| ascent_state.norms.scaled_again(entry.grad.clone()))
+        let grad = ascent_state.batches.iter().find_map(|batch| batch.gradient_of(place))?;
+        Some(ascent_state.norms.scaled_again(grad))
     }
 
     fn base_step<T>(
@@ -245,24 +237,26 @@ impl StepBackend for TensorOps {
         entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
-        let entries = self.with_masters(context, unscaled(entries, context.inv_scale));
-        let norms = check_gradient(context, &entries);
+        let batches = self.states.batches(context, entries, Some(rates));
+        let batches = self.states.with_masters(context, batches);
+        let norms = check_gradient(context, &batches);
         let skipped = norms.finite.skipped(norms.policy);
-        self.track(entries.iter().map(|entry| entry.id).collect(), &norms);
+        self.track(ids(&batches), &norms);
         let scale_g = scale_of_g(context.hyper, &norms);
-        let tensors = entries
-            .into_iter()
-            .zip(rates)
-            .map(|(entry, lr)| {
-                let InGroup { base, lr_factor, .. } = context.in_group(&entry);
-                let has_master = context.has_master(&entry);
-                let g = scaled(entry.grad, &scale_g);
-                let (old, id) = (entry.weight.clone(), entry.id);
-                let w = self.stepped(&base, lr * lr_factor, id, entry.weight, g, &skipped);
-                self.store_master(id, has_master, keep_where(&skipped, w, old))
-            })
-            .collect();
-        Ok(PhaseOutput { built: build(tensors), rest: (), released: Vec::new() })
+        let mut stepped = Vec::with_capacity(batches.len());
+        for Batch { members, entry, .. } in batches {
+            let InGroup { base, lr_factor, .. } = context.in_group(&entry);
+            let has_master = context.has_master(&entry);
+            let lr = members.rate(rates) * lr_factor;
+            let g = scaled(entry.grad, &scale_g);
+            let old = entry.weight.clone();
+            let w = self.states.stepped(&base, lr, &members, entry.weight, g, &skipped);
+            let w = keep_where(&skipped, w, || old);
+            stepped.push((self.states.store_master(members, has_master, &w), w));
+        }
+        let tensors =
+            in_order(context.device, stepped.iter().map(|(members, w)| (members, w.clone())));
+        Ok(output(build(tensors), ()))
     }
 
     fn mix(
@@ -271,25 +265,13 @@ impl StepBackend for TensorOps {
         ascent_state: AscentState,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<TensorOutput<Self, MixState>, WsamError> {
-        let AscentState { entries, mut norms } = ascent_state;
+        let AscentState { batches, mut norms } = ascent_state;
+        let grads_perturbed = joined(&batches, grads_perturbed);
         let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
-        let falls_back = norms.finite.falls_back(norms.policy);
         // The Burn optimizer counts its parameters' steps itself.
         self.track(Vec::new(), &norms);
-        let scale_g = scale_of_g(context.hyper, &norms);
-        let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
-        let (tensors, grads) = entries
-            .into_iter()
-            .zip(grads_perturbed)
-            .map(|(entry, g_perturbed)| {
-                let InGroup { blend, lr_factor, .. } = context.in_group(&entry);
-                let g = scaled(entry.grad, &scale_g);
-                let g_perturbed = scaled(g_perturbed, &scale_perturbed);
-                let g_perturbed = keep_where(&falls_back, g_perturbed, g.clone());
-                (mix(&blend, &g, &g_perturbed), (g, g_perturbed, lr_factor * blend.sharpness))
-            })
-            .unzip();
-        Ok(PhaseOutput { built: tensors, rest: MixState { grads, norms }, released: Vec::new() })
+        let (tensors, mixed) = MixState::mix(context, batches, grads_perturbed, norms);
+        Ok(output(tensors, mixed))
     }
 
     fn clip(
@@ -297,26 +279,25 @@ impl StepBackend for TensorOps {
         context: StepContext<'_>,
         entries: Vec<ParamEntry<Tensor<1>>>,
     ) -> Result<Vec<Tensor<1>>, WsamError> {
-        let entries = unscaled(entries, context.inv_scale);
-        let norms = check_gradient(context, &entries);
+        let batches = self.states.batches(context, entries, None);
+        let norms = check_gradient(context, &batches);
         self.track(Vec::new(), &norms);
         let scale = scale_of_g(context.hyper, &norms);
-        Ok(entries.into_iter().map(|entry| scaled(entry.grad, &scale)).collect())
+        let clipped =
+            batches.iter().map(|batch| (&batch.members, scaled(batch.entry.grad.clone(), &scale)));
+        Ok(in_order(context.device, clipped))
     }
 
     fn sharpen(
         &mut self,
-        _context: StepContext<'_>,
+        context: StepContext<'_>,
         rates: &[f64],
         mixed: MixState,
         weights: Option<Vec<Tensor<1>>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         let tensors =
-            weights.into_iter().flatten().zip(rates).zip(mixed.grads).map(
-                |((w, lr), (g, g_perturbed, sharpness))| w - (g_perturbed - g) * (lr * sharpness),
-            );
-        let rest = Box::new(mixed.norms);
-        Ok(PhaseOutput { built: tensors.collect(), rest, released: Vec::new() })
+            weights.map(|weights| mixed.sharpen(context, rates, weights)).unwrap_or_default();
+        Ok(output(tensors, Box::new(mixed.norms) as Norms))
     }
 
     fn release(&self, _tensors: Vec<Tensor<1>>) {}
@@ -349,7 +330,7 @@ impl StateStore for TensorOps {
     }
 
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64> {
-        self.states.get_mut(&id).map(|state| &mut state.step)
+        self.states.step_mut(id)
     }
 
     fn replace_states(
@@ -358,85 +339,29 @@ impl StateStore for TensorOps {
         ids: &[ParamId],
         loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError> {
-        for id in ids {
-            self.states.remove(id);
-            self.masters.remove(id);
-        }
-        for LoadedState { id, step, tensors, master, .. } in loaded {
-            let put = |data: TensorData| {
-                let dtype = data.dtype();
-                Tensor::from_data(data, (device, dtype))
-            };
-            self.masters.extend(master.map(|master| (id, put(master))));
-            let tensors = tensors.into_iter().map(put).collect();
-            self.states.insert(id, State { step, tensors });
-        }
+        self.states.replace(device, ids, loaded);
         Ok(())
     }
 
     fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {
-        self.states.retain(|id, _| !is_dropped(*id));
-        self.masters.retain(|id, _| !is_dropped(*id));
+        self.states.forget(is_dropped);
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {
-        let state = self.states.get(&id)?;
-        state.tensors.first().map(|tensor| tensor.dims()[0])
+        self.states.len(id)
     }
 }
 
-impl TensorOps {
-    /// Replaces weights by master weights, for parameters that have them.
-    fn with_masters(
-        &self,
-        context: StepContext<'_>,
-        mut entries: Vec<ParamEntry<Tensor<1>>>,
-    ) -> Vec<ParamEntry<Tensor<1>>> {
-        for entry in &mut entries {
-            if context.has_master(entry) {
-                let master = self.masters.get(&entry.id).cloned();
-                entry.weight = reconciled(entry.weight.clone(), entry.dtype, master);
-            }
-        }
-        entries
-    }
-
-    /// Stores the stepped weights as master weights, if the parameter has them, and returns the weights.
-    fn store_master(&mut self, id: ParamId, has_master: bool, w: Tensor<1>) -> Tensor<1> {
-        if has_master {
-            self.masters.insert(id, w.clone());
-        }
-        w
-    }
-
-    /// Takes the base optimizer's step of one parameter. Its state advances unless the step is skipped.
-    fn stepped(
-        &mut self,
-        base: &Base,
-        lr: f64,
-        id: ParamId,
-        w: Tensor<1>,
-        h: Tensor<1>,
-        skipped: &Option<DeviceBool>,
-    ) -> Tensor<1> {
-        // A state at step 0 was written by a skipped first step, so it is discarded.
-        let old = self.states.remove(&id).filter(|state| state.step > 0);
-        let before = old.as_ref().map(|old| old.tensors.clone());
-        let (w, state) = base_step(base, lr, w, h, old);
-        self.states.insert(id, keep_state_where(skipped, state, before));
-        w
-    }
+/// Concatenates one tensor of each parameter by batches, and says whether reductions run by rows.
+fn joined(batches: &[Batch], tensors: Vec<Tensor<1>>) -> Vec<(bool, Tensor<1>)> {
+    let mut tensors: Vec<_> = tensors.into_iter().map(Some).collect();
+    batches.iter().map(|batch| (batch.by_rows, batch.members.join_of(&mut tensors))).collect()
 }
 
-/// Computes `a g + b g~` as [`Blend::by_difference`], without terms whose weight is zero.
-fn mix(blend: &Blend, g: &Tensor<1>, g_perturbed: &Tensor<1>) -> Tensor<1> {
-    if let Some(of_g) = blend.by_difference() {
-        let sharpness = (g_perturbed.clone() - g.clone()) * blend.b;
-        return if of_g == 1.0 { g.clone() + sharpness } else { g.clone() * of_g + sharpness };
-    }
-    match (blend.a, blend.b) {
-        (1.0, 0.0) => g.clone(),
-        (0.0, b) => g_perturbed.clone() * b,
-        (a, b) => g.clone() * a + g_perturbed.clone() * b,
-    }
+fn ids(batches: &[Batch]) -> Vec<ParamId> {
+    batches.iter().flat_map(|batch| batch.members.ids()).collect()
+}
+
+fn output<T, K>(built: T, rest: K) -> PhaseOutput<TensorOps, T, K> {
+    PhaseOutput { built, rest, released: Vec::new() }
 }

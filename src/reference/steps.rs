@@ -1,4 +1,4 @@
-//! The halves of a step, and the steps over one gradient.
+//! The phases of a step, and the steps over one gradient.
 
 use super::vectors::{all_scaled, zip};
 use super::{Oracle, ReferenceError};

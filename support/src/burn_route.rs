@@ -264,7 +264,7 @@ impl Route for BurnRoute {
         let before = weights(&model);
         let ascended = self.optim.ascend(model, grads).map_err(|error| error.to_string())?;
         let perturbed = weights(ascended.model());
-        // The way back is exact: take it, and climb again.
+        // Restoring is exact: restore the weights, and ascend again.
         let model = ascended.restore();
         if weights(&model) != before {
             return Err("restore changed the weights".to_owned());
@@ -272,7 +272,7 @@ impl Route for BurnRoute {
         let grads = self.grads(&model, grad);
         let ascended = self.optim.ascend(model, grads).map_err(|error| error.to_string())?;
         if weights(ascended.model()) != perturbed {
-            return Err("the second climb went elsewhere".to_owned());
+            return Err("the second ascent gave other weights".to_owned());
         }
         self.pending = Some(Pending::Ordinary(ascended));
         Ok(perturbed)

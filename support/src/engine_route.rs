@@ -234,7 +234,7 @@ impl Route for EngineRoute {
         self.engine.queue().submit([encoder.finish()]);
         let norms = self.engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
         let (gradient, perturbed) = (norms.gradient_is_finite(), norms.perturbed_is_finite());
-        // A step that was left out is none.
+        // A skipped step does not advance the step count.
         if self.hyper.non_finite.outcome(false, gradient, perturbed) == Outcome::Skipped {
             self.step -= 1;
         }

@@ -122,7 +122,7 @@ fn parse_method(json: &Value) -> Result<Method, String> {
             k: at(json, "k", |k| size(k)?.try_into().map_err(|_| format!("{k} is too large")))?,
         }),
         Some("msam") => Ok(Method::MomentumSam),
-        _ => Err("kind is none of gsam, friendly, looksam, msam".into()),
+        _ => Err("kind is not one of gsam, friendly, looksam, msam".into()),
     }
 }
 

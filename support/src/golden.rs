@@ -275,7 +275,7 @@ pub(super) fn parse_base(json: &Value) -> Result<Base, String> {
         }),
         Some("adam") => Ok(Base::Adam(moments(0.0)?)),
         Some("adamw") => Ok(Base::AdamW(moments(0.01)?)),
-        _ => Err("kind is none of sgd, adam, adamw".into()),
+        _ => Err("kind is not one of sgd, adam, adamw".into()),
     }
 }
 

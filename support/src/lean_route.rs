@@ -94,7 +94,7 @@ impl Route for LeanRoute {
             .map_err(|error| error.to_string())?;
         self.engine.queue().submit([encoder.finish()]);
         let norms = self.engine.read_norms(ascent.norms()).map_err(|error| error.to_string())?;
-        // A step that was left out is none.
+        // A skipped step does not advance the step count.
         if self.hyper.non_finite.checks_gradients() && !norms.gradient_is_finite() {
             self.step -= 1;
         }

@@ -125,7 +125,7 @@ fn step(
         .collect();
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     let options = AscentOptions::default().tracking_norms();
-    // Both halves in one encoder: nothing between them needs the host.
+    // Both phases in one encoder, because no result between them is needed on the host.
     let ascent = engine
         .ascent(&mut encoder, &hyper, options, &ascents)
         .map_err(|error| error.to_string())?;

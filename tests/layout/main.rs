@@ -239,7 +239,7 @@ fn buffer_sets_repeat_what_varies() {
         "    return grad_2[i / 4u];",
         "    return weight_0[i / 4u];",
         "load_grad_1(chunk.grad + i)",
-        "climb_2(chunk, len_2(chunk), lane, scales);",
+        "perturb_2(chunk, len_2(chunk), lane, scales);",
         "return select(0u, chunk.len, chunk.buffer_set == 2u);",
     ] {
         assert!(text.contains(wanted), "no {wanted:?} in\n{text}");

@@ -70,7 +70,7 @@ export class Wsam {
     this.states = stateNames(config.base);
     this.steps = 0;
     /** @type {Dispatch[]} */
-    this.climb = [];
+    this.ascentStages = [];
     /** @type {Dispatch[]} */
     this.descend = [];
 
@@ -145,7 +145,7 @@ export class Wsam {
       kernels.get(stage, form.width, { WORKGROUP: form.workgroup, ...constants });
 
     const slots = (adaptive ? 0 : SLOT.perturbation) | (clips && SLOT.gradient);
-    this.climb = [
+    this.ascentStages = [
       ...(await this.normOf(get, adaptive ? scaled : plain, this.grad, slots)),
       form.lean
         ? this.stage(await get("lean_ascent", { SCALING: adaptive, STATES: states, ANCHORED: 0 }))
@@ -225,10 +225,10 @@ export class Wsam {
     return binding;
   }
 
-  /** Records the climb to `w + e_w`; `grad` must hold the gradient at `w`. */
+  /** Records the ascent to `w + e_w`; `grad` must hold the gradient at `w`. */
   ascent(/** @type {GPUComputePassEncoder} */ pass) {
     this.steps += 1;
-    this.record(pass, this.climb);
+    this.record(pass, this.ascentStages);
   }
 
   /** Records the rest of the step; `gradPerturbed` must hold the gradient at `w + e_w`. */

@@ -1,8 +1,28 @@
-//! The base optimizer's step.
+//! The mix of the gradients, and the base optimizer's step.
 
-use super::State;
-use crate::method::Base;
+use crate::method::{Base, Blend};
 use burn::tensor::Tensor;
+
+/// State of parameters before or after a step.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) step: u64,
+    /// In the order of [`Base::state_names`].
+    pub(super) tensors: Vec<Tensor<1>>,
+}
+
+/// Computes `a g + b g~` as [`Blend::by_difference`], without terms whose weight is zero.
+pub(super) fn mix(blend: &Blend, g: &Tensor<1>, g_perturbed: &Tensor<1>) -> Tensor<1> {
+    if let Some(of_g) = blend.by_difference() {
+        let sharpness = (g_perturbed.clone() - g.clone()) * blend.b;
+        return if of_g == 1.0 { g.clone() + sharpness } else { g.clone() * of_g + sharpness };
+    }
+    match (blend.a, blend.b) {
+        (1.0, 0.0) => g.clone(),
+        (0.0, b) => g_perturbed.clone() * b,
+        (a, b) => g.clone() * a + g_perturbed.clone() * b,
+    }
+}
 
 /// One step of the base optimizer, as PyTorch and Burn define it.
 pub(super) fn base_step(

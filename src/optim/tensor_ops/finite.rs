@@ -1,6 +1,6 @@
 //! Checks on the device whether gradients are finite.
 
-use super::State;
+use super::base::State;
 use crate::method::NonFinite;
 use crate::optim::error::WsamError;
 use crate::optim::pending::Finite;
@@ -56,21 +56,30 @@ pub(crate) fn check_finite(
     policy.checks_gradients().then(|| filled.map(all).reduce(Tensor::bool_and)).flatten()
 }
 
-/// Combines `flag`, if any, with whether these norms are finite. The norm of finite elements may overflow.
+/// Combines `flag` with whether these norms are finite. The norm of finite elements may overflow. `None` if the
+/// policy does not check gradients.
 pub(super) fn check_norms<'a>(
+    policy: NonFinite,
     flag: Option<DeviceBool>,
     norms: impl Iterator<Item = &'a Tensor<1>>,
 ) -> Option<DeviceBool> {
     let finite = norms.map(|norm| norm.clone().is_finite());
-    flag.map(|flag| finite.fold(flag, Tensor::bool_and))
+    policy
+        .checks_gradients()
+        .then(|| flag.into_iter().chain(finite).reduce(Tensor::bool_and))
+        .flatten()
 }
 
 /// Returns `old` where `flag` is true, otherwise `new`.
-pub(crate) fn keep_where(flag: &Option<DeviceBool>, new: Tensor<1>, old: Tensor<1>) -> Tensor<1> {
+pub(crate) fn keep_where(
+    flag: &Option<DeviceBool>,
+    new: Tensor<1>,
+    old: impl FnOnce() -> Tensor<1>,
+) -> Tensor<1> {
     match flag {
         Some(flag) => {
             let mask = flag.clone().expand(new.shape());
-            new.mask_where(mask, old)
+            new.mask_where(mask, old())
         }
         None => new,
     }
@@ -78,12 +87,12 @@ pub(crate) fn keep_where(flag: &Option<DeviceBool>, new: Tensor<1>, old: Tensor<
 
 /// Returns the tensors of `old` where `flag` is true, otherwise `new`. The state of a skipped first step is never
 /// read, so it needs no `old`.
-pub(crate) fn keep_state_where(
+pub(super) fn keep_state_where(
     flag: &Option<DeviceBool>,
     new: State,
     old: Option<Vec<Tensor<1>>>,
 ) -> State {
     let Some(old) = old.filter(|_| flag.is_some()) else { return new };
     let tensors = new.tensors.into_iter().zip(old);
-    State { tensors: tensors.map(|(new, old)| keep_where(flag, new, old)).collect(), ..new }
+    State { tensors: tensors.map(|(new, old)| keep_where(flag, new, || old)).collect(), ..new }
 }

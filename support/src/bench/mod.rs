@@ -16,5 +16,7 @@ pub mod stages;
 pub mod burn_models;
 #[cfg(all(feature = "burn", feature = "criterion"))]
 pub mod burn_steps;
+#[cfg(feature = "burn")]
+pub mod ratios;
 #[cfg(feature = "criterion")]
 pub mod report;
