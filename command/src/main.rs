@@ -34,6 +34,7 @@ mod tensor_ops;
 mod timing;
 mod toy;
 mod tune;
+mod tuned;
 
 use clap::Parser;
 use error::Error;

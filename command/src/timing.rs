@@ -7,6 +7,7 @@ use crate::output;
 use crate::parameters::Named;
 #[cfg(feature = "burn")]
 use crate::tensor_ops::TensorOps;
+use crate::tuned::{Tuned, merge};
 use burn_wsam::engine::{Engine, EngineError, Tuning};
 use burn_wsam::method::{Coupling, Hyperparameters, NonFinite};
 use burn_wsam_support::adapters::Gpu;
@@ -373,44 +374,6 @@ impl<'a> Timing<'a> {
         self.progress.inc(1);
         let (set, clock) = (set.clone(), clock.name());
         Ok(Row { set, name, bytes, counts, clock, seconds, interleaved: None })
-    }
-}
-
-/// Steps with one tuning.
-pub(crate) struct Tuned {
-    pub(crate) tuning: Tuning,
-    engine: Engine,
-    /// Number of steps that are pipelined.
-    count: u32,
-    times: Vec<StepTimes>,
-    waited: Row,
-    pub(crate) pipelined: Row,
-}
-
-impl Tuned {
-    fn round(&mut self, steps: &Steps, hyper: &Hyperparameters) -> Result<(), EngineError> {
-        let (times, _) = steps.run(&self.engine, hyper)?;
-        let pipelined = steps.run_pipelined(&self.engine, hyper, self.count)?;
-        self.waited.seconds.push(times.whole.as_secs_f64());
-        self.pipelined.seconds.push(pipelined.as_secs_f64());
-        self.times.push(times);
-        Ok(())
-    }
-
-    fn finish(&mut self, device: Option<f64>) {
-        let more = pipelined_counts(&self.pipelined.seconds, self.count, &self.times, device);
-        merge(&mut self.pipelined.counts, more);
-    }
-
-    pub(crate) fn into_rows(self) -> [Row; 2] {
-        [self.waited, self.pipelined]
-    }
-}
-
-/// Adds fields to a JSON object.
-fn merge(counts: &mut Value, more: Value) {
-    for (name, value) in more.as_object().into_iter().flatten() {
-        counts[name] = value.clone();
     }
 }
 

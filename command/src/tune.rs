@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::options::{OutputOptions, TuneOptions};
 use crate::output;
 use crate::results::Results;
-use crate::timing::{Tuned, progress};
+use crate::timing::progress;
+use crate::tuned::Tuned;
 use burn_wsam::engine::Tuning;
 
 pub(crate) fn tune(options: &TuneOptions) -> Result<(), Error> {
