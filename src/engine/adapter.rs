@@ -1,6 +1,7 @@
 //! Constructors that open a device for the engine.
 
-use super::{Engine, EngineError};
+use super::error::EngineError;
+use super::recorder::Engine;
 
 impl Engine {
     /// Selects an adapter, opens a device on it, and returns the engine with the adapter's info.

@@ -1,12 +1,12 @@
 //! The base optimizer's step without a perturbation, for training steps that do not use WSAM. It takes one
 //! gradient and shares the state with WSAM steps.
 
-use super::Engine;
 use super::columns::any_anchored;
 use super::error::EngineError;
 use super::options::{GradientOptions, Rates};
 use super::phase::gradient_reduction;
 use super::record::{NormsSource, PhaseSpec};
+use super::recorder::Engine;
 use super::stats::StepStats;
 use super::tensors::BaseTensor;
 use crate::layout::Kernel;

@@ -1,11 +1,11 @@
 //! The engine's own buffers, and the search for buffers of another device.
 
-use super::Engine;
 use super::dispatch::buffer_range;
 use super::error::EngineError;
 use super::memory::{create_buffer, create_buffer_with, with_error_scopes};
 use super::options::InvScale;
 use super::pipelines;
+use super::recorder::Engine;
 use super::rows::TensorRow;
 use super::slice::Role;
 use crate::layout::{Chunk, Kernel, Norms, column};

@@ -6,8 +6,8 @@ use super::error::EngineError;
 use super::memory::{create_buffer_with, with_error_scopes};
 use super::pipelines::Pipelines;
 use super::plan::Plan;
+use super::recorder::{ALIGNMENT, Engine};
 use super::timing::timestamp_writes;
-use super::{ALIGNMENT, Engine};
 use crate::layout::{
     BlendUniforms, DispatchUniforms, Kernel, NORMS, NormFinishUniforms, Norms, PARAM_CLASSES,
     ParamClassUniforms,

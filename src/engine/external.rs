@@ -4,7 +4,6 @@
 //! All run the descent kernel with other constants. The gradient is a step from zero with `lr = -1`, and
 //! the sharpness step has a blend of zero.
 
-use super::Engine;
 use super::base::BaseStep;
 use super::checks::check_method;
 use super::columns::any_anchored;
@@ -12,6 +11,7 @@ use super::error::EngineError;
 use super::options::{GradientOptions, Rates};
 use super::phase::{Reduction, descent_reduction, gradient_reduction};
 use super::record::{NormsSource, PhaseSpec};
+use super::recorder::Engine;
 use super::stats::StepStats;
 use super::step::Ascent;
 use super::tensors::{ClipTensor, MixTensor, SharpenTensor};

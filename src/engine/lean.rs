@@ -13,13 +13,13 @@
 //! In exchange, `u` replaces `w` and the state advances before `g~` is known: a step that stops after the
 //! ascent cannot be undone.
 
-use super::Engine;
 use super::checks::check_method;
 use super::columns::any_anchored;
 use super::error::EngineError;
 use super::options::{GradientOptions, Rates};
 use super::phase::{Reduction, ascent_reduction, descent_reduction, scaling};
 use super::record::{NormsSource, PhaseSpec};
+use super::recorder::Engine;
 use super::stats::StepStats;
 use super::tensors::{LeanAscentTensor, LeanDescentTensor};
 use crate::layout::Kernel;

@@ -4,9 +4,9 @@ use super::chunking::{ChunkedTensors, chunk_tensors};
 use super::dispatch::{PreparedDispatch, whole_buffer};
 use super::error::EngineError;
 use super::phase::NormReduction;
+use super::recorder::{Engine, PARTIAL_SIZE};
 use super::rows::{TensorRow, gradient};
 use super::tuning::{MAX_LOOP_ITERATIONS, finish_iterations};
-use super::{Engine, PARTIAL_SIZE};
 use crate::layout::{
     self, BufferSets, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation, WORKGROUPS,
     Width, column, nonfinite_flag,

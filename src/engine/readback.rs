@@ -1,7 +1,8 @@
 //! Reading buffers back to the host. Only these functions, and `read_times`, wait for the device.
 
+use super::error::EngineError;
 use super::memory::{create_buffer, with_error_scopes};
-use super::{Engine, EngineError};
+use super::recorder::Engine;
 use crate::layout::Norms;
 use std::sync::mpsc;
 

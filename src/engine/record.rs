@@ -1,7 +1,6 @@
 //! The recipe that every phase of a step follows: check the inputs, sort the tensors into parameter classes,
 //! compute the constants, and record the plan. A [`PhaseSpec`] says in what a phase differs from the others.
 
-use super::Engine;
 use super::checks::check_slices;
 use super::columns::PhaseTensor;
 use super::constants::Constants;
@@ -11,6 +10,7 @@ use super::options::{BlendSource, InvScale, Rates};
 use super::param_classes::ParamClasses;
 use super::phase::{Phase, Reduction};
 use super::plan::Plan;
+use super::recorder::Engine;
 use super::stats::StepStats;
 use crate::layout::{Kernel, ParamClassUniforms};
 use crate::method::Hyperparameters;

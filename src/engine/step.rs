@@ -1,12 +1,12 @@
 //! The two phases of a step: ascent and descent.
 
-use super::Engine;
 use super::checks::check_method;
 use super::columns::any_anchored;
 use super::error::EngineError;
 use super::options::{AscentOptions, BlendSource, Rates};
 use super::phase::{Reduction, ascent_reduction, descent_reduction, scaling};
 use super::record::{NormsSource, PhaseSpec};
+use super::recorder::Engine;
 use super::stats::StepStats;
 use super::tensors::{AscentTensor, DescentTensor};
 use crate::layout::Kernel;

@@ -1,21 +1,16 @@
 //! Device time of each dispatch, for benchmarks.
 
+use super::error::EngineError;
 use super::memory::create_buffer;
 use super::plan::Plan;
-use super::{Engine, EngineError};
+use super::recorder::Engine;
+use super::timer::Timer;
 use crate::layout::Stage;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 /// Size of the timestamp query set. Each dispatch takes two timestamps.
 const TIMESTAMPS: u32 = 256;
-
-/// Timestamps of the phase recorded last.
-#[derive(Debug)]
-pub(crate) struct Timer {
-    pub(crate) queries: wgpu::QuerySet,
-    stages: Vec<Stage>,
-}
 
 impl Engine {
     /// Turns on timing: from now on each dispatch is recorded in a separate compute pass between two
