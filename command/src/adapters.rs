@@ -125,10 +125,10 @@ fn text(adapter: &Value) -> String {
     let name = if route["fused"] == true { "fused" } else { "tensor operations" };
     line("route", format!("{name}: {}", word(&route["why"])));
     if route["fused"] == true {
-        let [workgroup, chunk, frames] =
+        let [workgroup, chunk, buffer_sets] =
             ["workgroup", "chunk_len", "max_buffer_sets"].map(|name| word(&route[name]));
         let tuning = format!(
-            "workgroups of {workgroup}, chunks of {chunk} elements, up to {frames} frames per dispatch"
+            "workgroups of {workgroup}, chunks of {chunk} elements, up to {buffer_sets} buffer sets per dispatch"
         );
         line("tuning", tuning);
     }

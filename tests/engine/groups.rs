@@ -27,8 +27,8 @@ pub(crate) fn all_overrides() -> Vec<Group> {
 const LENS: [usize; 9] = [300, 17, 4100, 5, 0, 64, 1000, 3, 259];
 const OF: [usize; 9] = [1, 2, 3, 4, 4, 5, 6, 0, 5];
 
-/// An engine whose dispatches use at most two frames. Tensors have their own buffers here, and shaders with
-/// sixteen frames take long to compile.
+/// An engine whose dispatches use at most two buffer sets. Tensors have their own buffers here, and shaders with
+/// sixteen buffer sets take long to compile.
 pub(crate) fn engine_of_few_frames(gpu: &Gpu) -> Result<Arc<Engine>, String> {
     let engine = engine(gpu)?;
     let tuning = changed(engine.tuning(), |it| it.max_buffer_sets = 2);
@@ -118,7 +118,7 @@ pub(crate) fn many_kinds(gpu: &Gpu) -> Result<(), String> {
     if got != want {
         return Err(format!("{got:?}, expected {want:?}"));
     }
-    // Each tensor has its own buffers, so the number of frames decides. Two pages of 64 kinds never
+    // Each tensor has its own buffers, so the number of buffer sets decides. Two pages of 64 classes never
     // share a dispatch.
     if stats.dispatches < 3 {
         return Err(format!("{} dispatches for three pages", stats.dispatches));

@@ -69,17 +69,18 @@ pub(crate) fn refused(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// The longest chunk in every kernel, wide and narrow, in the first and the last of many frames.
+/// The longest chunk in every kernel, wide and narrow, in the first and the last of many buffer sets.
 pub(crate) fn longest_chunks(gpu: &Gpu) -> Result<(), String> {
     let clip = Some(Clip { max_norm: 0.5, scope: ClipScope::Both });
-    for (workgroup, frames) in [(8, 1), (8, 16), (16, 16)] {
-        let longest = tuning(workgroup, 4, frames).longest_chunk();
-        let engine = tuned(gpu, tuning(workgroup, longest, frames))?;
+    for (workgroup, buffer_sets) in [(8, 1), (8, 16), (16, 16)] {
+        let longest = tuning(workgroup, 4, buffer_sets).longest_chunk();
+        let engine = tuned(gpu, tuning(workgroup, longest, buffer_sets))?;
         let len = longest as usize;
-        // With as many buffers as frames, the loops of the last frame run after those of all other frames.
-        let mut lens = vec![5; frames as usize];
-        lens[frames as usize - 1] = len;
-        let fail = |error: String| format!("{workgroup}, {frames} frames, {len}: {error}");
+        // With as many buffers as buffer sets, the loops of the last set run after those of all other sets.
+        let mut lens = vec![5; buffer_sets as usize];
+        lens[buffer_sets as usize - 1] = len;
+        let fail =
+            |error: String| format!("{workgroup}, {buffer_sets} buffer sets, {len}: {error}");
         against_oracle(&engine, sgd_momentum(), Placed::InPlace, &lens, 1).map_err(fail)?;
         let coupled = Hyperparameters { clip, coupling: Coupling::Coupled, ..sgd_momentum() };
         against_oracle(&engine, coupled, Placed::OutOfPlace, &[len], 2).map_err(fail)?;

@@ -260,7 +260,7 @@ pub(crate) fn eight_buffers(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-/// Each tensor of each role in its own buffer: an engine with several frames a dispatch gives the same
+/// Each tensor of each role in its own buffer: an engine with several buffer sets a dispatch gives the same
 /// bits as an engine with one.
 pub(crate) fn many_buffers(gpu: &Gpu) -> Result<(), String> {
     many_buffers_on(&engine(gpu)?)
@@ -307,7 +307,7 @@ fn many_buffers_on(engine: &std::sync::Arc<Engine>) -> Result<(), String> {
     if run(engine)? == run(&single)? {
         Ok(())
     } else {
-        Err("the number of frames changes results".to_owned())
+        Err("the number of buffer sets changes results".to_owned())
     }
 }
 

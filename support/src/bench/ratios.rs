@@ -85,7 +85,7 @@ fn wsam<'a>(
     })
 }
 
-/// Times `rounds` steps of each optimizer over parameters of these lengths, in turns. `count` runs a
+/// Times `rounds` steps of each optimizer over parameters of these lengths, interleaved. `count` runs a
 /// step and may print what it counted.
 fn ratios(
     (set, lens): (&str, &[u64]),
