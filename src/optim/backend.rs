@@ -12,7 +12,7 @@ use super::rates::Rates;
 use super::report::Norms;
 use super::route::{Route, RoutePolicy, TensorOpsReason};
 use super::state::{LoadedState, OptimizerState};
-use super::state_store::StateStore;
+use super::state_store::{MethodStates, StateStore};
 use super::step_backend::{OnePassUpdate, StepBackend, StepContext};
 use super::tensor_ops::TensorOps;
 use crate::method::{Hyperparameters, Method};
@@ -268,6 +268,14 @@ impl RouteBackend {
         loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError> {
         with_route!(self, route => route.replace_states(device, ids, loaded))
+    }
+
+    pub(crate) fn method_states(&self, hyper: &Hyperparameters) -> Result<MethodStates, WsamError> {
+        with_route!(self, route => route.method_states(hyper))
+    }
+
+    pub(crate) fn awaits_outcome(&self) -> bool {
+        with_route!(self, route => route.awaits_outcome())
     }
 
     pub(crate) fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {

@@ -16,6 +16,7 @@ use super::pass_schedule::StepKind;
 use super::route::{Route, RoutePolicy};
 use super::seeds::Masks;
 use super::state::{LoadedState, OptimizerState};
+use super::state_store::MethodStates;
 use super::step_backend::StepContext;
 use crate::method::{Coupling, Hyperparameters, Outcome};
 use burn::module::{Module, ParamGroup, ParamId};
@@ -182,6 +183,10 @@ impl Wsam {
     ) -> Result<(), WsamError> {
         self.resolve_outcomes()?;
         self.backend.replace_states(&self.device, ids, loaded)
+    }
+
+    pub(super) fn method_states(&self) -> Result<MethodStates, WsamError> {
+        self.backend.method_states(&self.hyper)
     }
 
     /// Drops the states of parameters that are `is_dropped`. Call it after pending outcomes were resolved.

@@ -25,6 +25,7 @@ use burn::tensor::{Bytes, Shape, TensorData};
 use burn_pack::{Reader, Scalar, Writer};
 use entries::{Contents, Parameter, check_known, contents, parameters};
 use names::{RANK, failed, field, step_field};
+use std::collections::HashSet;
 
 impl Wsam {
     /// The state of `model`'s parameters as a record of Burn's. Waits for the device.
@@ -46,7 +47,11 @@ impl Wsam {
 
     fn writer_of<M: Module>(&self, model: &M) -> Result<Writer, WsamError> {
         match self.burn_optimizer() {
-            Some(optimizer) => self.burn_base_writer(optimizer),
+            Some(optimizer) => {
+                let ids: HashSet<_> =
+                    parameters(model).into_iter().map(|parameter| parameter.id).collect();
+                self.burn_base_writer(optimizer, &|id| ids.contains(&id))
+            }
             None => self.writer(model),
         }
     }

@@ -3,8 +3,12 @@
 use super::error::WsamError;
 use super::pending::ResolvedOutcome;
 use super::state::LoadedState;
+use crate::method::Hyperparameters;
 use burn::module::ParamId;
-use burn::tensor::{Bool, Device, Tensor};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+
+/// Tensors of a method by parameter, each with its name.
+pub(crate) type MethodStates = Vec<(ParamId, &'static str, TensorData)>;
 
 /// States and outcomes of one route.
 pub(crate) trait StateStore {
@@ -49,6 +53,12 @@ pub(crate) trait StateStore {
         ids: &[ParamId],
         loaded: Vec<LoadedState>,
     ) -> Result<(), WsamError>;
+
+    /// The tensors that the method stores for all parameters, with their names, read back.
+    fn method_states(&self, hyper: &Hyperparameters) -> Result<MethodStates, WsamError>;
+
+    /// Whether the method's states depend on the outcome of the last step, which has not been resolved.
+    fn awaits_outcome(&self) -> bool;
 
     /// Drops the states of parameters that are `is_dropped`.
     fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool);

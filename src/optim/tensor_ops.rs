@@ -22,7 +22,7 @@ use super::params::Flat;
 use super::pending::{PendingOutcomes, ResolvedOutcome};
 use super::report::Norms;
 use super::state::{LoadedState, OptimizerState};
-use super::state_store::StateStore;
+use super::state_store::{MethodStates, StateStore};
 use super::step_backend::{OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOutput};
 use crate::method::{Hyperparameters, InGroup, Outcome};
 use batch::{Batch, in_order};
@@ -294,6 +294,16 @@ impl StateStore for TensorOps {
     ) -> Result<(), WsamError> {
         self.states.replace(device, ids, loaded);
         Ok(())
+    }
+
+    fn method_states(&self, hyper: &Hyperparameters) -> Result<MethodStates, WsamError> {
+        let latest = self.latest_outcome()?;
+        let is_skipped = latest.is_some_and(|latest| latest.outcome == Outcome::Skipped);
+        self.states.read_method_states(hyper, is_skipped)
+    }
+
+    fn awaits_outcome(&self) -> bool {
+        self.states.has_new_method_states()
     }
 
     fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {

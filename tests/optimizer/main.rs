@@ -4,6 +4,7 @@ mod accumulation;
 mod bits;
 mod burn_base;
 mod combinations;
+mod family;
 mod groups;
 mod half_precision;
 mod interleaved;
@@ -40,6 +41,25 @@ const TESTS: &[(&str, Test)] = &[
     ("step equals ascend and descend", bits::closure_and_calls),
     ("steps are bit-reproducible", bits::repeats),
     ("rho and gamma set between steps", bits::schedules),
+    ("methods that are SAM", family::limits::sam_limits),
+    ("rho 0 is the base optimizer under every method", family::limits::rho_zero),
+    ("interval 1 is WSAM", family::limits::interval_one),
+    ("intervals and a late start", family::limits::intervals),
+    ("AE-SAM's rule", family::schedules::ae_sam),
+    ("closure and calls under every method and rule", family::schedules::closure_and_calls),
+    ("micro-batches under every method and rule", family::schedules::micro_batches),
+    ("a perturbation for each micro-batch", family::schedules::each_micro_batch),
+    ("running statistics under every method and rule", family::schedules::running_statistics),
+    ("a loss scale under every method and rule", family::schedules::loss_scale),
+    ("Momentum-SAM returns the model at w", family::schedules::returns_unperturbed),
+    ("every method and base match the oracle", family::oracle::every_base),
+    ("every method in groups matches the oracle", family::oracle::groups),
+    ("every method over non-finite gradients matches the oracle", family::oracle::non_finite),
+    ("resume is bit-exact under every method and rule", family::resume::whole),
+    ("records of other methods", family::resume::other_methods),
+    ("damaged schedules in records", family::resume::damaged),
+    ("calls that the next step does not take", family::misuse::calls),
+    ("gradients in only one pass under every method", family::misuse::missing),
     ("restore is exact", bits::restores),
     ("clones keep their weights", bits::clones_keep),
     ("zero gradients leave the weights unchanged", bits::zero_gradients),
@@ -150,6 +170,8 @@ fn main() {
         Trial::test("serialised configurations", || Ok(misuse::serialisation()?)),
         Trial::test("invalid configurations", || Ok(misuse::configurations()?)),
         Trial::test("conflicting options", || Ok(combinations::conflicts()?)),
+        Trial::test("invalid methods and rules", || Ok(family::misuse::configurations()?)),
+        Trial::test("serialised methods and rules", || Ok(family::misuse::serialisation()?)),
         Trial::test("a route reports its reason", || Ok(misuse::routes()?)),
         Trial::test("invalid loss scales", || Ok(non_finite::misuse()?)),
     ];

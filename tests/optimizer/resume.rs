@@ -37,7 +37,7 @@ impl DropoutNet {
 
 /// How a record is stored.
 #[derive(Clone, Copy, Debug)]
-enum Storage {
+pub(crate) enum Storage {
     Record,
     Bytes,
     File,
@@ -45,16 +45,16 @@ enum Storage {
 
 /// How a step is called.
 #[derive(Clone, Copy, Debug)]
-enum Steps {
+pub(crate) enum Steps {
     Closure,
     Accumulated(Perturbation),
 }
 
 /// A configuration and the call that takes its steps.
-struct Case<'a> {
-    target: &'a Target,
-    config: WsamConfig,
-    steps: Steps,
+pub(crate) struct Case<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) config: WsamConfig,
+    pub(crate) steps: Steps,
 }
 
 impl Case<'_> {
@@ -112,7 +112,7 @@ impl Case<'_> {
         Ok((model, scales, optim.skipped_steps().map_err(text)?))
     }
 
-    fn check(&self, storage: Storage) -> Result<(), String> {
+    pub(crate) fn check(&self, storage: Storage) -> Result<(), String> {
         let what = format!("{:?}, {storage:?}, {}", self.steps, self.config);
         let nothing = |_: u64, _: &Wsam, _: &DropoutNet| Ok(());
         let (whole, scales, skipped) =

@@ -10,7 +10,7 @@ use crate::optim::error::WsamError;
 use crate::optim::params::TensorLayout;
 use crate::optim::pending::ResolvedOutcome;
 use crate::optim::state::{LoadedState, OptimizerState, read, state_names};
-use crate::optim::state_store::StateStore;
+use crate::optim::state_store::{MethodStates, StateStore};
 use burn::module::ParamId;
 use burn::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
 use std::mem::offset_of;
@@ -141,6 +141,14 @@ impl StateStore for Fused {
             self.states.insert(id, state);
         }
         Ok(())
+    }
+
+    fn method_states(&self, _hyper: &Hyperparameters) -> Result<MethodStates, WsamError> {
+        Ok(Vec::new())
+    }
+
+    fn awaits_outcome(&self) -> bool {
+        false
     }
 
     fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {

@@ -27,10 +27,10 @@ impl Wsam {
         model: M,
         grads: GradientsParams,
     ) -> Result<Ascended<M>, Rejected<M>> {
-        // Stochastic rounding is seeded with the step count, so pending outcomes must be resolved first.
-        if self.options.stochastic_rounding.is_some()
-            && let Err(error) = self.resolve_outcomes()
-        {
+        // Stochastic rounding is seeded with the step count, and a skipped step may have been the first to set a
+        // method's state, so pending outcomes must be resolved first.
+        let waits = self.options.stochastic_rounding.is_some() || self.backend.awaits_outcome();
+        if waits && let Err(error) = self.resolve_outcomes() {
             return Err(Rejected::new(model, error));
         }
         // The cycle of these methods says what a step is. A pass rule may be overruled.

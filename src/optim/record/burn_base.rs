@@ -10,6 +10,7 @@ use crate::optim::optimizer::Wsam;
 use crate::optim::run_state::RunState;
 #[cfg(feature = "train")]
 use crate::optim::state::Recorded;
+use crate::optim::state_store::MethodStates;
 use burn::module::{Module, ParamId};
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::{Bytes, DType, TensorData};
@@ -34,10 +35,24 @@ fn writer_of(
     optimizer: &ModuleOptimizer,
     stays: impl Fn(&str) -> bool,
 ) -> Result<Writer, WsamError> {
+    writer_with(optimizer, stays, Vec::new())
+}
+
+/// [`writer_of`], with the method's states.
+fn writer_with(
+    optimizer: &ModuleOptimizer,
+    stays: impl Fn(&str) -> bool,
+    own: MethodStates,
+) -> Result<Writer, WsamError> {
     let reader = Reader::from_bytes(optimizer.into_bytes().map_err(failed)?).map_err(failed)?;
     let (scalars, paths) = (reader.scalars().clone(), reader.metadata().clone());
     let tensors = reader.into_tensors().map_err(failed)?.into_iter();
-    let mut writer = Writer::new(tensors.filter(|tensor| stays(&tensor.name)).collect());
+    let own = own.into_iter().map(|(id, field, data)| {
+        let (prefix, (bytes, shape, dtype)) = (id.val(), data.into_parts());
+        burn_pack::Tensor::new(format!("{prefix}.{field}"), dtype, shape, Some(prefix), bytes)
+    });
+    let tensors = tensors.filter(|tensor| stays(&tensor.name)).chain(own);
+    let mut writer = Writer::new(tensors.collect());
     for (name, scalar) in scalars.into_iter().filter(|(name, _)| stays(name)) {
         writer = writer.with_scalar(&name, scalar);
     }
@@ -63,12 +78,16 @@ fn check_precision(entries: &BTreeMap<u64, RecordEntry>) -> Result<(), WsamError
 }
 
 impl Wsam {
-    /// Writer of a Burn optimizer's record and our run state.
+    /// Writer of a Burn optimizer's record, the method's states of the parameters that are `is_known`, and our run
+    /// state.
     pub(super) fn burn_base_writer(
         &self,
         optimizer: &ModuleOptimizer,
+        is_known: &dyn Fn(ParamId) -> bool,
     ) -> Result<Writer, WsamError> {
-        self.with_run_state(writer_of(optimizer, |_| true)?)
+        let mut own = self.method_states()?;
+        own.retain(|(id, ..)| is_known(*id));
+        self.with_run_state(writer_with(optimizer, |_| true, own)?)
     }
 
     /// Loads a Burn optimizer's record. Burn drops states of another kind of optimizer, whose parameters start
@@ -79,11 +98,21 @@ impl Wsam {
         bytes: Bytes,
     ) -> Result<(), WsamError> {
         let copy = |bytes: &Bytes| Bytes::from_bytes_vec(bytes.to_vec());
-        let contents = contents(Reader::from_bytes(copy(&bytes)).map_err(failed)?)?;
-        check_known(&parameters(model), &contents.entries)?;
+        let mut contents = contents(Reader::from_bytes(copy(&bytes)).map_err(failed)?)?;
+        let parameters = parameters(model);
+        check_known(&parameters, &contents.entries)?;
         check_precision(&contents.entries)?;
+        let names = self.hyperparameters().method.state_names();
+        let ids: Vec<_> = parameters.iter().map(|parameter| parameter.id).collect();
+        let own = parameters.into_iter().filter_map(|parameter| {
+            contents.entries.get_mut(&parameter.id.val())?.method_state(names, parameter)
+        });
+        let own = own.collect::<Result<Vec<_>, _>>()?;
         let record = OptimizerRecord::from_bytes(bytes).map_err(failed)?;
         self.resolve_outcomes()?;
+        if !names.is_empty() {
+            self.replace_states(&ids, own)?;
+        }
         self.load_burn_base(record);
         // Burn's optimizers name their step counts differently, so no largest count is available.
         self.resume_run_state(contents.run, None);
@@ -94,7 +123,8 @@ impl Wsam {
     #[cfg(feature = "train")]
     pub(in crate::optim) fn recorded_burn_base(&self) -> Result<Option<Recorded>, WsamError> {
         let Some(optimizer) = self.burn_optimizer() else { return Ok(None) };
-        let bytes = optimizer.into_bytes().map_err(failed)?.to_vec();
+        let writer = writer_with(optimizer, |_| true, self.method_states()?)?;
+        let bytes = writer.into_bytes().map_err(failed)?.to_vec();
         let len = bytes.len();
         let tensors = vec![(OPTIMIZER, TensorData::new(bytes, [len]))];
         Ok(Some(Recorded { tensors, scalars: Vec::new() }))

@@ -134,6 +134,25 @@ impl RecordEntry {
         self.scalars.get(step_field(base)).and_then(|scalar| u64::try_from(*scalar).ok())
     }
 
+    /// The method's tensors of `parameter`, which takes its steps by a Burn optimizer; `None` if the record has none.
+    pub(super) fn method_state(
+        &mut self,
+        names: &[&'static str],
+        parameter: Parameter,
+    ) -> Option<Result<LoadedState, WsamError>> {
+        let Parameter { id, path, shape, dtype } = parameter;
+        let found: Vec<_> = names.iter().filter_map(|name| self.tensors.remove(*name)).collect();
+        if found.is_empty() {
+            return None;
+        }
+        let method = found.into_iter().map(|data| flat(data, &path, &shape, dtype));
+        let state = |method| {
+            let len = shape.num_elements() as u64;
+            LoadedState { id, step: 0, tensors: Vec::new(), method, master: None, len }
+        };
+        Some(method.collect::<Result<Vec<_>, _>>().map(state))
+    }
+
     /// The state of `parameter`, checked against it, the base optimizer and the method.
     pub(super) fn fit(
         mut self,
@@ -170,20 +189,39 @@ impl RecordEntry {
             .iter()
             .filter_map(|field| self.tensors.remove(*field))
             .map(|data| {
-                if *data.shape() != shape {
-                    let (weight, record) = (shape.to_vec(), data.shape().to_vec());
-                    return Err(WsamError::RecordShape { param: param.clone(), weight, record });
+                if *data.shape() == shape {
+                    flat(data, &param, &shape, dtype)
+                } else {
+                    Err(wrong_shape(&data, &param, &shape))
                 }
-                let (bytes, _, dtype_found) = data.into_parts();
-                if !dtype_found.is_float() {
-                    return Err(failed(format!("{param} has a state of {dtype_found:?}")));
-                }
-                let flat = TensorData::try_from_bytes(bytes, [len], dtype_found).map_err(failed)?;
-                Ok(flat.convert_dtype(computed_in(dtype)))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let master = if has_master { tensors.pop() } else { None };
         let method = tensors.split_off(base.state_names().len());
         Ok(LoadedState { id, step, tensors, method, master, len: len as u64 })
     }
+}
+
+fn wrong_shape(data: &TensorData, param: &str, shape: &Shape) -> WsamError {
+    let (weight, record) = (shape.to_vec(), data.shape().to_vec());
+    WsamError::RecordShape { param: param.to_owned(), weight, record }
+}
+
+/// A parameter's tensor in one dimension, in the type that its steps compute in.
+fn flat(
+    data: TensorData,
+    param: &str,
+    shape: &Shape,
+    dtype: DType,
+) -> Result<TensorData, WsamError> {
+    let len = shape.num_elements();
+    if data.num_elements() != len {
+        return Err(wrong_shape(&data, param, shape));
+    }
+    let (bytes, _, found) = data.into_parts();
+    if !found.is_float() {
+        return Err(failed(format!("{param} has a state of {found:?}")));
+    }
+    let flat = TensorData::try_from_bytes(bytes, [len], found).map_err(failed)?;
+    Ok(flat.convert_dtype(computed_in(dtype)))
 }

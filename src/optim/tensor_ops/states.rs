@@ -10,6 +10,7 @@ use crate::optim::error::WsamError;
 use crate::optim::half_precision::reconciled;
 use crate::optim::param_entries::ParamEntry;
 use crate::optim::state::{LoadedState, MASTER_WEIGHTS, read};
+use crate::optim::state_store::MethodStates;
 use crate::optim::step_backend::StepContext;
 use burn::module::ParamId;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -76,6 +77,22 @@ impl States {
         Ok(all)
     }
 
+    /// The method's states of all parameters, read back. `is_skipped` says whether the last step was skipped.
+    pub(super) fn read_method_states(
+        &self,
+        hyper: &Hyperparameters,
+        is_skipped: bool,
+    ) -> Result<MethodStates, WsamError> {
+        let is_valid = |id: &ParamId| !(is_skipped && self.new_method_states.contains(id));
+        let mut all = Vec::new();
+        for id in self.method.ids().filter(is_valid) {
+            for (name, tensor) in hyper.method.state_names().iter().zip(self.method.get(id)) {
+                all.push((id, *name, read(tensor)?));
+            }
+        }
+        Ok(all)
+    }
+
     /// The tensor that the method stores for the parameters of a batch, if it has been set.
     pub(super) fn method_state(&self, members: &Members) -> Option<Tensor<1>> {
         self.method.joined(members).into_iter().next()
@@ -87,6 +104,11 @@ impl States {
             self.new_method_states.extend(members.ids());
         }
         self.method.put(members, vec![h]);
+    }
+
+    /// Whether the last step made states of the method that are valid only if it was taken.
+    pub(super) fn has_new_method_states(&self) -> bool {
+        !self.new_method_states.is_empty()
     }
 
     /// Drops the method's states that the last step made, if it was skipped. Call it when its outcome is known.

@@ -41,6 +41,13 @@ impl Stored {
         self.parts.contains_key(&id)
     }
 
+    /// The parameters with tensors, sorted.
+    pub(super) fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        let mut ids: Vec<_> = self.parts.keys().copied().collect();
+        ids.sort_by_key(ParamId::val);
+        ids.into_iter()
+    }
+
     /// A parameter's tensors.
     pub(super) fn get(&self, id: ParamId) -> Vec<Tensor<1>> {
         self.parts.get(&id).map(Part::tensors).unwrap_or_default()

@@ -106,7 +106,7 @@ pub(crate) fn groups(target: &Target) -> Result<(), String> {
             group("b.weight").with_own_norm(true).with_rho(Some(0.2)).with_lr_factor(0.5),
         ];
         match_oracle(&target, &config.clone().with_groups(groups.clone()), &[])?;
-        if *method == MethodConfig::MomentumSam {
+        if matches!(method, MethodConfig::MomentumSam) {
             continue;
         }
         let config = config.with_adaptive(true).with_rho(0.5);
