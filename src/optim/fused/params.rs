@@ -2,7 +2,7 @@
 
 use crate::engine::{
     AscentTensor, BaseTensor, ClipTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor,
-    MixTensor, Placement, SharpenTensor, Slice,
+    MethodState, MixTensor, Placement, SharpenTensor, Slice,
 };
 use crate::optim::bridge::{Memory, OutputSpec};
 use burn::module::ParamId;
@@ -48,6 +48,7 @@ impl ResolvedParam {
                 Placement::OutOfPlace(partner.slice.clone())
             }),
             master: self.master_slice(),
+            method_state: MethodState::None,
             group: self.group,
         }
     }
@@ -58,6 +59,7 @@ impl ResolvedParam {
             mixed: mixed.slice.clone(),
             grad: self.grad.slice.clone(),
             grad_perturbed: grad_perturbed.slice.clone(),
+            method_state: MethodState::None,
             group: self.group,
         }
     }
@@ -67,6 +69,7 @@ impl ResolvedParam {
         ClipTensor {
             clipped: clipped.slice.clone(),
             grad: self.grad.slice.clone(),
+            method_state: MethodState::None,
             group: self.group,
         }
     }
@@ -93,6 +96,7 @@ impl ParamStep<'_> {
             grad_perturbed: grad_perturbed.slice.clone(),
             state: slices(&self.state),
             step: self.step,
+            method_state: MethodState::None,
             group: self.param.group,
         }
     }
@@ -118,6 +122,7 @@ impl ParamStep<'_> {
             grad: self.param.grad.slice.clone(),
             state: slices(&self.state),
             step: self.step,
+            method_state: MethodState::None,
             group: self.param.group,
         }
     }
