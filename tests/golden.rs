@@ -42,6 +42,8 @@ fn main() {
     let _ = &toys;
     let relatives = family::load();
     let of_relatives = relatives.as_ref().map_or(0, Vec::len);
+    #[cfg(feature = "burn")]
+    trials.extend(relatives_on_burn(relatives.as_deref().unwrap_or_default()));
     trials.extend(relatives_on_oracle(relatives));
     trials.push(Trial::test("at least one trajectory", move || {
         // A user's folder may have trajectories of one form only.
@@ -216,6 +218,38 @@ fn toy_trials(
         })
     };
     toy.runs.iter().map(trial).collect()
+}
+
+/// Trials of the trajectories of other methods than WSAM on the Burn optimizer.
+#[cfg(feature = "burn")]
+fn relatives_on_burn(relatives: &[FamilyGolden]) -> Vec<Trial> {
+    use burn_wsam::RoutePolicy;
+    let mut targets = vec![("flex".to_owned(), Ok(burn::tensor::Device::flex()))];
+    #[cfg(feature = "fused-wsam")]
+    for gpu in burn_wsam_support::gpu::adapters() {
+        targets.push((gpu.name.clone(), burn_wsam_support::burn_route::device(&gpu)));
+    }
+    let mut trials = Vec::new();
+    for (name, device) in targets {
+        for golden in relatives {
+            let (golden, device) = (golden.clone(), device.clone());
+            let title = format!("{} on burn, tensor operations [{name}]", golden.file);
+            trials.push(Trial::test(title, move || {
+                use burn_wsam_support::burn_family_route::BurnFamilyRoute;
+                let mut route = BurnFamilyRoute::new(&golden, &device?, RoutePolicy::TensorOps)?;
+                let worst = replay_family(&golden, &mut route, Tolerance::SINGLE)?;
+                println!(
+                    "\n    {}: worst error {:.0} % of what is allowed, relative {:.1e}, {:?}",
+                    golden.file,
+                    100.0 * worst.score,
+                    worst.relative,
+                    worst.place.map(|place| place.to_string()),
+                );
+                Ok(())
+            }));
+        }
+    }
+    trials
 }
 
 /// Trials of the trajectories of other methods than WSAM.

@@ -5,15 +5,17 @@ use super::error::WsamError;
 #[cfg(feature = "fused-wsam")]
 use super::fused::Fused;
 use super::module_steps::{self, PendingStep};
+use super::momentum_steps;
+use super::pass_schedule::StepKind;
 use super::pending::ResolvedOutcome;
 use super::rates::Rates;
 use super::report::Norms;
 use super::route::{Route, RoutePolicy, TensorOpsReason};
 use super::state::{LoadedState, OptimizerState};
 use super::state_store::StateStore;
-use super::step_backend::{StepBackend, StepContext};
+use super::step_backend::{OnePassUpdate, StepBackend, StepContext};
 use super::tensor_ops::TensorOps;
-use crate::method::Base;
+use crate::method::{Hyperparameters, Method};
 use burn::module::{Module, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Device, Tensor};
@@ -32,6 +34,17 @@ pub(crate) enum AscentHandle {
     TensorOps(Box<PendingStep<<TensorOps as StepBackend>::AscentState>>),
     #[cfg(feature = "fused-wsam")]
     Fused(Box<PendingStep<<Fused as StepBackend>::AscentState>>),
+    /// Momentum-SAM's, on either route: its descent needs nothing of the ascent but the perturbed model.
+    Momentum,
+}
+
+impl AscentHandle {
+    pub(crate) fn kind(&self) -> StepKind {
+        match self {
+            Self::Momentum => StepKind::AlongMomentum,
+            _ => StepKind::TwoPasses,
+        }
+    }
 }
 
 /// State between a lean ascent and its descent, by route.
@@ -56,11 +69,12 @@ macro_rules! with_route {
 /// Chooses the route for a device, as far as the policy leaves a choice.
 pub(crate) fn choose(
     policy: RoutePolicy,
+    method: &Method,
     device: &Device,
 ) -> Result<(RouteBackend, Route), WsamError> {
     let reason = match policy {
         RoutePolicy::TensorOps => TensorOpsReason::Requested,
-        RoutePolicy::Auto | RoutePolicy::Fused => match fused(device)? {
+        RoutePolicy::Auto | RoutePolicy::Fused => match fused(method, device)? {
             Ok(fused) => return Ok(fused),
             Err(reason) => reason,
         },
@@ -75,15 +89,16 @@ type Fallible<T, E> = Result<Result<T, E>, WsamError>;
 
 /// The fused route on a device, or the reason why the device does not allow it.
 #[cfg(feature = "fused-wsam")]
-fn fused(device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
+fn fused(method: &Method, device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
     Ok(match super::device::shared(device) {
+        Ok(_) if *method != Method::Wsam => Err(TensorOpsReason::Method),
         Ok(shared) => Ok((RouteBackend::Fused(Fused::new(&shared)?), shared.route())),
         Err(reason) => Err(reason),
     })
 }
 
 #[cfg(not(feature = "fused-wsam"))]
-fn fused(_device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
+fn fused(_method: &Method, _device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
     Ok(Err(TensorOpsReason::FeatureOff))
 }
 
@@ -104,6 +119,15 @@ impl RouteBackend {
         }
     }
 
+    pub(crate) fn ascend_along_momentum<M: Module>(
+        &mut self,
+        context: StepContext<'_>,
+        model: &M,
+    ) -> Result<(M, AscentHandle), WsamError> {
+        let perturbed = with_route!(self, route => momentum_steps::ascend(route, context, model));
+        Ok((perturbed?, AscentHandle::Momentum))
+    }
+
     pub(crate) fn descend<M: Module>(
         &mut self,
         base: Option<&mut BurnBase>,
@@ -114,6 +138,9 @@ impl RouteBackend {
         grads: GradientsParams,
     ) -> Result<(M, Norms), (M, WsamError)> {
         match (self, ascent) {
+            (route, AscentHandle::Momentum) => with_route!(route, route => {
+                momentum_steps::descend(route, context, rates, models, grads)
+            }),
             (Self::TensorOps(ops), AscentHandle::TensorOps(step)) => {
                 descend(ops, base, context, rates, models, *step, grads)
             }
@@ -165,17 +192,20 @@ impl RouteBackend {
         }
     }
 
-    pub(crate) fn base_step<M: Module>(
+    pub(crate) fn one_pass_step<M: Module>(
         &mut self,
         base: Option<&mut BurnBase>,
         context: StepContext<'_>,
+        update: OnePassUpdate,
         rates: &Rates,
         model: M,
         grads: GradientsParams,
-    ) -> Result<M, (M, WsamError)> {
+    ) -> Result<(M, Norms), (M, WsamError)> {
         with_route!(self, route => match base {
-            None => module_steps::base_step(route, context, rates, model, grads),
-            Some(base) => burn_base::base_step(route, base, context, rates, model, grads),
+            None => module_steps::one_pass_step(route, context, update, rates, model, grads),
+            Some(base) => {
+                burn_base::one_pass_step(route, base, context, update, rates, model, grads)
+            }
         })
     }
 
@@ -220,10 +250,10 @@ fn descend<R: StepBackend, M: Module>(
 impl RouteBackend {
     pub(crate) fn state(
         &self,
-        base: &Base,
+        hyper: &Hyperparameters,
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
-        with_route!(self, route => route.state(base, id))
+        with_route!(self, route => route.state(hyper, id))
     }
 
     #[cfg(feature = "train")]

@@ -8,8 +8,8 @@ use super::param_entries::{step_gradients, step_weights};
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOf};
-use crate::method::{Coupling, Outcome};
+use super::step_backend::{OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOf};
+use crate::method::Outcome;
 use burn::module::{Module, ParamId};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 
@@ -80,13 +80,13 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
         Err(error) => return Err((anchor, error)),
     };
     backend.release(released);
-    let stepped = match context.hyper.coupling {
-        Coupling::Coupled => Ok(None),
-        Coupling::Decoupled => step_weights::<R::Layout, M>(&model, &params).map(Some),
+    let stepped = match context.has_sharpness_step() {
+        false => Ok(None),
+        true => step_weights::<R::Layout, M>(&model, &params).map(Some),
     };
     let sharpened = stepped.and_then(|weights| backend.sharpen(context, &each, rest, weights));
     match sharpened {
-        // In the coupled form there is no sharpness step and `built` is empty, so the model does not change.
+        // Without a sharpness step `built` is empty, so the model does not change.
         Ok(PhaseOutput { built, rest, released }) => {
             let model = assign::<R::Layout, M>(model, params.values(built));
             backend.release(released);
@@ -96,24 +96,29 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     }
 }
 
-/// Returns the model stepped by the base optimizer alone, or the unchanged model on an error.
-pub(crate) fn base_step<R: StepBackend, M: Module>(
+/// Returns the model stepped over one gradient, or the unchanged model on an error.
+pub(crate) fn one_pass_step<R: StepBackend, M: Module>(
     backend: &mut R,
     base: &mut BurnBase,
     context: StepContext<'_>,
+    update: OnePassUpdate,
     rates: &Rates,
     model: M,
     grads: GradientsParams,
-) -> Result<M, (M, WsamError)> {
+) -> Result<(M, Norms), (M, WsamError)> {
     let clipped = collect_entries(backend, context, &model, grads).and_then(|collected| {
         let params = collected.params();
         rates.of(&params.names)?;
-        Ok((params, backend.clip(context, collected.entries)?))
+        Ok((params, backend.clip(context, update, collected.entries)?))
     });
     let decided = clipped.and_then(|clipped| Ok((clipped, backend.latest_outcome()?)));
     match decided {
-        Ok((_, Some(resolved))) if resolved.outcome == Outcome::Skipped => Ok(model),
-        Ok(((params, tensors), _)) => Ok(base.step::<R, M>(rates, model, &params, tensors)),
+        Ok(((_, output), Some(resolved))) if resolved.outcome == Outcome::Skipped => {
+            Ok((model, output.rest))
+        }
+        Ok(((params, PhaseOutput { built, rest, .. }), _)) => {
+            Ok((base.step::<R, M>(rates, model, &params, built), rest))
+        }
         Err(error) => Err((model, error)),
     }
 }

@@ -1,14 +1,21 @@
 //! Serialisable configuration, in the shape of Burn's own optimizer configurations.
 
 mod base;
+mod conflicts;
+mod method;
+mod pass_rule;
 
 pub use base::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig};
+pub(super) use conflicts::LEAN_METHOD;
+pub use method::{FriendlySamConfig, GsamConfig, LookSamConfig, MethodConfig};
+pub use pass_rule::{AeSamConfig, IntervalConfig, PassRuleConfig};
 
 use super::error::WsamError;
 use super::groups::GroupConfig;
 use super::loss_scale::{LossScale, LossScaleConfig};
 use super::optimizer::Wsam;
-use super::options::{LEAN_BASE_STEP, MissingGradientPolicy, NonFinitePolicy, Options};
+use super::options::{MissingGradientPolicy, NonFinitePolicy, Options};
+use super::pass_schedule::PassSchedule;
 use super::route::RoutePolicy;
 use crate::method::{Clip, ClipScope, Coupling, Hyperparameters, InvalidHyperparameter, Method};
 use burn::config::Config;
@@ -34,6 +41,17 @@ use burn::tensor::Device;
 pub struct WsamConfig {
     /// The base optimizer.
     pub base: BaseConfig,
+    /// The method: WSAM or one of its relatives.
+    #[config(default = "MethodConfig::Wsam")]
+    pub method: MethodConfig,
+    /// Which steps have a second pass, for methods of two passes. Momentum-SAM has one pass in each step, and LookSAM
+    /// has its own rule.
+    #[config(default = "PassRuleConfig::EveryStep")]
+    pub pass_rule: PassRuleConfig,
+    /// Number of steps that the base optimizer takes alone before the method starts, for a method in the last part
+    /// of a run. The method's cycle and its pass rule count from there. Skipped steps do not count.
+    #[config(default = 0)]
+    pub start_step: u64,
     /// Radius of the perturbation, at least 0.
     #[config(default = 0.05)]
     pub rho: f64,
@@ -130,7 +148,7 @@ impl WsamConfig {
             if self.clip_perturbed_only { ClipScope::PerturbedOnly } else { ClipScope::Both };
         let hyper = Hyperparameters {
             base: self.base.base(),
-            method: Method::Wsam,
+            method: self.method.method(),
             rho: self.rho,
             gamma: self.gamma,
             epsilon: self.epsilon,
@@ -141,6 +159,7 @@ impl WsamConfig {
             groups: self.groups.iter().map(GroupConfig::settings).collect(),
         };
         hyper.validate()?;
+        self.pass_rule.rule().validate()?;
         Ok(hyper)
     }
 
@@ -153,7 +172,8 @@ impl WsamConfig {
     /// [`WsamError::Hyperparameter`] for a value outside its domain, [`WsamError::LeanCoupled`] and
     /// [`WsamError::LeanMasters`] for lean mode with the coupled form or master weights,
     /// [`WsamError::BurnOptimizer`] for [`burn`](Self::burn), which requires [`init_with`](Self::init_with),
-    /// [`WsamError::Conflict`] for two options that contradict each other or of which one disables the other,
+    /// [`WsamError::Conflict`] for two options that contradict each other or of which one disables the other, such as
+    /// lean mode with a method other than WSAM,
     /// [`WsamError::NotFused`] if the policy requires the fused route and the device does not allow it,
     /// [`WsamError::StochasticRounding`] for stochastic rounding in tensor operations.
     pub fn init(&self, device: &Device) -> Result<Wsam, WsamError> {
@@ -179,46 +199,14 @@ impl WsamConfig {
     /// # Errors
     ///
     /// As [`init`](Self::init); and [`WsamError::BurnOptimizer`] for a configuration with another base,
-    /// [`WsamError::NotWithBurnOptimizer`] for lean mode, master weights, and groups with a learning-rate
-    /// factor or weight decay, which belong in the Burn optimizer's own configuration.
+    /// [`WsamError::NotWithBurnOptimizer`] for Momentum-SAM, lean mode, master weights, and groups with a
+    /// learning-rate factor or weight decay, which belong in the Burn optimizer's own configuration.
     pub fn init_with(
         &self,
         optimizer: impl Into<ModuleOptimizer>,
         device: &Device,
     ) -> Result<Wsam, WsamError> {
         self.make(Some(optimizer.into()), device)
-    }
-
-    /// Returns an error for options that another option disables.
-    fn check_conflicts(&self) -> Result<(), WsamError> {
-        let conflict = |option, other, reason| Err(WsamError::Conflict { option, other, reason });
-        let propagates = self.non_finite == NonFinitePolicy::Propagate;
-        if propagates && self.loss_scale.as_ref().is_some_and(LossScaleConfig::is_dynamic) {
-            return conflict(
-                "a dynamic loss_scale",
-                "non_finite = Propagate",
-                "a dynamic scale needs to know which gradients were finite, and Propagate does not check them; \
-                 use LossScaleConfig::fixed or another policy",
-            );
-        }
-        if self.lean && self.non_finite == NonFinitePolicy::BaseStep {
-            return Err(LEAN_BASE_STEP);
-        }
-        if self.lean && self.missing_gradient != MissingGradientPolicy::Refuse {
-            return conflict(
-                "lean mode",
-                "missing_gradient",
-                "a lean step takes the base step before the second gradients are known; use Refuse",
-            );
-        }
-        if self.clip_perturbed_only && self.max_norm.is_none() {
-            return conflict(
-                "clip_perturbed_only",
-                "max_norm = None",
-                "clipping requires max_norm; set max_norm too",
-            );
-        }
-        Ok(())
     }
 
     fn make(&self, optimizer: Option<ModuleOptimizer>, device: &Device) -> Result<Wsam, WsamError> {
@@ -230,6 +218,9 @@ impl WsamConfig {
         }
         if is_burn {
             let unsupported = |what| Err(WsamError::NotWithBurnOptimizer { what });
+            if hyper.method == Method::MomentumSam {
+                return unsupported("Momentum-SAM, which perturbs along the base's momentum,");
+            }
             if self.lean {
                 return unsupported("lean mode");
             }
@@ -242,7 +233,7 @@ impl WsamConfig {
             return Err(WsamError::LeanMasters);
         }
         self.loss_scale.as_ref().map_or(Ok(()), LossScaleConfig::validate)?;
-        self.check_conflicts()?;
+        self.check_conflicts(&hyper)?;
         let options = Options {
             track_norms: self.track_norms,
             lean: self.lean,
@@ -252,6 +243,7 @@ impl WsamConfig {
             missing_gradient: self.missing_gradient,
             error_on_skip: self.non_finite == NonFinitePolicy::Refuse,
             loss_scale: self.loss_scale.clone().map(LossScale::new),
+            schedule: PassSchedule::new(self.pass_rule.rule(), self.start_step),
         };
         let groups = self.groups.iter().map(|group| group.params.clone()).collect();
         Wsam::new(hyper, groups, optimizer, self.route, options, device)

@@ -1,6 +1,7 @@
 //! Errors of the optimizer, and how they return the model.
 
-use crate::method::InvalidHyperparameter;
+use super::pass_schedule::NextStep;
+use crate::method::{IncompatibleOptions, InvalidHyperparameter};
 use burn::tensor::{DType, Device};
 
 /// Error of a step, or of making an optimizer. Parameters are named by their path in the module.
@@ -203,6 +204,18 @@ pub enum WsamError {
         "loss_scale is not supported under SupervisedTraining: the model's TrainStep computes the gradient"
     )]
     LossScale,
+    /// A call for a step of one gradient, where the next step takes two, or the other way round.
+    #[error(
+        "{call} was called, but the next step of {method} is {expected}: ask Wsam::next_step which calls it takes"
+    )]
+    NextStep {
+        /// The function that was called.
+        call: &'static str,
+        /// Name of the method.
+        method: &'static str,
+        /// The next step.
+        expected: NextStep,
+    },
     /// The ascent was made by another optimizer.
     #[error(
         "the ascent was made by another optimizer: pass it to the one whose ascend returned it"
@@ -254,6 +267,12 @@ pub enum WsamError {
         /// Burn's message.
         reason: String,
     },
+}
+
+impl From<IncompatibleOptions> for WsamError {
+    fn from(IncompatibleOptions { first, second, reason, .. }: IncompatibleOptions) -> Self {
+        Self::Conflict { option: first, other: second, reason }
+    }
 }
 
 /// Error of a step, with the model as it was before the step.

@@ -11,11 +11,13 @@ mod groups;
 mod half_precision;
 mod loss_scale;
 mod module_steps;
+mod momentum_steps;
 mod optimizer;
 mod options;
 mod param_entries;
 mod params;
 mod pass;
+mod pass_schedule;
 mod pending;
 mod rates;
 mod record;
@@ -42,12 +44,16 @@ mod device;
 mod fused;
 
 pub use ascended::{Ascended, LeanAscended};
-pub use config::{AdamBaseConfig, AdamWBaseConfig, BaseConfig, SgdBaseConfig, WsamConfig};
+pub use config::{
+    AdamBaseConfig, AdamWBaseConfig, AeSamConfig, BaseConfig, FriendlySamConfig, GsamConfig,
+    IntervalConfig, LookSamConfig, MethodConfig, PassRuleConfig, SgdBaseConfig, WsamConfig,
+};
 pub use error::{Rejected, WsamError};
 pub use groups::GroupConfig;
 pub use loss_scale::LossScaleConfig;
 pub use optimizer::Wsam;
 pub use options::{MissingGradientPolicy, NonFinitePolicy, Perturbation};
+pub use pass_schedule::NextStep;
 pub use report::StepReport;
 pub use route::{Route, RoutePolicy, TensorOpsReason};
 pub use state::{MASTER_WEIGHTS, OptimizerState};

@@ -9,7 +9,7 @@ use super::param_entries::{Collected, collect, collect_perturbed};
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOf};
+use super::step_backend::{OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOf};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 
@@ -86,22 +86,23 @@ pub(super) fn second_phase<R: StepBackend, M: Module>(
     }
 }
 
-/// Returns the model stepped by the base optimizer alone, or the unchanged model on an error.
-pub(crate) fn base_step<R: StepBackend, M: Module>(
+/// Returns the model stepped over one gradient, or the unchanged model on an error.
+pub(crate) fn one_pass_step<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
+    update: OnePassUpdate,
     rates: &Rates,
     model: M,
     grads: GradientsParams,
-) -> Result<M, (M, WsamError)> {
+) -> Result<(M, Norms), (M, WsamError)> {
     let collected = collect_entries(backend, context, &model, grads);
     let stepped = collected.and_then(|collected| {
         let params = collected.params();
         let rates = rates.of(&params.names)?;
         let build = |tensors| stepped_copy::<R, M>(&model, &params, tensors);
-        backend.base_step(context, &rates, collected.entries, build)
+        backend.one_pass_step(context, update, &rates, collected.entries, build)
     });
-    finish(backend, model, stepped).map(|(model, ())| model)
+    finish(backend, model, stepped)
 }
 
 /// Returns the perturbed copy of `model`, and the state for its descent.
@@ -137,7 +138,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
 }
 
 /// Releases the old module and its tensors, and returns the output; on an error, returns the old module.
-fn finish<R: StepBackend, M: Module, T, K>(
+pub(super) fn finish<R: StepBackend, M: Module, T, K>(
     backend: &R,
     before: M,
     output: Result<PhaseOutput<R, T, K>, WsamError>,
@@ -153,7 +154,7 @@ fn finish<R: StepBackend, M: Module, T, K>(
 }
 
 /// Returns the module with the new weights. It shares everything else with `model`, which the caller drops.
-fn stepped_copy<R: StepBackend, M: Module>(
+pub(super) fn stepped_copy<R: StepBackend, M: Module>(
     model: &M,
     params: &StepParams,
     tensors: Vec<TensorOf<R>>,

@@ -1,6 +1,8 @@
 //! The optimizer: one step in two phases, or in one call.
 
 mod lean;
+mod momentum;
+mod one_pass;
 mod outcome;
 mod phases;
 mod settings;
@@ -10,6 +12,7 @@ use super::backend::{RouteBackend, choose};
 use super::burn_base::BurnBase;
 use super::error::WsamError;
 use super::options::Options;
+use super::pass_schedule::StepKind;
 use super::route::{Route, RoutePolicy};
 use super::seeds::Masks;
 use super::state::{LoadedState, OptimizerState};
@@ -93,13 +96,13 @@ impl Wsam {
             return Err(WsamError::LeanCoupled);
         }
         let device = device.clone().without_autodiff();
-        let (backend, route) = choose(policy, &device)?;
+        let (backend, route) = choose(policy, &hyper.method, &device)?;
         if options.stochastic_rounding.is_some() && !route.is_fused() {
             return Err(WsamError::StochasticRounding { route: route.to_string() });
         }
         let burn_base = optimizer.map(BurnBase);
         let base = burn_base.as_ref().map_or(hyper.base.name(), |_| "a Burn optimizer");
-        log::info!("WSAM around {base}: {route}");
+        log::info!("{} around {base}: {route}", hyper.method.name());
         let identity = IDENTITIES.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             hyper,
@@ -139,7 +142,7 @@ impl Wsam {
     ///
     /// [`WsamError`] if the device was lost.
     pub fn state(&self, id: ParamId) -> Result<Option<OptimizerState>, WsamError> {
-        self.backend.state(&self.hyper.base, id)
+        self.backend.state(&self.hyper, id)
     }
 
     /// Copies the model's parameters to separate memory, with the same values.
@@ -201,6 +204,7 @@ impl Wsam {
             rounding_seed: stochastic_rounding.map(|seed| seed.wrapping_add(*steps)),
             master_weights,
             missing_gradient,
+            reads_norm: options.schedule.reads_norm(),
             inv_scale: loss_scale.recip(),
             device,
         };
@@ -208,9 +212,15 @@ impl Wsam {
     }
 
     /// Counts a submitted step, and applies the outcomes of earlier steps to the loss scale.
-    fn count_step(&mut self) {
-        self.steps += 1;
+    fn count_step(&mut self, kind: StepKind) {
+        self.advance(kind);
         self.update_loss_scale();
+    }
+
+    /// Counts a submitted step.
+    fn advance(&mut self, kind: StepKind) {
+        self.options.schedule.advance(&self.hyper.method, self.steps, kind);
+        self.steps += 1;
     }
 
     /// Whether parameters in half precision have master weights.

@@ -3,6 +3,7 @@
 
 use super::error::WsamError;
 use super::loss_scale::LossScale;
+use super::pass_schedule::PassSchedule;
 use crate::method::NonFinite;
 use burn::config::Config;
 
@@ -78,6 +79,7 @@ pub(crate) struct Options {
     /// Whether a skipped step is an error.
     pub(super) error_on_skip: bool,
     pub(super) loss_scale: Option<LossScale>,
+    pub(super) schedule: PassSchedule,
 }
 
 /// A lean step takes the base step on `g` and frees `w` before `g~` is known.

@@ -13,10 +13,20 @@ pub(crate) struct Finite {
     pub(crate) perturbed: bool,
 }
 
+/// What the device says about a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ReadBack {
+    pub(crate) finite: Finite,
+    /// `||g||`, if the step computed it.
+    pub(crate) gradient_norm: Option<f64>,
+}
+
 /// An outcome that was read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResolvedOutcome {
     pub(crate) finite: Finite,
+    /// `||g||`, if the step computed it.
+    pub(crate) gradient_norm: Option<f64>,
     pub(crate) outcome: Outcome,
 }
 
@@ -40,22 +50,22 @@ struct PendingOutcome<R> {
     lean_step: Option<Weak<()>>,
     lean: bool,
     readback: R,
-    finite: Mutex<Option<Finite>>,
+    known: Mutex<Option<ReadBack>>,
 }
 
 impl<R> PendingOutcome<R> {
     /// Reads the outcome from the device at the first call, and returns the stored one afterwards.
     fn resolve(
         &self,
-        read: impl FnOnce(&R) -> Result<Finite, WsamError>,
+        read: impl FnOnce(&R) -> Result<ReadBack, WsamError>,
     ) -> Result<ResolvedOutcome, WsamError> {
-        let mut known = self.finite.lock().unwrap_or_else(PoisonError::into_inner);
-        let finite = match *known {
-            Some(finite) => finite,
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let ReadBack { finite, gradient_norm } = match *known {
+            Some(known) => known,
             None => *known.insert(read(&self.readback)?),
         };
         let outcome = self.policy.outcome(self.lean, finite.gradient, finite.perturbed);
-        Ok(ResolvedOutcome { finite, outcome })
+        Ok(ResolvedOutcome { finite, gradient_norm, outcome })
     }
 
     /// Whether the outcome is final. It is not while the second phase of a lean step may follow, unless the first
@@ -101,8 +111,8 @@ impl<R> PendingOutcomes<R> {
 
     fn push_entry(&mut self, step: Submitted<R>, lean_step: Option<Weak<()>>) {
         let Submitted { ids, policy, readback } = step;
-        let (lean, finite) = (lean_step.is_some(), Mutex::new(None));
-        self.queue.push(PendingOutcome { ids, policy, lean_step, lean, readback, finite });
+        let (lean, known) = (lean_step.is_some(), Mutex::new(None));
+        self.queue.push(PendingOutcome { ids, policy, lean_step, lean, readback, known });
         self.latest = Some(self.queue.len() - 1);
     }
 
@@ -119,14 +129,14 @@ impl<R> PendingOutcomes<R> {
         if let Some(entry) = self.latest.and_then(|place| self.queue.get_mut(place)) {
             entry.lean_step = None;
             entry.readback = readback;
-            entry.finite = Mutex::new(None);
+            entry.known = Mutex::new(None);
         }
     }
 
     /// Outcome of the last submitted step; `None` if the policy does not check gradients, or it was resolved.
     pub(crate) fn latest(
         &self,
-        read: impl FnOnce(&R) -> Result<Finite, WsamError>,
+        read: impl FnOnce(&R) -> Result<ReadBack, WsamError>,
     ) -> Result<Option<ResolvedOutcome>, WsamError> {
         let entry = self.latest.and_then(|place| self.queue.get(place));
         entry.map(|entry| entry.resolve(read)).transpose()
@@ -142,7 +152,7 @@ impl<R> PendingOutcomes<R> {
     pub(crate) fn overcount(
         &self,
         id: Option<ParamId>,
-        read: impl Fn(&R) -> Result<Finite, WsamError>,
+        read: impl Fn(&R) -> Result<ReadBack, WsamError>,
     ) -> Result<u64, WsamError> {
         let counts = |entry: &&PendingOutcome<R>| id.is_none_or(|id| entry.ids.contains(&id));
         let entries = self.queue.iter().filter(counts);
@@ -152,7 +162,7 @@ impl<R> PendingOutcomes<R> {
     /// All outcomes that are final.
     pub(crate) fn decided(
         &self,
-        read: impl Fn(&R) -> Result<Finite, WsamError>,
+        read: impl Fn(&R) -> Result<ReadBack, WsamError>,
     ) -> Result<Vec<ResolvedOutcome>, WsamError> {
         let mut decided = Vec::new();
         for entry in &self.queue {
@@ -168,7 +178,7 @@ impl<R> PendingOutcomes<R> {
     /// phases stays queued, unless its `g` was not finite. On an error the queue is unchanged.
     pub(crate) fn resolve(
         &mut self,
-        read: impl Fn(&R) -> Result<Finite, WsamError>,
+        read: impl Fn(&R) -> Result<ReadBack, WsamError>,
     ) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
         let resolved =
             self.queue.iter().map(|entry| entry.resolve(&read)).collect::<Result<Vec<_>, _>>()?;

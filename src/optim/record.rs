@@ -18,18 +18,18 @@ pub(super) use owned::owned;
 use super::error::WsamError;
 use super::optimizer::Wsam;
 use super::run_state::RunState;
-use super::state::{MASTER_WEIGHTS, Recorded};
+use super::state::Recorded;
 use burn::module::{Module, ParamId};
 use burn::optim::OptimizerRecord;
 use burn::tensor::{Bytes, Shape, TensorData};
 use burn_pack::{Reader, Scalar, Writer};
 use entries::{Contents, Parameter, check_known, contents, parameters};
-use names::{RANK, failed, fields, step_field};
+use names::{RANK, failed, field, step_field};
 
 impl Wsam {
     /// The state of `model`'s parameters as a record of Burn's. Waits for the device.
     ///
-    /// It holds the base optimizer's state, the loss scale, the step count of
+    /// It holds the base optimizer's state, the method's state with its place in a cycle and AE-SAM's averages, the loss scale, the step count of
     /// [`mask_seed`](crate::WsamConfig::mask_seed), and the counts of all steps and of skipped ones. Gradients,
     /// `e_w` and hyperparameters are not part of it. Burn's optimizer of the same kind loads it too, with
     /// [`ModuleOptimizer::load_record`](burn::optim::ModuleOptimizer::load_record).
@@ -95,15 +95,14 @@ impl Wsam {
     ) -> Result<Option<Recorded>, WsamError> {
         let Some(state) = self.state(id)? else { return Ok(None) };
         let (base, found) = (&self.hyperparameters().base, shape.num_elements());
-        let names = fields(base).chain([MASTER_WEIGHTS]);
-        let tensors = state.tensors.into_iter().zip(names).map(|((_, data), field)| {
+        let tensors = state.tensors.into_iter().map(|(name, data)| {
             let (bytes, flat, dtype) = data.into_parts();
             if flat.num_elements() != found {
                 let state = flat.num_elements();
                 return Err(WsamError::State { param: path.to_owned(), found, state });
             }
             let data = TensorData::try_from_bytes(bytes, shape.clone(), dtype).map_err(failed)?;
-            Ok((field, data))
+            Ok((field(name), data))
         });
         let tensors = tensors.collect::<Result<_, _>>()?;
         let scalars = vec![(step_field(base), Scalar::from(state.step))];
@@ -156,15 +155,15 @@ impl Wsam {
         let Contents { mut entries, run } = contents;
         let parameters = parameters(model);
         check_known(&parameters, &entries)?;
-        let (base, has_masters) = (self.hyperparameters().base, self.has_masters());
-        let most = entries.values().filter_map(|entry| entry.steps(&base)).max();
+        let (hyper, has_masters) = (self.hyperparameters().clone(), self.has_masters());
+        let most = entries.values().filter_map(|entry| entry.steps(&hyper.base)).max();
         let ids: Vec<_> = parameters.iter().map(|parameter| parameter.id).collect();
         let loaded = parameters
             .into_iter()
             .filter_map(|parameter| Some((entries.remove(&parameter.id.val())?, parameter)))
             // Quantised parameters take no steps.
             .filter(|(_, parameter)| parameter.dtype.is_float())
-            .map(|(entry, parameter)| entry.fit(&base, has_masters, parameter))
+            .map(|(entry, parameter)| entry.fit(&hyper, has_masters, parameter))
             // Parameters without elements take no steps either.
             .filter(|loaded| loaded.as_ref().map_or(true, |state| state.len > 0))
             .collect::<Result<Vec<_>, _>>()?;

@@ -2,19 +2,25 @@
 
 use super::error::WsamError;
 use super::loss_scale::ScaleState;
+use super::pass_schedule::PassState;
 use burn_pack::Scalar;
 
 /// Names of all values in a record. Parameter ids are numbers, so the prefix `wsam` distinguishes these names
 /// from those of parameters, and Burn's optimizers ignore them. In a learner's checkpoint a parameter's id
 /// precedes them.
 #[cfg(feature = "train")]
-pub(super) const FIELDS: [&str; 5] = [STEPS, SKIPPED, SCALE, GOOD_STEPS, PENDING];
+pub(super) const FIELDS: [&str; 9] =
+    [STEPS, SKIPPED, SCALE, GOOD_STEPS, PENDING, PLACE, MEAN, VARIANCE, LAST_NORM];
 
 const STEPS: &str = "wsam.run.steps";
 const SKIPPED: &str = "wsam.run.skipped";
 const SCALE: &str = "wsam.run.loss_scale";
 const GOOD_STEPS: &str = "wsam.run.loss_scale_good_steps";
 const PENDING: &str = "wsam.run.loss_scale_pending";
+const PLACE: &str = "wsam.run.cycle_place";
+const MEAN: &str = "wsam.run.ae_sam_mean";
+const VARIANCE: &str = "wsam.run.ae_sam_variance";
+const LAST_NORM: &str = "wsam.run.ae_sam_last_norm";
 
 /// Largest valid step count: larger than that of any training, and far from overflow.
 pub(super) const MOST_STEPS: u64 = 1 << 53;
@@ -30,6 +36,8 @@ pub(super) struct RunState {
     pub(super) skipped: u64,
     /// State of the loss scale, if losses are scaled.
     pub(super) loss_scale: Option<ScaleState>,
+    /// State of the passes' schedule.
+    pub(super) passes: PassState,
 }
 
 impl RunState {
@@ -46,6 +54,15 @@ impl RunState {
             scalars.push((SCALE, Scalar::from(*scale)));
             scalars.push((GOOD_STEPS, Scalar::from(*good_steps as u64)));
             scalars.push((PENDING, Scalar::from(bits)));
+        }
+        let PassState { place, averages } = self.passes;
+        // A place of 0 is that of a record without one.
+        if place > 0 {
+            scalars.push((PLACE, Scalar::from(u64::from(place))));
+        }
+        if let Some(([mean, variance], last_norm)) = averages {
+            scalars.extend([(MEAN, Scalar::from(mean)), (VARIANCE, Scalar::from(variance))]);
+            scalars.extend(last_norm.map(|norm| (LAST_NORM, Scalar::from(norm))));
         }
         Ok(scalars)
     }
@@ -77,7 +94,33 @@ impl RunState {
             }
         };
         let (steps, skipped) = (count(STEPS)?, count(SKIPPED)?);
-        Ok(Some(Self { steps, skipped, loss_scale }))
+        let passes = Self::passes(find)?;
+        Ok(Some(Self { steps, skipped, loss_scale, passes }))
+    }
+
+    fn passes(find: impl Fn(&str) -> Option<Scalar>) -> Result<PassState, WsamError> {
+        let place = match find(PLACE) {
+            None => 0,
+            Some(place) => {
+                let place = u64::try_from(place).ok().and_then(|place| u32::try_from(place).ok());
+                place.ok_or_else(|| wrong(PLACE, "no count below 2^32".to_owned()))?
+            }
+        };
+        let number = |name: &'static str| {
+            let number = |scalar| {
+                let value = f64::try_from(scalar).ok();
+                let value = value.filter(|value| value.is_finite() && *value >= 0.0);
+                value.ok_or_else(|| wrong(name, "no finite number of at least 0".to_owned()))
+            };
+            find(name).map(number).transpose()
+        };
+        let averages = match (number(MEAN)?, number(VARIANCE)?) {
+            (Some(mean), Some(variance)) => Some(([mean, variance], number(LAST_NORM)?)),
+            (None, None) => None,
+            (None, _) => return Err(wrong(MEAN, "nothing, beside a variance".to_owned())),
+            (_, None) => return Err(wrong(VARIANCE, "nothing, beside a mean".to_owned())),
+        };
+        Ok(PassState { place, averages })
     }
 }
 

@@ -13,8 +13,9 @@ pub struct OptimizerState {
     /// Steps this parameter has taken.
     pub step: u64,
     /// Name and values of each state tensor, flat, in the order of
-    /// [`Base::state_names`](crate::method::Base::state_names); after them [`MASTER_WEIGHTS`], if the parameter has
-    /// master weights.
+    /// [`Base::state_names`](crate::method::Base::state_names); after them those of
+    /// [`Method::state_names`](crate::method::Method::state_names), if the parameter has them, and [`MASTER_WEIGHTS`],
+    /// if it has master weights.
     pub tensors: Vec<(&'static str, TensorData)>,
 }
 
@@ -41,6 +42,9 @@ pub(crate) struct LoadedState {
     /// One-dimensional, in the type that the parameter's steps compute in, in the order of
     /// [`Base::state_names`].
     pub(crate) tensors: Vec<TensorData>,
+    /// In the order of [`Method::state_names`](crate::method::Method::state_names). Empty if the method's state is not
+    /// set yet.
+    pub(crate) method: Vec<TensorData>,
     pub(crate) master: Option<TensorData>,
     pub(crate) len: u64,
 }

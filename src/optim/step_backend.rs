@@ -7,8 +7,8 @@ use super::param_entries::ParamEntry;
 use super::params::TensorLayout;
 use super::report::Norms;
 use super::state_store::StateStore;
-use crate::method::{Hyperparameters, InGroup};
-use burn::module::ParamGroup;
+use crate::method::{Coupling, Hyperparameters, InGroup, Method};
+use burn::module::{ParamGroup, ParamId};
 use burn::tensor::{DType, Device};
 
 /// Settings that both phases of a step use.
@@ -23,6 +23,8 @@ pub(crate) struct StepContext<'a> {
     pub(crate) rounding_seed: Option<u64>,
     /// Whether parameters in half precision have master weights.
     pub(crate) master_weights: bool,
+    /// Whether `||g||` is computed and read with the outcome, for AE-SAM's rule.
+    pub(crate) reads_norm: bool,
     /// What to do with parameters that have a gradient in only one pass.
     pub(crate) missing_gradient: MissingGradientPolicy,
     /// Factor on all gradients of the step: the inverse of the loss scale of its first phase.
@@ -31,6 +33,16 @@ pub(crate) struct StepContext<'a> {
 }
 
 impl StepContext<'_> {
+    /// Whether `||g||` is computed, also where the step does not need it.
+    pub(crate) fn tracks_gradient(&self) -> bool {
+        self.track_norms || self.reads_norm
+    }
+
+    /// Whether a sharpness step follows the base optimizer's step.
+    pub(crate) fn has_sharpness_step(&self) -> bool {
+        self.hyper.method == Method::Wsam && self.hyper.coupling == Coupling::Decoupled
+    }
+
     /// Whether a parameter has master weights.
     pub(crate) fn has_master<T>(&self, entry: &ParamEntry<T>) -> bool {
         self.master_weights && computed_in(entry.dtype) != entry.dtype
@@ -41,6 +53,15 @@ impl StepContext<'_> {
         // The group always exists, because `group_of` has set it.
         self.hyper.in_group(entry.group).unwrap_or_else(|| self.hyper.in_no_group())
     }
+}
+
+/// What the base optimizer steps on in a step over one gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnePassUpdate {
+    /// `g`.
+    Gradient,
+    /// LookSAM's `g + alpha ||g|| h`.
+    Corrected,
 }
 
 pub(super) type TensorOf<R> = <<R as StepBackend>::Layout as TensorLayout>::Tensor;
@@ -112,14 +133,41 @@ pub(crate) trait StepBackend: StateStore + Sized {
     /// The gradient of the first pass, with its loss scale.
     fn first_gradient(ascent_state: &Self::AscentState, place: usize) -> Option<TensorOf<Self>>;
 
-    /// The base optimizer's step alone.
-    fn base_step<T>(
+    /// A step over one gradient: the base optimizer's alone, or LookSAM's between its SAM steps.
+    fn one_pass_step<T>(
+        &mut self,
+        context: StepContext<'_>,
+        update: OnePassUpdate,
+        rates: &[f64],
+        entries: Vec<ParamEntry<TensorOf<Self>>>,
+        build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
+
+    /// The momentum of a parameter that has taken a step, in the type that its steps compute in. Call it after pending
+    /// outcomes were resolved.
+    fn momentum(
+        &self,
+        context: StepContext<'_>,
+        id: ParamId,
+    ) -> Result<Option<TensorOf<Self>>, WsamError>;
+
+    /// Momentum-SAM's perturbed weights, in the order of the entries. Each entry has its momentum in place of the
+    /// gradient.
+    fn perturb_along_momentum(
+        &mut self,
+        context: StepContext<'_>,
+        entries: Vec<ParamEntry<TensorOf<Self>>>,
+    ) -> Result<Vec<TensorOf<Self>>, WsamError>;
+
+    /// Momentum-SAM's step from the entries' weights. `perturbed` are the weights at which the gradients were taken.
+    fn momentum_step<T>(
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
         entries: Vec<ParamEntry<TensorOf<Self>>>,
+        perturbed: Vec<TensorOf<Self>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
-    ) -> Result<PhaseOutput<Self, T, ()>, WsamError>;
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
 
     /// Computes the gradient for a Burn optimizer as the base: `a g + b g~`, clipped.
     fn mix(
@@ -133,8 +181,9 @@ pub(crate) trait StepBackend: StateStore + Sized {
     fn clip(
         &mut self,
         context: StepContext<'_>,
+        update: OnePassUpdate,
         entries: Vec<ParamEntry<TensorOf<Self>>>,
-    ) -> Result<Vec<TensorOf<Self>>, WsamError>;
+    ) -> Result<TensorOutput<Self, Norms>, WsamError>;
 
     /// Takes the sharpness step from the weights after the Burn optimizer's step. In the coupled form `weights`
     /// is `None` and there is no sharpness step.

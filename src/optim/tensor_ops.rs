@@ -2,32 +2,37 @@
 
 mod base;
 mod batch;
+mod directions;
 mod finite;
+mod lean;
 mod mixed;
+mod momentum;
 mod norms;
+mod one_pass;
 mod states;
 mod stored;
+mod updates;
 
+pub(crate) use lean::LeanAscentState;
 pub(crate) use mixed::MixState;
 
 use super::error::WsamError;
 use super::param_entries::ParamEntry;
 use super::params::Flat;
-use super::pending::{LeanStep, PendingOutcomes, ResolvedOutcome};
+use super::pending::{PendingOutcomes, ResolvedOutcome};
 use super::report::Norms;
 use super::state::{LoadedState, OptimizerState};
 use super::state_store::StateStore;
-use super::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
-use crate::method::{Base, InGroup, NonFinite};
-use base::mix;
-use batch::{Batch, Members, in_order};
+use super::step_backend::{OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOutput};
+use crate::method::{Hyperparameters, InGroup, Outcome};
+use batch::{Batch, in_order};
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor};
+use directions::gradient_lengths;
 use finite::{DeviceBool, FiniteFlags, keep_where};
-use norms::{
-    TensorNorms, check_gradient, clip_factor, perturb, scale_of_g, scaled, unscale_and_check,
-};
+use norms::{ScopeNorms, TensorNorms, perturb};
 use states::States;
+use updates::Update;
 
 /// The route's state between steps.
 #[derive(Debug, Default)]
@@ -41,27 +46,8 @@ pub(crate) struct TensorOps {
 pub(crate) struct AscentState {
     batches: Vec<Batch>,
     norms: TensorNorms,
-}
-
-/// State between a lean ascent and its descent.
-#[derive(Debug)]
-pub(crate) struct LeanAscentState {
-    batches: Vec<LeanBatch>,
-    norms: TensorNorms,
-    step: LeanStep,
-}
-
-/// A batch between the halves of a lean step.
-#[derive(Debug)]
-struct LeanBatch {
-    members: Members,
-    by_rows: bool,
-    /// Weights after the base optimizer's step and the `g` term of the sharpness step.
-    stepped: Tensor<1>,
-    /// `lr * sharpness`.
-    factor: f64,
-    /// Weights that the second pass runs on, if gradients are checked.
-    ran_on: Option<Tensor<1>>,
+    /// `||g||` of each norm scope, if the method needs it.
+    lengths: ScopeNorms,
 }
 
 impl TensorOps {
@@ -73,14 +59,15 @@ impl TensorOps {
     /// A parameter's state, read back.
     pub(crate) fn state(
         &self,
-        base: &Base,
+        hyper: &Hyperparameters,
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
-        let step = self.states.step_of(id).saturating_sub(self.overcount(Some(id))?);
+        let skipped = self.overcount(Some(id))?;
+        let step = self.states.step_of(id).saturating_sub(skipped);
         if step == 0 {
             return Ok(None);
         }
-        Ok(Some(OptimizerState { step, tensors: self.states.read(base, id)? }))
+        Ok(Some(OptimizerState { step, tensors: self.states.read(hyper, id, skipped > 0)? }))
     }
 
     /// Queues the outcome of a step, if gradients are checked.
@@ -108,10 +95,12 @@ impl StepBackend for TensorOps {
     ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
         let batches = self.states.batches(context, entries, None);
         let batches = self.states.with_masters(context, batches);
-        let (perturbed, norms) = perturb(context, &batches, false);
+        let along = self.states.directions(context, &batches);
+        let (perturbed, norms, divisors) = perturb(context, &batches, &along, false);
+        let lengths = gradient_lengths(context, &batches, divisors);
         let members = batches.iter().map(|batch| &batch.members);
         let tensors = in_order(context.device, members.zip(perturbed));
-        Ok(output(build(tensors), AscentState { batches, norms }))
+        Ok(output(build(tensors), AscentState { batches, norms, lengths }))
     }
 
     fn descend<T>(
@@ -122,29 +111,20 @@ impl StepBackend for TensorOps {
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
-        let hyper = context.hyper;
-        let AscentState { batches, mut norms } = ascent_state;
+        let AscentState { batches, mut norms, lengths } = ascent_state;
         let batches = self.states.by_rate(batches, rates);
-        let grads_perturbed = joined(&batches, grads_perturbed);
-        let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
+        let ids = ids(&batches);
+        let updates = self.updates(context, batches, &lengths, grads_perturbed, &mut norms);
         let skipped = norms.finite.skipped(norms.policy);
-        let falls_back = norms.finite.falls_back(norms.policy);
-        self.track(ids(&batches), &norms);
-        let scale_g = scale_of_g(hyper, &norms);
-        let scale_perturbed = clip_factor(hyper.clip, &norms.perturbed);
-        let mut stepped = Vec::with_capacity(batches.len());
-        for (batch, g_perturbed) in batches.into_iter().zip(grads_perturbed) {
-            let Batch { members, entry, .. } = batch;
+        self.track(ids, &norms);
+        let mut stepped = Vec::with_capacity(updates.len());
+        for Update { members, entry, g, g_perturbed, h } in updates {
             let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
             let has_master = context.has_master(&entry);
             let lr = members.rate(rates) * lr_factor;
-            let g = scaled(entry.grad, &scale_g);
-            let g_perturbed = scaled(g_perturbed, &scale_perturbed);
-            let g_perturbed = keep_where(&falls_back, g_perturbed, || g.clone());
-            let h = mix(&blend, &g, &g_perturbed);
             let old = entry.weight.clone();
             let mut w = self.states.stepped(&base, lr, &members, entry.weight, h, &skipped);
-            if blend.sharpness != 0.0 {
+            if context.has_sharpness_step() && blend.sharpness != 0.0 {
                 w = w - (g_perturbed - g) * (lr * blend.sharpness);
             }
             let w = keep_where(&skipped, w, || old);
@@ -162,32 +142,7 @@ impl StepBackend for TensorOps {
         entries: Vec<ParamEntry<Tensor<1>>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
-        let batches = self.states.batches(context, entries, Some(rates));
-        let (perturbed, norms) = perturb(context, &batches, true);
-        let skipped = norms.finite.skipped(norms.policy);
-        let step = LeanStep::default();
-        let is_checked = norms.policy.checks_gradients();
-        if is_checked {
-            self.pending.push_lean(norms.submitted(ids(&batches)), &step);
-        }
-        let scale_g = scale_of_g(context.hyper, &norms);
-        let mut tensors = Vec::with_capacity(batches.len());
-        let mut lean = Vec::with_capacity(batches.len());
-        for (Batch { members, entry, by_rows }, perturbed) in batches.into_iter().zip(perturbed) {
-            let InGroup { base, blend, lr_factor, .. } = context.in_group(&entry);
-            let lr = members.rate(rates) * lr_factor;
-            let factor = lr * blend.sharpness;
-            let g = scaled(entry.grad, &scale_g);
-            let old = entry.weight.clone();
-            let w = self.states.stepped(&base, lr, &members, entry.weight, g.clone(), &skipped);
-            let stepped = keep_where(&skipped, w + g * factor, || old);
-            let ran_on = is_checked.then(|| perturbed.clone());
-            tensors.push(perturbed);
-            lean.push(LeanBatch { members, by_rows, stepped, factor, ran_on });
-        }
-        let members = lean.iter().map(|batch| &batch.members);
-        let tensors = in_order(context.device, members.zip(tensors));
-        Ok(output(build(tensors), LeanAscentState { batches: lean, norms, step }))
+        self.first_half(context, rates, entries, build)
     }
 
     fn lean_descend<T>(
@@ -197,26 +152,7 @@ impl StepBackend for TensorOps {
         grads_perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
-        let LeanAscentState { batches, mut norms, step } = ascent_state;
-        let mut grads: Vec<_> = grads_perturbed.into_iter().map(Some).collect();
-        let grads = batches.iter().map(|batch| (batch.by_rows, batch.members.join_of(&mut grads)));
-        let grads_perturbed = unscale_and_check(context, grads.collect(), &mut norms);
-        // Return to `ran_on` under any policy. It is `w` if `g` is not finite, and `w + e_w` if only `g~` is not.
-        let returns = norms.finite.skipped(NonFinite::Skip);
-        self.pending.complete(&step, norms.finite.clone());
-        let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
-        let mut stepped = Vec::with_capacity(batches.len());
-        for (batch, g_perturbed) in batches.into_iter().zip(grads_perturbed) {
-            let w = batch.stepped - scaled(g_perturbed, &scale_perturbed) * batch.factor;
-            let w = match batch.ran_on {
-                Some(ran_on) => keep_where(&returns, w, || ran_on),
-                None => w,
-            };
-            stepped.push((batch.members, w));
-        }
-        let tensors =
-            in_order(context.device, stepped.iter().map(|(members, w)| (members, w.clone())));
-        Ok(output(build(tensors), Box::new(norms) as Norms))
+        self.second_half(context, ascent_state, grads_perturbed, build)
     }
 
     fn exclude(ascent_state: &mut AscentState, places: &[usize]) {
@@ -230,33 +166,48 @@ impl StepBackend for TensorOps {
         Some(ascent_state.norms.scaled_again(grad))
     }
 
-    fn base_step<T>(
+    fn one_pass_step<T>(
+        &mut self,
+        context: StepContext<'_>,
+        update: OnePassUpdate,
+        rates: &[f64],
+        entries: Vec<ParamEntry<Tensor<1>>>,
+        build: impl FnOnce(Vec<Tensor<1>>) -> T,
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
+        let batches = self.states.batches(context, entries, Some(rates));
+        let batches = self.states.with_masters(context, batches);
+        let (updates, norms) = self.one_pass_updates(context, update, batches);
+        let (tensors, norms) = self.one_pass_steps(context, rates, updates, norms, false);
+        Ok(output(build(tensors), norms))
+    }
+
+    fn momentum(
+        &self,
+        context: StepContext<'_>,
+        id: ParamId,
+    ) -> Result<Option<Tensor<1>>, WsamError> {
+        Ok(self.states.momentum(&context.hyper.base, id))
+    }
+
+    fn perturb_along_momentum(
+        &mut self,
+        context: StepContext<'_>,
+        entries: Vec<ParamEntry<Tensor<1>>>,
+    ) -> Result<Vec<Tensor<1>>, WsamError> {
+        Ok(self.momentum_point(context, entries))
+    }
+
+    fn momentum_step<T>(
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
         entries: Vec<ParamEntry<Tensor<1>>>,
+        perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,
-    ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
-        let batches = self.states.batches(context, entries, Some(rates));
-        let batches = self.states.with_masters(context, batches);
-        let norms = check_gradient(context, &batches);
-        let skipped = norms.finite.skipped(norms.policy);
-        self.track(ids(&batches), &norms);
-        let scale_g = scale_of_g(context.hyper, &norms);
-        let mut stepped = Vec::with_capacity(batches.len());
-        for Batch { members, entry, .. } in batches {
-            let InGroup { base, lr_factor, .. } = context.in_group(&entry);
-            let has_master = context.has_master(&entry);
-            let lr = members.rate(rates) * lr_factor;
-            let g = scaled(entry.grad, &scale_g);
-            let old = entry.weight.clone();
-            let w = self.states.stepped(&base, lr, &members, entry.weight, g, &skipped);
-            let w = keep_where(&skipped, w, || old);
-            stepped.push((self.states.store_master(members, has_master, &w), w));
-        }
-        let tensors =
-            in_order(context.device, stepped.iter().map(|(members, w)| (members, w.clone())));
-        Ok(output(build(tensors), ()))
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
+        let (updates, norms) = self.momentum_updates(context, rates, entries, perturbed);
+        let (tensors, norms) = self.one_pass_steps(context, rates, updates, norms, true);
+        Ok(output(build(tensors), norms))
     }
 
     fn mix(
@@ -265,27 +216,25 @@ impl StepBackend for TensorOps {
         ascent_state: AscentState,
         grads_perturbed: Vec<Tensor<1>>,
     ) -> Result<TensorOutput<Self, MixState>, WsamError> {
-        let AscentState { batches, mut norms } = ascent_state;
-        let grads_perturbed = joined(&batches, grads_perturbed);
-        let grads_perturbed = unscale_and_check(context, grads_perturbed, &mut norms);
+        let AscentState { batches, mut norms, lengths } = ascent_state;
+        let updates = self.updates(context, batches, &lengths, grads_perturbed, &mut norms);
         // The Burn optimizer counts its parameters' steps itself.
         self.track(Vec::new(), &norms);
-        let (tensors, mixed) = MixState::mix(context, batches, grads_perturbed, norms);
+        let (tensors, mixed) = MixState::new(context, updates, norms);
         Ok(output(tensors, mixed))
     }
 
     fn clip(
         &mut self,
         context: StepContext<'_>,
+        update: OnePassUpdate,
         entries: Vec<ParamEntry<Tensor<1>>>,
-    ) -> Result<Vec<Tensor<1>>, WsamError> {
+    ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         let batches = self.states.batches(context, entries, None);
-        let norms = check_gradient(context, &batches);
+        let (updates, norms) = self.one_pass_updates(context, update, batches);
         self.track(Vec::new(), &norms);
-        let scale = scale_of_g(context.hyper, &norms);
-        let clipped =
-            batches.iter().map(|batch| (&batch.members, scaled(batch.entry.grad.clone(), &scale)));
-        Ok(in_order(context.device, clipped))
+        let clipped = updates.iter().map(|update| (&update.members, update.h.clone()));
+        Ok(output(in_order(context.device, clipped), Box::new(norms) as Norms))
     }
 
     fn sharpen(
@@ -326,7 +275,11 @@ impl StateStore for TensorOps {
     }
 
     fn take_outcomes(&mut self) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
-        self.pending.resolve(FiniteFlags::read)
+        let outcomes = self.pending.resolve(FiniteFlags::read)?;
+        let is_skipped =
+            |(resolved, _): &(ResolvedOutcome, _)| resolved.outcome == Outcome::Skipped;
+        self.states.resolve_method_states(outcomes.iter().any(is_skipped));
+        Ok(outcomes)
     }
 
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64> {
@@ -350,12 +303,6 @@ impl StateStore for TensorOps {
     fn state_len(&self, id: ParamId) -> Option<usize> {
         self.states.len(id)
     }
-}
-
-/// Concatenates one tensor of each parameter by batches, and says whether reductions run by rows.
-fn joined(batches: &[Batch], tensors: Vec<Tensor<1>>) -> Vec<(bool, Tensor<1>)> {
-    let mut tensors: Vec<_> = tensors.into_iter().map(Some).collect();
-    batches.iter().map(|batch| (batch.by_rows, batch.members.join_of(&mut tensors))).collect()
 }
 
 fn ids(batches: &[Batch]) -> Vec<ParamId> {

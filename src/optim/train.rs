@@ -2,7 +2,7 @@
 //!
 //! A training script changes only its optimizer and its strategy. Metrics, renderer, checkpointers, early
 //! stopping, schedulers, gradient accumulation and interruption are still Burn's. The model's [`TrainStep`] is
-//! called twice a step.
+//! called twice a step, or once in steps of one pass.
 //!
 //! ```
 //! use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
@@ -179,8 +179,10 @@ impl WsamTraining {
         self
     }
 
-    /// Sets for each step whether WSAM is active. In other steps the base optimizer steps alone, with one pass
-    /// and the same state. For example, WSAM for the last part of a training:
+    /// Sets for each step whether the method is active. In other steps the base optimizer steps alone, with one pass
+    /// and the same state. A [pass rule](crate::WsamConfig::pass_rule) still applies to active steps, and
+    /// [`start_step`](crate::WsamConfig::start_step) starts the method at a step. For example, WSAM for the last part of
+    /// a training, by epochs:
     ///
     /// ```
     /// # use burn_wsam::{SgdBaseConfig, WsamConfig, train::WsamTraining};

@@ -144,7 +144,7 @@ macro_rules! each_rank {
 }
 
 impl Weight {
-    fn new(values: &[f64], shape: &[usize], device: &Device) -> Self {
+    pub(crate) fn new(values: &[f64], shape: &[usize], device: &Device) -> Self {
         // Ranks beyond four are flattened: the step does not look at shapes.
         let shape =
             if (1..=4).contains(&shape.len()) { shape.to_vec() } else { vec![values.len()] };
@@ -157,7 +157,7 @@ impl Weight {
         }
     }
 
-    fn id(&self) -> ParamId {
+    pub(crate) fn id(&self) -> ParamId {
         each_rank!(self, param => param.id)
     }
 
@@ -238,15 +238,20 @@ impl BurnRoute {
     }
 
     fn grads(&self, model: &Model, grad: &[Vec<f64>]) -> GradientsParams {
-        let mut grads = GradientsParams::new();
-        for (weight, values) in model.weights.iter().zip(grad) {
-            weight.register(&mut grads, values, &self.device);
-        }
-        grads
+        gradients(model, grad, &self.device)
     }
 }
 
-fn weights(model: &Model) -> Tensors {
+/// The gradients of a model's parameters.
+pub(crate) fn gradients(model: &Model, grad: &[Vec<f64>], device: &Device) -> GradientsParams {
+    let mut grads = GradientsParams::new();
+    for (weight, values) in model.weights.iter().zip(grad) {
+        weight.register(&mut grads, values, device);
+    }
+    grads
+}
+
+pub(crate) fn weights(model: &Model) -> Tensors {
     model.weights.iter().map(Weight::values).collect()
 }
 

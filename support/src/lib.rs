@@ -23,6 +23,8 @@ pub mod half_model;
 pub mod lean_route;
 
 #[cfg(feature = "burn")]
+pub mod burn_family_route;
+#[cfg(feature = "burn")]
 pub mod burn_route;
 #[cfg(feature = "burn")]
 pub mod digits;

@@ -42,7 +42,8 @@ fn losses(target: &Target, config: &WsamConfig, parts: usize) -> Result<Vec<(f32
         };
         let report;
         (model, report) = step.map_err(text)?;
-        let [first, second] = [report.loss(), report.perturbed_loss()];
+        let [first, second] =
+            [Some(report.loss()), report.perturbed_loss()].map(|loss| loss.expect("two passes"));
         found.push((first.into_scalar::<f32>(), second.into_scalar::<f32>()));
     }
     Ok(found)

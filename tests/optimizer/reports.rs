@@ -24,12 +24,12 @@ pub(crate) fn report(target: &Target) -> Result<(), String> {
     let (_, report) =
         optim.step(0.1, model, |model| model.loss(0)).map_err(|error| error.to_string())?;
     near("the loss", number(report.loss()), at_anchor)?;
-    near("the perturbed loss", number(report.perturbed_loss()), at_perturbed)?;
-    near("the sharpness", number(report.sharpness()), at_perturbed - at_anchor)?;
-    let [loss, sharpness] = [report.loss_value(), report.sharpness_value()]
+    near("the perturbed loss", number(report.perturbed_loss().ok_or("one pass")?), at_perturbed)?;
+    near("the sharpness", number(report.sharpness().ok_or("one pass")?), at_perturbed - at_anchor)?;
+    let [loss, sharpness] = [report.loss_value().map(Some), report.sharpness_value()]
         .map(|value| value.map_err(|error| error.to_string()));
-    near("the loss's value", loss?, at_anchor)?;
-    near("the sharpness's value", sharpness?, at_perturbed - at_anchor)?;
+    near("the loss's value", loss?.ok_or("one pass")?, at_anchor)?;
+    near("the sharpness's value", sharpness?.ok_or("one pass")?, at_perturbed - at_anchor)?;
     let printed = report.to_string();
     let begins = format!("loss {at_anchor:.4}");
     if printed.lines().count() != 1 || !printed.starts_with(&begins) {
@@ -44,7 +44,7 @@ pub(crate) fn report(target: &Target) -> Result<(), String> {
     if !skipped.to_string().ends_with(", skipped") {
         return Err(format!("{skipped} of a skipped step"));
     }
-    if number(report.sharpness()) > 0.0 {
+    if number(report.sharpness().ok_or("one pass")?) > 0.0 {
         Ok(())
     } else {
         Err("the perturbation reduced the loss".to_owned())

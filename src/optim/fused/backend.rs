@@ -103,6 +103,23 @@ impl Fused {
         })
     }
 
+    /// Norms of a step over one gradient.
+    pub(super) fn one_pass_norms(
+        &self,
+        hyper: &Hyperparameters,
+        tracks_gradient: bool,
+        norms: &wgpu::Buffer,
+    ) -> Norms {
+        Box::new(DeviceNorms {
+            engine: self.engine.clone(),
+            norms: norms.clone(),
+            has_gradient: hyper.clips_gradient() || tracks_gradient,
+            has_perturbed: false,
+            policy: hyper.non_finite,
+            lean: false,
+        })
+    }
+
     /// Rounding of `w + e_w` to half precision.
     pub(super) fn rounding(context: StepContext<'_>) -> Rounding {
         match context.rounding_seed {
@@ -221,8 +238,8 @@ impl Fused {
 }
 
 /// Options for gradients of a loss that was multiplied by `1 / inv_scale`.
-pub(super) fn scaled_by(inv_scale: f64) -> GradientOptions<'static> {
-    GradientOptions { inv_scale: InvScale::Host(inv_scale), ..Default::default() }
+pub(super) fn scaled_by(inv_scale: f64, track_norms: bool) -> GradientOptions<'static> {
+    GradientOptions { track_norms, inv_scale: InvScale::Host(inv_scale), ..Default::default() }
 }
 
 pub(super) fn ids(params: &[ResolvedParam]) -> Vec<ParamId> {

@@ -7,11 +7,11 @@ use super::phase_states::{AscentState, MixState};
 use super::resolve::ResolvedParams;
 use super::steps::output;
 use crate::engine::StepStats;
-use crate::method::Coupling;
 use crate::optim::bridge::{DeviceTensor, MemoryRequest};
 use crate::optim::error::WsamError;
 use crate::optim::param_entries::ParamEntry;
 use crate::optim::report::Norms;
+use crate::optim::report::UncheckedNorms;
 use crate::optim::step_backend::{PhaseOutput, StepContext, TensorOutput};
 
 impl Fused {
@@ -26,7 +26,7 @@ impl Fused {
         let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
         // In the decoupled form the base optimizer steps on `g`. If `g` is neither clipped, checked nor
         // unscaled, no kernel is needed.
-        let is_unmodified = hyper.coupling == Coupling::Decoupled
+        let is_unmodified = context.has_sharpness_step()
             && !hyper.clips_gradient()
             && !hyper.non_finite.checks_gradients()
             && context.inv_scale == 1.0;
@@ -65,11 +65,14 @@ impl Fused {
         &mut self,
         context: StepContext<'_>,
         entries: Vec<ParamEntry<DeviceTensor>>,
-    ) -> Result<Vec<DeviceTensor>, WsamError> {
+    ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         let StepContext { hyper, inv_scale, .. } = context;
+        let tracks = context.tracks_gradient();
         let checks = hyper.non_finite.checks_gradients();
-        if !hyper.clips_gradient() && !checks && inv_scale == 1.0 {
-            return Ok(entries.into_iter().map(|entry| entry.grad).collect());
+        if !hyper.clips_gradient() && !checks && !tracks && inv_scale == 1.0 {
+            let built = entries.into_iter().map(|entry| entry.grad).collect();
+            let rest = Box::new(UncheckedNorms) as Norms;
+            return Ok(PhaseOutput { built, rest, released: Vec::new() });
         }
         let outputs = entries.iter().map(output).collect();
         let request = MemoryRequest { outputs, ..MemoryRequest::default() };
@@ -81,11 +84,12 @@ impl Fused {
             .map(|(param, clipped)| param.clip(clipped))
             .collect();
         let mut encoder = self.encoder();
-        let clip = self.engine.clip(&mut encoder, hyper, scaled_by(inv_scale), &tensors)?;
+        let clip = self.engine.clip(&mut encoder, hyper, scaled_by(inv_scale, tracks), &tensors)?;
         let (policy, norms) = (hyper.non_finite, clip.norms());
         self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&[]))?;
         self.last_step = Some(StepStats { submissions: 1, ..clip.stats() });
-        Ok(outputs)
+        let rest = self.one_pass_norms(hyper, tracks, clip.norms());
+        Ok(PhaseOutput { built: outputs, rest, released: Vec::new() })
     }
 
     /// Takes the sharpness step after the Burn optimizer's step.

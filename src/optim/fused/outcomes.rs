@@ -5,7 +5,7 @@ use crate::layout;
 use crate::method::{NonFinite, Outcome};
 use crate::optim::bridge::Bridge;
 use crate::optim::error::WsamError;
-use crate::optim::pending::{Finite, LeanStep};
+use crate::optim::pending::{Finite, LeanStep, ReadBack};
 use crate::optim::report::StepNorms;
 use burn::module::ParamId;
 use std::sync::Arc;
@@ -33,9 +33,10 @@ pub(super) struct OutcomeReadback {
 
 impl OutcomeReadback {
     /// Waits for the submission.
-    pub(super) fn read(&self, engine: &Engine) -> Result<Finite, WsamError> {
+    pub(super) fn read(&self, engine: &Engine) -> Result<ReadBack, WsamError> {
         let bytes = engine.receive(&self.copy, self.submission.clone())?;
-        Ok(finite(&norms_of(&bytes)?))
+        let norms = norms_of(&bytes)?;
+        Ok(ReadBack { finite: finite(&norms), gradient_norm: Some(norms.gradient.into()) })
     }
 }
 

@@ -4,7 +4,7 @@ use super::backend::{Fused, State};
 use super::outcomes::OutcomeReadback;
 use super::params::NewStates;
 use crate::layout;
-use crate::method::{Base, NonFinite};
+use crate::method::{Hyperparameters, NonFinite};
 use crate::optim::bridge::{AllocSpec, Bridge, Memory, MemoryRequest, OnDevice, OutputSpec};
 use crate::optim::error::WsamError;
 use crate::optim::params::TensorLayout;
@@ -24,7 +24,7 @@ impl Fused {
     /// A parameter's state, read back.
     pub(crate) fn state(
         &self,
-        base: &Base,
+        hyper: &Hyperparameters,
         id: ParamId,
     ) -> Result<Option<OptimizerState>, WsamError> {
         let Some(state) = self.states.get(&id) else { return Ok(None) };
@@ -38,7 +38,7 @@ impl Fused {
         let data =
             tensors.into_iter().map(|tensor| read(OnDevice::into_tensor(tensor, shape.clone())));
         let data = data.collect::<Result<Vec<_>, _>>()?;
-        let tensors = state_names(base).zip(data).collect();
+        let tensors = state_names(&hyper.base).zip(data).collect();
         Ok(Some(OptimizerState { step, tensors }))
     }
 }
@@ -129,7 +129,7 @@ impl StateStore for Fused {
         };
         let mut new_states = NewStates::new(memory.states);
         let mut masters = memory.masters.into_iter();
-        for LoadedState { id, step, tensors, master, len } in loaded {
+        for LoadedState { id, step, tensors, master, len, .. } in loaded {
             let memory = new_states.next();
             memory.iter().zip(tensors).for_each(|(memory, data)| write(memory, data));
             let master = master.and_then(|data| Some((masters.next()?, data)));

@@ -14,8 +14,12 @@ use crate::optim::param_entries::ParamEntry;
 use crate::optim::params::without;
 use crate::optim::pending::LeanStep;
 use crate::optim::report::Norms;
-use crate::optim::step_backend::{PhaseOutput, StepBackend, StepContext, TensorOutput};
+use crate::optim::route::TensorOpsReason;
+use crate::optim::step_backend::{
+    OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOutput,
+};
 use burn::backend::TensorMetadata;
+use burn::module::ParamId;
 use burn::tensor::DType;
 
 impl StepBackend for Fused {
@@ -47,7 +51,7 @@ impl StepBackend for Fused {
             .map(|(param, partner)| param.ascent(partner.as_ref()))
             .collect();
         let options = AscentOptions {
-            track_norms: context.track_norms,
+            track_norms: context.tracks_gradient(),
             inv_scale: InvScale::Host(context.inv_scale),
             rounding: Self::rounding(context),
         };
@@ -128,7 +132,7 @@ impl StepBackend for Fused {
             .map(|(step, partner)| step.lean_ascent(partner.as_ref()))
             .collect();
         let options = GradientOptions {
-            track_norms: context.track_norms,
+            track_norms: context.tracks_gradient(),
             inv_scale: InvScale::Host(context.inv_scale),
             rounding: Self::rounding(context),
         };
@@ -203,13 +207,14 @@ impl StepBackend for Fused {
         ascent_state.bridge.tensors([(&param.grad, &param.shape)].into_iter()).pop()
     }
 
-    fn base_step<T>(
+    fn one_pass_step<T>(
         &mut self,
         context: StepContext<'_>,
+        _update: OnePassUpdate,
         rates: &[f64],
         entries: Vec<ParamEntry<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
-    ) -> Result<PhaseOutput<Self, T, ()>, WsamError> {
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let hyper = context.hyper;
         let lens = entries.iter().map(|entry| (entry.id, entry.len as u64));
         let request = MemoryRequest {
@@ -225,8 +230,8 @@ impl StepBackend for Fused {
         let steps = self.param_steps(&params, memory.outputs, memory.states);
         let tensors: Vec<_> = steps.iter().map(ParamStep::base_step).collect();
         let mut encoder = self.encoder();
-        // `base_step` returns no report, so the norm is not tracked.
-        let options = scaled_by(context.inv_scale);
+        let tracks = context.tracks_gradient();
+        let options = scaled_by(context.inv_scale, tracks);
         let base = self.engine.base_step(&mut encoder, hyper, rates, options, &tensors)?;
         let (policy, norms) = (hyper.non_finite, base.norms());
         self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&ids))?;
@@ -234,7 +239,35 @@ impl StepBackend for Fused {
         self.advance(&bridge, &steps);
         self.place(new_weights(steps, made_are));
         self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
-        Ok(PhaseOutput { built, rest: (), released: weights })
+        let rest = self.one_pass_norms(hyper, tracks, base.norms());
+        Ok(PhaseOutput { built, rest, released: weights })
+    }
+
+    fn momentum(
+        &self,
+        _context: StepContext<'_>,
+        _id: ParamId,
+    ) -> Result<Option<DeviceTensor>, WsamError> {
+        Err(no_kernels())
+    }
+
+    fn perturb_along_momentum(
+        &mut self,
+        _context: StepContext<'_>,
+        _entries: Vec<ParamEntry<DeviceTensor>>,
+    ) -> Result<Vec<DeviceTensor>, WsamError> {
+        Err(no_kernels())
+    }
+
+    fn momentum_step<T>(
+        &mut self,
+        _context: StepContext<'_>,
+        _rates: &[f64],
+        _entries: Vec<ParamEntry<DeviceTensor>>,
+        _perturbed: Vec<DeviceTensor>,
+        _build: impl FnOnce(Vec<DeviceTensor>) -> T,
+    ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
+        Err(no_kernels())
     }
 
     fn mix(
@@ -249,8 +282,9 @@ impl StepBackend for Fused {
     fn clip(
         &mut self,
         context: StepContext<'_>,
+        _update: OnePassUpdate,
         entries: Vec<ParamEntry<DeviceTensor>>,
-    ) -> Result<Vec<DeviceTensor>, WsamError> {
+    ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         self.clip_gradients(context, entries)
     }
 
@@ -269,6 +303,11 @@ impl StepBackend for Fused {
             Bridge::new(first).release(tensors);
         }
     }
+}
+
+/// The fused route is not chosen for the methods whose kernels are missing.
+fn no_kernels() -> WsamError {
+    WsamError::NotFused { reason: TensorOpsReason::Method.to_string() }
 }
 
 fn spec(entry: &ParamEntry<DeviceTensor>) -> AllocSpec {

@@ -1,10 +1,12 @@
 //! The step in lean mode, in two calls.
 
 use super::Wsam;
-use crate::method::{Coupling, NonFinite};
+use crate::method::{Coupling, Method, NonFinite};
 use crate::optim::ascended::LeanAscended;
+use crate::optim::config::LEAN_METHOD;
 use crate::optim::error::{Rejected, WsamError};
 use crate::optim::options::LEAN_BASE_STEP;
+use crate::optim::pass_schedule::StepKind;
 use crate::optim::rates::Rates;
 use crate::optim::report::Norms;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -23,7 +25,7 @@ impl Wsam {
     /// # Errors
     ///
     /// [`Rejected`] with the unchanged model: as [`ascend`](Self::ascend), a learning rate that is not
-    /// finite, the coupled form, master weights, a Burn optimizer as the base,
+    /// finite, a method other than WSAM, the coupled form, master weights, a Burn optimizer as the base,
     /// [`NonFinitePolicy::BaseStep`](crate::NonFinitePolicy::BaseStep).
     pub fn lean_ascend<M: Module>(
         &mut self,
@@ -43,6 +45,10 @@ impl Wsam {
         model: M,
         grads: GradientsParams,
     ) -> Result<LeanAscended<M>, Rejected<M>> {
+        if self.hyper.method != Method::Wsam {
+            let (option, other, reason) = ("lean mode", self.hyper.method.name(), LEAN_METHOD);
+            return Err(Rejected::new(model, WsamError::Conflict { option, other, reason }));
+        }
         if self.hyper.coupling == Coupling::Coupled {
             return Err(Rejected::new(model, WsamError::LeanCoupled));
         }
@@ -64,7 +70,7 @@ impl Wsam {
         let ascended = backend.lean_ascend(context, rates, model, grads);
         let ((perturbed, anchor), ascent_state) = ascended.map_err(Rejected::from_parts)?;
         // The base optimizer has stepped. The loss scale stays as it is until the second phase.
-        self.steps += 1;
+        self.advance(StepKind::TwoPasses);
         let optimizer = self.identity;
         let ascended = LeanAscended { perturbed, anchor, ascent_state, optimizer, loss_scale };
         self.error_if_skipped(ascended, LeanAscended::abandon)

@@ -63,7 +63,7 @@ impl Wsam {
             return Ok(stepped);
         }
         match self.backend.latest_outcome() {
-            Ok(Some(ResolvedOutcome { finite, outcome })) if outcome != Outcome::Whole => {
+            Ok(Some(ResolvedOutcome { finite, outcome, .. })) if outcome != Outcome::Whole => {
                 let Finite { gradient, perturbed } = finite;
                 Err(Rejected::new(model(stepped), WsamError::NonFinite { gradient, perturbed }))
             }
@@ -78,6 +78,7 @@ impl Wsam {
         for resolved in self.backend.resolve_outcomes()? {
             self.steps = self.steps.saturating_sub(resolved.overcount());
             self.skipped += resolved.overcount();
+            self.options.schedule.resolve(resolved.outcome, resolved.gradient_norm);
             if self.options.loss_scale.is_some() {
                 self.unapplied.push(resolved.outcome);
             }
@@ -101,15 +102,20 @@ impl Wsam {
             let pending = outcomes.map(|outcome| outcome == Outcome::Whole).collect();
             ScaleState { pending, ..loss_scale.state() }
         });
-        let steps = self.steps.saturating_sub(skipped);
-        Ok(RunState { steps, skipped: self.skipped + skipped, loss_scale })
+        let mut schedule = self.options.schedule.clone();
+        for resolved in &pending {
+            schedule.resolve(resolved.outcome, resolved.gradient_norm);
+        }
+        let (steps, passes) = (self.steps.saturating_sub(skipped), schedule.state());
+        Ok(RunState { steps, skipped: self.skipped + skipped, loss_scale, passes })
     }
 
     /// Continues from a record's state. Call it after pending outcomes were resolved. A loss scale in the record
     /// is used only if the configured one is dynamic.
     pub(in crate::optim) fn set_run_state(&mut self, state: RunState) {
-        let RunState { steps, skipped, loss_scale } = state;
+        let RunState { steps, skipped, loss_scale, passes } = state;
         (self.steps, self.skipped) = (steps, skipped);
+        self.options.schedule.resume(&self.hyper.method, passes);
         self.unapplied.clear();
         if let (Some(own), Some(state)) = (&mut self.options.loss_scale, loss_scale) {
             own.resume(state.scale, state.good_steps);

@@ -1,8 +1,10 @@
 //! The two phases of a step, and a step of the base optimizer alone.
 
 use super::Wsam;
+use crate::method::Method;
 use crate::optim::ascended::Ascended;
 use crate::optim::error::{Rejected, WsamError};
+use crate::optim::pass_schedule::StepKind;
 use crate::optim::rates::Rates;
 use crate::optim::report::Norms;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -18,7 +20,7 @@ impl Wsam {
     /// # Errors
     ///
     /// [`Rejected`] with the unchanged model: gradients of another model, another device, an element type that
-    /// the route does not support.
+    /// the route does not support; [`WsamError::NextStep`] under LookSAM between its SAM steps and under Momentum-SAM.
     #[doc(alias = "first_step")]
     pub fn ascend<M: Module>(
         &mut self,
@@ -29,6 +31,11 @@ impl Wsam {
         if self.options.stochastic_rounding.is_some()
             && let Err(error) = self.resolve_outcomes()
         {
+            return Err(Rejected::new(model, error));
+        }
+        // The cycle of these methods says what a step is. A pass rule may be overruled.
+        let is_cyclic = matches!(self.hyper.method, Method::LookSam { .. } | Method::MomentumSam);
+        if is_cyclic && let Err(error) = self.expect("ascend", |kind| kind == StepKind::TwoPasses) {
             return Err(Rejected::new(model, error));
         }
         let scale = self.loss_scale();
@@ -48,7 +55,7 @@ impl Wsam {
     /// The second phase: returns to `w` and takes the base optimizer's step.
     ///
     /// `grads` is the gradient at the perturbed model; `lr` the learning rate, or Burn's rates by
-    /// parameter.
+    /// parameter. It also ends a step of Momentum-SAM.
     ///
     /// # Errors
     ///
@@ -70,7 +77,7 @@ impl Wsam {
 
     /// One step of the base optimizer alone, for the part of a training without WSAM: one gradient, no
     /// perturbation, and the same state as WSAM's steps. It equals WSAM's step at `gamma = 0`, without the second
-    /// pass.
+    /// pass. It changes nothing of what a method stores, and does not advance LookSAM's cycle.
     ///
     /// # Errors
     ///
@@ -86,16 +93,8 @@ impl Wsam {
             Ok(rates) => rates,
             Err(error) => return Err(Rejected::new(model, error)),
         };
-        // The loss of `grads` was multiplied by the current scale, so read it before an outcome changes it.
-        let scale = self.loss_scale();
-        if let Err(error) = self.resolve_outcomes() {
-            return Err(Rejected::new(model, error));
-        }
-        let (backend, base, context) = self.parts(scale);
-        let stepped = backend.base_step(base, context, &rates, model, grads);
-        let model = stepped.map_err(Rejected::from_parts)?;
-        self.count_step();
-        self.error_if_skipped(model, |model| model)
+        let stepped = self.one_pass_at(&rates, model, grads, StepKind::Base, false);
+        stepped.map(|(model, _)| model)
     }
 
     pub(in crate::optim) fn descend_reported<M: Module>(
@@ -111,11 +110,12 @@ impl Wsam {
         if let Err(error) = self.resolve_outcomes() {
             return Err(Rejected::new(anchor, error));
         }
+        let kind = ascent_state.kind();
         let (backend, base, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);
         let descended = backend.descend(base, context, rates, models, ascent_state, grads);
         let descended = descended.map_err(Rejected::from_parts)?;
-        self.count_step();
+        self.count_step(kind);
         self.error_if_skipped(descended, |(model, _)| model)
     }
 }

@@ -1,9 +1,11 @@
 //! Whole steps from a loss closure, which run both passes over one batch or over several micro-batches.
 
 use super::Wsam;
+use crate::method::Method;
 use crate::optim::error::{Rejected, WsamError};
 use crate::optim::options::Perturbation;
 use crate::optim::pass::{Pass, Sum, copied, pass, shares, summed};
+use crate::optim::pass_schedule::{NextStep, StepKind};
 use crate::optim::rates::Rates;
 use crate::optim::report::StepReport;
 use crate::optim::seeds::Masks;
@@ -13,7 +15,9 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 impl Wsam {
-    /// A whole step: `loss` is called with the model and then with the perturbed model.
+    /// A whole step: `loss` is called with the model and then with the perturbed model. In a step of one pass
+    /// ([`StepReport::passes`]) it is called once: with the model, or under Momentum-SAM with the perturbed model. The
+    /// returned model is at `w` in each case.
     ///
     /// # Errors
     ///
@@ -37,14 +41,11 @@ impl Wsam {
         };
         let scale = self.loss_scale();
         self.keeping_statistics(model, |wsam, model| {
-            let mut both = |model: &M| {
+            let each = |model: &M| {
                 masks.before(model, 0)?;
                 pass(model, loss(model), scale, 1.0)
             };
-            match both(&model) {
-                Ok(first) => wsam.phases(&rates, model, first, both),
-                Err(error) => Err(Rejected::new(model, error)),
-            }
+            wsam.passes_and_phases(&rates, model, each)
         })
     }
 
@@ -79,7 +80,8 @@ impl Wsam {
     ///
     /// # Errors
     ///
-    /// As [`step`](Self::step), and [`WsamError::NoMicroBatches`] if there are none.
+    /// As [`step`](Self::step), [`WsamError::NoMicroBatches`] if there are none, and [`WsamError::Conflict`] for
+    /// [`Perturbation::EachMicroBatch`] under Momentum-SAM.
     pub fn step_accumulated<M, B, F>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
@@ -142,7 +144,9 @@ impl Wsam {
         M: Module,
         F: FnMut(&M, &B) -> Tensor<1>,
     {
-        let begun = shares(micro_batches.len(), weights)
+        let begun = self
+            .check_perturbation(perturbation)
+            .and_then(|()| shares(micro_batches.len(), weights))
             .and_then(|shares| self.begin(lr).map(|(rates, masks)| (rates, masks, shares)));
         let (rates, masks, shares) = match begun {
             Ok(begun) => begun,
@@ -158,6 +162,42 @@ impl Wsam {
             Perturbation::Whole => wsam.perturbed_once(&rates, model, parts, each),
             Perturbation::EachMicroBatch => wsam.perturbed_each(&rates, model, parts, each),
         })
+    }
+
+    /// Returns an error for perturbations that the method does not have.
+    pub(in crate::optim) fn check_perturbation(
+        &self,
+        perturbation: Perturbation,
+    ) -> Result<(), WsamError> {
+        let each = perturbation == Perturbation::EachMicroBatch;
+        if each && self.hyper.method == Method::MomentumSam {
+            return Err(WsamError::Conflict {
+                option: "Perturbation::EachMicroBatch",
+                other: "Momentum-SAM",
+                reason: "it perturbs along the momentum, which all micro-batches share; use Perturbation::Whole",
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs the passes and the phases of a step over one batch.
+    fn passes_and_phases<M: Module>(
+        &mut self,
+        rates: &Rates,
+        model: M,
+        mut each: impl FnMut(&M) -> Result<Pass, WsamError>,
+    ) -> Result<(M, StepReport), Rejected<M>> {
+        if self.hyper.method == Method::MomentumSam {
+            match self.next_kind() {
+                Ok(StepKind::AlongMomentum) => return self.momentum_phases(rates, model, each),
+                Ok(_) => {}
+                Err(error) => return Err(Rejected::new(model, error)),
+            }
+        }
+        match each(&model) {
+            Ok(first) => self.rest_of_step(rates, model, first, each),
+            Err(error) => Err(Rejected::new(model, error)),
+        }
     }
 
     /// Checks the rates and prepares the seeds, before the first pass.
@@ -188,7 +228,7 @@ impl Wsam {
         parts: usize,
         mut each: impl FnMut(&M, usize) -> Result<Pass, WsamError>,
     ) -> Result<(M, StepReport), Rejected<M>> {
-        let mut all = |model: &M| {
+        let all = |model: &M| {
             let mut sum = Sum::default();
             for part in 0..parts {
                 let (grads, loss) = each(model, part)?;
@@ -196,10 +236,7 @@ impl Wsam {
             }
             summed(sum)
         };
-        match all(&model) {
-            Ok(first) => self.phases(rates, model, first, all),
-            Err(error) => Err(Rejected::new(model, error)),
-        }
+        self.passes_and_phases(rates, model, all)
     }
 
     fn perturbed_each<M: Module>(
@@ -209,6 +246,11 @@ impl Wsam {
         parts: usize,
         mut each: impl FnMut(&M, usize) -> Result<Pass, WsamError>,
     ) -> Result<(M, StepReport), Rejected<M>> {
+        match self.next_kind().map(StepKind::next_step) {
+            Ok(NextStep::TwoPasses) => {}
+            Ok(_) => return self.perturbed_once(rates, model, parts, each),
+            Err(error) => return Err(Rejected::new(model, error)),
+        }
         let (mut first, mut second) = (Sum::default(), Sum::default());
         for part in 0..parts {
             let (grads, loss) = match each(&model, part) {
@@ -232,7 +274,7 @@ impl Wsam {
     }
 
     /// Runs both phases of an ordinary or lean step, after the first pass.
-    fn phases<M: Module>(
+    pub(super) fn phases<M: Module>(
         &mut self,
         rates: &Rates,
         model: M,
@@ -256,6 +298,6 @@ impl Wsam {
             let (model, norms) = self.descend_reported(rates, ascended, grads)?;
             (model, norms, loss)
         };
-        Ok((model, StepReport { loss, perturbed_loss, norms }))
+        Ok((model, StepReport { loss, perturbed_loss: Some(perturbed_loss), norms }))
     }
 }

@@ -1,8 +1,8 @@
 //! Contents of a record by parameter, checked against the model.
 
-use super::names::{RUN_PREFIX, failed, fields, step_field};
+use super::names::{RUN_PREFIX, failed, fields, own_fields, step_field};
 use super::owned::owned;
-use crate::method::Base;
+use crate::method::{Base, Hyperparameters};
 use crate::optim::error::WsamError;
 use crate::optim::half_precision::computed_in;
 use crate::optim::run_state::{MOST_STEPS, RunState};
@@ -134,19 +134,24 @@ impl RecordEntry {
         self.scalars.get(step_field(base)).and_then(|scalar| u64::try_from(*scalar).ok())
     }
 
-    /// The state of `parameter`, checked against it and the base optimizer.
+    /// The state of `parameter`, checked against it, the base optimizer and the method.
     pub(super) fn fit(
         mut self,
-        base: &Base,
+        hyper: &Hyperparameters,
         has_masters: bool,
         parameter: Parameter,
     ) -> Result<LoadedState, WsamError> {
         let Parameter { id, path: param, shape, dtype } = parameter;
-        // A record without master weights is valid: they start as copies of the weights.
+        let base = &hyper.base;
+        // A record without master weights or the method's state is valid: they start as in a new optimizer.
         let has_master =
             has_masters && computed_in(dtype) != dtype && self.tensors.contains_key(MASTER_WEIGHTS);
-        let expected = fields(base).chain(has_master.then_some(MASTER_WEIGHTS));
-        let mut expected: Vec<_> = expected.map(str::to_owned).collect();
+        let own = own_fields(hyper).filter(|field| match *field {
+            MASTER_WEIGHTS => has_master,
+            field => self.tensors.contains_key(field),
+        });
+        let names: Vec<&str> = fields(base).chain(own).collect();
+        let mut expected: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         expected.sort();
         let found: Vec<_> = self.tensors.keys().cloned().collect();
         if found != expected {
@@ -161,9 +166,9 @@ impl RecordEntry {
             failed(format!("{param} has no step count in 1..=2^53 at {}", step_field(base)))
         })?;
         let len = shape.num_elements();
-        let mut tensors = fields(base)
-            .chain([MASTER_WEIGHTS])
-            .filter_map(|field| self.tensors.remove(field))
+        let mut tensors = names
+            .iter()
+            .filter_map(|field| self.tensors.remove(*field))
             .map(|data| {
                 if *data.shape() != shape {
                     let (weight, record) = (shape.to_vec(), data.shape().to_vec());
@@ -178,6 +183,7 @@ impl RecordEntry {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let master = if has_master { tensors.pop() } else { None };
-        Ok(LoadedState { id, step, tensors, master, len: len as u64 })
+        let method = tensors.split_off(base.state_names().len());
+        Ok(LoadedState { id, step, tensors, method, master, len: len as u64 })
     }
 }

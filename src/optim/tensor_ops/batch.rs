@@ -203,8 +203,9 @@ impl Batch {
     }
 }
 
-/// What parameters of one batch have in common, and the rates of the step, if they are known.
-pub(super) type Key = (usize, DType, u64, bool, Option<u64>);
+/// What parameters of one batch have in common: group, type, step count, whether they have master weights and a state
+/// of the method, and the rate of the step, if it is known.
+pub(super) type Key = (usize, DType, u64, [bool; 2], Option<u64>);
 
 /// Makes batches of parameters with the same key, or of one parameter each unless `joins`.
 pub(super) fn batches(
@@ -231,7 +232,7 @@ pub(super) fn regrouped(
         }
         let of = |place: usize, entry: &ParamEntry<Tensor<1>>| {
             let (step, rate) = key(place, entry.id);
-            (entry.group, entry.dtype, step, false, Some(rate))
+            (entry.group, entry.dtype, step, [false; 2], Some(rate))
         };
         new.extend(grouped(batch.into_placed(), joins, of));
     }
@@ -333,7 +334,7 @@ mod tests {
         let lens: Vec<usize> = lens.collect();
         let all = entries(&lens, &device);
         let expected: Vec<_> = all.iter().map(|entry| values(entry.grad.clone())).collect();
-        let batches = batches(all, true, |_, entry| (0, entry.dtype, 0, false, None));
+        let batches = batches(all, true, |_, entry| (0, entry.dtype, 0, [false; 2], None));
         // The largest one stays alone.
         assert_eq!(batches.len(), 2);
         assert!(batches[0].by_rows && batches[0].entry.len % ROW == 0);

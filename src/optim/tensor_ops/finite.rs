@@ -3,8 +3,8 @@
 use super::base::State;
 use crate::method::NonFinite;
 use crate::optim::error::WsamError;
-use crate::optim::pending::Finite;
-use crate::optim::state::read;
+use crate::optim::pending::{Finite, ReadBack};
+use crate::optim::state::{read, read_scalar};
 use burn::tensor::{Bool, Tensor};
 
 /// One boolean on the device.
@@ -15,18 +15,22 @@ pub(crate) type DeviceBool = Tensor<1, Bool>;
 pub(crate) struct FiniteFlags {
     pub(crate) gradient: Option<DeviceBool>,
     pub(crate) perturbed: Option<DeviceBool>,
+    /// `||g||`, if it is read with the outcome.
+    pub(crate) gradient_norm: Option<Tensor<1>>,
 }
 
 impl FiniteFlags {
     /// Reads the flags. Waits for the device.
-    pub(crate) fn read(&self) -> Result<Finite, WsamError> {
+    pub(crate) fn read(&self) -> Result<ReadBack, WsamError> {
         let one = |flag: &Option<DeviceBool>| -> Result<bool, WsamError> {
             Ok(match flag {
                 Some(flag) => read(flag.clone().float())?.iter::<f64>().all(|value| value == 1.0),
                 None => true,
             })
         };
-        Ok(Finite { gradient: one(&self.gradient)?, perturbed: one(&self.perturbed)? })
+        let finite = Finite { gradient: one(&self.gradient)?, perturbed: one(&self.perturbed)? };
+        let gradient_norm = self.gradient_norm.as_ref().map(read_scalar).transpose()?;
+        Ok(ReadBack { finite, gradient_norm })
     }
 
     /// Whether a step is skipped; `None` if gradients are not checked.

@@ -1,9 +1,8 @@
 //! Gradients for a Burn optimizer as the base, and the sharpness step after it.
 
-use super::base::mix;
-use super::batch::{Batch, Members, in_order};
-use super::finite::keep_where;
-use super::norms::{TensorNorms, clip_factor, scale_of_g, scaled};
+use super::batch::{Members, in_order};
+use super::norms::TensorNorms;
+use super::updates::Update;
 use crate::method::InGroup;
 use crate::optim::step_backend::StepContext;
 use burn::tensor::Tensor;
@@ -26,27 +25,18 @@ struct MixedBatch {
 }
 
 impl MixState {
-    /// Computes `a g + b g~`, clipped, in the order of the step's parameters.
-    pub(super) fn mix(
+    /// Returns the base optimizer's gradients in the order of the step's parameters, and the state for the sharpness
+    /// step.
+    pub(super) fn new(
         context: StepContext<'_>,
-        batches: Vec<Batch>,
-        grads_perturbed: Vec<Tensor<1>>,
+        updates: Vec<Update>,
         norms: TensorNorms,
     ) -> (Vec<Tensor<1>>, Self) {
-        let falls_back = norms.finite.falls_back(norms.policy);
-        let scale_g = scale_of_g(context.hyper, &norms);
-        let scale_perturbed = clip_factor(context.hyper.clip, &norms.perturbed);
-        let (tensors, batches): (Vec<_>, Vec<_>) = batches
+        let (tensors, batches): (Vec<_>, Vec<_>) = updates
             .into_iter()
-            .zip(grads_perturbed)
-            .map(|(Batch { members, entry, .. }, g_perturbed)| {
+            .map(|Update { members, entry, g, g_perturbed, h }| {
                 let InGroup { blend, lr_factor, .. } = context.in_group(&entry);
-                let g = scaled(entry.grad, &scale_g);
-                let g_perturbed = scaled(g_perturbed, &scale_perturbed);
-                let g_perturbed = keep_where(&falls_back, g_perturbed, || g.clone());
-                let h = mix(&blend, &g, &g_perturbed);
-                let factor = lr_factor * blend.sharpness;
-                (h, MixedBatch { members, g, g_perturbed, factor })
+                (h, MixedBatch { members, g, g_perturbed, factor: lr_factor * blend.sharpness })
             })
             .unzip();
         let members = batches.iter().map(|batch: &MixedBatch| &batch.members);

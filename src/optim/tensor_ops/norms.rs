@@ -1,8 +1,8 @@
 //! Norms and checks of gradients, and the perturbation.
 
 use super::batch::{Batch, ROW};
-use super::finite::{FiniteFlags, check_finite, check_norms, keep_where};
-use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, NonFinite, Outcome};
+use super::finite::{DeviceBool, FiniteFlags, check_finite, check_norms, keep_where};
+use crate::method::{CLIP_EPSILON, Clip, Hyperparameters, InGroup, Method, NonFinite, Outcome};
 use crate::optim::error::WsamError;
 use crate::optim::pending::{Finite, Submitted};
 use crate::optim::report::StepNorms;
@@ -45,7 +45,7 @@ impl StepNorms for TensorNorms {
     }
 
     fn outcome(&self) -> Result<Outcome, WsamError> {
-        let Finite { gradient, perturbed } = self.finite.read()?;
+        let Finite { gradient, perturbed } = self.finite.read()?.finite;
         Ok(self.policy.outcome(self.lean, gradient, perturbed))
     }
 }
@@ -62,31 +62,61 @@ fn times(tensor: Tensor<1>, factor: f64) -> Tensor<1> {
     if factor == 1.0 { tensor } else { tensor * factor }
 }
 
-/// Returns `w + e_w` of every batch, and `||g||` if the step or the caller needs it.
+/// Norms of the norm scopes, `None` for a scope without perturbed parameters.
+pub(super) type ScopeNorms = Vec<Option<Tensor<1>>>;
+
+/// Whether a batch counts in the norm of a scope.
+pub(super) fn is_inside(group: &InGroup, scope: usize) -> bool {
+    group.perturbed && group.scope == scope
+}
+
+/// Returns the norm over the perturbed batches of each scope, of one tensor of each batch.
+pub(super) fn norms_by_scope(
+    context: StepContext<'_>,
+    batches: &[Batch],
+    tensor_of: impl Fn(usize) -> Tensor<1>,
+) -> ScopeNorms {
+    let groups = in_groups(context, batches);
+    let of_scope = |scope: usize| {
+        let inside = groups.iter().enumerate().filter(|(_, group)| is_inside(group, scope));
+        let inside = inside.map(|(place, _)| (batches[place].by_rows, tensor_of(place)));
+        // A scope without parameters needs no norm.
+        groups.iter().any(|group| is_inside(group, scope)).then(|| global_norm(inside))
+    };
+    (0..context.hyper.scopes()).map(of_scope).collect()
+}
+
+/// The resolved hyperparameters of each batch.
+pub(super) fn in_groups(context: StepContext<'_>, batches: &[Batch]) -> Vec<InGroup> {
+    batches.iter().map(|batch| context.in_group(&batch.entry)).collect()
+}
+
+/// The gradient of each batch.
+pub(super) fn gradients_of(batches: &[Batch]) -> Vec<Tensor<1>> {
+    batches.iter().map(|batch| batch.entry.grad.clone()).collect()
+}
+
+/// Returns `w + e_w` of every batch, with `e_w` along one tensor of each batch; `||g||`, if the step or the caller
+/// needs it; and the norms that the perturbations are divided by, without epsilon.
 pub(super) fn perturb(
     context: StepContext<'_>,
     batches: &[Batch],
+    along: &[Tensor<1>],
     lean: bool,
-) -> (Vec<Tensor<1>>, TensorNorms) {
-    let StepContext { hyper, track_norms, inv_scale, .. } = context;
+) -> (Vec<Tensor<1>>, TensorNorms, ScopeNorms) {
+    let StepContext { hyper, inv_scale, .. } = context;
     let policy = hyper.non_finite;
-    let groups: Vec<InGroup> = batches.iter().map(|batch| context.in_group(&batch.entry)).collect();
-    let divisors: Vec<_> = (0..hyper.scopes())
-        .map(|scope| {
-            let is_inside = |group: &InGroup| group.perturbed && group.scope == scope;
-            let inside = batches.iter().zip(&groups).filter(|(_, group)| is_inside(group)).map(
-                |(Batch { entry, by_rows, .. }, group)| match group.adaptive {
-                    true => (*by_rows, entry.weight.clone() * entry.grad.clone()),
-                    false => (*by_rows, entry.grad.clone()),
-                },
-            );
-            // A scope without parameters needs no norm.
-            groups.iter().any(is_inside).then(|| global_norm(inside))
-        })
-        .collect();
+    let groups = in_groups(context, batches);
+    let divisors = norms_by_scope(context, batches, |place| match groups[place].adaptive {
+        true => batches[place].entry.weight.clone() * along[place].clone(),
+        false => along[place].clone(),
+    });
+    let is_along_gradient = !matches!(hyper.method, Method::FriendlySam { .. });
     let gradient = match &divisors[0] {
-        Some(norm) if hyper.perturbs_by_gradient_norm() => Some(norm.clone()),
-        _ if hyper.clips_gradient() || track_norms => Some(global_norm(gradients(batches))),
+        Some(norm) if is_along_gradient && hyper.perturbs_by_gradient_norm() => Some(norm.clone()),
+        _ if hyper.clips_gradient() || context.tracks_gradient() => {
+            Some(global_norm(gradients(batches)))
+        }
         _ => None,
     };
     // A norm is finite only if all gradients in it are, so only the others are looked through.
@@ -94,24 +124,33 @@ pub(super) fn perturb(
     let outside = batches.iter().zip(&groups).filter(outside);
     let flag = check_finite(policy, outside.map(|(batch, _)| batch.entry.grad.clone()));
     let flag = check_norms(policy, flag, divisors.iter().flatten().chain(&gradient));
-    let finite = FiniteFlags { gradient: flag, perturbed: None };
+    let finite = finite_gradient(context, flag, &gradient);
     let skipped = finite.skipped(policy);
-    let divisors: Vec<_> =
-        divisors.into_iter().map(|norm| norm.map(|norm| norm + hyper.epsilon)).collect();
-    let perturbed = batches.iter().zip(&groups).map(|(Batch { entry, .. }, group)| {
-        let divisor = divisors[group.scope].as_ref().filter(|_| group.perturbed);
-        let Some(divisor) = divisor else { return entry.weight.clone() };
+    let with_epsilon = |norm: &Option<Tensor<1>>| norm.clone().map(|norm| norm + hyper.epsilon);
+    let divided: Vec<_> = divisors.iter().map(with_epsilon).collect();
+    let perturbed = batches.iter().zip(&groups).zip(along).map(|((batch, group), along)| {
+        let weight = &batch.entry.weight;
+        let divisor = divided[group.scope].as_ref().filter(|_| group.perturbed);
+        let Some(divisor) = divisor else { return weight.clone() };
         // Divide first: |g| / ||g|| is at most 1, while rho / ||g|| may overflow.
-        let mut e = entry.grad.clone() / divisor.clone() * group.rho;
+        let mut e = along.clone() / divisor.clone() * group.rho;
         if group.adaptive {
-            e = e * entry.weight.clone() * entry.weight.clone();
+            e = e * weight.clone() * weight.clone();
         }
-        keep_where(&skipped, entry.weight.clone() + e, || entry.weight.clone())
+        keep_where(&skipped, weight.clone() + e, || weight.clone())
     });
-    (
-        perturbed.collect(),
-        TensorNorms { gradient, perturbed: None, finite, policy, lean, inv_scale },
-    )
+    let norms = TensorNorms { gradient, perturbed: None, finite, policy, lean, inv_scale };
+    (perturbed.collect(), norms, divisors)
+}
+
+/// Whether `g` is finite, with its norm if it is read with the outcome.
+fn finite_gradient(
+    context: StepContext<'_>,
+    flag: Option<DeviceBool>,
+    norm: &Option<Tensor<1>>,
+) -> FiniteFlags {
+    let gradient_norm = norm.clone().filter(|_| context.reads_norm);
+    FiniteFlags { gradient: flag, perturbed: None, gradient_norm }
 }
 
 fn gradients(batches: &[Batch]) -> impl Iterator<Item = (bool, Tensor<1>)> + Clone + '_ {
@@ -136,21 +175,23 @@ pub(super) fn unscale_and_check(
     grads_perturbed
 }
 
-/// Returns `||g||` of a step without a second pass, if it clips, and whether `g` is finite.
-pub(super) fn check_gradient(context: StepContext<'_>, batches: &[Batch]) -> TensorNorms {
+/// Returns `||g||` of a step over one gradient, if it `clips` or the caller needs it, and whether `g` and `lengths`,
+/// norms of parts of it, are finite.
+pub(super) fn check_gradient(
+    context: StepContext<'_>,
+    batches: &[Batch],
+    clips: bool,
+    lengths: &ScopeNorms,
+) -> TensorNorms {
     let policy = context.hyper.non_finite;
-    let gradient = context.hyper.clips_gradient().then(|| global_norm(gradients(batches)));
+    let takes_norm = clips || context.tracks_gradient();
+    let gradient = takes_norm.then(|| global_norm(gradients(batches)));
     let unchecked = gradients(batches).filter(|_| gradient.is_none());
     let flag = check_finite(policy, unchecked.map(|(_, grad)| grad));
-    let flag = check_norms(policy, flag, gradient.iter());
-    TensorNorms {
-        gradient,
-        perturbed: None,
-        finite: FiniteFlags { gradient: flag, perturbed: None },
-        policy,
-        lean: false,
-        inv_scale: context.inv_scale,
-    }
+    let flag = check_norms(policy, flag, gradient.iter().chain(lengths.iter().flatten()));
+    let finite = finite_gradient(context, flag, &gradient);
+    let inv_scale = context.inv_scale;
+    TensorNorms { gradient, perturbed: None, finite, policy, lean: false, inv_scale }
 }
 
 pub(super) fn scale_of_g(hyper: &Hyperparameters, norms: &TensorNorms) -> Option<Tensor<1>> {
@@ -174,7 +215,7 @@ pub(super) fn scaled(tensor: Tensor<1>, factor: &Option<Tensor<1>>) -> Tensor<1>
 /// gives infinity.
 ///
 /// Each tensor comes with whether it is reduced by rows: first each row of [`ROW`] elements, then the results.
-fn global_norm(tensors: impl Iterator<Item = (bool, Tensor<1>)> + Clone) -> Tensor<1> {
+pub(super) fn global_norm(tensors: impl Iterator<Item = (bool, Tensor<1>)> + Clone) -> Tensor<1> {
     let filled = tensors.filter(|(_, tensor)| tensor.dims()[0] > 0);
     let largest: Vec<_> = filled
         .clone()
@@ -199,7 +240,7 @@ fn global_norm(tensors: impl Iterator<Item = (bool, Tensor<1>)> + Clone) -> Tens
     largest * sum.sqrt()
 }
 
-fn rows(tensor: Tensor<1>) -> Tensor<2> {
+pub(super) fn rows(tensor: Tensor<1>) -> Tensor<2> {
     let len = tensor.dims()[0];
     tensor.reshape([len / ROW, ROW])
 }

@@ -5,11 +5,11 @@ use super::batch::{Batch, Key, Members, batches, launches_kernels, regrouped};
 use super::finite::{DeviceBool, keep_state_where};
 use super::norms::unscaled;
 use super::stored::Stored;
-use crate::method::Base;
+use crate::method::{Base, Hyperparameters};
 use crate::optim::error::WsamError;
 use crate::optim::half_precision::reconciled;
 use crate::optim::param_entries::ParamEntry;
-use crate::optim::state::{LoadedState, read, state_names};
+use crate::optim::state::{LoadedState, MASTER_WEIGHTS, read};
 use crate::optim::step_backend::StepContext;
 use burn::module::ParamId;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -24,6 +24,10 @@ pub(super) struct States {
     steps: HashMap<ParamId, u64>,
     /// In the order of [`Base::state_names`].
     states: Stored,
+    /// In the order of [`Method::state_names`](crate::method::Method::state_names).
+    method: Stored,
+    /// Parameters whose method's state the last submitted step made. If that step was skipped, they have none.
+    new_method_states: Vec<ParamId>,
     /// Master weights of parameters in half precision.
     masters: Stored,
     /// Whether parameters are concatenated; `None` before the first step.
@@ -42,21 +46,60 @@ impl States {
 
     /// Number of elements of a parameter's state, if it has one.
     pub(super) fn len(&self, id: ParamId) -> Option<usize> {
-        self.states.len(id)
+        self.states.len(id).or_else(|| self.method.len(id))
     }
 
     /// Drops the states of parameters that are `is_dropped`.
     pub(super) fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {
         self.steps.retain(|id, _| !is_dropped(*id));
         self.states.forget(is_dropped);
+        self.method.forget(is_dropped);
         self.masters.forget(is_dropped);
     }
 
-    /// A parameter's state and master weights, read back.
-    pub(super) fn read(&self, base: &Base, id: ParamId) -> Result<NamedTensors, WsamError> {
-        let tensors = self.states.get(id).into_iter().chain(self.masters.get(id));
-        let data = tensors.map(read).collect::<Result<Vec<_>, _>>()?;
-        Ok(state_names(base).zip(data).collect())
+    /// A parameter's states and master weights, read back. `is_skipped` says whether its last step was skipped.
+    pub(super) fn read(
+        &self,
+        hyper: &Hyperparameters,
+        id: ParamId,
+        is_skipped: bool,
+    ) -> Result<NamedTensors, WsamError> {
+        let named = |names: &'static [&'static str], tensors: Vec<Tensor<1>>| {
+            let read = |(name, tensor): (&&'static str, _)| Ok((*name, read(tensor)?));
+            names.iter().zip(tensors).map(read).collect::<Result<Vec<_>, WsamError>>()
+        };
+        let mut all = named(hyper.base.state_names(), self.states.get(id))?;
+        if !(is_skipped && self.new_method_states.contains(&id)) {
+            all.extend(named(hyper.method.state_names(), self.method.get(id))?);
+        }
+        all.extend(named(&[MASTER_WEIGHTS], self.masters.get(id))?);
+        Ok(all)
+    }
+
+    /// The tensor that the method stores for the parameters of a batch, if it has been set.
+    pub(super) fn method_state(&self, members: &Members) -> Option<Tensor<1>> {
+        self.method.joined(members).into_iter().next()
+    }
+
+    /// Stores the method's tensor of a batch. `is_new` if it is valid only if the step is taken.
+    pub(super) fn put_method_state(&mut self, members: &Members, h: Tensor<1>, is_new: bool) {
+        if is_new {
+            self.new_method_states.extend(members.ids());
+        }
+        self.method.put(members, vec![h]);
+    }
+
+    /// Drops the method's states that the last step made, if it was skipped. Call it when its outcome is known.
+    pub(super) fn resolve_method_states(&mut self, is_skipped: bool) {
+        for id in self.new_method_states.drain(..).filter(|_| is_skipped) {
+            self.method.remove(id);
+        }
+    }
+
+    /// The momentum or first moment of a parameter that has taken a step.
+    pub(super) fn momentum(&self, base: &Base, id: ParamId) -> Option<Tensor<1>> {
+        let index = base.momentum_state().filter(|_| self.step_of(id) > 0)?;
+        self.states.get(id).into_iter().nth(index)
     }
 
     /// Concatenates parameters with the same settings and step counts, and with the same rates if they are known.
@@ -70,8 +113,8 @@ impl States {
         let joins = *self.joins.get_or_insert_with(|| launches_kernels(context.device));
         let key = |place: usize, entry: &ParamEntry<Tensor<1>>| -> Key {
             let rate = rates.map(|rates| rates[place].to_bits());
-            let has_master = self.masters.contains(entry.id);
-            (entry.group, entry.dtype, self.step_of(entry.id), has_master, rate)
+            let has = [self.masters.contains(entry.id), self.method.contains(entry.id)];
+            (entry.group, entry.dtype, self.step_of(entry.id), has, rate)
         };
         unscaled(batches(entries, joins, key), context.inv_scale)
     }
@@ -137,9 +180,10 @@ impl States {
         for id in ids {
             self.steps.remove(id);
             self.states.remove(*id);
+            self.method.remove(*id);
             self.masters.remove(*id);
         }
-        for LoadedState { id, step, tensors, master, len } in loaded {
+        for LoadedState { id, step, tensors, method, master, len } in loaded {
             let put = |data: TensorData| {
                 let dtype = data.dtype();
                 Tensor::from_data(data, (device, dtype))
@@ -147,6 +191,9 @@ impl States {
             let members = Members::one(id, len as usize);
             if let Some(master) = master {
                 self.masters.put(&members, vec![put(master)]);
+            }
+            if !method.is_empty() {
+                self.method.put(&members, method.into_iter().map(put).collect());
             }
             self.steps.insert(id, step);
             self.states.put(&members, tensors.into_iter().map(put).collect());

@@ -1,6 +1,7 @@
 //! Description of the last step.
 
 use super::schedule::StepInfo;
+use crate::method::Passes;
 use crate::optim::report::StepReport;
 
 /// A step of the training.
@@ -15,13 +16,15 @@ pub struct TrainingStep {
     pub rho: f64,
     /// Weight of the sharpness.
     pub gamma: f64,
-    /// Whether it was a step of WSAM, or one of the base optimizer alone.
+    /// Whether it was a step of the method, or one of the base optimizer alone.
     pub perturbed: bool,
+    /// How many gradients the step took.
+    pub passes: Passes,
     pub(super) report: Option<StepReport>,
 }
 
 impl TrainingStep {
-    /// Losses, sharpness and norms, for steps of WSAM under a strategy that knows the loss
+    /// Losses, sharpness and norms, for steps with an active method under a strategy that knows the loss
     /// ([`WsamTraining::strategy_with_loss`](super::WsamTraining::strategy_with_loss)). Under gradient
     /// accumulation losses are sums over the micro-batches, as gradients are.
     pub fn report(&self) -> Option<&StepReport> {

@@ -6,9 +6,12 @@ use super::report::TrainingStep;
 use super::schedule::{Schedule, StepInfo};
 use super::shared::{Mode, Shared};
 use super::weights::{frozen_in_front, trainable, weights};
+use crate::method::{Method, Passes};
+use crate::optim::ascended::Ascended;
 use crate::optim::error::WsamError;
 use crate::optim::options::Perturbation;
 use crate::optim::pass::{Sum, check_loss_shape, copied};
+use crate::optim::pass_schedule::{NextStep, StepKind};
 use crate::optim::rates::Rates;
 use crate::optim::report::{Norms, StepReport};
 use crate::optim::run_state::RunState;
@@ -32,21 +35,24 @@ pub(super) struct Run<'a, M: LearnerModel> {
 }
 
 /// The micro-batches of one step.
-pub(super) struct Window<M: TrainStep> {
+pub(super) struct Window<M: LearnerModel> {
     at: StepInfo,
-    perturbed: bool,
+    /// Whether the method is active; if not, the base optimizer steps alone.
+    active: bool,
     /// Whether each micro-batch is perturbed along its own gradient.
     each: bool,
+    /// Momentum-SAM's perturbed model, on which the only pass runs.
+    along_momentum: Option<Ascended<M>>,
     first: Sum<M>,
     second: Sum<M>,
     masks: Masks,
     /// Statistics before the first pass.
     statistics: RunningStatistics,
     /// Inputs for the second pass.
-    items: Vec<M::Input>,
+    items: Vec<<M as TrainStep>::Input>,
 }
 
-impl<M: TrainStep> Window<M> {
+impl<M: LearnerModel> Window<M> {
     pub(super) fn len(&self) -> usize {
         self.first.len
     }
@@ -140,10 +146,28 @@ where
         if let Some(gamma) = &mut self.gamma {
             wsam.set_gamma(gamma.next(at))?;
         }
+        let active = self.options.active.as_ref().is_none_or(|active| active(at));
+        let mut each =
+            accumulation > 1 && self.options.perturbation == Perturbation::EachMicroBatch;
+        if each {
+            wsam.check_perturbation(self.options.perturbation)?;
+        }
+        // Only these methods of perturbing must know how the step is taken before its first pass.
+        let mut along_momentum = None;
+        if active && (each || wsam.hyperparameters().method == Method::MomentumSam) {
+            match wsam.next_kind()? {
+                StepKind::TwoPasses => {}
+                StepKind::OnePass | StepKind::Base => each = false,
+                StepKind::AlongMomentum => {
+                    along_momentum = Some(wsam.ascend_along_momentum(self.learner.model())?);
+                }
+            }
+        }
         Ok(Window {
             at,
-            perturbed: self.options.active.as_ref().is_none_or(|active| active(at)),
-            each: accumulation > 1 && self.options.perturbation == Perturbation::EachMicroBatch,
+            active,
+            each,
+            along_momentum,
             first: Sum::default(),
             second: Sum::default(),
             masks: wsam.masks()?,
@@ -170,13 +194,20 @@ where
         window: &mut Window<M>,
         item: <M as TrainStep>::Input,
     ) -> Result<<M as TrainStep>::Output, WsamTrainingError> {
-        if window.perturbed {
+        if let Some(ascended) = &window.along_momentum {
+            window.masks.before(ascended.model(), window.first.len)?;
+            let TrainOutput { grads, item: output } = TrainStep::step(ascended.model(), item);
+            let loss = self.loss_of(&output)?;
+            window.first.add(ascended.model(), grads, loss);
+            return Ok(output);
+        }
+        if window.active {
             window.items.push(item.clone());
         }
         window.masks.before(&self.learner.model(), window.first.len)?;
         let TrainOutput { grads, item: output } = self.learner.train_step(item);
         let loss = self.loss_of(&output)?;
-        if !(window.perturbed && window.each) {
+        if !(window.active && window.each) {
             window.first.add(&self.learner.model(), grads, loss);
             return Ok(output);
         }
@@ -239,11 +270,26 @@ where
         self.learner.lr_step();
         let rates = Rates::new(self.learner.lr_current())?;
         let (grads, loss) = std::mem::take(&mut window.first).take();
-        let (model, report) = if !window.perturbed {
-            (self.shared.wsam().base_step(rates.burn(), self.learner.model(), grads)?, None)
+        let kind = match (window.active, &window.along_momentum) {
+            (false, _) => StepKind::Base,
+            (true, Some(_)) => StepKind::AlongMomentum,
+            (true, None) => self.shared.wsam().next_kind()?,
+        };
+        let model = self.learner.model();
+        let (model, report) = if !window.active {
+            (self.shared.wsam().base_step(rates.burn(), model, grads)?, None)
+        } else if let Some(ascended) = window.along_momentum.take() {
+            let (model, norms) = self.shared.wsam().descend_reported(&rates, ascended, grads)?;
+            (model, one_pass_report(loss, norms))
+        } else if kind.next_step() == NextStep::OnePass {
+            let mut wsam = self.shared.wsam();
+            let (model, norms) = wsam.one_pass_at(&rates, model, grads, kind, true)?;
+            (model, one_pass_report(loss, norms))
         } else if self.shared.wsam().is_lean() {
+            drop(model);
             self.lean(&rates, grads, loss, window)?
         } else {
+            drop(model);
             let ascended = self.shared.wsam().ascend(self.learner.model(), grads)?;
             self.second(ascended.model(), window)?;
             let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
@@ -251,7 +297,7 @@ where
             (model, report(loss, perturbed_loss, norms))
         };
         self.deliver(model)?;
-        self.record_step(window.at, window.perturbed, rates.base(), report, iteration);
+        self.record_step(window.at, kind, rates.base(), report, iteration);
         Ok(())
     }
 
@@ -303,7 +349,7 @@ where
     fn record_step(
         &mut self,
         at: StepInfo,
-        perturbed: bool,
+        kind: StepKind,
         lr: f64,
         report: Option<StepReport>,
         iteration: usize,
@@ -314,12 +360,19 @@ where
             (wsam.hyperparameters().rho, wsam.hyperparameters().gamma)
         };
         let mut training = self.shared.training();
-        if let Some(report) = &report {
-            training.sharpness.push(iteration, report.sharpness());
+        if let Some(sharpness) = report.as_ref().and_then(StepReport::sharpness) {
+            training.sharpness.push(iteration, sharpness);
         }
         training.steps = Some(self.steps);
-        training.last = Some(Arc::new(TrainingStep { at, lr, rho, gamma, perturbed, report }));
+        let perturbed = kind != StepKind::Base;
+        let passes = if kind == StepKind::TwoPasses { Passes::Two } else { Passes::One };
+        let step = TrainingStep { at, lr, rho, gamma, perturbed, passes, report };
+        training.last = Some(Arc::new(step));
     }
+}
+
+fn one_pass_report(loss: Option<Tensor<1>>, norms: Norms) -> Option<StepReport> {
+    Some(StepReport { loss: loss?, perturbed_loss: None, norms })
 }
 
 fn report(
@@ -327,5 +380,5 @@ fn report(
     perturbed_loss: Option<Tensor<1>>,
     norms: Norms,
 ) -> Option<StepReport> {
-    Some(StepReport { loss: loss?, perturbed_loss: perturbed_loss?, norms })
+    Some(StepReport { loss: loss?, perturbed_loss: Some(perturbed_loss?), norms })
 }
