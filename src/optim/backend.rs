@@ -4,7 +4,7 @@ use super::burn_base::{self, BurnBase};
 use super::error::WsamError;
 #[cfg(feature = "fused-wsam")]
 use super::fused::Fused;
-use super::module_steps::{self, PendingStep};
+use super::module_steps::{self, AscendedModels, PendingStep};
 use super::pending::ResolvedOutcome;
 use super::rates::Rates;
 use super::report::Norms;
@@ -32,6 +32,17 @@ pub(crate) enum AscentHandle {
     TensorOps(Box<PendingStep<<TensorOps as StepBackend>::AscentState>>),
     #[cfg(feature = "fused-wsam")]
     Fused(Box<PendingStep<<Fused as StepBackend>::AscentState>>),
+}
+
+impl AscentHandle {
+    /// Returns the model with its weights as they were before the ascent.
+    pub(crate) fn restore<M: Module>(&self, models: AscendedModels<M>) -> M {
+        match self {
+            Self::TensorOps(step) => module_steps::restore::<TensorOps, M>(models, step),
+            #[cfg(feature = "fused-wsam")]
+            Self::Fused(step) => module_steps::restore::<Fused, M>(models, step),
+        }
+    }
 }
 
 /// State between a lean ascent and its descent, by route.
@@ -89,18 +100,21 @@ fn fused(_device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
 
 /// The phases of a step. On an error those that take a model by value return it unchanged.
 impl RouteBackend {
+    /// `in_place` allows the ascent to move the model's tensors.
+    #[allow(clippy::type_complexity)]
     pub(crate) fn ascend<M: Module>(
         &mut self,
         context: StepContext<'_>,
-        model: &M,
+        model: M,
         grads: GradientsParams,
-    ) -> Result<(M, AscentHandle), WsamError> {
+        in_place: bool,
+    ) -> Result<(AscendedModels<M>, AscentHandle), (M, WsamError)> {
         match self {
-            Self::TensorOps(ops) => module_steps::ascend(ops, context, model, grads)
-                .map(|(perturbed, step)| (perturbed, AscentHandle::TensorOps(Box::new(step)))),
+            Self::TensorOps(ops) => module_steps::ascend(ops, context, model, grads, in_place)
+                .map(|(models, step)| (models, AscentHandle::TensorOps(Box::new(step)))),
             #[cfg(feature = "fused-wsam")]
-            Self::Fused(fused) => module_steps::ascend(fused, context, model, grads)
-                .map(|(perturbed, step)| (perturbed, AscentHandle::Fused(Box::new(step)))),
+            Self::Fused(fused) => module_steps::ascend(fused, context, model, grads, in_place)
+                .map(|(models, step)| (models, AscentHandle::Fused(Box::new(step)))),
         }
     }
 
@@ -109,7 +123,7 @@ impl RouteBackend {
         base: Option<&mut BurnBase>,
         context: StepContext<'_>,
         rates: &Rates,
-        models: (M, M),
+        models: AscendedModels<M>,
         ascent: AscentHandle,
         grads: GradientsParams,
     ) -> Result<(M, Norms), (M, WsamError)> {
@@ -134,7 +148,7 @@ impl RouteBackend {
         rates: &Rates,
         model: M,
         grads: GradientsParams,
-    ) -> Result<((M, M), LeanAscentHandle), (M, WsamError)> {
+    ) -> Result<(AscendedModels<M>, LeanAscentHandle), (M, WsamError)> {
         match self {
             Self::TensorOps(ops) => module_steps::lean_ascend(ops, context, rates, model, grads)
                 .map(|(models, step)| (models, LeanAscentHandle::TensorOps(Box::new(step)))),
@@ -147,7 +161,7 @@ impl RouteBackend {
     pub(crate) fn lean_descend<M: Module>(
         &mut self,
         context: StepContext<'_>,
-        models: (M, M),
+        models: AscendedModels<M>,
         ascent: LeanAscentHandle,
         grads: GradientsParams,
     ) -> Result<(M, Norms), (M, WsamError)> {
@@ -206,7 +220,7 @@ fn descend<R: StepBackend, M: Module>(
     base: Option<&mut BurnBase>,
     context: StepContext<'_>,
     rates: &Rates,
-    models: (M, M),
+    models: AscendedModels<M>,
     step: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {

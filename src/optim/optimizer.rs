@@ -201,6 +201,7 @@ impl Wsam {
             rounding_seed: stochastic_rounding.map(|seed| seed.wrapping_add(*steps)),
             master_weights,
             missing_gradient,
+            in_place: false,
             inv_scale: loss_scale.recip(),
             device,
         };
