@@ -5,7 +5,7 @@
 // Out of place: reads weight and grad, writes weight_copy = w + e_w; does not write weight.
 // IN_PLACE: reads weight and grad, writes weight_copy = w (the anchor) and weight = w + e_w. With master weights
 // w is read from these, and weight_copy is not written.
-// In a skipped step e_w is zero.
+// In a skipped step e_w is zero. direction_state.wgsl has another direction in place of g.
 // One invocation owns an element in all buffers (see common.wgsl). The chunk table excludes tensors that are
 // not perturbed.
 
@@ -17,12 +17,14 @@ struct Scales {
     skipped: bool,
     rho: f32,
     scale: f32,
+    // Weight of the method's state in the direction.
+    of_state: f32,
 }
 
 fn perturb_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     let w = load_original_SET(chunk, i);
     // g is scaled first: g / ||g|| is at most 1, while rho / ||g|| may leave the range of f32.
-    var e = scales.rho * (load_grad_SET(chunk.grad + i) * scales.scale);
+    var e = scales.rho * (direction_at_SET(chunk, i, scales.of_state) * scales.scale);
     if scales.adaptive {
         e *= w * w;
     }
@@ -58,6 +60,12 @@ fn ascent(
     }
     let chunk = chunks[index];
     let param_class = param_classes[chunk.param_class];
-    let scales = Scales(is_adaptive(param_class), is_skipped(param_class), param_class.rho, perturbation_scale(param_class));
+    let scales = Scales(
+        is_adaptive(param_class),
+        is_skipped(param_class),
+        param_class.rho,
+        perturbation_scale(param_class),
+        weight_of_state(param_class),
+    );
     perturb_SET(chunk, len_SET(chunk), lane, scales);
 }

@@ -39,7 +39,7 @@ fn descend_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     }
     let g = scales.clip_g * load_grad_SET(chunk.grad + i);
     if ALONE {
-        let alone = base_step_SET(scales.param_class, chunk, i, count, w, g);
+        let alone = base_step_SET(scales.param_class, chunk, i, count, w, w, g);
         store_weight_SET(chunk.weight + i, alone, count);
         store_master_SET(chunk.anchor + i, alone, count);
         return;
@@ -48,7 +48,7 @@ fn descend_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
     let g_perturbed = select(second, g, scales.falls_back);
     let difference = g_perturbed - g;
     let h = scales.a * g + scales.b * select(g_perturbed, difference, scales.by_difference);
-    let stepped = base_step_SET(scales.param_class, chunk, i, count, w, h);
+    let stepped = base_step_SET(scales.param_class, chunk, i, count, w, w, h);
     let sharpened = stepped - scales.sharpness * difference;
     store_weight_SET(chunk.weight + i, sharpened, count);
     store_master_SET(chunk.anchor + i, sharpened, count);

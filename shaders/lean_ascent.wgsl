@@ -36,7 +36,7 @@ fn perturb_at_SET(chunk: Chunk, i: u32, count: u32, scales: Scales) {
         store_weight_copy_SET(chunk.weight_copy + i, dithered(w + e, chunk.position + i), count);
     }
     let g = scales.clip_g * unclipped;
-    let stepped = base_step_SET(scales.param_class, chunk, i, count, w, g);
+    let stepped = base_step_SET(scales.param_class, chunk, i, count, w, w, g);
     store_weight_SET(chunk.weight + i, stepped + scales.sharpness * g, count);
 }
 

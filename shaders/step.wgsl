@@ -65,17 +65,18 @@ fn clip(norm: f32, max_norm: f32) -> f32 {
 }
 
 // Returns the new weights of four elements from element i of a chunk on, and updates the states in their
-// buffers.
+// buffers. `penalised` are the weights of the L2 penalty: w, but for Momentum-SAM.
 fn base_step_SET(
     constants: ParamClassUniforms,
     chunk: Chunk,
     i: u32,
     count: u32,
     w: vec4<f32>,
+    penalised: vec4<f32>,
     h: vec4<f32>,
 ) -> vec4<f32> {
     let first = (constants.flags & FIRST) != 0u;
-    let d = h + constants.weight_decay * w;
+    let d = h + constants.weight_decay * penalised;
     var u = d;
     if STATES >= 1u {
         let old = select(load_state_0_SET(chunk.state_0 + i), vec4<f32>(), first);

@@ -132,6 +132,12 @@ fn load_grad_perturbed_SET(i: u32) -> vec4<f32> {
     return unpacked(grad_perturbed_SET[i / 4u]);
 }
 
+// h, the method's state, where it is bound in the column of g~. It is f32 also if the tensors are in half precision.
+fn load_method_state_SET(i: u32) -> vec4<f32> {
+    let words = vec4<u32>(grad_perturbed_SET[i / 2u], grad_perturbed_SET[i / 2u + 1u]);
+    return bitcast<vec4<f32>>(words);
+}
+
 fn load_weight_copy_SET(i: u32) -> vec4<f32> {
     return unpacked(weight_copy_SET[i / 4u]);
 }

@@ -28,6 +28,11 @@ fn load_grad_perturbed_SET(i: u32) -> vec4<f32> {
     return vec4<f32>(grad_perturbed_SET[i], grad_perturbed_SET[i + 1u], grad_perturbed_SET[i + 2u], grad_perturbed_SET[i + 3u]);
 }
 
+// h, the method's state, where it is bound in the column of g~. It is f32 also if the tensors are in half precision.
+fn load_method_state_SET(i: u32) -> vec4<f32> {
+    return load_grad_perturbed_SET(i);
+}
+
 fn load_weight_copy_SET(i: u32) -> vec4<f32> {
     return vec4<f32>(weight_copy_SET[i], weight_copy_SET[i + 1u], weight_copy_SET[i + 2u], weight_copy_SET[i + 3u]);
 }

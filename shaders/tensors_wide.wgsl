@@ -30,6 +30,11 @@ fn load_grad_perturbed_SET(i: u32) -> vec4<f32> {
     return grad_perturbed_SET[i / 4u];
 }
 
+// h, the method's state, where it is bound in the column of g~. It is f32 also if the tensors are in half precision.
+fn load_method_state_SET(i: u32) -> vec4<f32> {
+    return grad_perturbed_SET[i / 4u];
+}
+
 fn load_weight_copy_SET(i: u32) -> vec4<f32> {
     return weight_copy_SET[i / 4u];
 }

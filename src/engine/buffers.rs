@@ -8,7 +8,7 @@ use super::pipelines;
 use super::recorder::Engine;
 use super::rows::TensorRow;
 use super::slice::Role;
-use crate::layout::{Chunk, Kernel, Norms, column};
+use crate::layout::{Chunk, Coefficients, Kernel, Norms, StepOn, column};
 use std::sync::PoisonError;
 
 impl Engine {
@@ -28,6 +28,13 @@ impl Engine {
         let buffer =
             create_buffer_with(&self.device, "wsam.norms", bytemuck::bytes_of(&norms), usage)?;
         Ok((buffer, source))
+    }
+
+    /// Creates the buffer of a phase's coefficients.
+    pub(super) fn coefficients_buffer(&self) -> Result<wgpu::Buffer, EngineError> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
+        let size = size_of::<Coefficients>() as u64;
+        create_buffer(&self.device, "wsam.coefficients", size, usage)
     }
 
     pub(crate) fn chunk_table(&self, chunks: &[Chunk]) -> Result<wgpu::Buffer, EngineError> {
@@ -97,10 +104,21 @@ fn role(kernel: Kernel, column: usize, has_master: bool) -> Role {
         column::ANCHOR if matches!(kernel, Kernel::LeanDescent { .. }) => Role::SecondPassWeight,
         column::ANCHOR => Role::Anchor,
         column::GRAD => Role::Grad,
+        column::GRAD_PERTURBED if matches!(kernel, Kernel::MethodDescent { on, .. } if on == StepOn::Corrected) => {
+            Role::MethodState
+        }
         column::GRAD_PERTURBED => Role::GradPerturbed,
-        column::WEIGHT_COPY if matches!(kernel, Kernel::Ascent { in_place: true, .. }) => {
+        column::WEIGHT_COPY
+            if matches!(
+                kernel,
+                Kernel::Ascent { in_place: true, .. }
+                    | Kernel::AscentWithState { in_place: true, .. }
+            ) =>
+        {
             Role::Anchor
         }
+        column::WEIGHT_COPY if matches!(kernel, Kernel::MethodDescent { .. }) => Role::MethodState,
+        column::STATE if matches!(kernel, Kernel::AscentWithState { .. }) => Role::MethodState,
         column::WEIGHT_COPY => Role::Perturbed,
         state => Role::State((state - column::STATE) as u32),
     }

@@ -6,11 +6,15 @@ use super::slice::{Format, Role, half_format};
 use crate::method::{Hyperparameters, Method};
 use std::collections::HashMap;
 
-/// Checks that the engine has kernels for the method.
-pub(super) fn check_method(hyper: &Hyperparameters) -> Result<(), EngineError> {
+/// Checks that the method is WSAM, for a call that supports no other. `reason` says why, and what to do.
+pub(super) fn check_wsam(
+    hyper: &Hyperparameters,
+    call: &'static str,
+    reason: &'static str,
+) -> Result<(), EngineError> {
     match hyper.method {
         Method::Wsam => Ok(()),
-        method => Err(EngineError::Method { method: method.name() }),
+        method => Err(EngineError::Method { method: method.name(), call, reason }),
     }
 }
 
@@ -58,7 +62,7 @@ fn check_slice(
         return Err(EngineError::Length { tensor, role, len, weight_len });
     }
     let found = slice.format;
-    let single = matches!(role, Role::State(_) | Role::Master);
+    let single = matches!(role, Role::State(_) | Role::MethodState | Role::Master);
     let expected = if single { Format::F32 } else { format };
     if found != expected {
         return Err(EngineError::Format { tensor, role, found, expected });
@@ -113,10 +117,11 @@ mod tests {
     use crate::method::Base;
 
     #[test]
-    fn methods_without_kernels_are_refused_by_name() {
+    fn other_methods_are_refused_by_name() {
         let wsam = Hyperparameters::new(Base::Sgd { momentum: None, weight_decay: 0.0 });
-        assert_eq!(check_method(&wsam), Ok(()));
+        assert_eq!(check_wsam(&wsam, "lean_ascent", "why"), Ok(()));
         let gsam = Hyperparameters { method: Method::Gsam { alpha: 0.4 }, ..wsam };
-        assert_eq!(check_method(&gsam), Err(EngineError::Method { method: "GSAM" }));
+        let error = check_wsam(&gsam, "lean_ascent", "why").unwrap_err();
+        assert_eq!(error.to_string(), "lean_ascent does not support GSAM: why");
     }
 }

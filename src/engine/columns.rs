@@ -1,14 +1,14 @@
 //! The slices of each kind of tensor: their columns in a chunk table, and whether the phase writes them.
 
 use super::error::EngineError;
+use super::method_state::MethodState;
 use super::slice::{Columns, Role, Slice};
 use super::tensors::{
-    AscentTensor, BaseTensor, ClipTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor,
-    MixTensor, Placement, SharpenTensor,
+    AscentTensor, BaseTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor, Placement,
 };
 use crate::layout::{COLUMNS, column};
 
-fn columns<'a, const N: usize>(
+pub(super) fn columns<'a, const N: usize>(
     slices: [(usize, Option<&'a Slice>); N],
     state: &'a [Slice],
 ) -> Columns<'a> {
@@ -32,15 +32,15 @@ pub(crate) struct SliceUse<'a> {
 
 pub(crate) type SliceUses<'a> = Vec<SliceUse<'a>>;
 
-fn read(role: Role, slice: &Slice) -> SliceUse<'_> {
+pub(super) fn read(role: Role, slice: &Slice) -> SliceUse<'_> {
     SliceUse { role, slice, written: false }
 }
 
-fn written(role: Role, slice: &Slice) -> SliceUse<'_> {
+pub(super) fn written(role: Role, slice: &Slice) -> SliceUse<'_> {
     SliceUse { role, slice, written: true }
 }
 
-fn state_uses(state: &[Slice]) -> impl Iterator<Item = SliceUse<'_>> {
+pub(super) fn state_uses(state: &[Slice]) -> impl Iterator<Item = SliceUse<'_>> {
     state.iter().zip(0..).map(|(slice, i)| written(Role::State(i), slice))
 }
 
@@ -55,6 +55,11 @@ pub(crate) trait PhaseTensor {
     /// Returns the state tensors of the base optimizer.
     fn state(&self) -> &[Slice] {
         &[]
+    }
+
+    /// Returns the method's state.
+    fn method_state(&self) -> &MethodState {
+        &MethodState::None
     }
 
     /// Returns the step count; 1 in a phase without a base step.
@@ -90,6 +95,20 @@ macro_rules! accessors {
             self.group
         }
     };
+    ($weight:ident, method_state) => {
+        accessors!($weight);
+
+        fn method_state(&self) -> &MethodState {
+            &self.method_state
+        }
+    };
+    ($weight:ident, state, method_state) => {
+        accessors!($weight, state);
+
+        fn method_state(&self) -> &MethodState {
+            &self.method_state
+        }
+    };
     ($weight:ident, state) => {
         accessors!($weight);
 
@@ -103,6 +122,8 @@ macro_rules! accessors {
     };
 }
 
+pub(super) use accessors;
+
 /// Returns whether any tensor has an anchor. All tensors then read the anchor's column, because a plan has one
 /// kernel.
 pub(crate) fn any_anchored<T: PhaseTensor>(tensors: &[T]) -> bool {
@@ -110,7 +131,7 @@ pub(crate) fn any_anchored<T: PhaseTensor>(tensors: &[T]) -> bool {
 }
 
 /// Checks that master weights belong to a tensor in half precision and that there is no anchor besides them.
-fn check_master(
+pub(super) fn check_master(
     tensor: usize,
     master: Option<&Slice>,
     anchor: Option<&Slice>,
@@ -130,9 +151,22 @@ impl AscentTensor {
     ///
     /// [`EngineError::MixedPlacement`] if it is for some of the perturbed tensors only.
     pub(crate) fn all_in_place(tensors: &[Self]) -> Result<bool, EngineError> {
+        Placement::all_in_place(tensors.iter().map(|tensor| &tensor.perturbed))
+    }
+}
+
+impl Placement {
+    /// Returns whether an ascent with these placements is in place.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::MixedPlacement`] if it is for some of the perturbed tensors only.
+    pub(super) fn all_in_place<'a>(
+        placements: impl Iterator<Item = &'a Self>,
+    ) -> Result<bool, EngineError> {
         let mut found = None;
-        for (tensor, one) in tensors.iter().enumerate() {
-            let in_place = match one.perturbed {
+        for (tensor, placement) in placements.enumerate() {
+            let in_place = match placement {
                 Placement::Unperturbed => continue,
                 Placement::OutOfPlace(_) => false,
                 Placement::InPlace { .. } => true,
@@ -145,61 +179,86 @@ impl AscentTensor {
     }
 }
 
-impl PhaseTensor for AscentTensor {
-    accessors!(weight);
-
-    fn check(&self, tensor: usize, perturbed: bool) -> Result<(), EngineError> {
-        let given = self.perturbed != Placement::Unperturbed;
+impl Placement {
+    /// Checks the placement of a tensor, whose group is perturbed or not, and its master weights. `half` is a slice in
+    /// the tensor's format.
+    pub(super) fn check(
+        &self,
+        tensor: usize,
+        perturbed: bool,
+        master: Option<&Slice>,
+        half: &Slice,
+    ) -> Result<(), EngineError> {
+        let given = *self != Self::Unperturbed;
         if given != perturbed {
             return Err(EngineError::Placement { tensor, given });
         }
-        let anchor = match &self.perturbed {
-            Placement::InPlace { anchor } => anchor.as_ref(),
-            Placement::Unperturbed | Placement::OutOfPlace(_) => None,
+        let anchor = match self {
+            Self::InPlace { anchor } => anchor.as_ref(),
+            Self::Unperturbed | Self::OutOfPlace(_) => None,
         };
-        check_master(tensor, self.master.as_ref(), anchor, &self.grad)?;
-        let in_place = matches!(self.perturbed, Placement::InPlace { .. });
-        if in_place && self.master.is_none() && anchor.is_none() {
+        check_master(tensor, master, anchor, half)?;
+        let in_place = matches!(self, Self::InPlace { .. });
+        if in_place && master.is_none() && anchor.is_none() {
             return Err(EngineError::Anchor { tensor, given: false });
         }
         Ok(())
     }
 
+    /// Returns the slice in the column of the second weights, and whether the ascent is in place.
+    pub(super) fn copy(&self) -> (Option<&Slice>, bool) {
+        match self {
+            Self::Unperturbed => (None, false),
+            Self::OutOfPlace(perturbed) => (Some(perturbed), false),
+            Self::InPlace { anchor } => (anchor.as_ref(), true),
+        }
+    }
+
+    /// Returns the uses of the weights, of the master weights and of the second weights by an ascent.
+    pub(super) fn slice_uses<'a>(
+        &'a self,
+        weight: &'a Slice,
+        master: Option<&'a Slice>,
+    ) -> impl Iterator<Item = SliceUse<'a>> {
+        let (copy, in_place) = self.copy();
+        let role = if in_place { Role::Anchor } else { Role::Perturbed };
+        [SliceUse { written: in_place, ..read(Role::Weight, weight) }]
+            .into_iter()
+            .chain(master.map(|master| read(Role::Master, master)))
+            .chain(copy.map(|copy| written(role, copy)))
+    }
+}
+
+impl PhaseTensor for AscentTensor {
+    accessors!(weight, method_state);
+
+    fn check(&self, tensor: usize, perturbed: bool) -> Result<(), EngineError> {
+        self.perturbed.check(tensor, perturbed, self.master.as_ref(), &self.grad)
+    }
+
     fn columns(&self, _anchored: bool) -> Columns<'_> {
-        let (copy, in_place) = match &self.perturbed {
-            Placement::Unperturbed => (None, false),
-            Placement::OutOfPlace(perturbed) => (Some(perturbed), false),
-            Placement::InPlace { anchor } => (anchor.as_ref(), true),
-        };
+        let (copy, in_place) = self.perturbed.copy();
         let accessed = in_place || self.master.is_none();
         let slices = [
             (column::WEIGHT, accessed.then_some(&self.weight)),
             (column::ANCHOR, self.master.as_ref()),
             (column::GRAD, Some(&self.grad)),
             (column::WEIGHT_COPY, copy),
+            (column::STATE, self.method_state.slice()),
         ];
         columns(slices, &[])
     }
 
     fn slice_uses(&self) -> SliceUses<'_> {
-        let (in_place, copy) = match &self.perturbed {
-            Placement::Unperturbed => (false, None),
-            Placement::OutOfPlace(slice) => (false, Some(written(Role::Perturbed, slice))),
-            Placement::InPlace { anchor } => {
-                (true, anchor.as_ref().map(|anchor| written(Role::Anchor, anchor)))
-            }
-        };
-        [SliceUse { written: in_place, ..read(Role::Weight, &self.weight) }]
-            .into_iter()
-            .chain(self.master.as_ref().map(|master| read(Role::Master, master)))
+        (self.perturbed.slice_uses(&self.weight, self.master.as_ref()))
             .chain([read(Role::Grad, &self.grad)])
-            .chain(copy)
+            .chain(self.method_state.slice().map(|slice| read(Role::MethodState, slice)))
             .collect()
     }
 }
 
 impl PhaseTensor for DescentTensor {
-    accessors!(weight, state);
+    accessors!(weight, state, method_state);
 
     fn is_anchored(&self) -> bool {
         self.anchor.is_some() || self.master.is_some()
@@ -216,6 +275,8 @@ impl PhaseTensor for DescentTensor {
             (column::ANCHOR, anchored.then_some(anchor)),
             (column::GRAD, Some(&self.grad)),
             (column::GRAD_PERTURBED, Some(&self.grad_perturbed)),
+            // A descent has no second weights.
+            (column::WEIGHT_COPY, self.method_state.slice()),
         ];
         columns(slices, &self.state)
     }
@@ -227,12 +288,13 @@ impl PhaseTensor for DescentTensor {
             .chain(self.master.as_ref().map(|master| written(Role::Master, master)))
             .chain([read(Role::Grad, &self.grad), read(Role::GradPerturbed, &self.grad_perturbed)])
             .chain(state_uses(&self.state))
+            .chain(self.method_state.slice().map(|slice| written(Role::MethodState, slice)))
             .collect()
     }
 }
 
 impl PhaseTensor for BaseTensor {
-    accessors!(weight, state);
+    accessors!(weight, state, method_state);
 
     fn is_anchored(&self) -> bool {
         self.anchor.is_some() || self.master.is_some()
@@ -248,6 +310,8 @@ impl PhaseTensor for BaseTensor {
             (column::WEIGHT, Some(&self.weight)),
             (column::ANCHOR, anchored.then_some(anchor)),
             (column::GRAD, Some(&self.grad)),
+            // A step of one pass has no second gradient.
+            (column::GRAD_PERTURBED, self.method_state.slice()),
         ];
         columns(slices, &self.state)
     }
@@ -259,6 +323,7 @@ impl PhaseTensor for BaseTensor {
             .chain(self.master.as_ref().map(|master| written(Role::Master, master)))
             .chain([read(Role::Grad, &self.grad)])
             .chain(state_uses(&self.state))
+            .chain(self.method_state.slice().map(|slice| read(Role::MethodState, slice)))
             .collect()
     }
 }
@@ -318,73 +383,6 @@ impl PhaseTensor for LeanDescentTensor {
         [written(Role::Weight, &self.weight), read(Role::GradPerturbed, &self.grad_perturbed)]
             .into_iter()
             .chain(second_pass.map(|slice| read(Role::SecondPassWeight, slice)))
-            .collect()
-    }
-}
-
-impl PhaseTensor for MixTensor {
-    accessors!(mixed);
-
-    fn columns(&self, _anchored: bool) -> Columns<'_> {
-        let slices = [
-            (column::WEIGHT, Some(&self.mixed)),
-            // The kernel reads w and multiplies it by zero, so any initialised tensor will do.
-            (column::ANCHOR, Some(&self.grad)),
-            (column::GRAD, Some(&self.grad)),
-            (column::GRAD_PERTURBED, Some(&self.grad_perturbed)),
-        ];
-        columns(slices, &[])
-    }
-
-    fn slice_uses(&self) -> SliceUses<'_> {
-        vec![
-            written(Role::Weight, &self.mixed),
-            read(Role::Grad, &self.grad),
-            read(Role::GradPerturbed, &self.grad_perturbed),
-        ]
-    }
-}
-
-impl PhaseTensor for ClipTensor {
-    accessors!(clipped);
-
-    fn columns(&self, _anchored: bool) -> Columns<'_> {
-        let slices = [
-            (column::WEIGHT, Some(&self.clipped)),
-            // As in a mix.
-            (column::ANCHOR, Some(&self.grad)),
-            (column::GRAD, Some(&self.grad)),
-        ];
-        columns(slices, &[])
-    }
-
-    fn slice_uses(&self) -> SliceUses<'_> {
-        vec![written(Role::Weight, &self.clipped), read(Role::Grad, &self.grad)]
-    }
-}
-
-impl PhaseTensor for SharpenTensor {
-    accessors!(weight);
-
-    fn is_anchored(&self) -> bool {
-        self.anchor.is_some()
-    }
-
-    fn columns(&self, anchored: bool) -> Columns<'_> {
-        let slices = [
-            (column::WEIGHT, Some(&self.weight)),
-            (column::ANCHOR, anchored.then(|| self.anchor.as_ref().unwrap_or(&self.weight))),
-            (column::GRAD, Some(&self.grad)),
-            (column::GRAD_PERTURBED, Some(&self.grad_perturbed)),
-        ];
-        columns(slices, &[])
-    }
-
-    fn slice_uses(&self) -> SliceUses<'_> {
-        [written(Role::Weight, &self.weight)]
-            .into_iter()
-            .chain(self.anchor.as_ref().map(|anchor| read(Role::Anchor, anchor)))
-            .chain([read(Role::Grad, &self.grad), read(Role::GradPerturbed, &self.grad_perturbed)])
             .collect()
     }
 }

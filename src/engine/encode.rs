@@ -9,8 +9,8 @@ use super::plan::Plan;
 use super::recorder::{ALIGNMENT, Engine};
 use super::timing::timestamp_writes;
 use crate::layout::{
-    BlendUniforms, DispatchUniforms, Kernel, NORMS, NormFinishUniforms, Norms, PARAM_CLASSES,
-    ParamClassUniforms,
+    BlendUniforms, COEFFICIENTS, Coefficients, DispatchUniforms, Kernel, NORMS, NormFinishUniforms,
+    Norms, PARAM_CLASSES, ParamClassUniforms,
 };
 use bytemuck::{bytes_of, cast_slice};
 use std::mem::offset_of;
@@ -25,6 +25,8 @@ pub(crate) struct PhaseInputs<'a> {
     pub(crate) norms: &'a wgpu::Buffer,
     /// Device buffer to copy the inverse loss scale from, unless the host has set it in `norms`.
     pub(crate) scale: Option<&'a wgpu::Buffer>,
+    /// Norms buffer to copy the norms from that the perturbation was divided by.
+    pub(crate) perturbation: Option<&'a wgpu::Buffer>,
     /// Seed for stochastic rounding.
     pub(crate) seed: u64,
 }
@@ -45,6 +47,18 @@ pub(super) struct StepGroups {
     finish: Option<wgpu::BindGroup>,
     norm: Option<wgpu::BindGroup>,
     check: Option<wgpu::BindGroup>,
+    coefficients: Option<wgpu::BindGroup>,
+}
+
+/// The buffers that bind group 1 of a phase binds.
+#[derive(Clone, Copy)]
+pub(super) struct StepBuffers<'a> {
+    pub(super) uniforms: &'a wgpu::Buffer,
+    pub(super) norms: &'a wgpu::Buffer,
+    /// The blend, if it comes from the device.
+    pub(super) blend: Option<&'a wgpu::Buffer>,
+    /// The coefficients, if the phase computes them.
+    pub(super) coefficients: Option<&'a wgpu::Buffer>,
 }
 
 /// Appends the constants of a phase to `bytes`, at aligned offsets.
@@ -84,29 +98,45 @@ impl Engine {
         plan: &Plan,
         inputs: &PhaseInputs<'_>,
     ) -> Result<(), EngineError> {
-        let PhaseInputs { label, constants, norms, scale, seed } = inputs;
+        let PhaseInputs { label, constants, norms, scale, perturbation, seed } = inputs;
         let blend = constants.blend.device()?;
         let mut bytes = Vec::with_capacity(PAGE + ALIGNMENT as usize * (plan.dispatches.len() + 1));
         let places = append_constants(&mut bytes, plan, &constants.classes, *seed);
         let uniforms =
             create_buffer_with(&self.device, "wsam.uniforms", &bytes, wgpu::BufferUsages::UNIFORM)?;
-        let groups = self.step_groups(label, plan, &places, (&uniforms, norms, blend))?;
+        let computes =
+            |dispatch: &PreparedDispatch| matches!(dispatch.kernel, Kernel::Coefficients(_));
+        let coefficients = match plan.dispatches.iter().any(computes) {
+            true => Some(self.coefficients_buffer()?),
+            false => None,
+        };
+        let coefficients = coefficients.as_ref();
+        let buffers = StepBuffers { uniforms: &uniforms, norms, blend, coefficients };
+        let groups = self.step_groups(label, plan, &places, buffers)?;
         if let Some(scale) = scale {
             let place = offset_of!(Norms, inv_scale) as u64;
             encoder.copy_buffer_to_buffer(scale, 0, norms, place, size_of::<f32>() as u64);
+        }
+        if let Some(perturbation) = perturbation {
+            for (place, size) in [
+                (offset_of!(Norms, perturbation), size_of::<f32>()),
+                (offset_of!(Norms, own), size_of_val(&Norms::default().own)),
+            ] {
+                let (place, size) = (place as u64, size as u64);
+                encoder.copy_buffer_to_buffer(perturbation, place, norms, place, size);
+            }
         }
         self.encode_pass(encoder, label, plan, &places, &groups);
         Ok(())
     }
 
-    /// Creates bind group 1 of a phase, over the buffers of uniforms and norms, and of the blend if it comes from
-    /// the device.
+    /// Creates bind group 1 of a phase.
     pub(super) fn step_groups(
         &self,
         label: &str,
         plan: &Plan,
         places: &Places,
-        (uniforms, norms, blend): (&wgpu::Buffer, &wgpu::Buffer, Option<&wgpu::Buffer>),
+        StepBuffers { uniforms, norms, blend, coefficients }: StepBuffers<'_>,
     ) -> Result<StepGroups, EngineError> {
         let entry = |binding, resource| wgpu::BindGroupEntry { binding, resource };
         let group = |layout, entries: &[_]| {
@@ -116,7 +146,15 @@ impl Engine {
         let head = || entry(0, buffer_range(uniforms, 0, size_of::<DispatchUniforms>() as u64));
         let page = || entry(3, buffer_range(uniforms, 0, PAGE as u64));
         let blend_size = size_of::<BlendUniforms>() as u64;
-        let blend = entry(2, buffer_range(blend.unwrap_or(uniforms), 0, blend_size));
+        let coefficients_size = size_of::<Coefficients>() as u64;
+        // WSAM's stages bind the blend, and those of its relatives the coefficients. Where a stage uses neither, any
+        // buffer that is large enough will do.
+        let blend = match (blend, coefficients) {
+            (Some(blend), _) => buffer_range(blend, 0, blend_size),
+            (None, Some(coefficients)) => buffer_range(coefficients, 0, coefficients_size),
+            (None, None) => buffer_range(uniforms, 0, coefficients_size),
+        };
+        let blend = entry(2, blend);
         let read_norms = entry(1, buffer_range(norms, 0, norms.size()));
         let written_norms = || entry(NORMS.number, buffer_range(norms, 0, norms.size()));
         let finish = places.finish.map(|place| {
@@ -125,9 +163,20 @@ impl Engine {
         });
         let checks = |dispatch: &PreparedDispatch| matches!(dispatch.kernel, Kernel::Check { .. });
         let checks = plan.dispatches.iter().any(checks);
-        let Pipelines { step_layout, finish_layout, norm_layout, check_layout, .. } =
-            &*self.pipelines;
+        let Pipelines {
+            step_layout,
+            finish_layout,
+            norm_layout,
+            check_layout,
+            coefficients_layout,
+            ..
+        } = &*self.pipelines;
         with_error_scopes(&self.device, label, || StepGroups {
+            coefficients: coefficients.zip(finish.clone()).map(|(coefficients, finish)| {
+                let rows = buffer_range(coefficients, 0, coefficients_size);
+                let rows = entry(COEFFICIENTS.number, rows);
+                group(coefficients_layout, &[page(), finish, written_norms(), rows])
+            }),
             step: group(step_layout, &[head(), read_norms, blend, page()]),
             finish: (finish.clone().filter(|_| !plan.finishes_in_norm))
                 .map(|finish| group(finish_layout, &[finish, written_norms()])),
@@ -144,7 +193,7 @@ impl Engine {
         label: &str,
         plan: &Plan,
         Places { pages, heads, .. }: &Places,
-        StepGroups { step, finish, norm, check }: &StepGroups,
+        StepGroups { step, finish, norm, check, coefficients }: &StepGroups,
     ) {
         let times = self.start_timing(plan);
         let begin = |encoder: &'_ mut wgpu::CommandEncoder, index| {
@@ -166,6 +215,7 @@ impl Engine {
                 Kernel::NormFinish(_) => pass.set_bind_group(1, finish, &[]),
                 Kernel::NormAndFinish(_) => pass.set_bind_group(1, norm, &[*head, page]),
                 Kernel::Check { .. } => pass.set_bind_group(1, check, &[*head]),
+                Kernel::Coefficients(_) => pass.set_bind_group(1, coefficients, &[page]),
                 _ => pass.set_bind_group(1, step, &[*head, page]),
             }
             pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], 1);

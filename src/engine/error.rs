@@ -1,7 +1,7 @@
 //! The engine's errors.
 
 use super::slice::{Format, Role};
-use crate::method::InvalidHyperparameter;
+use crate::method::{IncompatibleOptions, InvalidHyperparameter};
 
 /// Error of creating an engine, recording a step or reading a result.
 ///
@@ -13,11 +13,33 @@ pub enum EngineError {
     /// A hyperparameter is outside its domain.
     #[error(transparent)]
     Hyperparameter(#[from] InvalidHyperparameter),
-    /// The engine has no kernels for the method.
-    #[error(
-        "method is {method}, but the engine has kernels for WSAM only: set method to Method::Wsam"
-    )]
+    /// Two options that make no sense together.
+    #[error(transparent)]
+    Incompatible(#[from] IncompatibleOptions),
+    /// The call does not support the method.
+    #[error("{call} does not support {method}: {reason}")]
     Method {
+        /// Name of the method.
+        method: &'static str,
+        /// Name of the function.
+        call: &'static str,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// A tensor needs a method state but has none, or has one that the method or the phase does not use.
+    #[error(
+        "tensor {tensor}: method_state is {}",
+        if *given {
+            format!("given, but this phase of {method} has none for it: leave MethodState::None")
+        } else {
+            format!("missing, but {method} keeps one for each perturbed tensor: set it")
+        }
+    )]
+    MethodState {
+        /// Index of the tensor.
+        tensor: usize,
+        /// Whether it was given.
+        given: bool,
         /// Name of the method.
         method: &'static str,
     },

@@ -5,7 +5,7 @@
 //! the sharpness step has a blend of zero.
 
 use super::base::BaseStep;
-use super::checks::check_method;
+use super::checks::check_wsam;
 use super::columns::any_anchored;
 use super::error::EngineError;
 use super::options::{GradientOptions, Rates};
@@ -13,7 +13,7 @@ use super::phase::{Reduction, descent_reduction, gradient_reduction};
 use super::record::{NormsSource, PhaseSpec};
 use super::recorder::Engine;
 use super::stats::StepStats;
-use super::step::Ascent;
+use super::step::{Ascent, descent_spec};
 use super::tensors::{ClipTensor, MixTensor, SharpenTensor};
 use crate::layout::{Kernel, ParamClassUniforms};
 use crate::method::Hyperparameters;
@@ -35,6 +35,9 @@ impl Engine {
     /// Records `mixed = a g + b g~`, the gradient for an external base optimizer. Both gradients are clipped if
     /// the hyperparameters clip them. In the decoupled form `mixed` is the clipped `g`.
     ///
+    /// Under GSAM, Friendly-SAM and LookSAM it is the gradient that their base optimizer steps on
+    /// ([`Method`](crate::method::Method)), and the method's state is updated.
+    ///
     /// # Errors
     ///
     /// Those of [`descent`](Engine::descent). On an error nothing is recorded.
@@ -45,14 +48,8 @@ impl Engine {
         ascent: &Ascent,
         tensors: &[MixTensor],
     ) -> Result<Mix, EngineError> {
-        let kernel = Kernel::Descent { states: 0, anchored: true, alone: false };
-        let reduction = descent_reduction(hyper, ascent.track_norms());
-        let norms = ascent.norms_source();
-        check_method(hyper)?;
-        let spec = PhaseSpec {
-            change: as_mix,
-            ..PhaseSpec::new("wsam.mix", hyper, (reduction, kernel), norms)
-        };
+        let spec = descent_spec(hyper, ascent.track_norms(), true, ascent.norms_source())?;
+        let spec = PhaseSpec { label: "wsam.mix", change: as_mix, ..spec.without_states() };
         Ok(Mix { stats: self.record(encoder, &spec, tensors)?.stats })
     }
 
@@ -86,7 +83,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Those of [`descent`](Engine::descent). On an error nothing is recorded.
+    /// Those of [`descent`](Engine::descent), and [`EngineError::Method`] for a method other than WSAM. On an error
+    /// nothing is recorded.
     pub fn sharpen<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -96,6 +94,7 @@ impl Engine {
         mix: Option<&Mix>,
         tensors: &[SharpenTensor],
     ) -> Result<StepStats, EngineError> {
+        check_wsam(hyper, "sharpen", "it has no sharpness step: leave the call out")?;
         let reduction = match mix {
             Some(_) => Reduction::None,
             None => descent_reduction(hyper, ascent.track_norms()),
@@ -112,8 +111,8 @@ impl Engine {
     }
 }
 
-/// Changes the constants of a class so that the descent writes `h = a g + b g~`, as `0 w - (-1) h`.
-fn as_mix(class: ParamClassUniforms) -> ParamClassUniforms {
+/// Changes the constants of a class so that a descent writes `h = a g + b g~`, as `0 w - (-1) h`.
+pub(super) fn as_mix(class: ParamClassUniforms) -> ParamClassUniforms {
     ParamClassUniforms { decay: 0.0, lr: -1.0, weight_decay: 0.0, sharpness: 0.0, ..class }
 }
 

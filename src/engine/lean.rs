@@ -13,7 +13,7 @@
 //! In exchange, `u` replaces `w` and the state advances before `g~` is known: a step that stops after the
 //! ascent cannot be undone.
 
-use super::checks::check_method;
+use super::checks::check_wsam;
 use super::columns::any_anchored;
 use super::error::EngineError;
 use super::options::{GradientOptions, Rates};
@@ -67,7 +67,8 @@ impl Engine {
         options: GradientOptions<'_>,
         tensors: &[LeanAscentTensor],
     ) -> Result<LeanAscent, EngineError> {
-        check_method(hyper)?;
+        let reason = "its base step needs both gradients, or it takes one: use the ordinary step";
+        check_wsam(hyper, "lean_ascent", reason)?;
         let GradientOptions { track_norms, inv_scale, rounding } = options;
         if hyper.coupling == Coupling::Coupled {
             hyper.validate()?;

@@ -1,16 +1,14 @@
-//! The norm in a plan: the `norm` dispatches, which write partial sums, and `norm_finish`, which adds them.
+//! Norms and other sums in a plan: the `norm` or `moments` dispatches, which write partial sums, and `norm_finish` or
+//! `coefficients`, which adds them.
 
 use super::chunking::{ChunkedTensors, chunk_tensors};
 use super::dispatch::{PreparedDispatch, whole_buffer};
 use super::error::EngineError;
-use super::phase::NormReduction;
 use super::recorder::{Engine, PARTIAL_SIZE};
-use super::rows::{TensorRow, gradient};
+use super::rows::TensorRow;
+use super::sums::{Sums, SumsReduction};
 use super::tuning::{MAX_LOOP_ITERATIONS, finish_iterations};
-use crate::layout::{
-    self, BufferSets, Kernel, NormFinishUniforms, NormOf, Scaling, Specialisation, WORKGROUPS,
-    Width, column, nonfinite_flag,
-};
+use crate::layout::{self, BufferSets, NormFinishUniforms, Specialisation, WORKGROUPS, Width};
 
 /// The chunks and partial sums of a norm.
 pub(super) struct NormPlan {
@@ -24,13 +22,13 @@ pub(super) struct NormPlan {
     /// Number of norms that perturbations are divided by: the global one and those of groups.
     scopes: u32,
     pub(super) finish: NormFinishUniforms,
-    of: NormOf,
+    of: Sums,
 }
 
 impl NormPlan {
     /// Returns the size of all partial sums in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        PARTIAL_SIZE * self.of.count() * self.partials
+        PARTIAL_SIZE * self.of.stored() * self.partials
     }
 }
 
@@ -42,7 +40,7 @@ impl Engine {
     /// [`EngineError::Limit`] if there are more partial sums or more norms than one `norm_finish` can handle.
     pub(super) fn plan_norm<'a>(
         &self,
-        norm: NormReduction,
+        norm: SumsReduction,
         rows: impl Iterator<Item = TensorRow<'a>>,
     ) -> Result<NormPlan, EngineError> {
         let mut rows: Vec<_> = rows.filter_map(|row| norm.row(row)).collect();
@@ -68,7 +66,8 @@ impl Engine {
                 ("max_compute_workgroups_per_dimension", u64::from(self.max_grid));
             return Err(EngineError::Limit { name, granted, needed: scopes as u64 });
         }
-        let finish = norm.finish(&rows, scopes as u32, chunked.ends.iter().map(|end| end * lanes));
+        let finish =
+            norm.uniforms(&rows, scopes as u32, chunked.ends.iter().map(|end| end * lanes));
         let finishes =
             !by_lane && self.finishes_in_norm(chunk_len, scopes as u64, partials, norm.of);
         Ok(NormPlan {
@@ -84,7 +83,7 @@ impl Engine {
 
     /// Returns the elements that one workgroup of a norm owns: the tuning's number, or more if the partial
     /// sums would otherwise exceed half of what one `norm_finish` can add.
-    fn norm_chunk_len(&self, of: NormOf, elements: u64) -> u64 {
+    fn norm_chunk_len(&self, of: Sums, elements: u64) -> u64 {
         let usual = self.tuning.norm_chunk_len(elements);
         let half = (self.max_partials(of) / 2).max(1);
         let unit = u64::from(self.tuning.chunk_len);
@@ -94,17 +93,17 @@ impl Engine {
 
     /// Returns the partial sums of each norm that one `norm_finish` can add: they must fit one binding, and
     /// the loops over them must stay within [`MAX_LOOP_ITERATIONS`].
-    fn max_partials(&self, of: NormOf) -> u64 {
+    fn max_partials(&self, of: Sums) -> u64 {
         let fit = self.max_binding() / (PARTIAL_SIZE * of.count());
-        fit.min(max_finished_partials(self.largest_workgroup(), of.count()))
+        fit.min(max_finished_partials(self.largest_workgroup(), of.added()))
             .min(u64::from(u32::MAX) / 2)
     }
 
     /// Returns the name and value of the device limit that determines [`max_partials`](Self::max_partials).
-    fn partials_limit(&self, of: NormOf) -> (&'static str, u64) {
+    fn partials_limit(&self, of: Sums) -> (&'static str, u64) {
         let largest = self.largest_workgroup();
         let fit = self.max_binding() / (PARTIAL_SIZE * of.count());
-        if fit <= max_finished_partials(largest, of.count()) {
+        if fit <= max_finished_partials(largest, of.added()) {
             ("max_storage_buffer_binding_size", self.max_binding())
         } else {
             ("max_compute_invocations_per_workgroup", u64::from(largest))
@@ -122,13 +121,14 @@ impl Engine {
     /// A partial sum costs 32 bytes, written and read: together they must stay below a twentieth of the
     /// bytes that the norm reads. In `norm_finish` each invocation adds one partial sum of each chunk, which
     /// must stay within [`MAX_LOOP_ITERATIONS`].
-    fn by_lane(&self, of: NormOf, elements: u64, chunks: u64) -> bool {
+    fn by_lane(&self, of: Sums, elements: u64, chunks: u64) -> bool {
         let workgroup = self.tuning.workgroup;
         let partials = chunks * u64::from(workgroup);
-        self.tuning.partials_by_lane
+        of.is_norm()
+            && self.tuning.partials_by_lane
             && chunks < 1 << 15
             && 32 * partials * 20 < 4 * elements
-            && finish_iterations(workgroup, partials, of.count()) <= MAX_LOOP_ITERATIONS
+            && finish_iterations(workgroup, partials, of.added()) <= MAX_LOOP_ITERATIONS
             && partials <= self.max_partials(of)
     }
 
@@ -137,10 +137,11 @@ impl Engine {
     ///
     /// It requires a barrier that orders memory accesses for the whole device. wgpu's `storageBarrier` does so in
     /// SPIR-V only, so this is limited to Vulkan.
-    fn finishes_in_norm(&self, chunk_len: u64, scopes: u64, partials: u64, of: NormOf) -> bool {
+    fn finishes_in_norm(&self, chunk_len: u64, scopes: u64, partials: u64, of: Sums) -> bool {
         let workgroup = self.tuning.workgroup;
-        let finishing = scopes * finish_iterations(workgroup, partials, of.count()) + scopes;
-        self.tuning.finish_in_norm
+        let finishing = scopes * finish_iterations(workgroup, partials, of.added()) + scopes;
+        of.is_norm()
+            && self.tuning.finish_in_norm
             && self.device.adapter_info().backend == wgpu::Backend::Vulkan
             && self.tuning.norm_iterations(chunk_len) + finishing <= MAX_LOOP_ITERATIONS
     }
@@ -163,11 +164,11 @@ impl Engine {
         norm: &NormPlan,
         partials: &wgpu::Buffer,
     ) -> Result<PreparedDispatch, EngineError> {
-        let kernel = Kernel::NormFinish(norm.of);
+        let kernel = norm.of.finish();
         let specialisation =
             Specialisation { kernel, width: Width::Wide, buffer_sets: BufferSets::SINGLE };
         let own = self.tuning.workgroup;
-        let workgroup = match finish_iterations(own, norm.partials, norm.of.count()) {
+        let workgroup = match finish_iterations(own, norm.partials, norm.of.added()) {
             iterations if iterations <= MAX_LOOP_ITERATIONS => own,
             _ => self.largest_workgroup(),
         };
@@ -204,47 +205,4 @@ fn max_finished_partials(workgroup: u32, norms: u64) -> u64 {
         }
     }
     fitting * u64::from(workgroup)
-}
-
-impl NormReduction {
-    /// Returns the columns that the norm reads of a tensor, or `None` if no norm includes the tensor.
-    pub(super) fn row<'a>(&self, row: TensorRow<'a>) -> Option<TensorRow<'a>> {
-        let mut columns = gradient(&row, self.perturbed);
-        if self.reads_weight(&row) {
-            let (anchor, weight) = (row.columns[column::ANCHOR], row.columns[column::WEIGHT]);
-            match row.has_master() {
-                true => columns[column::ANCHOR] = anchor,
-                false => columns[column::WEIGHT] = anchor.or(weight),
-            }
-        }
-        let counts = self.of.takes_gradient() || row.scope.is_some();
-        counts.then_some(TensorRow { columns, ..row })
-    }
-
-    pub(super) fn reads_weight(&self, row: &TensorRow<'_>) -> bool {
-        self.of.scaling() != Scaling::Plain && row.adaptive
-    }
-
-    /// Computes the uniforms of `norm_finish`. `ends` holds the end of each row's partial sums.
-    fn finish(
-        &self,
-        rows: &[TensorRow<'_>],
-        scopes: u32,
-        ends: impl Iterator<Item = u32>,
-    ) -> NormFinishUniforms {
-        let mut finish = NormFinishUniforms {
-            slots_plain: self.slots,
-            nonfinite_flag: nonfinite_flag(self.perturbed),
-            scope_count: scopes,
-            ..Default::default()
-        };
-        for (row, end) in rows.iter().zip(ends) {
-            finish.partial_count = end;
-            // A scope without rows ends where the scope before it ends.
-            if let Some(scope) = row.scope {
-                finish.ends.iter_mut().skip(scope).for_each(|of_scope| *of_scope = end);
-            }
-        }
-        finish
-    }
 }

@@ -3,6 +3,7 @@
 
 use super::constants::{Constants, class_uniforms};
 use super::error::EngineError;
+use super::method_constants::{OfTensors, PhaseKind};
 use super::options::{BlendSource, Rates};
 use super::rows::TensorRow;
 use super::slice::Columns;
@@ -18,11 +19,13 @@ struct ClassKey {
     group: usize,
     step: u64,
     lr: f64,
+    /// Whether a step has written the method's state.
+    is_set: bool,
 }
 
 impl ClassKey {
     fn same(&self, other: &Self) -> bool {
-        (self.group, self.step) == (other.group, other.step)
+        (self.group, self.step, self.is_set) == (other.group, other.step, other.is_set)
             && self.lr.to_bits() == other.lr.to_bits()
     }
 }
@@ -36,16 +39,16 @@ pub(crate) struct ParamClasses {
 }
 
 impl ParamClasses {
-    /// Sorts tensors into classes by group, step count and learning rate. `rates` must have been
-    /// [checked](Rates::check).
+    /// Sorts tensors, given as group, step count and whether the method's state is set, into classes by these and by the
+    /// learning rate. `rates` must have been [checked](Rates::check).
     pub(crate) fn new(
         hyper: &Hyperparameters,
-        tensors: impl ExactSizeIterator<Item = (usize, u64)>,
+        tensors: impl ExactSizeIterator<Item = (usize, u64, bool)>,
         rates: Rates<'_>,
     ) -> Result<Self, EngineError> {
         let mut classes = Self { of: Vec::with_capacity(tensors.len()), found: Vec::new() };
-        for (tensor, (group, step)) in tensors.enumerate() {
-            let key = ClassKey { group, step, lr: rates.of(tensor) };
+        for (tensor, (group, step, is_set)) in tensors.enumerate() {
+            let key = ClassKey { group, step, lr: rates.of(tensor), is_set };
             let known = classes.found.iter().position(|(known, _)| known.same(&key));
             let class = match known {
                 Some(class) => class,
@@ -100,9 +103,13 @@ impl ParamClasses {
         &self,
         hyper: &Hyperparameters,
         blend: BlendSource<'a>,
+        kind: PhaseKind,
     ) -> Constants<'a> {
         let classes = self.found.iter().map(|(key, group)| {
-            class_uniforms(hyper, group, key.lr * group.lr_factor, key.step, blend)
+            let lr = key.lr * group.lr_factor;
+            let class = class_uniforms(hyper, group, lr, key.step, blend);
+            let of_tensors = OfTensors { group, step: key.step, is_set: key.is_set };
+            kind.constants(hyper, of_tensors, class)
         });
         Constants { classes: classes.collect(), blend }
     }

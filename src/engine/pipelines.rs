@@ -19,6 +19,8 @@ pub(crate) struct Pipelines {
     pub(crate) norm_layout: wgpu::BindGroupLayout,
     /// Layout of bind group 1 of `check`.
     pub(crate) check_layout: wgpu::BindGroupLayout,
+    /// Layout of bind group 1 of `coefficients`.
+    pub(crate) coefficients_layout: wgpu::BindGroupLayout,
     compiled: Mutex<Compiled>,
 }
 
@@ -32,7 +34,7 @@ struct Compiled {
 impl Pipelines {
     pub(crate) fn new(device: &wgpu::Device, workgroup: u32) -> Result<Self, EngineError> {
         let mut modules = HashMap::new();
-        for stage in Stage::ALL {
+        for stage in Stage::ALL.into_iter().filter(|stage| !stage.is_of_relatives()) {
             // Half precision is compiled at first use.
             for width in [Width::Wide, Width::Narrow] {
                 let key = (stage, width, BufferSets::SINGLE);
@@ -59,6 +61,10 @@ impl Pipelines {
                 &[dynamic(0), dynamic(3), fixed(4), norms],
             ),
             check_layout: layout("wsam.check.step", &[dynamic(0), norms]),
+            coefficients_layout: layout(
+                "wsam.coefficients.step",
+                &[dynamic(3), fixed(4), norms, entry(layout::COEFFICIENTS.number, storage, false)],
+            ),
             compiled: Mutex::new(Compiled { modules, pipelines: HashMap::new() }),
         })
     }
@@ -127,6 +133,7 @@ impl Pipelines {
             Stage::NormFinish => &self.finish_layout,
             Stage::NormAndFinish => &self.norm_layout,
             Stage::Check => &self.check_layout,
+            Stage::Coefficients => &self.coefficients_layout,
             _ => &self.step_layout,
         };
         let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

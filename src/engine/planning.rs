@@ -83,26 +83,26 @@ impl Engine {
                 dispatches.push(self.prepare_dispatch(kernel, &dispatch, &self.unused)?);
             }
         }
-        if let Reduction::Norm(norm) = phase.reduction {
+        for norm in phase.sums() {
             let of = norm.of;
             let norm = self.plan_norm(norm, rows.clone())?;
             overhead += 2 * norm.bytes();
             let partials = self.partials_for(norm.bytes())?;
-            let separate = Kernel::Norm { of, by_lane: norm.by_lane };
-            finish = Some(norm.finish);
+            let separate = of.kernel(norm.by_lane);
+            // The second sums of a phase have the same chunks and scopes, so the first ones' constants serve both.
+            finish.get_or_insert(norm.finish);
             let finishing = self.prepare_finish(&norm, &partials)?;
             let packed = |kernel, sets| pack(sets, |width| self.capacity(kernel, width));
             let sets = norm.chunked.buffer_sets;
-            let joined = Kernel::NormAndFinish(of);
-            let (kernel, packed) = match norm.finishes {
-                true => {
+            let (kernel, packed) = match of.joined().filter(|_| norm.finishes) {
+                Some(joined) => {
                     let apart = packed(separate, sets.clone());
                     let together = packed(joined, sets);
                     // `norm_and_finish` binds one more buffer, so it may need more dispatches.
                     finishes_in_norm = together.len() <= apart.len() && !together.is_empty();
                     if finishes_in_norm { (joined, together) } else { (separate, apart) }
                 }
-                false => (separate, packed(separate, sets)),
+                None => (separate, packed(separate, sets)),
             };
             for dispatch in packed {
                 dispatch.add_costs(&mut buffers, &mut overhead);
@@ -112,7 +112,17 @@ impl Engine {
                 dispatches.push(finishing);
             }
         }
+        if let Some(kernel) = phase.update.map(Kernel::Update) {
+            let rows = rows.clone().filter_map(|row| phase.update_row(row));
+            let chunk_len = u64::from(self.tuning.chunk_len);
+            let buffer_sets = chunk_tensors(rows, self.window_limits, chunk_len).buffer_sets;
+            for dispatch in pack(buffer_sets, |width| self.capacity(kernel, width)) {
+                dispatch.add_costs(&mut buffers, &mut overhead);
+                dispatches.push(self.prepare_dispatch(kernel, &dispatch, &self.unused)?);
+            }
+        }
         let processed = rows.clone().filter(|row| phase.processes(row));
+        let processed = processed.map(|row| phase.kernel_row(row));
         let buffer_sets =
             chunk_tensors(processed, self.window_limits, u64::from(self.tuning.chunk_len))
                 .buffer_sets;

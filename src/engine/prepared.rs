@@ -1,11 +1,13 @@
 //! Steps over tensors that stay in the same buffers: everything that does not change from step to step is made
 //! once, so that recording a step takes a time that does not depend on the number of tensors.
 
+use super::checks::check_wsam;
 use super::columns::any_anchored;
 use super::constants::Constants;
-use super::encode::{Places, StepGroups, append_constants};
+use super::encode::{Places, StepBuffers, StepGroups, append_constants};
 use super::error::EngineError;
 use super::memory::{create_buffer, create_buffer_with, with_error_scopes};
+use super::method_constants::PhaseKind;
 use super::options::{AscentOptions, BlendSource, InvScale, Rounding};
 use super::param_classes::ParamClasses;
 use super::phase::Reduction;
@@ -79,6 +81,10 @@ struct Staging {
     is_mapped: Arc<AtomicBool>,
 }
 
+/// Why only WSAM's steps are prepared, and what to do.
+const NOT_PREPARED: &str =
+    "only WSAM's steps can be prepared: call ascent and descent in each step";
+
 /// Start of the uniforms in the staged bytes, behind the norms.
 const UNIFORMS: usize = (size_of::<Norms>() as u64).next_multiple_of(ALIGNMENT) as usize;
 
@@ -112,6 +118,7 @@ impl Engine {
         ascents: &[AscentTensor],
         descents: &[DescentTensor],
     ) -> Result<PreparedStep, EngineError> {
+        check_wsam(hyper, "prepare", NOT_PREPARED)?;
         let (ascent, descent) = (ascents.len(), descents.len());
         if ascent != descent {
             return Err(EngineError::TensorCount { ascent, descent });
@@ -123,21 +130,24 @@ impl Engine {
         let size = size_of::<Norms>() as u64;
         let norms = create_buffer(&self.device, "wsam.norms", size, usage)?;
         let in_place = AscentTensor::all_in_place(ascents)?;
-        let up = ascent_spec(hyper, options, in_place);
+        let up = ascent_spec(hyper, options, in_place)?;
         let anchored = any_anchored(descents);
         let source = NormsSource::Ascent(&norms, descents.len());
-        let down = descent_spec(hyper, options.track_norms, anchored, source);
+        let down = descent_spec(hyper, options.track_norms, anchored, source)?;
         let (up_classes, up_plan, _) = self.check_and_plan(&up, ascents)?;
         let (down_classes, down_plan, _) = self.check_and_plan(&down, descents)?;
         let mut bytes = Vec::new();
-        let rows = |classes: &ParamClasses| classes.constants(hyper, BlendSource::Method).classes;
+        let rows = |classes: &ParamClasses| {
+            classes.constants(hyper, BlendSource::Method, PhaseKind::Plain).classes
+        };
         let up_places = append_constants(&mut bytes, &up_plan, &rows(&up_classes), 0);
         let down_places = append_constants(&mut bytes, &down_plan, &rows(&down_classes), 0);
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniforms = create_buffer_with(&self.device, "wsam.uniforms", &bytes, usage)?;
         let phase = |spec: &PhaseSpec<'_>, classes, plan: Arc<Plan>, places: Places| {
-            let buffers = (&uniforms, &norms, None);
+            let buffers =
+                StepBuffers { uniforms: &uniforms, norms: &norms, blend: None, coefficients: None };
             let groups = self.step_groups(spec.label, &plan, &places, buffers)?;
             let PhaseSpec { label, reduction, kernel, .. } = *spec;
             Ok::<_, EngineError>(Phase { label, reduction, kernel, classes, plan, places, groups })
@@ -173,6 +183,7 @@ impl PreparedStep {
         values: StepValues,
     ) -> Result<StepStats, EngineError> {
         let start = Instant::now();
+        check_wsam(hyper, "a prepared step", NOT_PREPARED)?;
         hyper.validate()?;
         validate_lr(values.lr)?;
         InvScale::Host(values.inv_scale).check()?;
@@ -181,9 +192,9 @@ impl PreparedStep {
         let options = AscentOptions { rounding: values.rounding, ..options };
         let in_place = matches!(self.ascent.kernel, Kernel::Ascent { in_place: true, .. });
         let source = NormsSource::Ascent(&self.norms, 0);
-        let up = ascent_spec(hyper, options, in_place);
+        let up = ascent_spec(hyper, options, in_place)?;
         let anchored = self.descent.kernel.is_anchored();
-        let down = descent_spec(hyper, self.track_norms, anchored, source);
+        let down = descent_spec(hyper, self.track_norms, anchored, source)?;
         let same = |phase: &Phase, spec: &PhaseSpec<'_>| {
             (phase.reduction, phase.kernel) == (spec.reduction, spec.kernel)
         };
@@ -195,8 +206,12 @@ impl PreparedStep {
         let StepValues { lr, steps_taken, .. } = values;
         let seed = values.rounding.seed();
         // The ascent uses neither the learning rate nor the step count.
-        let up = self.ascent.classes.at(hyper, 0.0, 0)?.constants(hyper, BlendSource::Method);
-        let down = self.descent.classes.at(hyper, lr, steps_taken)?.constants(hyper, blend);
+        let (up, down) = (
+            self.ascent.classes.at(hyper, 0.0, 0)?,
+            self.descent.classes.at(hyper, lr, steps_taken)?,
+        );
+        let up = up.constants(hyper, BlendSource::Method, PhaseKind::Plain);
+        let down = down.constants(hyper, blend, PhaseKind::Plain);
         self.bytes.clear();
         for (phase, Constants { classes, .. }, seed) in
             [(&self.ascent, up, seed), (&self.descent, down, 0)]

@@ -6,13 +6,15 @@ use super::columns::PhaseTensor;
 use super::constants::Constants;
 use super::encode::PhaseInputs;
 use super::error::EngineError;
+use super::method_constants::PhaseKind;
+use super::method_state::MethodState;
 use super::options::{BlendSource, InvScale, Rates};
 use super::param_classes::ParamClasses;
 use super::phase::{Phase, Reduction};
 use super::plan::Plan;
 use super::recorder::Engine;
 use super::stats::StepStats;
-use crate::layout::{Kernel, ParamClassUniforms};
+use crate::layout::{Kernel, ParamClassUniforms, UpdateOf};
 use crate::method::Hyperparameters;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,8 +25,16 @@ pub(super) struct PhaseSpec<'a> {
     pub(super) label: &'static str,
     pub(super) hyper: &'a Hyperparameters,
     pub(super) reduction: Reduction,
+    /// The update of the method's state.
+    pub(super) update: Option<UpdateOf>,
     pub(super) kernel: Kernel,
+    /// Which constants of the method the phase uses.
+    pub(super) kind: PhaseKind,
+    /// Whether each perturbed tensor must have a method state.
+    pub(super) method_state: bool,
     pub(super) norms: NormsSource<'a>,
+    /// Norms buffer of an ascent that the step of one pass continues.
+    pub(super) perturbation: Option<&'a wgpu::Buffer>,
     /// Learning rates. A phase without a base step does not use them.
     pub(super) rates: Rates<'a>,
     /// Number of state tensors that each tensor must have.
@@ -75,14 +85,34 @@ impl<'a> PhaseSpec<'a> {
             label,
             hyper,
             reduction,
+            update: None,
             kernel,
+            kind: PhaseKind::Plain,
+            method_state: false,
             norms,
+            perturbation: None,
             rates: Rates::Same(0.0),
             states: 0,
             blend: BlendSource::Method,
             change: |constants| constants,
             seed: 0,
         }
+    }
+}
+
+impl PhaseSpec<'_> {
+    /// Returns the spec of the same phase for tensors without state of the base optimizer.
+    pub(super) fn without_states(self) -> Self {
+        let kernel = match self.kernel {
+            Kernel::Descent { anchored, alone, .. } => {
+                Kernel::Descent { states: 0, anchored, alone }
+            }
+            Kernel::MethodDescent { anchored, on, .. } => {
+                Kernel::MethodDescent { states: 0, anchored, on }
+            }
+            other => other,
+        };
+        Self { kernel, states: 0, ..self }
     }
 }
 
@@ -104,12 +134,13 @@ impl Engine {
             }
             NormsSource::Ascent(norms, _) => (norms.clone(), None, 1),
         };
-        let Constants { classes, blend } = classes.constants(spec.hyper, spec.blend);
+        let Constants { classes, blend } = classes.constants(spec.hyper, spec.blend, spec.kind);
         let inputs = PhaseInputs {
             label: spec.label,
             constants: Constants { classes: classes.into_iter().map(spec.change).collect(), blend },
             norms: &norms,
             scale,
+            perturbation: spec.perturbation,
             seed: spec.seed,
         };
         self.encode(encoder, &plan, &inputs)?;
@@ -136,15 +167,24 @@ impl Engine {
                 return Err(EngineError::StepZero { tensor });
             }
         }
-        let each = tensors.iter().map(|tensor| (tensor.group(), tensor.step()));
+        let each = tensors
+            .iter()
+            .map(|tensor| (tensor.group(), tensor.step(), tensor.method_state().is_set()));
         let classes = ParamClasses::new(hyper, each, rates)?;
         for (tensor, one) in tensors.iter().enumerate() {
-            one.check(tensor, classes.perturbs(tensor))?;
+            let is_perturbed = classes.perturbs(tensor);
+            one.check(tensor, is_perturbed)?;
+            let given = *one.method_state() != MethodState::None;
+            if given != (spec.method_state && is_perturbed) {
+                let method = hyper.method.name();
+                return Err(EngineError::MethodState { tensor, given, method });
+            }
         }
         if let NormsSource::New(inv_scale) = spec.norms {
             inv_scale.check()?;
         }
-        let phase = Phase { reduction: spec.reduction, kernel: spec.kernel };
+        let PhaseSpec { reduction, update, kernel, .. } = *spec;
+        let phase = Phase { reduction, update, kernel };
         let anchored = spec.kernel.is_anchored();
         let rows = tensors
             .iter()

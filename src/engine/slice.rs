@@ -93,6 +93,8 @@ pub enum Role {
     SecondPassWeight,
     /// A state tensor of the base optimizer, by its index in `Base::state_names`.
     State(u32),
+    /// The state tensor of the method, or the momentum that Momentum-SAM perturbs along.
+    MethodState,
 }
 
 impl std::fmt::Display for Role {
@@ -106,6 +108,7 @@ impl std::fmt::Display for Role {
             Role::Master => f.write_str("master"),
             Role::SecondPassWeight => f.write_str("second_pass_weight"),
             Role::State(index) => write!(f, "state {index}"),
+            Role::MethodState => f.write_str("method_state"),
         }
     }
 }

@@ -29,6 +29,13 @@ pub struct StepStats {
     /// Plans (chunk tables and bind groups) that had to be made. 0 if the tensors are in the same buffers at the
     /// same offsets as in an earlier step.
     pub plans_made: u32,
+    /// Whether the optimizer kept the model's Burn tensors and gave them other memory. Otherwise it replaced them.
+    /// `false` for steps on raw buffers.
+    pub in_place: bool,
+    /// Burn tensors that the step made. 0 for a step in place, and on raw buffers.
+    pub tensors_made: u32,
+    /// Calls to Burn's servers that the step waited for. 0 on raw buffers.
+    pub server_calls: u32,
     /// Host time spent recording.
     pub recording: Duration,
 }
@@ -83,7 +90,7 @@ impl fmt::Display for Bytes {
 }
 
 /// Adds the costs of a step's second phase: the sum of each field, but the maximum of `buffers` and of
-/// `extra_bytes`.
+/// `extra_bytes`, and `in_place` if one of them is.
 impl AddAssign for StepStats {
     fn add_assign(&mut self, other: Self) {
         self.dispatches += other.dispatches;
@@ -95,6 +102,9 @@ impl AddAssign for StepStats {
         self.buffers = self.buffers.max(other.buffers);
         self.extra_bytes = self.extra_bytes.max(other.extra_bytes);
         self.plans_made += other.plans_made;
+        self.in_place |= other.in_place;
+        self.tensors_made += other.tensors_made;
+        self.server_calls += other.server_calls;
         self.recording += other.recording;
     }
 }

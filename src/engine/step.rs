@@ -1,25 +1,25 @@
 //! The two phases of a step: ascent and descent.
 
-use super::checks::check_method;
 use super::columns::any_anchored;
 use super::error::EngineError;
 use super::options::{AscentOptions, BlendSource, Rates};
 use super::phase::{Reduction, ascent_reduction, descent_reduction, scaling};
 use super::record::{NormsSource, PhaseSpec};
 use super::recorder::Engine;
+use super::relative_specs::{check_blend, relative_ascent, relative_descent};
 use super::stats::StepStats;
 use super::tensors::{AscentTensor, DescentTensor};
 use crate::layout::Kernel;
-use crate::method::Hyperparameters;
+use crate::method::{Hyperparameters, Method};
 
 /// A recorded ascent, the input of [`descent`](Engine::descent).
 #[derive(Debug)]
 #[must_use = "weights stay perturbed until the descent"]
 pub struct Ascent {
-    norms: wgpu::Buffer,
-    tensors: usize,
-    track_norms: bool,
-    stats: StepStats,
+    pub(super) norms: wgpu::Buffer,
+    pub(super) tensors: usize,
+    pub(super) track_norms: bool,
+    pub(super) stats: StepStats,
 }
 
 impl Ascent {
@@ -51,6 +51,10 @@ impl Ascent {
 impl Engine {
     /// Records the ascent: the global norm of `g` and the perturbation to `w + e_w`.
     ///
+    /// Under Friendly-SAM the direction is not `g`, so each perturbed tensor needs a
+    /// [method state](AscentTensor::method_state). Momentum-SAM has an ascent of its own,
+    /// [`momentum_ascent`](Engine::momentum_ascent).
+    ///
     /// `tensors` must contain all tensors of the model, because the norm is taken over all of them. Empty
     /// tensors and an empty list are allowed.
     ///
@@ -64,15 +68,18 @@ impl Engine {
         options: AscentOptions<'_>,
         tensors: &[AscentTensor],
     ) -> Result<Ascent, EngineError> {
-        check_method(hyper)?;
         let track_norms = options.track_norms;
-        let spec = ascent_spec(hyper, options, AscentTensor::all_in_place(tensors)?);
+        let spec = ascent_spec(hyper, options, AscentTensor::all_in_place(tensors)?)?;
         let recorded = self.record(encoder, &spec, tensors)?;
         let tensors = tensors.len();
         Ok(Ascent { norms: recorded.norms, tensors, track_norms, stats: recorded.stats })
     }
 
     /// Records the descent: it restores `w`, blends the two gradients and takes the base step. Returns the costs.
+    ///
+    /// Under [another method](crate::method::Method) than WSAM the base optimizer steps on that method's gradient, `blend`
+    /// must be [`BlendSource::Method`], and the [method state](DescentTensor::method_state) of perturbed tensors is
+    /// updated.
     ///
     /// `tensors` are the tensors of `ascent`, in any order. `rates` is one learning rate, or one for each
     /// tensor.
@@ -89,9 +96,9 @@ impl Engine {
         ascent: &Ascent,
         tensors: &[DescentTensor],
     ) -> Result<StepStats, EngineError> {
-        check_method(hyper)?;
         let (anchored, norms) = (any_anchored(tensors), ascent.norms_source());
-        let spec = descent_spec(hyper, ascent.track_norms, anchored, norms);
+        check_blend(hyper, blend)?;
+        let spec = descent_spec(hyper, ascent.track_norms, anchored, norms)?;
         let spec = PhaseSpec { rates: rates.into(), blend, ..spec };
         Ok(self.record(encoder, &spec, tensors)?.stats)
     }
@@ -102,13 +109,17 @@ pub(super) fn ascent_spec<'a>(
     hyper: &'a Hyperparameters,
     AscentOptions { track_norms, inv_scale, rounding }: AscentOptions<'a>,
     in_place: bool,
-) -> PhaseSpec<'a> {
+) -> Result<PhaseSpec<'a>, EngineError> {
+    let norms = NormsSource::New(inv_scale);
     let stochastic = rounding.is_stochastic();
     let kernel = Kernel::Ascent { scaling: scaling(hyper), in_place, stochastic };
     let reduction = Reduction::Norm(ascent_reduction(hyper, track_norms));
-    let norms = NormsSource::New(inv_scale);
     let spec = PhaseSpec::new("wsam.ascent", hyper, (reduction, kernel), norms);
-    PhaseSpec { seed: rounding.seed(), ..spec }
+    let spec = PhaseSpec { seed: rounding.seed(), ..spec };
+    match hyper.method {
+        Method::Wsam => Ok(spec),
+        _ => relative_ascent(spec),
+    }
 }
 
 /// Returns the spec of a descent with the method's blend.
@@ -117,10 +128,14 @@ pub(super) fn descent_spec<'a>(
     track_norms: bool,
     anchored: bool,
     norms: NormsSource<'a>,
-) -> PhaseSpec<'a> {
+) -> Result<PhaseSpec<'a>, EngineError> {
     let states = hyper.base.state_names().len();
     let kernel = Kernel::Descent { states: states as u32, anchored, alone: false };
     let reduction = descent_reduction(hyper, track_norms);
     let spec = PhaseSpec::new("wsam.descent", hyper, (reduction, kernel), norms);
-    PhaseSpec { states, ..spec }
+    let spec = PhaseSpec { states, ..spec };
+    match hyper.method {
+        Method::Wsam => Ok(spec),
+        _ => relative_descent(spec),
+    }
 }

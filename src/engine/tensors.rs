@@ -1,5 +1,6 @@
 //! The tensors of each phase of a step, as a caller passes them.
 
+use super::method_state::MethodState;
 use super::slice::Slice;
 
 /// Where an ascent writes the perturbed weights `w + e_w` of a tensor.
@@ -32,15 +33,17 @@ pub struct AscentTensor {
     pub perturbed: Placement,
     /// `f32` master weights of a tensor in half precision. Read.
     pub master: Option<Slice>,
+    /// Friendly-SAM's average. Read. [`MethodState::None`] under other methods and for tensors that are not perturbed.
+    pub method_state: MethodState,
     /// The parameter group: 0 for no group, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
     pub group: usize,
 }
 
 impl AscentTensor {
-    /// Creates a tensor without master weights and of no group.
+    /// Creates a tensor without master weights and method state, of no group.
     pub fn new(weight: Slice, grad: Slice, perturbed: Placement) -> Self {
-        Self { weight, grad, perturbed, master: None, group: 0 }
+        Self { weight, grad, perturbed, master: None, method_state: MethodState::None, group: 0 }
     }
 }
 
@@ -67,6 +70,10 @@ pub struct DescentTensor {
     /// Step count of this tensor, from 1. A [skipped](crate::method::NonFinite::Skip) step does not advance it;
     /// the step's [norms](crate::layout::Norms) show whether it was skipped.
     pub step: u64,
+    /// The method's state tensor ([`Method::state_names`](crate::method::Method::state_names)): Friendly-SAM's average,
+    /// LookSAM's direction. Read and written. [`MethodState::None`] under other methods and for tensors that are not
+    /// perturbed.
+    pub method_state: MethodState,
     /// The parameter group: 0 for no group, `k` for the `k`-th of
     /// [`Hyperparameters::groups`](crate::method::Hyperparameters::groups).
     pub group: usize,
@@ -75,8 +82,17 @@ pub struct DescentTensor {
 impl DescentTensor {
     /// Creates a tensor without state, anchor and master weights, of no group, at step 1.
     pub fn new(weight: Slice, grad: Slice, grad_perturbed: Slice) -> Self {
-        let (anchor, master) = (None, None);
-        Self { weight, anchor, master, grad, grad_perturbed, state: Vec::new(), step: 1, group: 0 }
+        Self {
+            weight,
+            anchor: None,
+            master: None,
+            grad,
+            grad_perturbed,
+            state: Vec::new(),
+            step: 1,
+            method_state: MethodState::None,
+            group: 0,
+        }
     }
 }
 
@@ -152,6 +168,9 @@ pub struct BaseTensor {
     pub state: Vec<Slice>,
     /// Step count of this tensor, as in [`DescentTensor::step`].
     pub step: u64,
+    /// LookSAM's direction, in a [step of one pass](super::Engine::one_pass_step). Read. [`MethodState::None`] in a base
+    /// step, under other methods and for tensors that are not perturbed.
+    pub method_state: MethodState,
     /// The parameter group, as in [`DescentTensor::group`].
     pub group: usize,
 }
@@ -159,8 +178,8 @@ pub struct BaseTensor {
 impl BaseTensor {
     /// Creates a tensor without state, anchor and master weights, of no group, at step 1.
     pub fn new(weight: Slice, grad: Slice) -> Self {
-        let (anchor, master) = (None, None);
-        Self { weight, anchor, master, grad, state: Vec::new(), step: 1, group: 0 }
+        let (anchor, master, method_state) = (None, None, MethodState::None);
+        Self { weight, anchor, master, grad, state: Vec::new(), step: 1, method_state, group: 0 }
     }
 }
 
@@ -174,14 +193,16 @@ pub struct MixTensor {
     pub grad: Slice,
     /// The perturbed gradient `g~`. Read.
     pub grad_perturbed: Slice,
+    /// The method's state, as in [`DescentTensor::method_state`].
+    pub method_state: MethodState,
     /// The parameter group, as in [`DescentTensor::group`].
     pub group: usize,
 }
 
 impl MixTensor {
-    /// Creates a tensor of no group.
+    /// Creates a tensor without method state, of no group.
     pub fn new(mixed: Slice, grad: Slice, grad_perturbed: Slice) -> Self {
-        Self { mixed, grad, grad_perturbed, group: 0 }
+        Self { mixed, grad, grad_perturbed, method_state: MethodState::None, group: 0 }
     }
 }
 
@@ -193,14 +214,16 @@ pub struct ClipTensor {
     pub clipped: Slice,
     /// The gradient `g`. Read.
     pub grad: Slice,
+    /// LookSAM's direction, in a [mix of one pass](super::Engine::one_pass_mix), as in [`BaseTensor::method_state`].
+    pub method_state: MethodState,
     /// The parameter group, as in [`DescentTensor::group`].
     pub group: usize,
 }
 
 impl ClipTensor {
-    /// Creates a tensor of no group.
+    /// Creates a tensor without method state, of no group.
     pub fn new(clipped: Slice, grad: Slice) -> Self {
-        Self { clipped, grad, group: 0 }
+        Self { clipped, grad, method_state: MethodState::None, group: 0 }
     }
 }
 
@@ -256,6 +279,12 @@ macro_rules! setters {
             Self { state, step, ..self }
         }
     };
+    (@ with_method_state) => {
+        /// Sets the method's state.
+        pub fn with_method_state(self, method_state: MethodState) -> Self {
+            Self { method_state, ..self }
+        }
+    };
     (@ with_second_pass_weight) => {
         /// Sets the weights of the second pass.
         pub fn with_second_pass_weight(self, weight: impl Into<Option<Slice>>) -> Self {
@@ -265,12 +294,12 @@ macro_rules! setters {
 }
 
 setters! {
-    AscentTensor: with_master, in_group;
-    DescentTensor: with_anchor, with_master, with_state, in_group;
+    AscentTensor: with_master, with_method_state, in_group;
+    DescentTensor: with_anchor, with_master, with_state, with_method_state, in_group;
     LeanAscentTensor: with_anchor, with_state, in_group;
     LeanDescentTensor: with_second_pass_weight, in_group;
-    BaseTensor: with_anchor, with_master, with_state, in_group;
-    MixTensor: in_group;
-    ClipTensor: in_group;
+    BaseTensor: with_anchor, with_master, with_state, with_method_state, in_group;
+    MixTensor: with_method_state, in_group;
+    ClipTensor: with_method_state, in_group;
     SharpenTensor: with_anchor, in_group;
 }

@@ -24,7 +24,12 @@ const WIDTHS: [Width; 4] = [
 /// two samples.
 const fn sampled_workgroups(stage: Stage) -> &'static [u32] {
     match stage {
-        Stage::Norm | Stage::NormFinish | Stage::NormAndFinish => &WORKGROUPS,
+        Stage::Norm
+        | Stage::NormFinish
+        | Stage::NormAndFinish
+        | Stage::Moments
+        | Stage::MomentsWithState
+        | Stage::Coefficients => &WORKGROUPS,
         _ => &[16, 256],
     }
 }

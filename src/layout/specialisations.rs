@@ -1,32 +1,9 @@
 // The specialisations of the shaders. The engine builds them as pipelines; scripts/backends and scripts/dawn
 // include this file as well, so it may only use std.
 
+use super::relatives::{Moments, StepOn, UpdateOf};
+use super::scaling::Scaling;
 use super::stages::{BufferSets, Packed, Stage, Width};
-
-/// How the perturbation scales with the weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scaling {
-    /// Not scaled (SAM).
-    Plain,
-    /// Scaled by `w^2` (ASAM).
-    Adaptive,
-    /// Set for each parameter class by `ParamClassUniforms::flags`, which also set whether they are perturbed.
-    ByClass,
-}
-
-impl Scaling {
-    /// All scalings.
-    pub const ALL: [Scaling; 3] = [Scaling::Plain, Scaling::Adaptive, Scaling::ByClass];
-
-    fn constant(self) -> (&'static str, f64) {
-        let value = match self {
-            Scaling::Plain => 0.0,
-            Scaling::Adaptive => 1.0,
-            Scaling::ByClass => 2.0,
-        };
-        ("SCALING", value)
-    }
-}
 
 /// The operand of a norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,6 +110,32 @@ pub enum Kernel {
         /// Check `g~` instead of `g`.
         perturbed: bool,
     },
+    /// The perturbation along a direction that depends on the method's state.
+    AscentWithState {
+        /// How the perturbation scales.
+        scaling: Scaling,
+        /// Write `w + e_w` over `w`, and save `w` to the anchor.
+        in_place: bool,
+        /// Round `w + e_w` to half precision stochastically.
+        stochastic: bool,
+        /// The state alone is the direction: Momentum-SAM. Otherwise it is added to `g`.
+        alone: bool,
+    },
+    /// Partial sums over one or two operands.
+    Moments(Moments),
+    /// Norms and factors, from the partial sums.
+    Coefficients(Moments),
+    /// The method's new state.
+    Update(UpdateOf),
+    /// Restoration of the weights and base step of WSAM's relatives.
+    MethodDescent {
+        /// State tensors of the base optimizer, 0 to 3.
+        states: u32,
+        /// Read `w` from the anchor.
+        anchored: bool,
+        /// What the base optimizer steps on.
+        on: StepOn,
+    },
 }
 
 /// Returns the index, in 32-bit words of `Norms`, of the flag for a non-finite `g`, or `g~` if `perturbed`.
@@ -149,13 +152,30 @@ impl Kernel {
             all.extend([Kernel::NormFinish(of), Kernel::NormAndFinish(of)]);
             all.extend([false, true].map(|by_lane| Kernel::Norm { of, by_lane }));
         }
+        for moments in Moments::ALL {
+            all.push(Kernel::Moments(moments));
+            if moments == moments.unscaled() {
+                all.push(Kernel::Coefficients(moments));
+            }
+        }
+        all.extend([UpdateOf::Average, UpdateOf::Direction].map(Kernel::Update));
         for flag in [false, true] {
             all.push(Kernel::LeanDescent { anchored: flag });
             all.push(Kernel::Check { perturbed: flag });
             for (scaling, stochastic) in Scaling::ALL.into_iter().flat_map(roundings) {
-                all.push(Kernel::Ascent { scaling, in_place: flag, stochastic });
+                let in_place = flag;
+                all.push(Kernel::Ascent { scaling, in_place, stochastic });
+                let alone = false;
+                all.push(Kernel::AscentWithState { scaling, in_place, stochastic, alone });
+            }
+            for stochastic in [false, true] {
+                let (scaling, in_place, alone) = (Scaling::Plain, flag, true);
+                all.push(Kernel::AscentWithState { scaling, in_place, stochastic, alone });
             }
             for states in 0..=3 {
+                for on in StepOn::ALL {
+                    all.push(Kernel::MethodDescent { states, anchored: flag, on });
+                }
                 for alone in [false, true] {
                     all.push(Kernel::Descent { states, anchored: flag, alone });
                 }
@@ -178,6 +198,12 @@ impl Kernel {
             Kernel::LeanAscent { .. } => Stage::LeanAscent,
             Kernel::LeanDescent { .. } => Stage::LeanDescent,
             Kernel::Check { .. } => Stage::Check,
+            Kernel::AscentWithState { .. } => Stage::AscentWithState,
+            Kernel::Moments(Moments::Products | Moments::Length) => Stage::Moments,
+            Kernel::Moments(_) => Stage::MomentsWithState,
+            Kernel::Coefficients(_) => Stage::Coefficients,
+            Kernel::Update(_) => Stage::Update,
+            Kernel::MethodDescent { .. } => Stage::MethodDescent,
         }
     }
 
@@ -186,12 +212,14 @@ impl Kernel {
     pub const fn suits(self, width: Width) -> bool {
         match (self, width) {
             (
-                Kernel::Ascent { stochastic, .. } | Kernel::LeanAscent { stochastic, .. },
+                Kernel::Ascent { stochastic, .. }
+                | Kernel::AscentWithState { stochastic, .. }
+                | Kernel::LeanAscent { stochastic, .. },
                 Width::Wide | Width::Narrow,
             ) => !stochastic,
             (Kernel::LeanAscent { .. } | Kernel::LeanDescent { .. }, _) => !width.has_master(),
             // It accesses no tensors, so one width is enough.
-            (Kernel::NormFinish(_), _) => matches!(width, Width::Wide),
+            (Kernel::NormFinish(_) | Kernel::Coefficients(_), _) => matches!(width, Width::Wide),
             _ => true,
         }
     }
@@ -202,13 +230,16 @@ impl Kernel {
         matches!(
             self,
             Kernel::Descent { anchored: true, .. }
+                | Kernel::MethodDescent { anchored: true, .. }
                 | Kernel::LeanAscent { anchored: true, .. }
                 | Kernel::LeanDescent { anchored: true }
         )
     }
 
     const fn is_stochastic(self) -> bool {
-        let (Kernel::Ascent { stochastic, .. } | Kernel::LeanAscent { stochastic, .. }) = self
+        let (Kernel::Ascent { stochastic, .. }
+        | Kernel::AscentWithState { stochastic, .. }
+        | Kernel::LeanAscent { stochastic, .. }) = self
         else {
             return false;
         };
@@ -238,6 +269,23 @@ impl Kernel {
             Kernel::LeanDescent { anchored } => {
                 vec![("STATES", 0.0), ("ANCHORED", f64::from(anchored))]
             }
+            Kernel::AscentWithState { scaling, in_place, alone, .. } => vec![
+                scaling.constant(),
+                ("IN_PLACE", f64::from(in_place)),
+                ("ALONE", f64::from(alone)),
+            ],
+            Kernel::Moments(moments) => moments.constants(),
+            Kernel::Coefficients(moments) => moments.coefficients(),
+            Kernel::Update(of) => {
+                vec![("FROM_PERTURBED", f64::from(of == UpdateOf::Direction))]
+            }
+            Kernel::MethodDescent { states, anchored, on } => vec![
+                // The class of each tensor says whether it is perturbed.
+                Scaling::ByClass.constant(),
+                ("STATES", f64::from(states)),
+                ("ANCHORED", f64::from(anchored || width.has_master())),
+                on.constant(),
+            ],
             Kernel::Check { perturbed } => {
                 vec![("NONFINITE_FLAG", f64::from(nonfinite_flag(perturbed)))]
             }

@@ -43,11 +43,23 @@ pub enum Stage {
     LeanDescent,
     /// The check that a gradient is finite.
     Check,
+    /// The perturbation of the weights along a direction that depends on the method's state.
+    AscentWithState,
+    /// Partial sums over two gradients.
+    Moments,
+    /// Partial sums over the direction of a perturbation that depends on the method's state.
+    MomentsWithState,
+    /// Norms and factors, from the partial sums of the moments.
+    Coefficients,
+    /// The method's new state.
+    Update,
+    /// Restoration of the weights and base step of WSAM's relatives.
+    MethodDescent,
 }
 
 impl Stage {
     /// All stages.
-    pub const ALL: [Stage; 8] = [
+    pub const ALL: [Stage; 14] = [
         Stage::Norm,
         Stage::NormFinish,
         Stage::NormAndFinish,
@@ -56,22 +68,70 @@ impl Stage {
         Stage::LeanAscent,
         Stage::LeanDescent,
         Stage::Check,
+        Stage::AscentWithState,
+        Stage::Moments,
+        Stage::MomentsWithState,
+        Stage::Coefficients,
+        Stage::Update,
+        Stage::MethodDescent,
     ];
+
+    /// Returns whether only WSAM's relatives use the stage. An engine compiles it at first use.
+    pub const fn is_of_relatives(self) -> bool {
+        matches!(
+            self,
+            Stage::AscentWithState
+                | Stage::Moments
+                | Stage::MomentsWithState
+                | Stage::Coefficients
+                | Stage::Update
+                | Stage::MethodDescent
+        )
+    }
 
     /// Returns the stage's files in `shaders/`, in the order in which they are concatenated.
     pub fn files(self, width: Width) -> Vec<&'static str> {
         let own: &[&str] = match self {
             Stage::Norm | Stage::NormFinish => {
-                &["scaling.wgsl", "partials.wgsl", "squares.wgsl", "norm.wgsl"]
+                &["scaling.wgsl", "partials.wgsl", "squares.wgsl", "sums.wgsl", "norm.wgsl"]
             }
             Stage::NormAndFinish => {
-                &["scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "norm.wgsl"]
+                &["scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "sums.wgsl", "norm.wgsl"]
             }
-            Stage::Ascent => &["scaling.wgsl", "ascent.wgsl"],
+            Stage::Ascent => &["scaling.wgsl", "direction_gradient.wgsl", "ascent.wgsl"],
             Stage::Descent => &["step.wgsl", "descent.wgsl"],
             Stage::LeanAscent => &["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
             Stage::LeanDescent => &["step.wgsl", "lean_descent.wgsl"],
             Stage::Check => &["check.wgsl"],
+            Stage::AscentWithState => &["scaling.wgsl", "direction_state.wgsl", "ascent.wgsl"],
+            Stage::Moments => &[
+                "partials.wgsl",
+                "squares.wgsl",
+                "products.wgsl",
+                "orthogonal.wgsl",
+                "operands_gradients.wgsl",
+                "moments.wgsl",
+            ],
+            Stage::MomentsWithState => &[
+                "scaling.wgsl",
+                "partials.wgsl",
+                "squares.wgsl",
+                "products.wgsl",
+                "direction_state.wgsl",
+                "operands_direction.wgsl",
+                "moments.wgsl",
+            ],
+            Stage::Coefficients => &[
+                "partials.wgsl",
+                "squares.wgsl",
+                "products.wgsl",
+                "sums.wgsl",
+                "coefficients.wgsl",
+            ],
+            Stage::Update => &["orthogonal.wgsl", "update.wgsl"],
+            Stage::MethodDescent => {
+                &["scaling.wgsl", "step.wgsl", "orthogonal.wgsl", "method_descent.wgsl"]
+            }
         };
         [&["common.wgsl"], width.files(), own].concat()
     }
@@ -82,11 +142,15 @@ impl Stage {
             Stage::Norm => "norm",
             Stage::NormFinish => "norm_finish",
             Stage::NormAndFinish => "norm_and_finish",
-            Stage::Ascent => "ascent",
+            Stage::Ascent | Stage::AscentWithState => "ascent",
             Stage::Descent => "descent",
             Stage::LeanAscent => "lean_ascent",
             Stage::LeanDescent => "lean_descent",
             Stage::Check => "check",
+            Stage::Moments | Stage::MomentsWithState => "moments",
+            Stage::Coefficients => "coefficients",
+            Stage::Update => "update",
+            Stage::MethodDescent => "method_descent",
         }
     }
 }

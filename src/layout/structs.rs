@@ -168,9 +168,10 @@ pub struct ParamClassUniforms {
     pub rho: f32,
     /// Added to the norm before the division: the method's `epsilon`.
     pub norm_epsilon: f32,
-    /// Weight of `g` in the base step.
+    /// Weight of `g` in the base step, or in a method's new state.
     pub a: f32,
-    /// Weight of `g~` in the base step.
+    /// Weight of `g~` in the base step. In the kernels of WSAM's relatives, that of the other operand: the method's
+    /// state, or the part of a gradient that is orthogonal to the other.
     pub b: f32,
     /// Weight of the sharpness `g~ - g`, which is subtracted after the base step.
     pub sharpness: f32,
@@ -233,7 +234,22 @@ pub struct BlendUniforms {
     pub padding: f32,
 }
 
+/// Factors of the parts of two gradients that are orthogonal to each other, in a device buffer that `coefficients`
+/// writes. Each has a row for each scope.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct Coefficients {
+    /// Of `g`, orthogonal to `g~`: the two factors whose product is that of `g~`.
+    pub of_grad: [[f32; 4]; SCOPES],
+    /// Of `g~`, orthogonal to `g`: the two factors, the smallest length that is not taken for rounding error, and the
+    /// length, or 0 if it is smaller. Lengths are those of the gradients times the loss scale.
+    pub of_grad_perturbed: [[f32; 4]; SCOPES],
+}
+
 const _: () = {
+    assert!(
+        size_of::<Coefficients>() == 1024 && offset_of!(Coefficients, of_grad_perturbed) == 512
+    );
     assert!(size_of::<Chunk>() == 52);
     assert!(offset_of!(Chunk, weight_copy) == 28 && offset_of!(Chunk, param_class) == 44);
     assert!(size_of::<Norms>() == 160 && offset_of!(Norms, own) == 16);

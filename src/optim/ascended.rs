@@ -42,7 +42,9 @@ use burn::module::Module;
 /// ```
 #[must_use = "the step is not finished; pass this to Wsam::descend, or get the model back with restore"]
 pub struct Ascended<M> {
-    pub(crate) perturbed: M,
+    /// The model for the second pass; `None` if it is `anchor`, whose weights are perturbed.
+    pub(crate) perturbed: Option<M>,
+    /// The model that the descent steps. Its weights are perturbed if the ascent was in place.
     pub(crate) anchor: M,
     pub(crate) ascent_state: AscentHandle,
     pub(crate) optimizer: u64,
@@ -63,7 +65,8 @@ pub struct Ascended<M> {
 /// ```
 #[must_use = "the step is not finished; pass this to Wsam::lean_descend"]
 pub struct LeanAscended<M> {
-    pub(crate) perturbed: M,
+    /// The model for the second pass; `None` if it is `anchor`.
+    pub(crate) perturbed: Option<M>,
     /// Model at the perturbed weights too, with the running statistics of the first pass.
     pub(crate) anchor: M,
     pub(crate) ascent_state: LeanAscentHandle,
@@ -74,7 +77,7 @@ pub struct LeanAscended<M> {
 impl<M: Module> LeanAscended<M> {
     /// The model at `w + e_w`, for the second forward pass.
     pub fn model(&self) -> &M {
-        &self.perturbed
+        self.perturbed.as_ref().unwrap_or(&self.anchor)
     }
 
     /// The factor for the loss of the second pass: [`Wsam::loss_scale`](crate::Wsam::loss_scale) as it was
@@ -99,7 +102,7 @@ impl<M> std::fmt::Debug for LeanAscended<M> {
 impl<M: Module> Ascended<M> {
     /// The model at `w + e_w`, for the second forward pass.
     pub fn model(&self) -> &M {
-        &self.perturbed
+        self.perturbed.as_ref().unwrap_or(&self.anchor)
     }
 
     /// The factor for the loss of the second pass: [`Wsam::loss_scale`](crate::Wsam::loss_scale) as it was
@@ -110,7 +113,7 @@ impl<M: Module> Ascended<M> {
 
     /// Returns the model as it was before the ascent, bit for bit.
     pub fn restore(self) -> M {
-        self.anchor
+        self.ascent_state.restore((self.perturbed, self.anchor))
     }
 }
 

@@ -4,7 +4,7 @@ use super::burn_base::{self, BurnBase};
 use super::error::WsamError;
 #[cfg(feature = "fused-wsam")]
 use super::fused::Fused;
-use super::module_steps::{self, PendingStep};
+use super::module_steps::{self, AscendedModels, PendingStep};
 use super::momentum_steps;
 use super::pass_schedule::StepKind;
 use super::pending::ResolvedOutcome;
@@ -43,6 +43,16 @@ impl AscentHandle {
         match self {
             Self::Momentum => StepKind::AlongMomentum,
             _ => StepKind::TwoPasses,
+        }
+    }
+
+    /// Returns the model with its weights as they were before the ascent.
+    pub(crate) fn restore<M: Module>(&self, models: AscendedModels<M>) -> M {
+        match self {
+            Self::Momentum => models.1,
+            Self::TensorOps(step) => module_steps::restore::<TensorOps, M>(models, step),
+            #[cfg(feature = "fused-wsam")]
+            Self::Fused(step) => module_steps::restore::<Fused, M>(models, step),
         }
     }
 }
@@ -104,18 +114,21 @@ fn fused(_method: &Method, _device: &Device) -> Fallible<(RouteBackend, Route), 
 
 /// The phases of a step. On an error those that take a model by value return it unchanged.
 impl RouteBackend {
+    /// `in_place` allows the ascent to move the model's tensors.
+    #[allow(clippy::type_complexity)]
     pub(crate) fn ascend<M: Module>(
         &mut self,
         context: StepContext<'_>,
-        model: &M,
+        model: M,
         grads: GradientsParams,
-    ) -> Result<(M, AscentHandle), WsamError> {
+        in_place: bool,
+    ) -> Result<(AscendedModels<M>, AscentHandle), (M, WsamError)> {
         match self {
-            Self::TensorOps(ops) => module_steps::ascend(ops, context, model, grads)
-                .map(|(perturbed, step)| (perturbed, AscentHandle::TensorOps(Box::new(step)))),
+            Self::TensorOps(ops) => module_steps::ascend(ops, context, model, grads, in_place)
+                .map(|(models, step)| (models, AscentHandle::TensorOps(Box::new(step)))),
             #[cfg(feature = "fused-wsam")]
-            Self::Fused(fused) => module_steps::ascend(fused, context, model, grads)
-                .map(|(perturbed, step)| (perturbed, AscentHandle::Fused(Box::new(step)))),
+            Self::Fused(fused) => module_steps::ascend(fused, context, model, grads, in_place)
+                .map(|(models, step)| (models, AscentHandle::Fused(Box::new(step)))),
         }
     }
 
@@ -133,7 +146,7 @@ impl RouteBackend {
         base: Option<&mut BurnBase>,
         context: StepContext<'_>,
         rates: &Rates,
-        models: (M, M),
+        models: AscendedModels<M>,
         ascent: AscentHandle,
         grads: GradientsParams,
     ) -> Result<(M, Norms), (M, WsamError)> {
@@ -161,7 +174,7 @@ impl RouteBackend {
         rates: &Rates,
         model: M,
         grads: GradientsParams,
-    ) -> Result<((M, M), LeanAscentHandle), (M, WsamError)> {
+    ) -> Result<(AscendedModels<M>, LeanAscentHandle), (M, WsamError)> {
         match self {
             Self::TensorOps(ops) => module_steps::lean_ascend(ops, context, rates, model, grads)
                 .map(|(models, step)| (models, LeanAscentHandle::TensorOps(Box::new(step)))),
@@ -174,7 +187,7 @@ impl RouteBackend {
     pub(crate) fn lean_descend<M: Module>(
         &mut self,
         context: StepContext<'_>,
-        models: (M, M),
+        models: AscendedModels<M>,
         ascent: LeanAscentHandle,
         grads: GradientsParams,
     ) -> Result<(M, Norms), (M, WsamError)> {
@@ -236,7 +249,7 @@ fn descend<R: StepBackend, M: Module>(
     base: Option<&mut BurnBase>,
     context: StepContext<'_>,
     rates: &Rates,
-    models: (M, M),
+    models: AscendedModels<M>,
     step: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {

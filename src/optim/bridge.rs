@@ -13,10 +13,13 @@ mod memory;
 pub(crate) use direct::{Bridge, DeviceTensor, PendingMemory, identity};
 #[cfg(feature = "fusion")]
 pub(crate) use fusion::{Bridge, DeviceTensor, PendingMemory, identity};
-pub(crate) use memory::{AllocSpec, Memory, MemoryRequest, NewMemory, OutputSpec};
+pub(crate) use memory::{
+    AllocSpec, Binding, BridgeCounts, Memory, MemoryRequest, NewMemory, OutputSpec,
+};
 
 use super::error::WsamError;
 use super::params::TensorLayout;
+use burn::backend::TensorMetadata;
 use burn::backend::wgpu::Wgpu;
 use burn::tensor::{Shape, Tensor};
 
@@ -27,6 +30,14 @@ pub(crate) struct OnDevice;
 impl TensorLayout for OnDevice {
     type Tensor = DeviceTensor;
 
+    // Without fusion a tensor holds its memory, and clones of it cannot be told from others.
+    const MAY_MOVE: bool = cfg!(feature = "fusion");
+
+    fn is_shared<const D: usize>(tensor: Tensor<D>) -> (bool, Tensor<D>) {
+        let tensor = tensor.into_dispatch();
+        (!tensor.can_mut(), Tensor::from_dispatch(tensor))
+    }
+
     fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<DeviceTensor, WsamError> {
         tensor
             .try_into_primitive::<Wgpu>()
@@ -35,6 +46,13 @@ impl TensorLayout for OnDevice {
 
     fn into_tensor<const D: usize>(tensor: DeviceTensor, _shape: Shape) -> Tensor<D> {
         Tensor::from_primitive::<Wgpu>(tensor)
+    }
+}
+
+impl Bridge {
+    /// Counts of all that was asked of this bridge and its clones.
+    pub(crate) fn counts(&self) -> &BridgeCounts {
+        &self.counts
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::copies::{assign, with_ids};
 use super::error::WsamError;
-use super::module_steps::{PendingStep, collect_entries, second_phase};
+use super::module_steps::{AscendedModels, PendingStep, collect_entries, second_phase};
 use super::param_entries::{step_gradients, step_weights};
 use super::params::StepParams;
 use super::rates::Rates;
@@ -47,18 +47,20 @@ impl BurnBase {
     }
 }
 
-/// Returns the stepped model, or `anchor` unchanged on an error. If the sharpness step fails, returns the model
+/// Returns the stepped model, or `anchor` unchanged on an error. The ascent must not have been in place. If the sharpness step fails, returns the model
 /// after the base optimizer's step.
 pub(crate) fn descend<R: StepBackend, M: Module>(
     backend: &mut R,
     base: &mut BurnBase,
     context: StepContext<'_>,
     rates: &Rates,
-    (perturbed, anchor): (M, M),
+    (perturbed, anchor): AscendedModels<M>,
     pending: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let second = second_phase::<R, M>(context, perturbed, pending, grads);
+    let second_pass = perturbed.as_ref().unwrap_or(&anchor);
+    let second = second_phase::<R, M>(context, second_pass, pending, grads);
+    drop(perturbed);
     let mixed = second.and_then(|(params, ascent_state, grads)| {
         // Check the rates before anything is stepped.
         let rates = rates.of(&params.names)?;

@@ -25,6 +25,7 @@ mod report;
 mod route;
 mod run_state;
 mod seeds;
+mod shared_params;
 pub mod sharpness;
 mod state;
 mod state_store;

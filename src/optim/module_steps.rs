@@ -5,11 +5,12 @@ use super::copies::{assign, perturbed_copy};
 use super::error::WsamError;
 use super::groups::{check_groups, group_of};
 use super::options::MissingGradientPolicy;
-use super::param_entries::{Collected, collect, collect_perturbed};
+use super::param_entries::{Collected, ParamEntry, collect, collect_perturbed};
 use super::params::StepParams;
 use super::rates::Rates;
 use super::report::Norms;
-use super::step_backend::{OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOf};
+use super::shared_params::{SharedParams, shared_params};
+use super::step_backend::{Moved, OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOf};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 
@@ -52,7 +53,7 @@ type SecondPhase<R> = (StepParams, <R as StepBackend>::AscentState, Vec<TensorOf
 /// Collects the second gradients, and applies the policy for parameters that have a gradient in only one pass.
 pub(super) fn second_phase<R: StepBackend, M: Module>(
     context: StepContext<'_>,
-    perturbed: M,
+    perturbed: &M,
     pending: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<SecondPhase<R>, WsamError> {
@@ -95,60 +96,143 @@ pub(crate) fn one_pass_step<R: StepBackend, M: Module>(
     model: M,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
+    let (model, shared) = shared_params::<R::Layout, M>(model);
     let collected = collect_entries(backend, context, &model, grads);
     let stepped = collected.and_then(|collected| {
         let params = collected.params();
         let rates = rates.of(&params.names)?;
-        let build = |tensors| stepped_copy::<R, M>(&model, &params, tensors);
+        let in_place = may_step_in_place(backend, shared.as_ref(), &collected.entries);
+        let context = StepContext { in_place, ..context };
+        let build = |tensors| (!in_place).then(|| stepped_copy::<R, M>(&model, &params, tensors));
         backend.one_pass_step(context, update, &rates, collected.entries, build)
     });
     finish(backend, model, stepped)
 }
 
-/// Returns the perturbed copy of `model`, and the state for its descent.
+/// Whether nothing but the model refers to the weights of the entries, and the route can move them.
+fn may_step_in_place<R: StepBackend>(
+    backend: &R,
+    shared: Option<&SharedParams>,
+    entries: &[ParamEntry<TensorOf<R>>],
+) -> bool {
+    let is_own = |shared: &SharedParams| shared.excludes(entries.iter().map(|entry| entry.id));
+    shared.is_some_and(is_own) && backend.may_move(entries)
+}
+
+/// The model for the second pass, and the model that the descent steps. In place both are one, unless the model has
+/// running statistics, of which the second pass needs its own.
+pub(crate) type AscendedModels<M> = (Option<M>, M);
+
+/// Returns the models for the second pass and for the descent, and the state of the descent; on an error the
+/// unchanged model.
+///
+/// A model that is ascended `in_place` must get its weights back before it is used otherwise: see [`restore`].
+#[allow(clippy::type_complexity)]
 pub(crate) fn ascend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
-    model: &M,
+    model: M,
     grads: GradientsParams,
-) -> Result<(M, PendingStep<R::AscentState>), WsamError> {
-    let collected = collect_entries(backend, context, model, grads)?;
-    let (params, whole) = (collected.params(), collected.whole);
-    let build = |tensors| perturbed_copy::<R::Layout, M>(model, params.values(tensors), whole);
-    let output = backend.ascend(context, collected.entries, build)?;
-    Ok((output.built, PendingStep { params, ascent_state: output.rest }))
+    in_place: bool,
+) -> Result<(AscendedModels<M>, PendingStep<R::AscentState>), (M, WsamError)> {
+    let (model, shared) = match in_place {
+        true => shared_params::<R::Layout, M>(model),
+        false => (model, None),
+    };
+    let collected = match collect_entries(backend, context, &model, grads) {
+        Ok(collected) => collected,
+        Err(error) => return Err((model, error)),
+    };
+    let (params, whole, entries) = (collected.params(), collected.whole, collected.entries);
+    let in_place = may_step_in_place(backend, shared.as_ref(), &entries);
+    let statistics = shared.is_some_and(|shared| shared.statistics);
+    let build = |tensors| match in_place {
+        true => statistics.then(|| with_own_statistics::<R, M>(&model)),
+        false => Some(perturbed_copy::<R::Layout, M>(&model, params.values(tensors), whole)),
+    };
+    match backend.ascend(StepContext { in_place, ..context }, entries, build) {
+        Ok(output) => {
+            Ok(((output.built, model), PendingStep { params, ascent_state: output.rest }))
+        }
+        Err(error) => Err((model, error)),
+    }
 }
 
-/// Returns the stepped model, or the unchanged `anchor` on an error.
+/// Returns the model with its weights as they were before the ascent.
+pub(crate) fn restore<R: StepBackend, M: Module>(
+    (perturbed, anchor): AscendedModels<M>,
+    pending: &PendingStep<R::AscentState>,
+) -> M {
+    drop(perturbed);
+    let Some(moved) = R::moved(&pending.ascent_state) else { return anchor };
+    let (anchor, is_own) = take_back::<R, M>(anchor, &pending.params, &moved);
+    if is_own {
+        // This fails only if Burn's server does, and then the weights cannot be read in any memory.
+        let _ = moved.move_back();
+    }
+    anchor
+}
+
+/// Returns whether nothing but the model refers to the moved tensors, with the model. Otherwise its tensors are
+/// replaced by others over the memory of `w`, and what else refers to the tensors stays at `w + e_w`.
+fn take_back<R: StepBackend, M: Module>(
+    model: M,
+    params: &StepParams,
+    moved: &Moved<R>,
+) -> (M, bool) {
+    let (model, shared) = shared_params::<R::Layout, M>(model);
+    let ids = || params.names.iter().map(|(id, _)| *id);
+    if moved.is_same_thread() && shared.is_some_and(|shared| shared.excludes(ids())) {
+        return (model, true);
+    }
+    (assign::<R::Layout, M>(model, params.values(moved.originals())), false)
+}
+
+/// Returns the stepped model, or on an error the model as it was before the ascent.
 pub(crate) fn descend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
     rates: &Rates,
-    (perturbed, anchor): (M, M),
+    (perturbed, anchor): AscendedModels<M>,
     pending: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let second = second_phase::<R, M>(context, perturbed, pending, grads);
+    let moved = R::moved(&pending.ascent_state).map(|moved| (moved, pending.params.clone()));
+    let second_pass = perturbed.as_ref().unwrap_or(&anchor);
+    let second = second_phase::<R, M>(context, second_pass, pending, grads);
+    // Dropped before anything is allocated, so that the memory of `w + e_w` can be reused.
+    drop(perturbed);
+    let (anchor, in_place) = match &moved {
+        Some((moved, params)) => take_back::<R, M>(anchor, params, moved),
+        None => (anchor, false),
+    };
     let descended = second.and_then(|(params, ascent_state, grads)| {
         let rates = rates.of(&params.names)?;
-        let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
+        let build = |tensors| (!in_place).then(|| stepped_copy::<R, M>(&anchor, &params, tensors));
+        let context = StepContext { in_place, ..context };
         backend.descend(context, &rates, ascent_state, grads, build)
     });
+    if let (Err(_), true, Some((moved, _))) = (&descended, in_place, &moved) {
+        // As in `restore`.
+        let _ = moved.move_back();
+    }
     finish(backend, anchor, descended)
 }
 
-/// Releases the old module and its tensors, and returns the output; on an error, returns the old module.
-pub(super) fn finish<R: StepBackend, M: Module, T, K>(
+/// Returns the stepped module, and the rest of the output. In place it is the module `before`, otherwise the new one:
+/// then the old module and its tensors are released. On an error returns the old module.
+pub(super) fn finish<R: StepBackend, M: Module, K>(
     backend: &R,
     before: M,
-    output: Result<PhaseOutput<R, T, K>, WsamError>,
-) -> Result<(T, K), (M, WsamError)> {
+    output: Result<PhaseOutput<R, Option<M>, K>, WsamError>,
+) -> Result<(M, K), (M, WsamError)> {
     match output {
-        Ok(PhaseOutput { built, rest, released }) => {
+        Ok(PhaseOutput { built: Some(built), rest, released }) => {
             drop(before);
             backend.release(released);
             Ok((built, rest))
         }
+        Ok(PhaseOutput { built: None, rest, .. }) => Ok((before, rest)),
         Err(error) => Err((before, error)),
     }
 }
@@ -162,8 +246,13 @@ pub(super) fn stepped_copy<R: StepBackend, M: Module>(
     assign::<R::Layout, M>(model.clone(), params.values(tensors))
 }
 
-/// Returns the perturbed copy, the model at the perturbed weights with its own running statistics, and the state
-/// for the descent. On an error returns the unchanged model.
+/// Returns a copy that shares the parameters, with its own running statistics.
+fn with_own_statistics<R: StepBackend, M: Module>(model: &M) -> M {
+    perturbed_copy::<R::Layout, M>(model, StepParams::default().values(Vec::new()), false)
+}
+
+/// Returns the models for the second pass and for the lean descent, the latter at the perturbed weights too, and the
+/// state of the descent. On an error returns the unchanged model.
 #[allow(clippy::type_complexity)]
 pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     backend: &mut R,
@@ -171,34 +260,54 @@ pub(crate) fn lean_ascend<R: StepBackend, M: Module>(
     rates: &Rates,
     model: M,
     grads: GradientsParams,
-) -> Result<((M, M), PendingStep<R::LeanAscentState>), (M, WsamError)> {
+) -> Result<(AscendedModels<M>, PendingStep<R::LeanAscentState>), (M, WsamError)> {
+    let (model, shared) = shared_params::<R::Layout, M>(model);
     let collected = match collect_entries(backend, context, &model, grads) {
         Ok(collected) => collected,
         Err(error) => return Err((model, error)),
     };
     let (params, whole, entries) = (collected.params(), collected.whole, collected.entries);
+    let in_place = may_step_in_place(backend, shared.as_ref(), &entries);
+    let statistics = shared.is_some_and(|shared| shared.statistics);
+    let mut second_pass = None;
     let build = |tensors: Vec<TensorOf<R>>| {
+        if in_place {
+            second_pass = statistics.then(|| with_own_statistics::<R, M>(&model));
+            return None;
+        }
         let perturbed = params.values(tensors.clone());
-        let perturbed = perturbed_copy::<R::Layout, M>(&model, perturbed, whole);
-        (perturbed, stepped_copy::<R, M>(&model, &params, tensors))
+        second_pass = Some(perturbed_copy::<R::Layout, M>(&model, perturbed, whole));
+        Some(stepped_copy::<R, M>(&model, &params, tensors))
     };
+    let context = StepContext { in_place, ..context };
     let rates = rates.of(&params.names);
     let output = rates.and_then(|rates| backend.lean_ascend(context, &rates, entries, build));
-    let (modules, ascent_state) = finish(backend, model, output)?;
-    Ok((modules, PendingStep { params, ascent_state }))
+    let (model, ascent_state) = finish(backend, model, output)?;
+    Ok(((second_pass, model), PendingStep { params, ascent_state }))
 }
 
 /// Returns the stepped model, or the unchanged `anchor` on an error.
 pub(crate) fn lean_descend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
-    (perturbed, anchor): (M, M),
+    (perturbed, anchor): AscendedModels<M>,
     pending: PendingStep<R::LeanAscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
     let PendingStep { params, ascent_state } = pending;
-    let collected = collect_perturbed::<R::Layout, M>(perturbed, grads, context.device, &params);
-    let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
+    let second_pass = perturbed.as_ref().unwrap_or(&anchor);
+    let collected = collect_perturbed::<R::Layout, M>(second_pass, grads, context.device, &params);
+    drop(perturbed);
+    let (anchor, in_place) = match R::is_lean_in_place(&ascent_state) {
+        true => {
+            let (anchor, shared) = shared_params::<R::Layout, M>(anchor);
+            let ids = params.names.iter().map(|(id, _)| *id);
+            (anchor, shared.is_some_and(|shared| shared.excludes(ids)))
+        }
+        false => (anchor, false),
+    };
+    let build = |tensors| (!in_place).then(|| stepped_copy::<R, M>(&anchor, &params, tensors));
+    let context = StepContext { in_place, ..context };
     let grads = collected.and_then(|collected| collected.all(&params));
     let descended =
         grads.and_then(|grads| backend.lean_descend(context, ascent_state, grads, build));

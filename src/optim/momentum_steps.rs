@@ -3,7 +3,7 @@
 use super::copies::assign;
 use super::error::WsamError;
 use super::groups::group_of;
-use super::module_steps::{collect_entries, finish, stepped_copy};
+use super::module_steps::{AscendedModels, collect_entries, finish, stepped_copy};
 use super::param_entries::{ParamEntry, step_weights};
 use super::params::{StepParams, TensorLayout};
 use super::rates::Rates;
@@ -35,10 +35,11 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
     rates: &Rates,
-    (perturbed, anchor): (M, M),
+    (perturbed, anchor): AscendedModels<M>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let collected = collect_entries(backend, context, &perturbed, grads);
+    let only_pass = perturbed.as_ref().unwrap_or(&anchor);
+    let collected = collect_entries(backend, context, only_pass, grads);
     let stepped = collected.and_then(|collected| {
         let params = collected.params();
         let rates = rates.of(&params.names)?;
@@ -53,7 +54,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
                 (ParamEntry { weight, ..entry }, perturbed)
             })
             .unzip();
-        let build = |tensors| stepped_copy::<R, M>(&anchor, &params, tensors);
+        let build = |tensors| Some(stepped_copy::<R, M>(&anchor, &params, tensors));
         backend.momentum_step(context, &rates, entries, perturbed, build)
     });
     drop(perturbed);

@@ -210,6 +210,7 @@ impl Wsam {
             master_weights,
             missing_gradient,
             reads_norm: options.schedule.reads_norm(),
+            in_place: false,
             inv_scale: loss_scale.recip(),
             device,
         };

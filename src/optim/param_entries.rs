@@ -99,16 +99,14 @@ impl<F: TensorLayout> CollectedPerturbed<F> {
     }
 }
 
-/// Collects the second gradients of the same parameters. Drops the perturbed module before anything is
-/// allocated, so that the memory of `w + e_w` can be reused.
+/// Collects the second gradients of the same parameters.
 pub(crate) fn collect_perturbed<F: TensorLayout, M: Module>(
-    module: M,
+    module: &M,
     mut grads: GradientsParams,
     device: &Device,
     params: &StepParams,
 ) -> Result<CollectedPerturbed<F>, WsamError> {
-    let Grads::<F>(mut found) = collect_into(&module, &mut grads, device, Grads(HashMap::new()))?;
-    drop(module);
+    let Grads::<F>(mut found) = collect_into(module, &mut grads, device, Grads(HashMap::new()))?;
     let grads = params.names.iter().map(|(id, _)| found.remove(id).map(|(grad, _)| grad)).collect();
     let unexpected = found.into_values().map(|(_, path)| path).min();
     Ok(CollectedPerturbed { grads, unexpected })

@@ -66,6 +66,14 @@ pub(crate) trait TensorLayout {
     /// A tensor without autodiff.
     type Tensor: Clone + Send + 'static;
 
+    /// Whether a step may give a tensor of the model other memory, instead of replacing the tensor.
+    const MAY_MOVE: bool = false;
+
+    /// Returns whether the tensor's value has another reference, and the tensor.
+    fn is_shared<const D: usize>(tensor: Tensor<D>) -> (bool, Tensor<D>) {
+        (true, tensor)
+    }
+
     fn from_tensor<const D: usize>(tensor: Tensor<D>) -> Result<Self::Tensor, WsamError>;
 
     /// Converts back. `shape` is the shape of the tensor that the result replaces. The element type is that of

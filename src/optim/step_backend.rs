@@ -10,6 +10,7 @@ use super::state_store::StateStore;
 use crate::method::{Coupling, Hyperparameters, InGroup, Method};
 use burn::module::{ParamGroup, ParamId};
 use burn::tensor::{DType, Device};
+use std::sync::Arc;
 
 /// Settings that both phases of a step use.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,9 @@ pub(crate) struct StepContext<'a> {
     pub(crate) reads_norm: bool,
     /// What to do with parameters that have a gradient in only one pass.
     pub(crate) missing_gradient: MissingGradientPolicy,
+    /// Whether the phase gives the model's tensors other memory, instead of replacing them.
+    #[cfg_attr(not(feature = "fused-wsam"), allow(dead_code))]
+    pub(crate) in_place: bool,
     /// Factor on all gradients of the step: the inverse of the loss scale of its first phase.
     pub(crate) inv_scale: f64,
     pub(crate) device: &'a Device,
@@ -79,11 +83,30 @@ pub(crate) struct PhaseOutput<R: StepBackend, T, K> {
 /// Output of a half that returns its tensors without a `build`.
 pub(crate) type TensorOutput<R, K> = PhaseOutput<R, Vec<TensorOf<R>>, K>;
 
+/// The tensors of a model to which an ascent in place has given the memory of `w + e_w`.
+pub(crate) trait MovedTensors<T> {
+    /// Whether the thread is the one that took the ascent. On another thread a tensor becomes another one when it is
+    /// taken out of the model.
+    fn is_same_thread(&self) -> bool;
+
+    /// Gives the tensors the memory of `w` again. Nothing but the model may refer to them.
+    fn move_back(&self) -> Result<(), WsamError>;
+
+    /// New tensors over the memory of `w`, in the order of the step's parameters.
+    fn originals(&self) -> Vec<T>;
+}
+
+/// [`MovedTensors`] of a route.
+pub(super) type Moved<R> = Arc<dyn MovedTensors<TensorOf<R>> + Send + Sync>;
+
 /// Takes the phases of steps by one route.
 ///
 /// Each phase of a step takes a closure `build`, which makes a module from the new tensors, in the order of the
 /// entries. It is called once, and may run before the tensors are written, while the route waits for Burn. On an
 /// error the built module is dropped.
+///
+/// If the context says so, a phase is taken in place: the model's tensors refer to other memory afterwards, `build`
+/// gets no tensors, and on an error the tensors refer to the memory that they had before.
 pub(crate) trait StepBackend: StateStore + Sized {
     type Layout: TensorLayout;
     /// State between an ascent and its descent.
@@ -94,6 +117,21 @@ pub(crate) trait StepBackend: StateStore + Sized {
 
     /// Supported element types, their names for errors, and the name of the route.
     const TYPES: (&'static [DType], &'static str, &'static str);
+
+    /// Whether a phase over these entries may be taken in place, if nothing but the model refers to its tensors.
+    fn may_move(&self, _entries: &[ParamEntry<TensorOf<Self>>]) -> bool {
+        false
+    }
+
+    /// The model's tensors, if the ascent was taken in place.
+    fn moved(_ascent_state: &Self::AscentState) -> Option<Moved<Self>> {
+        None
+    }
+
+    /// Whether this thread took the lean ascent in place.
+    fn is_lean_in_place(_ascent_state: &Self::LeanAscentState) -> bool {
+        false
+    }
 
     fn ascend<T>(
         &mut self,

@@ -221,7 +221,11 @@ fn keys_name_every_compile_input() {
     }
     // With master weights the anchor has two meanings that share one kernel.
     let same = |(kernel, width): &&(Kernel, Width)| {
-        width.has_master() && matches!(kernel, Kernel::Descent { anchored: true, .. })
+        let is_anchored = matches!(
+            kernel,
+            Kernel::Descent { anchored: true, .. } | Kernel::MethodDescent { anchored: true, .. }
+        );
+        width.has_master() && is_anchored
     };
     let twice = keys.iter().filter(same).count();
     assert!(twice > 0);

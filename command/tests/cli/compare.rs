@@ -1,6 +1,7 @@
 //! `wsam bench --compare`.
 
-use super::{Finished, benched, folder, name, row, small, text, wsam};
+use super::measurements::{benched, row, small};
+use super::{Finished, folder, name, text, wsam};
 use burn_wsam_support::gpu::Gpu;
 use serde_json::{Value, json};
 use std::fs;

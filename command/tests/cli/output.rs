@@ -1,6 +1,7 @@
 //! Output that cannot be written, measurements that fail, and parameters from pipes.
 
-use super::{finished, folder, name, row, small, text, wsam};
+use super::measurements::{row, small};
+use super::{finished, folder, name, text, wsam};
 use assert_cmd::Command;
 use burn_wsam_support::gpu::Gpu;
 use serde_json::Value;

@@ -1,13 +1,14 @@
 //! The bridge without Burn's fusion, where a tensor holds its memory.
 
 use super::memory::{
-    AllocSpec, CubeClient, Memory, MemoryRequest, ResolvedMemory, contiguous, largest_allocation,
-    resolve,
+    AllocSpec, Binding, BridgeCounts, CubeClient, Memory, MemoryRequest, ResolvedMemory,
+    contiguous, largest_allocation, resolve,
 };
 use crate::optim::error::WsamError;
 use burn::backend::StreamId;
 use burn::backend::wgpu::CubeTensor;
 use burn::tensor::Shape;
+use std::sync::Arc;
 
 /// A Burn tensor on a wgpu device, of any rank, without autodiff.
 pub(crate) type DeviceTensor = CubeTensor;
@@ -22,12 +23,14 @@ pub(crate) fn identity(_tensor: &DeviceTensor) -> Option<u64> {
 pub(crate) struct Bridge {
     cube: CubeClient,
     pub(super) device: burn::cubecl::Device,
+    pub(super) counts: Arc<BridgeCounts>,
 }
 
 impl Bridge {
     /// A bridge to the device of `tensor`.
     pub(crate) fn new(tensor: &DeviceTensor) -> Self {
-        Self { cube: tensor.client.clone(), device: tensor.device.clone() }
+        let (cube, device) = (tensor.client.clone(), tensor.device.clone());
+        Self { cube, device, counts: Arc::default() }
     }
 
     /// Looks up the memory of `tensors` and allocates `request`. Returns tensors over its outputs.
@@ -44,6 +47,7 @@ impl Bridge {
         let specs: Vec<_> = tensors.iter().map(spec).collect();
         let handles = tensors.into_iter().map(contiguous).collect();
         let resolved = resolve(&self.cube, StreamId::current(), handles, &specs, &request);
+        self.counts.add_call();
         let made = match &resolved {
             Ok(ResolvedMemory { new, .. }) => {
                 let shapes = request.outputs.iter().map(|output| &output.shape);
@@ -64,7 +68,19 @@ impl Bridge {
             let handle = memory.handle.clone();
             CubeTensor::new_contiguous(client, device, shape.clone(), handle, memory.dtype())
         };
-        memory.map(tensor).collect()
+        let made: Vec<_> = memory.map(tensor).collect();
+        self.counts.add_tensors(made.len());
+        made
+    }
+
+    /// Runs pending operations. Without fusion there are none.
+    pub(crate) fn drain(&self) -> Result<(), WsamError> {
+        Ok(())
+    }
+
+    /// Does nothing: without fusion no tensor has an [`identity`].
+    pub(crate) fn bind(&self, _bindings: &[Binding]) -> Result<(), WsamError> {
+        Ok(())
     }
 
     /// The largest size of a tensor in bytes.

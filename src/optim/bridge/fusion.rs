@@ -1,18 +1,17 @@
 //! The bridge through Burn's fusion server.
 
 use super::memory::{
-    AllocSpec, CubeClient, Memory, MemoryRequest, OutputSpec, ResolvedMemory, contiguous,
-    largest_allocation, resolve,
+    AllocSpec, Binding, BridgeCounts, CubeClient, Memory, MemoryRequest, OutputSpec,
+    ResolvedMemory, contiguous, largest_allocation, resolve,
 };
 use crate::optim::error::WsamError;
 use burn::backend::fusion::custom::{
-    CustomOpIr, HandleContainer, OperationFn, OperationIr, TensorIr,
+    CustomOpIr, HandleContainer, OperationFn, OperationIr, TensorId, TensorIr,
 };
 use burn::backend::fusion::{
     FusionBackend, FusionHandle, FusionTensor, client::GlobalFusionClient, stream::StreamId,
 };
 use burn::backend::wgpu::{CubeBackend, CubeTensor};
-use burn::cubecl::server::Handle;
 use burn::tensor::{DType, ExecutionError, Shape};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,6 +32,7 @@ pub(crate) struct Bridge {
     fusion: GlobalFusionClient<Runtime>,
     cube: CubeClient,
     pub(super) device: burn::cubecl::Device,
+    pub(super) counts: Arc<BridgeCounts>,
 }
 
 impl Bridge {
@@ -41,7 +41,7 @@ impl Bridge {
         let fusion = tensor.client.clone();
         let device = fusion.device().clone();
         let cube = device.client();
-        Self { fusion, cube, device }
+        Self { fusion, cube, device, counts: Arc::default() }
     }
 
     /// Starts to look up the memory of `tensors` and to allocate `request`. Returns tensors over its outputs, which
@@ -50,6 +50,9 @@ impl Bridge {
     /// One call to the fusion server, which makes one call to the device's server: it computes what the tensors
     /// depend on, submits pending work, and drops `released`. A server call costs far more than the work in it,
     /// so the caller continues in the meantime.
+    ///
+    /// If the request has bindings, or outputs for existing tensors, call [`drain`](Self::drain) first: Burn may run
+    /// an operation that reads one of these tensors after this one, though it was registered before.
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
@@ -62,12 +65,19 @@ impl Bridge {
         let released = released.into_iter().filter(|tensor| tensor.stream == here);
         let inputs: Vec<TensorIr> =
             tensors.into_iter().chain(released).map(DeviceTensor::into_ir).collect();
+        let new = request.outputs.iter().filter(|output| output.tensor.is_none());
         let uninit = |output: &OutputSpec| self.uninit(&output.shape, output.spec.dtype());
-        let outputs: Vec<_> = request.outputs.iter().map(uninit).collect();
+        let outputs: Vec<_> = new.map(uninit).collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &outputs));
         let result = Arc::new(Mutex::new(None));
         let (sink, bridge) = (result.clone(), self.clone());
+        // Taken out when the operation runs, so that a cached operation does not keep the memory of bindings.
+        let once = Mutex::new(Some(request));
         let take = OperationFn(move |handles: &mut FusionHandles| {
+            let Some(request) = once.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+                return Ok(());
+            };
+            request.bindings.iter().for_each(|binding| bridge.rebind(handles, binding));
             let (tensors, released) = inputs.split_at(specs.len());
             let take = |ir| contiguous(handles.get_float_tensor::<CubeBackend>(ir));
             let tensors = tensors.iter().map(take).collect();
@@ -77,8 +87,10 @@ impl Bridge {
             let resolved = resolve(&bridge.cube, here, tensors, &specs, &request);
             let failed = resolved.as_ref().err().map(ToString::to_string);
             let memory = resolved.iter().flat_map(|resolved| &resolved.new.outputs);
-            for (output, memory) in outputs.iter().zip(memory) {
-                bridge.register(handles, output, memory.handle.clone());
+            let mut new = outputs.iter().map(|output| output.id);
+            for (output, memory) in request.outputs.iter().zip(memory) {
+                let id = output.tensor.map(TensorId::new).or_else(|| new.next());
+                id.into_iter().for_each(|id| bridge.register(handles, id, &output.shape, memory));
             }
             *sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
             // An error marks the outputs as failed; without it they would only be missing.
@@ -86,17 +98,45 @@ impl Bridge {
         });
         let made = self.fusion.register(here, ir, take);
         self.fusion.flush_queue();
-        (made, PendingMemory { fusion: self.fusion.clone(), result })
+        self.counts.add_tensors(made.len());
+        (made, PendingMemory { bridge: self.clone(), result })
     }
 
     fn uninit(&self, shape: &Shape, dtype: DType) -> TensorIr {
         TensorIr::uninit(self.fusion.create_empty_handle(), shape.clone(), dtype)
     }
 
-    fn register(&self, handles: &mut FusionHandles, output: &TensorIr, memory: Handle) {
-        let (cube, device, shape) = (self.cube.clone(), self.device.clone(), output.shape.clone());
-        let tensor = CubeTensor::new_contiguous(cube, device, shape, memory, output.dtype);
-        handles.register_float_tensor::<CubeBackend>(&output.id, tensor);
+    fn register(&self, handles: &mut FusionHandles, id: TensorId, shape: &Shape, memory: &Memory) {
+        let (cube, device, shape) = (self.cube.clone(), self.device.clone(), shape.clone());
+        let handle = memory.handle.clone();
+        let tensor = CubeTensor::new_contiguous(cube, device, shape, handle, memory.dtype());
+        handles.register_float_tensor::<CubeBackend>(&id, tensor);
+    }
+
+    fn rebind(&self, handles: &mut FusionHandles, binding: &Binding) {
+        let id = TensorId::new(binding.tensor);
+        self.register(handles, id, &binding.shape, &binding.memory);
+    }
+
+    /// Runs the pending operations of this thread.
+    pub(crate) fn drain(&self) -> Result<(), WsamError> {
+        let failed = |error| WsamError::Backend { reason: format!("{error:?}") };
+        self.counts.add_call();
+        self.fusion.try_sync(|| ()).map_err(failed)
+    }
+
+    /// Gives tensors other memory. Operations that were registered before read the memory that the tensors had.
+    pub(crate) fn bind(&self, bindings: &[Binding]) -> Result<(), WsamError> {
+        self.drain()?;
+        let ir = OperationIr::Custom(CustomOpIr::new("wsam.bind", &[], &[]));
+        let (bridge, once) = (self.clone(), Mutex::new(Some(bindings.to_vec())));
+        let bind = OperationFn(move |handles: &mut FusionHandles| {
+            let taken = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+            taken.iter().flatten().for_each(|binding| bridge.rebind(handles, binding));
+            Ok(())
+        });
+        self.fusion.register(StreamId::current(), ir, bind);
+        self.drain()
     }
 
     /// Burn tensors of these shapes over memory of an arena.
@@ -105,22 +145,24 @@ impl Bridge {
         memory: impl Iterator<Item = (&'a Memory, &'a Shape)>,
     ) -> Vec<DeviceTensor> {
         let made = |(memory, shape): (&Memory, &Shape)| {
-            (self.uninit(shape, memory.dtype()), memory.handle.clone())
+            (self.uninit(shape, memory.dtype()), memory.clone())
         };
-        let (outputs, handles): (Vec<_>, Vec<_>) = memory.map(made).unzip();
+        let (outputs, memory): (Vec<_>, Vec<_>) = memory.map(made).unzip();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam", &[], &outputs));
         let bridge = self.clone();
-        // The operation runs once and takes the handles out, so that a cached operation does not keep the memory.
-        let once = Mutex::new(Some((outputs, handles)));
+        // The operation runs once and takes the memory out, so that a cached operation does not keep it.
+        let once = Mutex::new(Some((outputs, memory)));
         let register = OperationFn(move |registry: &mut FusionHandles| {
             let taken = once.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let (outputs, handles) = taken.unwrap_or_default();
-            for (output, handle) in outputs.iter().zip(handles) {
-                bridge.register(registry, output, handle);
+            let (outputs, memory): (Vec<TensorIr>, Vec<Memory>) = taken.unwrap_or_default();
+            for (output, memory) in outputs.iter().zip(&memory) {
+                bridge.register(registry, output.id, &output.shape, memory);
             }
             Ok(())
         });
-        self.fusion.register(StreamId::current(), ir, register)
+        let made = self.fusion.register(StreamId::current(), ir, register);
+        self.counts.add_tensors(made.len());
+        made
     }
 
     /// The largest size of a tensor in bytes.
@@ -148,18 +190,18 @@ impl Bridge {
 
 /// Result of [`Bridge::resolve`] that Burn's servers have not returned yet.
 pub(crate) struct PendingMemory {
-    fusion: GlobalFusionClient<Runtime>,
+    bridge: Bridge,
     result: Arc<Mutex<Option<Result<ResolvedMemory, WsamError>>>>,
 }
 
 impl PendingMemory {
     /// Waits for the servers, and returns the result.
     pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
-        let failed = |reason: String| WsamError::Backend { reason };
-        self.fusion.try_sync(|| ()).map_err(|error| failed(format!("{error:?}")))?;
+        self.bridge.drain()?;
         let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
         result.ok_or_else(|| {
-            failed("Burn did not run the operation that looks up tensors".to_owned())
+            let reason = "Burn did not run the operation that looks up tensors".to_owned();
+            WsamError::Backend { reason }
         })?
     }
 }

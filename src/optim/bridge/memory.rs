@@ -10,6 +10,7 @@ use burn::cubecl::wgpu::WgpuServer;
 use burn::tensor::{DType, Shape};
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(super) type CubeClient = burn::cubecl::client::Client;
 
@@ -26,6 +27,33 @@ pub(crate) struct Memory {
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.slice.fmt(f)
+    }
+}
+
+/// What a step has asked of Burn, counted by its bridge.
+#[derive(Debug, Default)]
+pub(crate) struct BridgeCounts {
+    tensors_made: AtomicU32,
+    server_calls: AtomicU32,
+}
+
+impl BridgeCounts {
+    pub(super) fn add_tensors(&self, made: usize) {
+        self.tensors_made.fetch_add(made as u32, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_call(&self) {
+        self.server_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tensors made.
+    pub(crate) fn tensors_made(&self) -> u32 {
+        self.tensors_made.load(Ordering::Relaxed)
+    }
+
+    /// Calls to Burn's servers that the host waited for.
+    pub(crate) fn server_calls(&self) -> u32 {
+        self.server_calls.load(Ordering::Relaxed)
     }
 }
 
@@ -89,11 +117,25 @@ impl Memory {
 pub(crate) struct OutputSpec {
     pub(crate) spec: AllocSpec,
     pub(crate) shape: Shape,
+    /// `identity` of an existing tensor that gets the memory. `None` for a new tensor.
+    pub(crate) tensor: Option<u64>,
+}
+
+/// An existing tensor, and memory that it is to refer to. Nothing else may refer to the tensor, and no pending
+/// operation may read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    /// `identity` of the tensor.
+    pub(crate) tensor: u64,
+    pub(crate) shape: Shape,
+    pub(crate) memory: Memory,
 }
 
 /// Memory to allocate, in the order in which it is allocated. Each list becomes one arena, uninitialised.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MemoryRequest {
+    /// Tensors that get other memory before anything is allocated.
+    pub(crate) bindings: Vec<Binding>,
     /// New values of weights, perturbed or stepped.
     pub(crate) outputs: Vec<OutputSpec>,
     /// What a lean step keeps in place of the weights between its phases.
@@ -177,7 +219,7 @@ pub(super) fn largest_allocation(cube: &CubeClient) -> u64 {
 
 /// Allocates the arenas of a request, in its order.
 fn allocate(cube: &CubeClient, request: &MemoryRequest) -> Result<NewMemory, WsamError> {
-    let MemoryRequest { outputs, stepped, states, masters } = request;
+    let MemoryRequest { outputs, stepped, states, masters, .. } = request;
     let arena_of = |specs: &Vec<AllocSpec>| arena(cube, specs.iter().copied());
     Ok(NewMemory {
         outputs: arena(cube, outputs.iter().map(|output| output.spec))?,

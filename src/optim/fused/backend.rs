@@ -197,11 +197,17 @@ impl Fused {
         self.engine.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label })
     }
 
-    pub(super) fn count(&mut self, ascent: StepStats, descent: StepStats) {
+    /// Stores the costs of a step of two phases.
+    pub(super) fn count(
+        &mut self,
+        (bridge, in_place): (&Bridge, bool),
+        ascent: StepStats,
+        descent: StepStats,
+    ) {
         let mut step = ascent;
         step += descent;
         step.submissions += 2;
-        self.last_step = Some(step);
+        self.last_step = Some(with_counts(bridge, in_place, step));
     }
 
     pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
@@ -235,6 +241,13 @@ impl Fused {
         }
         Ok(())
     }
+}
+
+/// Adds what a step asked of Burn.
+pub(super) fn with_counts(bridge: &Bridge, in_place: bool, step: StepStats) -> StepStats {
+    let counts = bridge.counts();
+    let (tensors_made, server_calls) = (counts.tensors_made(), counts.server_calls());
+    StepStats { in_place, tensors_made, server_calls, ..step }
 }
 
 /// Options for gradients of a loss that was multiplied by `1 / inv_scale`.

@@ -1,6 +1,6 @@
 //! Steps around a Burn optimizer on the fused route.
 
-use super::backend::{Fused, NewWeight, identities, scaled_by};
+use super::backend::{Fused, NewWeight, identities, scaled_by, with_counts};
 use super::outcomes::OutcomeScope;
 use super::params::{MixedParam, ResolvedParam};
 use super::phase_states::{AscentState, MixState};
@@ -23,7 +23,7 @@ impl Fused {
         grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<TensorOutput<Self, MixState>, WsamError> {
         let hyper = context.hyper;
-        let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
+        let AscentState { bridge, ascent, params, weights, perturbed, .. } = ascent_state;
         // In the decoupled form the base optimizer steps on `g`. If `g` is neither clipped, checked nor
         // unscaled, no kernel is needed.
         let is_unmodified = context.has_sharpness_step()
@@ -87,7 +87,8 @@ impl Fused {
         let clip = self.engine.clip(&mut encoder, hyper, scaled_by(inv_scale, tracks), &tensors)?;
         let (policy, norms) = (hyper.non_finite, clip.norms());
         self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&[]))?;
-        self.last_step = Some(StepStats { submissions: 1, ..clip.stats() });
+        let stats = StepStats { submissions: 1, ..clip.stats() };
+        self.last_step = Some(with_counts(&bridge, false, stats));
         let rest = self.one_pass_norms(hyper, tracks, clip.norms());
         Ok(PhaseOutput { built: outputs, rest, released: Vec::new() })
     }
@@ -137,7 +138,7 @@ impl Fused {
             output.built = made;
             output.released = weights;
         }
-        self.last_step = Some(stats);
+        self.last_step = Some(with_counts(&bridge, false, stats));
         Ok(output)
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::engine::{
     AscentTensor, BaseTensor, ClipTensor, DescentTensor, LeanAscentTensor, LeanDescentTensor,
-    MixTensor, Placement, SharpenTensor, Slice,
+    MethodState, MixTensor, Placement, SharpenTensor, Slice,
 };
-use crate::optim::bridge::{Memory, OutputSpec};
+use crate::optim::bridge::{Binding, Memory, OutputSpec};
 use burn::module::ParamId;
 use burn::tensor::Shape;
 
@@ -17,6 +17,8 @@ pub(super) struct ResolvedParam {
     pub(super) perturbed: bool,
     pub(super) shape: Shape,
     pub(super) len: u64,
+    /// `identity` of the model's tensor.
+    pub(super) tensor: Option<u64>,
     pub(super) weight: Memory,
     /// Master weights in `f32`, if the parameter has them.
     pub(super) master: Option<Memory>,
@@ -36,7 +38,19 @@ impl ResolvedParam {
 
     /// A new tensor in place of the weight.
     pub(super) fn output(&self) -> OutputSpec {
-        OutputSpec { spec: self.weight.alloc_spec(), shape: self.shape.clone() }
+        let shape = self.shape.clone();
+        OutputSpec { spec: self.weight.alloc_spec(), shape, tensor: None }
+    }
+
+    /// New memory for the weight, and the tensor that gets it: the model's if the step is in place, or a new one.
+    pub(super) fn stepped(&self, in_place: bool) -> OutputSpec {
+        OutputSpec { tensor: self.tensor.filter(|_| in_place), ..self.output() }
+    }
+
+    /// The model's tensor with the memory of `w`.
+    pub(super) fn binding(&self) -> Option<Binding> {
+        let (shape, memory) = (self.shape.clone(), self.weight.clone());
+        Some(Binding { tensor: self.tensor?, shape, memory })
     }
 
     /// `partner` is the memory for `w + e_w`, if the parameter is perturbed.
@@ -48,6 +62,7 @@ impl ResolvedParam {
                 Placement::OutOfPlace(partner.slice.clone())
             }),
             master: self.master_slice(),
+            method_state: MethodState::None,
             group: self.group,
         }
     }
@@ -58,6 +73,7 @@ impl ResolvedParam {
             mixed: mixed.slice.clone(),
             grad: self.grad.slice.clone(),
             grad_perturbed: grad_perturbed.slice.clone(),
+            method_state: MethodState::None,
             group: self.group,
         }
     }
@@ -67,6 +83,7 @@ impl ResolvedParam {
         ClipTensor {
             clipped: clipped.slice.clone(),
             grad: self.grad.slice.clone(),
+            method_state: MethodState::None,
             group: self.group,
         }
     }
@@ -93,6 +110,7 @@ impl ParamStep<'_> {
             grad_perturbed: grad_perturbed.slice.clone(),
             state: slices(&self.state),
             step: self.step,
+            method_state: MethodState::None,
             group: self.param.group,
         }
     }
@@ -118,6 +136,7 @@ impl ParamStep<'_> {
             grad: self.param.grad.slice.clone(),
             state: slices(&self.state),
             step: self.step,
+            method_state: MethodState::None,
             group: self.param.group,
         }
     }
@@ -129,6 +148,8 @@ pub(super) struct LeanParam {
     pub(super) id: ParamId,
     pub(super) group: usize,
     pub(super) shape: Shape,
+    /// `identity` of the model's tensor.
+    pub(super) tensor: Option<u64>,
     /// Weights after the base optimizer's step and the `g` term of the sharpness step.
     pub(super) stepped: Memory,
     /// Weights that the second pass runs on.
@@ -136,6 +157,12 @@ pub(super) struct LeanParam {
 }
 
 impl LeanParam {
+    /// The model's tensor with other memory.
+    pub(super) fn binding(&self, memory: &Memory) -> Option<Binding> {
+        let (shape, memory) = (self.shape.clone(), memory.clone());
+        Some(Binding { tensor: self.tensor?, shape, memory })
+    }
+
     pub(super) fn descent(&self, grad_perturbed: &Memory) -> LeanDescentTensor {
         LeanDescentTensor {
             weight: self.stepped.slice.clone(),

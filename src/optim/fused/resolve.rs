@@ -1,6 +1,6 @@
 //! Looks up the memory of a step's parameters, in two parts: the request to Burn, and its result.
 
-use super::backend::Fused;
+use super::backend::{Fused, PlacedWeight};
 use super::masters::Master;
 use super::params::ResolvedParam;
 use crate::optim::bridge::{
@@ -22,6 +22,7 @@ struct PendingParam {
     perturbed: bool,
     shape: Shape,
     len: u64,
+    tensor: Option<u64>,
     placed: Option<Memory>,
     master: Master,
 }
@@ -30,6 +31,7 @@ struct PendingParam {
 pub(super) struct PendingResolve {
     bridge: Bridge,
     pending: Vec<PendingParam>,
+    /// The model's tensors, unless the phase is in place.
     weights: Vec<DeviceTensor>,
     /// Tensors over the requested outputs.
     pub(super) outputs: Vec<DeviceTensor>,
@@ -41,7 +43,7 @@ pub(super) struct ResolvedParams {
     pub(super) bridge: Bridge,
     pub(super) params: Vec<ResolvedParam>,
     pub(super) memory: NewMemory,
-    /// The model's tensors, one for each parameter.
+    /// The model's tensors, one for each parameter; empty if the phase is in place.
     pub(super) weights: Vec<DeviceTensor>,
     pub(super) outputs: Vec<DeviceTensor>,
 }
@@ -68,7 +70,7 @@ impl PendingResolve {
         };
         let params = pending
             .into_iter()
-            .map(|PendingParam { id, group, perturbed, shape, len, placed, master }| {
+            .map(|PendingParam { id, group, perturbed, shape, len, tensor, placed, master }| {
                 let weight = placed.map_or_else(&mut next, Ok)?;
                 let master = match master {
                     Master::None => None,
@@ -76,7 +78,7 @@ impl PendingResolve {
                     Master::Resolving => Some(next()?),
                 };
                 let grad = next()?;
-                Ok(ResolvedParam { id, group, perturbed, shape, len, weight, master, grad })
+                Ok(ResolvedParam { id, group, perturbed, shape, len, tensor, weight, master, grad })
             })
             .collect::<Result<_, WsamError>>()?;
         Ok(ResolvedParams { bridge, params, memory: resolved.new, weights, outputs })
@@ -104,21 +106,32 @@ impl Fused {
         let mut pending = Vec::with_capacity(entries.len());
         for entry in entries {
             let perturbed = context.in_group(&entry).perturbed;
-            let identity = identity(&entry.weight);
-            let placed = self.weights.get(&entry.id).filter(|w| Some(w.tensor) == identity);
-            let placed = placed.map(|weight| weight.memory.clone());
+            let tensor = identity(&entry.weight);
+            let placed = self.placed(&entry).map(|weight| weight.memory.clone());
             let shape = entry.weight.shape();
             if placed.is_none() {
                 tensors.push(entry.weight.clone());
             }
             let master = self.master(context, &entry, placed.is_some(), &mut tensors)?;
-            weights.push(entry.weight);
+            if !context.in_place {
+                weights.push(entry.weight);
+            }
             tensors.push(entry.grad);
             let (id, group, len) = (entry.id, entry.group, entry.len as u64);
-            pending.push(PendingParam { id, group, perturbed, shape, len, placed, master });
+            let param = PendingParam { id, group, perturbed, shape, len, tensor, placed, master };
+            pending.push(param);
+        }
+        if context.in_place {
+            bridge.drain()?;
         }
         let (outputs, resolving) = bridge.resolve(tensors, request, Vec::new());
         Ok(PendingResolve { bridge, pending, weights, outputs, resolving })
+    }
+
+    /// The memory of a weight that the last step placed.
+    pub(super) fn placed(&self, entry: &ParamEntry<DeviceTensor>) -> Option<&PlacedWeight> {
+        let placed = self.weights.get(&entry.id)?;
+        (Some(placed.tensor) == identity(&entry.weight)).then_some(placed)
     }
 
     /// Returns an error for a parameter whose state or master weights are larger than one allocation of Burn.

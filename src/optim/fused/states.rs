@@ -56,7 +56,7 @@ impl StateStore for Fused {
         let words = size_of::<layout::Norms>() / size_of::<f32>();
         let shape = Shape::from([words]);
         let spec = AllocSpec::single(words as u64);
-        let output = OutputSpec { spec, shape: shape.clone() };
+        let output = OutputSpec { spec, shape: shape.clone(), tensor: None };
         let request = MemoryRequest { outputs: vec![output], ..MemoryRequest::default() };
         let (made, resolving) = readback.bridge.resolve(Vec::new(), request, Vec::new());
         let memory = resolving.finish()?.new.outputs.into_iter().next();

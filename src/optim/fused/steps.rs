@@ -1,13 +1,13 @@
 //! The phases of ordinary and lean steps. Each records its kernels into one submission.
 
-use super::backend::{Fused, NewWeight, identities, ids, scaled_by};
+use super::backend::{Fused, NewWeight, identities, ids, scaled_by, with_counts};
 use super::outcomes::OutcomeScope;
-use super::params::{LeanParam, ParamStep, partners};
-use super::phase_states::{AscentState, LeanAscentState, MixState};
+use super::params::{LeanParam, ParamStep, ResolvedParam, partners};
+use super::phase_states::{AscentState, LeanAscentState, MixState, MovedWeights};
 use super::resolve::ResolvedParams;
 use crate::engine::{AscentOptions, BlendSource, GradientOptions, InvScale, StepStats};
 use crate::optim::bridge::{
-    AllocSpec, Bridge, DeviceTensor, Memory, MemoryRequest, OnDevice, OutputSpec,
+    AllocSpec, Bridge, DeviceTensor, Memory, MemoryRequest, OnDevice, OutputSpec, identity,
 };
 use crate::optim::error::WsamError;
 use crate::optim::param_entries::ParamEntry;
@@ -16,11 +16,12 @@ use crate::optim::pending::LeanStep;
 use crate::optim::report::Norms;
 use crate::optim::route::TensorOpsReason;
 use crate::optim::step_backend::{
-    OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOutput,
+    Moved, MovedTensors, OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOutput,
 };
-use burn::backend::TensorMetadata;
+use burn::backend::{StreamId, TensorMetadata};
 use burn::module::ParamId;
 use burn::tensor::DType;
+use std::sync::Arc;
 
 impl StepBackend for Fused {
     type Layout = OnDevice;
@@ -44,6 +45,7 @@ impl StepBackend for Fused {
         let resolving = self.resolve(context, entries, request)?;
         let built = build(resolving.perturbed());
         let ResolvedParams { bridge, params, memory, weights, outputs } = resolving.finish()?;
+        let moved = context.in_place.then(|| Arc::new(MovedWeights::new(&bridge, &params)));
         let partners = partners(&params, memory.outputs);
         let tensors: Vec<_> = params
             .iter()
@@ -56,9 +58,10 @@ impl StepBackend for Fused {
             rounding: Self::rounding(context),
         };
         let mut encoder = self.encoder();
-        let ascent = self.engine.ascent(&mut encoder, context.hyper, options, &tensors)?;
+        let ascent = self.engine.ascent(&mut encoder, context.hyper, options, &tensors);
+        let ascent = moved_back_on_error(ascent.map_err(WsamError::from), moved.as_deref())?;
         self.submit(encoder);
-        let rest = AscentState { bridge, ascent, params, weights, perturbed: outputs };
+        let rest = AscentState { bridge, ascent, params, weights, perturbed: outputs, moved };
         Ok(PhaseOutput { built, rest, released: Vec::new() })
     }
 
@@ -71,16 +74,22 @@ impl StepBackend for Fused {
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let StepContext { hyper, track_norms, .. } = context;
-        let AscentState { bridge, ascent, params, weights, perturbed } = ascent_state;
+        let AscentState { bridge, ascent, params, weights, perturbed, moved } = ascent_state;
         let ids = ids(&params);
         let lens = params.iter().map(|param| (param.id, param.len));
+        // In place the tensors get the memory of `w` first, so that the memory of `w + e_w` can be reused.
+        let moved = moved.filter(|_| context.in_place);
         let request = MemoryRequest {
-            outputs: params.iter().map(|param| param.output()).collect(),
+            bindings: moved.map_or_else(Vec::new, |moved| moved.bindings.clone()),
+            outputs: params.iter().map(|param| param.stepped(context.in_place)).collect(),
             states: self.new_states(&hyper.base, lens),
             ..MemoryRequest::default()
         };
+        if context.in_place {
+            bridge.drain()?;
+        }
         let (made, resolving) = bridge.resolve(grads_perturbed, request, perturbed);
-        let made_are = identities(&made);
+        let made_are = if context.in_place { tensors_of(&params) } else { identities(&made) };
         let built = build(made);
         let resolved = resolving.finish()?;
         let steps = self.param_steps(&params, resolved.new.outputs, resolved.new.states);
@@ -98,9 +107,21 @@ impl StepBackend for Fused {
         // The step is submitted and the rest cannot fail, so update the state.
         self.advance(&bridge, &steps);
         self.place(new_weights(steps, made_are));
-        self.count(ascent.stats(), stats);
+        self.count((&bridge, context.in_place), ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, false, ascent.norms());
         Ok(PhaseOutput { built, rest, released: weights })
+    }
+
+    fn may_move(&self, entries: &[ParamEntry<DeviceTensor>]) -> bool {
+        entries.iter().all(|entry| self.placed(entry).is_some())
+    }
+
+    fn moved(ascent_state: &AscentState) -> Option<Moved<Self>> {
+        ascent_state.moved.clone().map(|moved| moved as Moved<Self>)
+    }
+
+    fn is_lean_in_place(ascent_state: &LeanAscentState) -> bool {
+        ascent_state.in_place == Some(StreamId::current())
     }
 
     fn lean_ascend<T>(
@@ -123,6 +144,7 @@ impl StepBackend for Fused {
         // The perturbed weights go into the copy for the second pass, and into the model itself.
         let built = build(perturbed.clone());
         let ResolvedParams { bridge, params, memory, weights, .. } = resolving.finish()?;
+        let moved = context.in_place.then(|| MovedWeights::new(&bridge, &params));
         let ids = ids(&params);
         let partners = partners(&params, memory.outputs);
         let steps = self.param_steps(&params, memory.stepped, memory.states);
@@ -137,11 +159,15 @@ impl StepBackend for Fused {
             rounding: Self::rounding(context),
         };
         let mut encoder = self.encoder();
-        let ascent = self.engine.lean_ascent(&mut encoder, hyper, rates, options, &tensors)?;
-        let (policy, norms) = (hyper.non_finite, ascent.norms());
         let step = LeanStep::default();
         let scope = OutcomeScope::LeanFirst(&ids, &step);
-        self.submit_and_track(&bridge, encoder, policy, norms, scope)?;
+        let recorded = self.engine.lean_ascent(&mut encoder, hyper, rates, options, &tensors);
+        let submitted = recorded.map_err(WsamError::from).and_then(|ascent| {
+            let (policy, norms) = (hyper.non_finite, ascent.norms());
+            self.submit_and_track(&bridge, encoder, policy, norms, scope)?;
+            Ok(ascent)
+        });
+        let ascent = moved_back_on_error(submitted, moved.as_ref())?;
 
         self.advance(&bridge, &steps);
         // Drop our handles to the old weights, so that they are freed with the model.
@@ -150,6 +176,7 @@ impl StepBackend for Fused {
             id: step.param.id,
             group: step.param.group,
             shape: step.param.shape.clone(),
+            tensor: step.param.tensor,
             stepped: step.updated,
             ran_on: partner.unwrap_or_else(|| step.param.weight.clone()),
         };
@@ -157,7 +184,9 @@ impl StepBackend for Fused {
         // The second pass still uses the weights that are not perturbed.
         let perturbed_weights = params.iter().zip(weights).filter(|(param, _)| param.perturbed);
         let released = perturbed_weights.map(|(_, weight)| weight).collect();
-        let rest = LeanAscentState { bridge, ascent, params: lean_params, perturbed, step };
+        let in_place = context.in_place.then(StreamId::current);
+        let rest =
+            LeanAscentState { bridge, ascent, params: lean_params, perturbed, step, in_place };
         Ok(PhaseOutput { built, rest, released })
     }
 
@@ -169,21 +198,44 @@ impl StepBackend for Fused {
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let StepContext { hyper, track_norms, .. } = context;
-        let LeanAscentState { bridge, ascent, params, perturbed, step } = ascent_state;
-        let (_, resolving) = bridge.resolve(grads_perturbed, MemoryRequest::default(), Vec::new());
-        let made = bridge.tensors(params.iter().map(|param| (&param.stepped, &param.shape)));
-        let made_are = identities(&made);
+        let LeanAscentState { bridge, ascent, params, perturbed, step, .. } = ascent_state;
+        let mut request = MemoryRequest::default();
+        if context.in_place {
+            let stepped = params.iter().filter_map(|param| param.binding(&param.stepped));
+            request.bindings = stepped.collect();
+            bridge.drain()?;
+        }
+        let (_, resolving) = bridge.resolve(grads_perturbed, request, Vec::new());
+        let made_are: Vec<_>;
+        let mut made = Vec::new();
+        if context.in_place {
+            made_are = params.iter().map(|param| param.tensor).collect();
+        } else {
+            made = bridge.tensors(params.iter().map(|param| (&param.stepped, &param.shape)));
+            made_are = identities(&made);
+        }
         let built = build(made);
-        let grads_perturbed = resolving.finish()?.tensors;
-        let tensors: Vec<_> = params
-            .iter()
-            .zip(&grads_perturbed)
-            .map(|(param, grad_perturbed)| param.descent(grad_perturbed))
-            .collect();
-        let mut encoder = self.encoder();
-        let stats = self.engine.lean_descent(&mut encoder, &ascent, &tensors)?;
-        let (policy, norms) = (hyper.non_finite, ascent.norms());
-        self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::LeanRest(&step))?;
+        let submitted = resolving.finish().and_then(|resolved| {
+            let tensors: Vec<_> = params
+                .iter()
+                .zip(&resolved.tensors)
+                .map(|(param, grad_perturbed)| param.descent(grad_perturbed))
+                .collect();
+            let mut encoder = self.encoder();
+            let stats = self.engine.lean_descent(&mut encoder, &ascent, &tensors)?;
+            let (policy, norms) = (hyper.non_finite, ascent.norms());
+            self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::LeanRest(&step))?;
+            Ok(stats)
+        });
+        let stats = match submitted {
+            Err(error) if context.in_place => {
+                let ran_on = params.iter().filter_map(|param| param.binding(&param.ran_on));
+                // As in `moved_back_on_error`.
+                let _ = bridge.bind(&ran_on.collect::<Vec<_>>());
+                return Err(error);
+            }
+            submitted => submitted?,
+        };
 
         let weights = params.into_iter().zip(made_are);
         self.place(weights.map(|(param, tensor)| NewWeight {
@@ -191,7 +243,7 @@ impl StepBackend for Fused {
             tensor,
             memory: param.stepped,
         }));
-        self.count(ascent.stats(), stats);
+        self.count((&bridge, context.in_place), ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, true, ascent.norms());
         Ok(PhaseOutput { built, rest, released: perturbed })
     }
@@ -218,27 +270,35 @@ impl StepBackend for Fused {
         let hyper = context.hyper;
         let lens = entries.iter().map(|entry| (entry.id, entry.len as u64));
         let request = MemoryRequest {
-            outputs: entries.iter().map(output).collect(),
+            outputs: entries.iter().map(|entry| new_weight(context, entry)).collect(),
             states: self.new_states(&hyper.base, lens),
             ..MemoryRequest::default()
         };
         let mut resolving = self.resolve(context, entries, request)?;
-        let made_are = identities(&resolving.outputs);
-        let built = build(std::mem::take(&mut resolving.outputs));
+        let made = std::mem::take(&mut resolving.outputs);
+        let made_are = identities(&made);
+        let built = build(made);
         let ResolvedParams { bridge, params, memory, weights, .. } = resolving.finish()?;
+        let moved = context.in_place.then(|| MovedWeights::new(&bridge, &params));
+        let made_are = if context.in_place { tensors_of(&params) } else { made_are };
         let ids = ids(&params);
         let steps = self.param_steps(&params, memory.outputs, memory.states);
         let tensors: Vec<_> = steps.iter().map(ParamStep::base_step).collect();
         let mut encoder = self.encoder();
         let tracks = context.tracks_gradient();
         let options = scaled_by(context.inv_scale, tracks);
-        let base = self.engine.base_step(&mut encoder, hyper, rates, options, &tensors)?;
-        let (policy, norms) = (hyper.non_finite, base.norms());
-        self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&ids))?;
+        let base = self.engine.base_step(&mut encoder, hyper, rates, options, &tensors);
+        let submitted = base.map_err(WsamError::from).and_then(|base| {
+            let (policy, norms) = (hyper.non_finite, base.norms());
+            self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&ids))?;
+            Ok(base)
+        });
+        let base = moved_back_on_error(submitted, moved.as_ref())?;
 
         self.advance(&bridge, &steps);
         self.place(new_weights(steps, made_are));
-        self.last_step = Some(StepStats { submissions: 1, ..base.stats() });
+        let stats = StepStats { submissions: 1, ..base.stats() };
+        self.last_step = Some(with_counts(&bridge, context.in_place, stats));
         let rest = self.one_pass_norms(hyper, tracks, base.norms());
         Ok(PhaseOutput { built, rest, released: weights })
     }
@@ -316,15 +376,39 @@ fn spec(entry: &ParamEntry<DeviceTensor>) -> AllocSpec {
 
 /// A new tensor in place of the weight.
 pub(super) fn output(entry: &ParamEntry<DeviceTensor>) -> OutputSpec {
-    OutputSpec { spec: spec(entry), shape: entry.weight.shape() }
+    OutputSpec { spec: spec(entry), shape: entry.weight.shape(), tensor: None }
 }
 
-/// New tensors for the weights that the ascent perturbs.
+/// New memory for the weight, and the tensor that gets it: the model's if the phase is in place, or a new one.
+fn new_weight(context: StepContext<'_>, entry: &ParamEntry<DeviceTensor>) -> OutputSpec {
+    let tensor = if context.in_place { identity(&entry.weight) } else { None };
+    OutputSpec { tensor, ..output(entry) }
+}
+
+/// New memory for the weights that the ascent perturbs.
 fn perturbed_outputs(
     context: StepContext<'_>,
     entries: &[ParamEntry<DeviceTensor>],
 ) -> Vec<OutputSpec> {
-    entries.iter().filter(|entry| context.in_group(entry).perturbed).map(output).collect()
+    let perturbed = entries.iter().filter(|entry| context.in_group(entry).perturbed);
+    perturbed.map(|entry| new_weight(context, entry)).collect()
+}
+
+/// `identity` of the model's tensors.
+fn tensors_of(params: &[ResolvedParam]) -> Vec<Option<u64>> {
+    params.iter().map(|param| param.tensor).collect()
+}
+
+/// Returns the result. On an error the tensors of a phase in place get the memory of `w` again.
+fn moved_back_on_error<T>(
+    result: Result<T, WsamError>,
+    moved: Option<&MovedWeights>,
+) -> Result<T, WsamError> {
+    if let (Err(_), Some(moved)) = (&result, moved) {
+        // This fails only if Burn's server does. The first error is the cause.
+        let _ = moved.move_back();
+    }
+    result
 }
 
 /// The weights that a step made, with the `identity` of each tensor.

@@ -39,7 +39,7 @@ impl Wsam {
         let (backend, _, context) = self.parts(scale);
         match backend.ascend_along_momentum(context, &model) {
             Ok((perturbed, ascent_state)) => Ok(Ascended {
-                perturbed,
+                perturbed: Some(perturbed),
                 anchor: model,
                 ascent_state,
                 optimizer: self.identity,

@@ -39,17 +39,13 @@ impl Wsam {
             return Err(Rejected::new(model, error));
         }
         let scale = self.loss_scale();
-        let (backend, _, context) = self.parts(scale);
-        match backend.ascend(context, &model, grads) {
-            Ok((perturbed, ascent_state)) => Ok(Ascended {
-                perturbed,
-                anchor: model,
-                ascent_state,
-                optimizer: self.identity,
-                loss_scale: scale,
-            }),
-            Err(error) => Err(Rejected::new(model, error)),
-        }
+        let (backend, base, context) = self.parts(scale);
+        // A Burn optimizer steps the model itself.
+        let in_place = base.is_none();
+        let ascended = backend.ascend(context, model, grads, in_place);
+        let ((perturbed, anchor), ascent_state) = ascended.map_err(Rejected::from_parts)?;
+        let optimizer = self.identity;
+        Ok(Ascended { perturbed, anchor, ascent_state, optimizer, loss_scale: scale })
     }
 
     /// The second phase: returns to `w` and takes the base optimizer's step.
@@ -103,13 +99,13 @@ impl Wsam {
         ascended: Ascended<M>,
         grads: GradientsParams,
     ) -> Result<(M, Norms), Rejected<M>> {
-        let Ascended { perturbed, anchor, ascent_state, optimizer, loss_scale } = ascended;
-        if optimizer != self.identity {
-            return Err(Rejected::new(anchor, WsamError::ForeignAscent));
+        if ascended.optimizer != self.identity {
+            return Err(Rejected::new(ascended.restore(), WsamError::ForeignAscent));
         }
         if let Err(error) = self.resolve_outcomes() {
-            return Err(Rejected::new(anchor, error));
+            return Err(Rejected::new(ascended.restore(), error));
         }
+        let Ascended { perturbed, anchor, ascent_state, loss_scale, .. } = ascended;
         let kind = ascent_state.kind();
         let (backend, base, context) = self.parts(loss_scale);
         let models = (perturbed, anchor);

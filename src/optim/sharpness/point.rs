@@ -72,7 +72,7 @@ impl Point {
     ) -> Result<Vector, SharpnessError> {
         let copy = self.moved(model, combine(&self.weights, by, direction));
         let (_, grads) = backward(&copy, loss)?;
-        let collected = collect_perturbed::<Flat, M>(copy, grads, &self.device, &self.params)?;
+        let collected = collect_perturbed::<Flat, M>(&copy, grads, &self.device, &self.params)?;
         Ok(collected.all(&self.params)?)
     }
 }

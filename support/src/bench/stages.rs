@@ -35,6 +35,11 @@ pub fn bytes(stage: Stage, states: u64) -> u64 {
         Stage::Descent => 4 + 2 * states,
         Stage::LeanAscent => 4 + 2 * states,
         Stage::LeanDescent => 3,
+        Stage::AscentWithState => 4,
+        Stage::Moments | Stage::MomentsWithState => 2,
+        Stage::Coefficients => 0,
+        Stage::Update => 3,
+        Stage::MethodDescent => 4 + 2 * states,
     }
 }
 
