@@ -2,9 +2,11 @@
 
 use super::engine_route::{Placed, buffer, perturbed, read, slice};
 use super::family_replay::FamilyRoute;
+use super::formats::{decode, encode, upload};
 use super::golden::{Tensors, narrow, widen};
+use super::half_model::round_trip;
 use burn_wsam::engine::{
-    Ascent, AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, Engine,
+    Ascent, AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, Engine, Format,
     GradientOptions, InvScale, MethodState, MomentumTensor, Placement, Rounding, Slice, StepStats,
 };
 use burn_wsam::layout::Norms;
@@ -16,7 +18,10 @@ pub struct FamilyEngineRoute {
     engine: Arc<Engine>,
     hyper: Hyperparameters,
     placement: Placed,
+    format: Format,
     weight: Vec<Slice>,
+    /// Master weights of tensors in half precision.
+    master: Option<Vec<Slice>>,
     /// Memory for `w + e_w`, or for `w` in an ascent in place.
     partner: Vec<Slice>,
     state: Vec<Vec<Slice>>,
@@ -52,15 +57,30 @@ impl FamilyEngineRoute {
         placement: Placed,
         weight: &[Vec<f64>],
     ) -> Self {
+        Self::in_format(engine, hyper, placement, weight, (Format::F32, false))
+    }
+
+    /// The model in a format, with or without master weights. Gradients are rounded to the format.
+    pub fn in_format(
+        engine: &Arc<Engine>,
+        hyper: Hyperparameters,
+        placement: Placed,
+        weight: &[Vec<f64>],
+        (format, has_master): (Format, bool),
+    ) -> Self {
         // Garbage: the first step must not look at it.
-        let garbage = |tensor: &Vec<f64>| slice(engine, &vec![f32::NAN; tensor.len()]);
+        let garbage = |tensor: &Vec<f64>| single(engine, &vec![f64::NAN; tensor.len()]);
         let all_garbage = || weight.iter().map(garbage).collect::<Vec<_>>();
+        let put = |tensor: &Vec<f64>| in_format(engine, format, tensor);
+        let nothing = |tensor: &Vec<f64>| put(&vec![f64::NAN; tensor.len()]);
         let states = hyper.base.state_names().iter();
         Self {
             engine: engine.clone(),
             placement,
-            weight: weight.iter().map(|tensor| slice(engine, &narrow(tensor))).collect(),
-            partner: all_garbage(),
+            format,
+            weight: weight.iter().map(put).collect(),
+            master: has_master.then(|| weight.iter().map(|w| single(engine, w)).collect()),
+            partner: weight.iter().map(nothing).collect(),
             state: states.map(|_| all_garbage()).collect(),
             method_state: all_garbage(),
             is_set: false,
@@ -116,7 +136,15 @@ impl FamilyEngineRoute {
 
     fn placement_of(&self, tensor: usize) -> Placement {
         let moves = perturbed(&self.hyper, &self.groups)[tensor];
-        self.placement.with(moves.then(|| self.partner[tensor].clone()))
+        match (self.placement, &self.master) {
+            // Master weights hold `w` anyway.
+            (Placed::InPlace, Some(_)) if moves => Placement::InPlace { anchor: None },
+            _ => self.placement.with(moves.then(|| self.partner[tensor].clone())),
+        }
+    }
+
+    fn master_of(&self, tensor: usize) -> Option<Slice> {
+        self.master.as_ref().map(|master| master[tensor].clone())
     }
 
     /// The slice that an ascent in place has saved `w` to.
@@ -129,11 +157,23 @@ impl FamilyEngineRoute {
 
     fn upload(&self, grad: &[Vec<f64>]) -> Vec<Slice> {
         let scaled = |g: &Vec<f64>| g.iter().map(|g| g * self.scale).collect::<Vec<_>>();
-        grad.iter().map(|g| slice(&self.engine, &narrow(&scaled(g)))).collect()
+        grad.iter().map(|g| in_format(&self.engine, self.format, &scaled(g))).collect()
     }
 
     fn read_all(&self, slices: &[Slice]) -> Result<Tensors, String> {
-        slices.iter().map(|s| read(&self.engine, s).map(|v| widen(&v)).map_err(text)).collect()
+        let values = |slice: &Slice| match slice.format {
+            Format::F32 => read(&self.engine, slice).map(|v| widen(&v)).map_err(text),
+            half => {
+                let bits = round_trip(&self.engine, slice)?;
+                Ok(bits.into_iter().map(|bits| decode(half, bits)).collect())
+            }
+        };
+        slices.iter().map(values).collect()
+    }
+
+    /// The master weights, or the weights where there are none.
+    pub fn masters(&self) -> Result<Tensors, String> {
+        self.read_all(self.master.as_ref().unwrap_or(&self.weight))
     }
 
     fn encoder(&self) -> wgpu::CommandEncoder {
@@ -167,6 +207,7 @@ impl FamilyEngineRoute {
                 };
                 BaseTensor::new(weight, grad)
                     .with_anchor(self.anchor_of(i).filter(|_| moved))
+                    .with_master(self.master_of(i))
                     .with_state(self.state_of(i), self.step + 1)
                     .with_method_state(state)
                     .in_group(self.groups[i])
@@ -198,6 +239,7 @@ impl FamilyEngineRoute {
             .map(|i| {
                 let (weight, momentum) = (self.weight[i].clone(), self.state[index][i].clone());
                 MomentumTensor::new(weight, momentum, self.placement_of(i), self.step + 1)
+                    .with_master(self.master_of(i))
                     .in_group(self.groups[i])
             })
             .collect();
@@ -236,6 +278,7 @@ impl FamilyRoute for FamilyEngineRoute {
                     false => MethodState::None,
                 };
                 AscentTensor::new(weight, grad, self.placement_of(i))
+                    .with_master(self.master_of(i))
                     .with_method_state(state)
                     .in_group(self.groups[i])
             })
@@ -259,6 +302,7 @@ impl FamilyRoute for FamilyEngineRoute {
                 let (weight, grad) = (self.weight[i].clone(), grad[i].clone());
                 DescentTensor::new(weight, grad, grad_perturbed[i].clone())
                     .with_anchor(self.anchor_of(i))
+                    .with_master(self.master_of(i))
                     .with_state(self.state_of(i), self.step + 1)
                     .with_method_state(self.method_state_of(i))
                     .in_group(self.groups[i])
@@ -311,5 +355,22 @@ impl FamilyRoute for FamilyEngineRoute {
             _ => Ok(vec![0.0; self.weight[tensor].len as usize]),
         };
         Ok(vec![(0..self.weight.len()).map(of).collect::<Result<_, _>>()?])
+    }
+}
+
+/// A slice of `f32` that ends with a whole vector, as tensors in half precision need.
+fn single(engine: &Engine, values: &[f64]) -> Slice {
+    let mut padded = narrow(values);
+    padded.resize(values.len().next_multiple_of(4), f32::NAN);
+    slice(engine, &padded).with_len(values.len() as u64)
+}
+
+fn in_format(engine: &Engine, format: Format, values: &[f64]) -> Slice {
+    match format {
+        Format::F32 => slice(engine, &narrow(values)),
+        half => {
+            let bits: Vec<_> = values.iter().map(|x| encode(half, *x)).collect();
+            upload(engine, half, &bits)
+        }
     }
 }
