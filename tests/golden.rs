@@ -2,7 +2,7 @@
 
 use burn_wsam::method::Coupling;
 use burn_wsam_support::family::{self, FamilyGolden};
-use burn_wsam_support::family_replay::{oracle, replay_family};
+use burn_wsam_support::family_replay::{FamilyRoute, oracle, replay_family};
 use burn_wsam_support::golden::{self, Golden};
 use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, replay, replay_rounded};
 use libtest_mimic::{Failed, Trial};
@@ -42,9 +42,7 @@ fn main() {
     let _ = &toys;
     let relatives = family::load();
     let of_relatives = relatives.as_ref().map_or(0, Vec::len);
-    #[cfg(feature = "burn")]
-    trials.extend(relatives_on_burn(relatives.as_deref().unwrap_or_default()));
-    trials.extend(relatives_on_oracle(relatives));
+    trials.extend(relatives_on_all(relatives));
     trials.push(Trial::test("at least one trajectory", move || {
         // A user's folder may have trajectories of one form only.
         let found = goldens.len() + if golden::is_own_folder() { of_relatives } else { 0 };
@@ -220,54 +218,103 @@ fn toy_trials(
     toy.runs.iter().map(trial).collect()
 }
 
-/// Trials of the trajectories of other methods than WSAM on the Burn optimizer.
-#[cfg(feature = "burn")]
-fn relatives_on_burn(relatives: &[FamilyGolden]) -> Vec<Trial> {
-    use burn_wsam::RoutePolicy;
-    let mut targets = vec![("flex".to_owned(), Ok(burn::tensor::Device::flex()))];
+/// Trials of the trajectories of other methods than WSAM.
+fn relatives_on_all(relatives: Result<Vec<FamilyGolden>, String>) -> Vec<Trial> {
+    let relatives = match relatives {
+        Ok(relatives) => relatives,
+        Err(error) => {
+            return vec![Trial::test("golden files of other methods", || Err(error.into()))];
+        }
+    };
+    let make = |golden: &FamilyGolden| Ok(Box::new(oracle(golden)) as Box<dyn FamilyRoute>);
+    let on_oracle = |golden| family_trial(golden, "oracle", Tolerance::DOUBLE, Box::new(make));
+    let mut trials: Vec<_> = relatives.iter().map(on_oracle).collect();
     #[cfg(feature = "fused-wsam")]
-    for gpu in burn_wsam_support::gpu::adapters() {
-        targets.push((gpu.name.clone(), burn_wsam_support::burn_route::device(&gpu)));
-    }
+    trials.extend(relatives_on_adapters(&relatives));
+    #[cfg(feature = "burn")]
+    trials.extend(relatives_on_burn(&relatives));
+    trials
+}
+
+type MakeFamilyRoute = Box<dyn Fn(&FamilyGolden) -> Result<Box<dyn FamilyRoute>, String> + Send>;
+
+/// A trial of one file of another method on one route. Prints the worst error.
+fn family_trial(
+    golden: &FamilyGolden,
+    route: &str,
+    tolerance: Tolerance,
+    make: MakeFamilyRoute,
+) -> Trial {
+    let (golden, name) = (golden.clone(), format!("{} on {route}", golden.file));
+    let title = name.clone();
+    Trial::test(name, move || {
+        let worst = replay_family(&golden, make(&golden)?.as_mut(), tolerance)?;
+        println!(
+            "\n    {title}: worst error {:.0} % of what is allowed, relative {:.1e}",
+            100.0 * worst.score,
+            worst.relative,
+        );
+        Ok(())
+    })
+}
+
+/// Trials on the engine of each adapter, in both placements, with the adapter's limits and with WebGPU's.
+#[cfg(feature = "fused-wsam")]
+fn relatives_on_adapters(relatives: &[FamilyGolden]) -> Vec<Trial> {
+    use burn_wsam_support::engine_route::{Placed, engine, webgpu_engine};
+    use burn_wsam_support::family_engine_route::FamilyEngineRoute;
     let mut trials = Vec::new();
-    for (name, device) in targets {
-        for golden in relatives {
-            let (golden, device) = (golden.clone(), device.clone());
-            let title = format!("{} on burn, tensor operations [{name}]", golden.file);
-            trials.push(Trial::test(title, move || {
-                use burn_wsam_support::burn_family_route::BurnFamilyRoute;
-                let mut route = BurnFamilyRoute::new(&golden, &device?, RoutePolicy::TensorOps)?;
-                let worst = replay_family(&golden, &mut route, Tolerance::SINGLE)?;
-                println!(
-                    "\n    {}: worst error {:.0} % of what is allowed, relative {:.1e}, {:?}",
-                    golden.file,
-                    100.0 * worst.score,
-                    worst.relative,
-                    worst.place.map(|place| place.to_string()),
-                );
-                Ok(())
-            }));
+    for gpu in &burn_wsam_support::gpu::adapters() {
+        for (limits, engine) in [("", engine(gpu)), (", WebGPU's limits", webgpu_engine(gpu))] {
+            let engine = match engine {
+                Ok(engine) => engine,
+                Err(error) => {
+                    let name = format!("engine of other methods{limits} [{}]", gpu.name);
+                    trials.push(Trial::test(name, || Err(error.into())));
+                    continue;
+                }
+            };
+            let placements = [(Placed::OutOfPlace, "out of place"), (Placed::InPlace, "in place")];
+            for (placement, label) in placements {
+                trials.extend(relatives.iter().map(|golden| {
+                    let engine = engine.clone();
+                    let make: MakeFamilyRoute = Box::new(move |golden| {
+                        let (hyper, weight) = (golden.hyper.clone(), &golden.weight);
+                        let route = FamilyEngineRoute::new(&engine, hyper, placement, weight);
+                        Ok(Box::new(route))
+                    });
+                    let route = format!("engine, {label}{limits} [{}]", gpu.name);
+                    family_trial(golden, &route, Tolerance::SINGLE, make)
+                }));
+            }
         }
     }
     trials
 }
 
-/// Trials of the trajectories of other methods than WSAM.
-fn relatives_on_oracle(relatives: Result<Vec<FamilyGolden>, String>) -> Vec<Trial> {
-    let on_oracle = |golden: FamilyGolden| {
-        Trial::test(format!("{} on oracle", golden.file), move || {
-            let worst = replay_family(&golden, &mut oracle(&golden), Tolerance::DOUBLE)?;
-            println!(
-                "\n    {}: worst error {:.0} % of what is allowed, relative {:.1e}",
-                golden.file,
-                100.0 * worst.score,
-                worst.relative,
-            );
-            Ok(())
-        })
-    };
-    match relatives {
-        Ok(relatives) => relatives.into_iter().map(on_oracle).collect(),
-        Err(error) => vec![Trial::test("golden files of other methods", || Err(error.into()))],
+/// Trials on the Burn optimizer: tensor operations on the CPU, and both routes on each adapter.
+#[cfg(feature = "burn")]
+fn relatives_on_burn(relatives: &[FamilyGolden]) -> Vec<Trial> {
+    use burn_wsam::RoutePolicy::TensorOps;
+    use burn_wsam_support::burn_family_route::BurnFamilyRoute;
+    let flex = Ok(burn::tensor::Device::flex());
+    let mut targets = vec![("tensor operations, flex".to_owned(), flex, TensorOps)];
+    #[cfg(feature = "fused-wsam")]
+    for gpu in burn_wsam_support::gpu::adapters() {
+        let device = burn_wsam_support::burn_route::device(&gpu);
+        for (policy, label) in burn_wsam_support::target::ROUTES {
+            targets.push((format!("{label} [{}]", gpu.name), device.clone(), policy));
+        }
     }
+    let mut trials = Vec::new();
+    for (label, device, policy) in targets {
+        trials.extend(relatives.iter().map(|golden| {
+            let device = device.clone();
+            let make: MakeFamilyRoute = Box::new(move |golden| {
+                Ok(Box::new(BurnFamilyRoute::new(golden, &device.clone()?, policy)?))
+            });
+            family_trial(golden, &format!("burn, {label}"), Tolerance::SINGLE, make)
+        }));
+    }
+    trials
 }

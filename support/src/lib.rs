@@ -7,6 +7,8 @@ pub mod bench;
 pub mod bound;
 pub mod contours;
 pub mod family;
+#[cfg(feature = "fused-wsam")]
+pub mod family_engine_route;
 pub mod family_replay;
 pub mod golden;
 pub mod gpu;

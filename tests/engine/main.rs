@@ -13,6 +13,9 @@ mod prepared;
 mod processes;
 mod properties;
 mod refusals;
+mod relatives;
+mod relatives_calls;
+mod relatives_edges;
 mod shapes;
 mod stats;
 
@@ -79,6 +82,15 @@ fn main() {
         ("half precision, a non-finite step", half_precision::skipped),
         ("half precision, counted costs", half_precision::counts),
         ("half precision, invalid slices", half_precision::refused),
+        ("relatives match the oracle", relatives::match_oracle),
+        ("relatives in half precision", relatives::half_precision),
+        ("relatives, non-finite steps", relatives_edges::skipped),
+        ("relatives, extreme gradients", relatives_edges::extreme),
+        ("relatives, zero gradients", relatives_edges::zeros),
+        ("limits of the relatives", relatives_edges::limits),
+        ("relatives, counted costs", relatives_calls::counts),
+        ("relatives, gradients for external optimizers", relatives_calls::mixes),
+        ("relatives, invalid calls", relatives_calls::refused),
         ("a lost device", faults::lost),
         ("buffers of another device", faults::foreign),
         ("a chunk table above the buffer limit", faults::no_memory),
