@@ -56,12 +56,44 @@
 //! [`StepReport::sharpness`](crate::StepReport::sharpness) is the rise of the loss under the perturbation. If it
 //! is always zero, `rho` is too small; if it exceeds the loss itself, `rho` is far too large.
 //!
+//! # Other methods, and fewer gradients
+//!
+//! [`WsamConfig::method`](crate::WsamConfig::method) selects one of WSAM's relatives
+//! ([`Method`](crate::method::Method)), and [`pass_rule`](crate::WsamConfig::pass_rule) which steps have a second pass. Try
+//! them in this order, and compare at equal time:
+//!
+//! 1. SAM, which is coupled WSAM at `gamma = 1/2`, or WSAM, at two gradients a step. Tune `rho` here: the other methods
+//!    perturb by the same `rho`, and each adds a constant of its own. If SAM does not beat the base optimizer with the same
+//!    number of *steps*, its relatives will hardly beat it with the same number of gradients.
+//! 2. If it does, and time is limited: an interval ([`IntervalConfig`](crate::IntervalConfig), `every` 2 to 5) or a late
+//!    start ([`start_step`](crate::WsamConfig::start_step), the last third of the steps). They have no constant to tune, store
+//!    nothing, and show how many of the second gradients are needed.
+//! 3. LookSAM with `k` 5 costs as much as an interval of 5, plus 4 bytes a parameter, and corrects the steps between.
+//!    AE-SAM's rule spends the second gradients where the gradient is large, instead of evenly. Momentum-SAM costs one
+//!    gradient in each step; it is the cheapest, and perturbs along where the weights came from, not along `g`.
+//! 4. If time is not limited: GSAM (`alpha` 0.1 to 0.7, with `rho` following the learning rate) and Friendly-SAM change the
+//!    direction of SAM's step at the cost of SAM. They pay where SAM already helps.
+//!
+//! ```
+//! use burn_wsam::{AdamWBaseConfig, IntervalConfig, LookSamConfig, WsamConfig};
+//!
+//! let sam = WsamConfig::adamw(AdamWBaseConfig::new()).with_gamma(0.5).with_decouple(false);
+//! let cheaper = sam.clone().with_pass_rule(IntervalConfig::new(5).into());
+//! let late = sam.clone().with_start_step(7_000);
+//! let looksam = sam.with_method(LookSamConfig::new().with_k(5).into());
+//! # let _ = (cheaper, late, looksam);
+//! ```
+//!
+//! [`StepReport::passes`](crate::StepReport::passes) says how many gradients a step took. The loss closure is called once in
+//! a step of one pass. With several models in one optimizer, all their steps count for intervals and cycles.
+//!
 //! # Schedules, and WSAM in a part of the training
+//!
 //!
 //! The learning rate is an argument of each step: a number, or the result of a Burn scheduler's `step`, which may
 //! have a rate for each parameter. `rho` and `gamma` can be set between steps, for example from a scheduler. To
-//! use WSAM only in the last part of a training, call [`base_step`](crate::Wsam::base_step) before: it takes one
-//! pass, costs as much as the base optimizer, and updates the same state.
+//! use WSAM only in the last part of a training, set [`start_step`](crate::WsamConfig::start_step), or call
+//! [`base_step`](crate::Wsam::base_step) before: it takes one pass, costs as much as the base optimizer, and updates the same state.
 //!
 //! ```
 //! use burn::lr_scheduler::linear::LinearLrSchedulerConfig;

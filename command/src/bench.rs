@@ -3,13 +3,22 @@
 use crate::adapters::chosen;
 use crate::compare::Baseline;
 use crate::error::Error;
+use crate::method::hyperparameters;
 use crate::options::BenchOptions;
+#[cfg(feature = "burn")]
+use crate::options::MethodChoice;
 use crate::parameters::Parameters;
 use crate::results::Results;
 use crate::timing::progress;
 use serde_json::Value;
 
 pub(crate) fn bench(options: &BenchOptions) -> Result<(), Error> {
+    hyperparameters(&options.step)?;
+    #[cfg(feature = "burn")]
+    if options.tensor_ops && options.step.method != MethodChoice::Wsam {
+        let reason = "--tensor-ops times WSAM's step only: leave it out, or leave out --method";
+        return Err(Error::Options { reason: reason.to_owned() });
+    }
     let sets: Vec<_> = options.params.iter().map(Parameters::load).collect::<Result<_, _>>()?;
     let gpus = chosen(&options.adapter)?;
     let progress = progress(7 * sets.len() * gpus.len());

@@ -27,6 +27,9 @@ pub(crate) enum Error {
     NoSuchAdapter { wanted: String, found: Vec<String>, hints: Vec<String> },
     #[error("{0}")]
     Backend(String),
+    /// Options that make no sense together.
+    #[error("{reason}")]
+    Options { reason: String },
     /// `at` names the adapter, and the parameter set if there is one.
     #[error("{at}: {source}")]
     Engine { at: String, source: EngineError },
@@ -102,9 +105,10 @@ impl Error {
         matches!(self, Self::ClosedPipe)
     }
 
-    /// The exit code, as listed in [`EXIT_CODES`]. clap returns 2.
+    /// The exit code, as listed in [`EXIT_CODES`]. clap also returns 2.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
+            Self::Options { .. } => ExitCode::from(2),
             Self::NoAdapter { .. } | Self::NoSuchAdapter { .. } | Self::Backend(_) => {
                 ExitCode::from(3)
             }

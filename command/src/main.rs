@@ -21,6 +21,7 @@ mod check;
 mod compare;
 mod environment;
 mod error;
+mod method;
 mod options;
 mod output;
 mod parameters;

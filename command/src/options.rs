@@ -141,9 +141,13 @@ pub(crate) struct StepOptions {
     #[arg(long, value_enum, default_value_t = BaseChoice::Momentum)]
     pub(crate) base: BaseChoice,
 
-    /// Form of the step.
+    /// Form of WSAM's step. Other methods have one form.
     #[arg(long, value_enum, default_value_t = Mode::Decoupled)]
     pub(crate) mode: Mode,
+
+    /// Method whose step is timed.
+    #[arg(long, value_enum, default_value_t = MethodChoice::Wsam)]
+    pub(crate) method: MethodChoice,
 
     /// Seconds to time each row for; each runs at least ten times.
     #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = seconds)]
@@ -203,6 +207,23 @@ pub(crate) enum BaseChoice {
     AdamW,
 }
 
+/// The method whose step is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MethodChoice {
+    /// WSAM.
+    Wsam,
+    /// GSAM.
+    Gsam,
+    /// Friendly-SAM.
+    Friendly,
+    /// LookSAM's SAM step.
+    Looksam,
+    /// LookSAM's step between its SAM steps.
+    LooksamBetween,
+    /// Momentum-SAM.
+    Msam,
+}
+
 /// The form of the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
@@ -212,6 +233,17 @@ pub(crate) enum Mode {
     Coupled,
     /// The decoupled form in lean mode, which keeps no gradient through the second pass.
     Lean,
+}
+
+impl Mode {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Decoupled => "decoupled",
+            Self::Coupled => "coupled",
+            Self::Lean => "lean",
+        }
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

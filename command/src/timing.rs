@@ -2,19 +2,20 @@
 
 use crate::adapters::{engine, full_name};
 use crate::error::Error;
-use crate::options::{BaseChoice, Mode, StepOptions};
+use crate::method::{form, hyperparameters, slices};
+use crate::options::{Mode, StepOptions};
 use crate::output;
 use crate::parameters::Named;
 #[cfg(feature = "burn")]
 use crate::tensor_ops::TensorOps;
 use crate::tuned::{Tuned, merge};
 use burn_wsam::engine::{Engine, EngineError, Tuning};
-use burn_wsam::method::{Coupling, Hyperparameters, NonFinite};
+use burn_wsam::method::{Hyperparameters, Method};
 use burn_wsam_support::adapters::Gpu;
 use burn_wsam_support::bench::clock::{Clock, has_timestamps};
 use burn_wsam_support::bench::copy::Copy;
 use burn_wsam_support::bench::engine_steps::{
-    Model, StepTimes, Steps, bases, pipelined_count, pipelined_counts,
+    Model, StepTimes, Steps, pipelined_count, pipelined_counts,
 };
 use burn_wsam_support::bench::rows::Row;
 use burn_wsam_support::bench::stages;
@@ -42,20 +43,7 @@ impl<'a> Timing<'a> {
         options: &'a StepOptions,
         progress: &'a ProgressBar,
     ) -> Result<Self, Error> {
-        let (base, found) = bases()[match options.base {
-            BaseChoice::Sgd => 0,
-            BaseChoice::Momentum => 1,
-            BaseChoice::AdamW => 2,
-        }];
-        let hyper = Hyperparameters {
-            coupling: match options.mode {
-                Mode::Coupled => Coupling::Coupled,
-                Mode::Decoupled | Mode::Lean => Coupling::Decoupled,
-            },
-            // Without the check of `g~`, which would be one more dispatch.
-            non_finite: NonFinite::Propagate,
-            ..Hyperparameters::new(found)
-        };
+        let (base, hyper) = hyperparameters(options)?;
         let adapter = full_name(gpu);
         Ok(Self { engine: engine(gpu)?, adapter, hyper, base, options, progress })
     }
@@ -64,8 +52,14 @@ impl<'a> Timing<'a> {
         self.options.mode == Mode::Lean
     }
 
+    /// The state tensors of the base optimizer and of the method.
     fn states(&self) -> usize {
-        self.hyper.base.state_names().len()
+        self.hyper.base.state_names().len() + self.hyper.method.state_names().len()
+    }
+
+    /// The slices of a model for the step to time.
+    fn slices(&self, model: &Model) -> Steps {
+        slices(self.options.method, &self.hyper, model, self.lean())
     }
 
     /// The engine's error, with the adapter and the parameter set.
@@ -110,7 +104,7 @@ impl<'a> Timing<'a> {
         more: Value,
         host: bool,
     ) -> Result<Vec<Row>, Error> {
-        let steps = Steps::new(model, self.lean());
+        let steps = self.slices(model);
         let fail = |error| self.failed(&set.0, error);
         // Recorded for its counts, and not submitted.
         let stats = steps.record(&self.engine, &self.hyper, drop).map_err(fail)?;
@@ -122,11 +116,7 @@ impl<'a> Timing<'a> {
             "bytes_a_parameter": stats.bytes() as f64 / parameters as f64,
         });
         merge(&mut counts, more);
-        let mode = match self.options.mode {
-            Mode::Decoupled => "",
-            Mode::Coupled => ", coupled",
-            Mode::Lean => ", lean",
-        };
+        let mode = form(self.options, &self.hyper);
         let name = format!("step, {}{mode}", self.base);
         let measured = (Some(stats.bytes()), Clock::Host);
         let mut times = Vec::new();
@@ -217,7 +207,7 @@ impl<'a> Timing<'a> {
         rows: &mut Vec<Row>,
     ) -> Result<(), Error> {
         let fail = |error| self.failed(&set.0, error);
-        let steps = Steps::new(model, self.lean());
+        let steps = self.slices(model);
         let parameters: u64 = set.1.iter().sum();
         let moved = |stage| parameters * stages::bytes(stage, self.states() as u64);
         if clock == Clock::Host {
@@ -225,6 +215,9 @@ impl<'a> Timing<'a> {
                 "no timestamps: phases in place of single stages, and the copy, are timed by the host's clock, \
                  with submission and wait",
             );
+            if self.hyper.method != Method::Wsam {
+                return Ok(());
+            }
             let phases = stages::phases(self.lean(), self.base);
             for (i, (name, stages)) in phases.into_iter().enumerate() {
                 let bytes = stages.into_iter().map(moved).sum();
@@ -241,11 +234,18 @@ impl<'a> Timing<'a> {
         timed.time_dispatches().map_err(fail)?;
         // A norm may finish itself, and then has no stage for it.
         let present = stages::stage_times(&timed, &self.hyper, &steps).map_err(fail)?;
-        for stage in stages::stages(self.lean()) {
+        let is_wsam = self.hyper.method == Method::Wsam;
+        let timed_stages = match is_wsam {
+            true => stages::stages(self.lean()).to_vec(),
+            false => stages::distinct(&present),
+        };
+        for stage in timed_stages {
             if !present.iter().any(|(other, _)| *other == stage) {
                 continue;
             }
-            let measured = (Some(moved(stage)).filter(|bytes| *bytes > 0), clock);
+            // The bytes of the relatives' stages depend on the phase.
+            let bytes = Some(moved(stage)).filter(|bytes| *bytes > 0 && is_wsam);
+            let measured = (bytes, clock);
             let run = || stages::stage_time(&timed, &self.hyper, &steps, stage).map_err(fail);
             let name = stages::name(stage, self.base);
             rows.push(self.row(set, name, measured, Value::Null, run)?);
@@ -262,7 +262,7 @@ impl<'a> Timing<'a> {
         tunings: &[Tuning],
         failures: &mut Vec<Error>,
     ) -> Vec<Tuned> {
-        let steps = Steps::new(model, self.lean());
+        let steps = self.slices(model);
         let mut timed = Vec::new();
         for tuning in tunings {
             match self.tuned(set, &steps, *tuning) {

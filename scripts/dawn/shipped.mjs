@@ -10,6 +10,7 @@ export const SHADERS = fileURLToPath(new URL("../../shaders", import.meta.url));
 /**
  * @typedef {object} Shipped A shader module of the crate.
  * @property {import("../../web/wsam/kernels.js").Stage} stage Also the name of its entry point.
+ * @property {boolean} ofRelatives Whether only other methods than WSAM use it.
  * @property {import("../../web/wsam/kernels.js").Width} width
  * @property {number} bufferSets
  * @property {string} source

@@ -8,8 +8,10 @@ import { SHADERS, shipped } from "./shipped.mjs";
 const modules = shipped();
 
 test("web/wsam joins the shader files as the crate does", async () => {
-  // web/wsam has no half precision. norm_finish accesses no tensors, so it has only one width.
-  const single = modules.filter(({ bufferSets, width }) => bufferSets === 1 && !width.startsWith("half"));
+  // web/wsam has no half precision and no other methods. norm_finish accesses no tensors, so it has only one width.
+  const single = modules.filter(
+    ({ bufferSets, width, ofRelatives }) => bufferSets === 1 && !width.startsWith("half") && !ofRelatives,
+  );
   assert.equal(single.length, 2 * STAGES.length - 1);
   for (const { stage, width, source: want } of single) {
     const got = await source((file) => readFile(join(SHADERS, file), "utf8"), stage, width);

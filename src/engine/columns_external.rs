@@ -2,7 +2,8 @@
 
 use super::columns::{PhaseTensor, SliceUses, accessors, columns, read, written};
 use super::error::EngineError;
-use super::method_state::{MethodState, MomentumTensor};
+use super::method_state::MethodState;
+use super::momentum_tensor::MomentumTensor;
 use super::slice::{Columns, Role};
 use super::tensors::{ClipTensor, MixTensor, SharpenTensor};
 use crate::layout::column;

@@ -46,9 +46,12 @@ impl PhaseKind {
             (Self::Descent, Method::Gsam { alpha }) => {
                 ParamClassUniforms { b: only(is_perturbed, alpha), ..class }
             }
-            (Self::OnePass, Method::LookSam { alpha, .. }) => {
-                ParamClassUniforms { b: only(is_set && is_perturbed, alpha), ..class }
-            }
+            (Self::OnePass, Method::LookSam { alpha, .. }) => ParamClassUniforms {
+                // The length of `g` is not scaled by the weights.
+                flags: class.flags & !ParamClassUniforms::ADAPTIVE,
+                b: only(is_set && is_perturbed, alpha),
+                ..class
+            },
             (Self::Ascent | Self::OnePass, Method::MomentumSam) => ParamClassUniforms {
                 rho: -class.rho,
                 // The first step has no momentum.

@@ -48,6 +48,7 @@ mod lean;
 mod memory;
 mod method_constants;
 mod method_state;
+mod momentum_tensor;
 mod norm;
 mod options;
 mod param_classes;
@@ -78,7 +79,8 @@ pub use base::BaseStep;
 pub use error::EngineError;
 pub use external::Mix;
 pub use lean::LeanAscent;
-pub use method_state::{MethodState, MomentumTensor};
+pub use method_state::MethodState;
+pub use momentum_tensor::MomentumTensor;
 pub use options::{AscentOptions, BlendSource, GradientOptions, InvScale, Rates, Rounding};
 pub use prepared::{PreparedStep, StepValues};
 #[cfg(feature = "burn")]

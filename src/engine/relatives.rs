@@ -5,7 +5,7 @@ use super::columns::any_anchored;
 use super::error::EngineError;
 use super::external::as_mix;
 use super::method_constants::PhaseKind;
-use super::method_state::MomentumTensor;
+use super::momentum_tensor::MomentumTensor;
 use super::options::{GradientOptions, InvScale, Rates, Rounding};
 use super::phase::{Reduction, gradient_reduction, length_reduction};
 use super::record::{NormsSource, PhaseSpec};

@@ -33,6 +33,12 @@ impl Ascent {
         self.stats
     }
 
+    /// Sets the number of tensors that the step after this ascent expects.
+    #[cfg(feature = "burn")]
+    pub(crate) fn expect_tensors(&mut self, tensors: usize) {
+        self.tensors = tensors;
+    }
+
     /// Reduces the number of tensors that the descent expects. The tensors that it omits are not updated.
     #[cfg(feature = "burn")]
     pub(crate) fn leave_out(&mut self, tensors: usize) {

@@ -15,7 +15,7 @@ use super::state::{LoadedState, OptimizerState};
 use super::state_store::{MethodStates, StateStore};
 use super::step_backend::{OnePassUpdate, StepBackend, StepContext};
 use super::tensor_ops::TensorOps;
-use crate::method::{Hyperparameters, Method};
+use crate::method::Hyperparameters;
 use burn::module::{Module, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Device, Tensor};
@@ -34,22 +34,31 @@ pub(crate) enum AscentHandle {
     TensorOps(Box<PendingStep<<TensorOps as StepBackend>::AscentState>>),
     #[cfg(feature = "fused-wsam")]
     Fused(Box<PendingStep<<Fused as StepBackend>::AscentState>>),
-    /// Momentum-SAM's, on either route: its descent needs nothing of the ascent but the perturbed model.
-    Momentum,
+    /// Momentum-SAM's.
+    MomentumTensorOps(<TensorOps as StepBackend>::MomentumState),
+    /// Momentum-SAM's.
+    #[cfg(feature = "fused-wsam")]
+    MomentumFused(Box<<Fused as StepBackend>::MomentumState>),
 }
 
 impl AscentHandle {
     pub(crate) fn kind(&self) -> StepKind {
         match self {
-            Self::Momentum => StepKind::AlongMomentum,
-            _ => StepKind::TwoPasses,
+            Self::TensorOps(_) => StepKind::TwoPasses,
+            #[cfg(feature = "fused-wsam")]
+            Self::Fused(_) => StepKind::TwoPasses,
+            Self::MomentumTensorOps(_) => StepKind::AlongMomentum,
+            #[cfg(feature = "fused-wsam")]
+            Self::MomentumFused(_) => StepKind::AlongMomentum,
         }
     }
 
     /// Returns the model with its weights as they were before the ascent.
     pub(crate) fn restore<M: Module>(&self, models: AscendedModels<M>) -> M {
         match self {
-            Self::Momentum => models.1,
+            Self::MomentumTensorOps(_) => models.1,
+            #[cfg(feature = "fused-wsam")]
+            Self::MomentumFused(_) => models.1,
             Self::TensorOps(step) => module_steps::restore::<TensorOps, M>(models, step),
             #[cfg(feature = "fused-wsam")]
             Self::Fused(step) => module_steps::restore::<Fused, M>(models, step),
@@ -79,12 +88,11 @@ macro_rules! with_route {
 /// Chooses the route for a device, as far as the policy leaves a choice.
 pub(crate) fn choose(
     policy: RoutePolicy,
-    method: &Method,
     device: &Device,
 ) -> Result<(RouteBackend, Route), WsamError> {
     let reason = match policy {
         RoutePolicy::TensorOps => TensorOpsReason::Requested,
-        RoutePolicy::Auto | RoutePolicy::Fused => match fused(method, device)? {
+        RoutePolicy::Auto | RoutePolicy::Fused => match fused(device)? {
             Ok(fused) => return Ok(fused),
             Err(reason) => reason,
         },
@@ -99,16 +107,15 @@ type Fallible<T, E> = Result<Result<T, E>, WsamError>;
 
 /// The fused route on a device, or the reason why the device does not allow it.
 #[cfg(feature = "fused-wsam")]
-fn fused(method: &Method, device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
+fn fused(device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
     Ok(match super::device::shared(device) {
-        Ok(_) if *method != Method::Wsam => Err(TensorOpsReason::Method),
         Ok(shared) => Ok((RouteBackend::Fused(Fused::new(&shared)?), shared.route())),
         Err(reason) => Err(reason),
     })
 }
 
 #[cfg(not(feature = "fused-wsam"))]
-fn fused(_method: &Method, _device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
+fn fused(_device: &Device) -> Fallible<(RouteBackend, Route), TensorOpsReason> {
     Ok(Err(TensorOpsReason::FeatureOff))
 }
 
@@ -137,8 +144,13 @@ impl RouteBackend {
         context: StepContext<'_>,
         model: &M,
     ) -> Result<(M, AscentHandle), WsamError> {
-        let perturbed = with_route!(self, route => momentum_steps::ascend(route, context, model));
-        Ok((perturbed?, AscentHandle::Momentum))
+        match self {
+            Self::TensorOps(ops) => momentum_steps::ascend(ops, context, model)
+                .map(|(perturbed, state)| (perturbed, AscentHandle::MomentumTensorOps(state))),
+            #[cfg(feature = "fused-wsam")]
+            Self::Fused(fused) => momentum_steps::ascend(fused, context, model)
+                .map(|(model, state)| (model, AscentHandle::MomentumFused(Box::new(state)))),
+        }
     }
 
     pub(crate) fn descend<M: Module>(
@@ -151,9 +163,13 @@ impl RouteBackend {
         grads: GradientsParams,
     ) -> Result<(M, Norms), (M, WsamError)> {
         match (self, ascent) {
-            (route, AscentHandle::Momentum) => with_route!(route, route => {
-                momentum_steps::descend(route, context, rates, models, grads)
-            }),
+            (Self::TensorOps(ops), AscentHandle::MomentumTensorOps(state)) => {
+                momentum_steps::descend(ops, context, rates, state, models, grads)
+            }
+            #[cfg(feature = "fused-wsam")]
+            (Self::Fused(fused), AscentHandle::MomentumFused(state)) => {
+                momentum_steps::descend(fused, context, rates, *state, models, grads)
+            }
             (Self::TensorOps(ops), AscentHandle::TensorOps(step)) => {
                 descend(ops, base, context, rates, models, *step, grads)
             }

@@ -7,6 +7,8 @@
 mod backend;
 mod burn_base;
 mod masters;
+mod method_states;
+mod momentum;
 mod outcomes;
 mod params;
 mod phase_states;

@@ -15,19 +15,16 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use std::collections::HashMap;
 
-/// Returns the model at the perturbed weights. It shares everything else with `model`, and so its running
-/// statistics too, which the only pass of the step advances.
+/// Returns the model at the perturbed weights, and the state for the step. The model shares everything else with
+/// `model`, and so its running statistics too, which the only pass of the step advances.
 pub(crate) fn ascend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
     model: &M,
-) -> Result<M, WsamError> {
+) -> Result<(M, R::MomentumState), WsamError> {
     let (entries, params) = collect_momenta(backend, context, model)?;
-    if entries.is_empty() {
-        return Ok(model.clone());
-    }
-    let perturbed = backend.perturb_along_momentum(context, entries)?;
-    Ok(assign::<R::Layout, M>(model.clone(), params.values(perturbed)))
+    let (perturbed, state) = backend.perturb_along_momentum(context, entries)?;
+    Ok((assign::<R::Layout, M>(model.clone(), params.values(perturbed)), state))
 }
 
 /// Returns the stepped model, or the unchanged `anchor` on an error.
@@ -35,6 +32,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     backend: &mut R,
     context: StepContext<'_>,
     rates: &Rates,
+    state: R::MomentumState,
     (perturbed, anchor): AscendedModels<M>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
@@ -55,7 +53,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
             })
             .unzip();
         let build = |tensors| Some(stepped_copy::<R, M>(&anchor, &params, tensors));
-        backend.momentum_step(context, &rates, entries, perturbed, build)
+        backend.momentum_step(context, &rates, state, entries, perturbed, build)
     });
     drop(perturbed);
     finish(backend, anchor, stepped)
@@ -63,7 +61,7 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
 
 type Momenta<R> = (Vec<ParamEntry<super::step_backend::TensorOf<R>>>, StepParams);
 
-/// Collects the perturbed parameters that have a momentum, each with its momentum in place of a gradient. Of several
+/// Collects the perturbed parameters that have a momentum, with their weights in place of gradients. Of several
 /// parameters with the same id, the first that requires a gradient takes part, or the first one if none does.
 fn collect_momenta<R: StepBackend, M: Module>(
     backend: &R,
@@ -117,7 +115,9 @@ impl<R: StepBackend> Momentum<'_, R> {
         if seen.place.is_some() && (seen.requires_grad || !requires_grad) {
             return Ok(());
         }
-        let Some(momentum) = self.backend.momentum(self.context, param.id)? else { return Ok(()) };
+        if !self.backend.has_momentum(self.context, param.id) {
+            return Ok(());
+        }
         let value = param.val().without_autodiff();
         let (len, dtype) = (value.shape().num_elements(), value.dtype());
         if self.backend.state_len(param.id) != Some(len) || !R::TYPES.0.contains(&dtype) {
@@ -127,7 +127,8 @@ impl<R: StepBackend> Momentum<'_, R> {
         let path = path.to_string();
         let group = group_of(self.context.groups, param.id, &path);
         let weight = R::Layout::from_tensor(value)?;
-        let entry = ParamEntry { id: param.id, path, group, len, dtype, weight, grad: momentum };
+        let grad = weight.clone();
+        let entry = ParamEntry { id: param.id, path, group, len, dtype, weight, grad };
         if !self.context.in_group(&entry).perturbed {
             return Ok(());
         }

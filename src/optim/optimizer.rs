@@ -97,7 +97,7 @@ impl Wsam {
             return Err(WsamError::LeanCoupled);
         }
         let device = device.clone().without_autodiff();
-        let (backend, route) = choose(policy, &hyper.method, &device)?;
+        let (backend, route) = choose(policy, &device)?;
         if options.stochastic_rounding.is_some() && !route.is_fused() {
             return Err(WsamError::StochasticRounding { route: route.to_string() });
         }

@@ -50,8 +50,6 @@ pub enum TensorOpsReason {
     NotWgpu,
     /// The device runs on wgpu, but its handles were not shared with this crate.
     NotShared,
-    /// The kernels do not have the configured method.
-    Method,
 }
 
 impl fmt::Display for TensorOpsReason {
@@ -60,7 +58,6 @@ impl fmt::Display for TensorOpsReason {
             TensorOpsReason::Requested => "the configuration asks for it",
             TensorOpsReason::FeatureOff => "built without the feature fused-wsam",
             TensorOpsReason::NotWgpu => "the device does not run on wgpu",
-            TensorOpsReason::Method => "the kernels do not have the configured method",
             TensorOpsReason::NotShared => {
                 "the wgpu device is not shared with the kernels; \
                  make it with burn_wsam::device(), or call burn_wsam::share(&device, &setup)"

@@ -1,7 +1,6 @@
 //! Optimizer state on the host: read back from the device, or loaded from a record.
 
 use super::error::WsamError;
-use crate::method::Base;
 use burn::module::ParamId;
 use burn::tensor::{Tensor, TensorData};
 use burn_pack::Scalar;
@@ -54,11 +53,6 @@ pub(crate) struct LoadedState {
 pub(crate) struct Recorded {
     pub(crate) tensors: Vec<(&'static str, TensorData)>,
     pub(crate) scalars: Vec<(&'static str, Scalar)>,
-}
-
-/// Names of all state tensors that a parameter may have.
-pub(crate) fn state_names(base: &Base) -> impl Iterator<Item = &'static str> {
-    base.state_names().iter().copied().chain([MASTER_WEIGHTS])
 }
 
 /// Reads a tensor from the device.

@@ -114,6 +114,8 @@ pub(crate) trait StepBackend: StateStore + Sized {
     type LeanAscentState;
     /// State between a mix and its sharpness step.
     type MixState;
+    /// State between Momentum-SAM's ascent and its step.
+    type MomentumState;
 
     /// Supported element types, their names for errors, and the name of the route.
     const TYPES: (&'static [DType], &'static str, &'static str);
@@ -181,27 +183,23 @@ pub(crate) trait StepBackend: StateStore + Sized {
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError>;
 
-    /// The momentum of a parameter that has taken a step, in the type that its steps compute in. Call it after pending
-    /// outcomes were resolved.
-    fn momentum(
-        &self,
-        context: StepContext<'_>,
-        id: ParamId,
-    ) -> Result<Option<TensorOf<Self>>, WsamError>;
+    /// Whether a parameter has a momentum. Call it after pending outcomes were resolved.
+    fn has_momentum(&self, context: StepContext<'_>, id: ParamId) -> bool;
 
-    /// Momentum-SAM's perturbed weights, in the order of the entries. Each entry has its momentum in place of the
-    /// gradient.
+    /// Momentum-SAM's perturbed weights, in the order of the entries, which have a momentum and are perturbed. Their
+    /// gradients are not read.
     fn perturb_along_momentum(
         &mut self,
         context: StepContext<'_>,
         entries: Vec<ParamEntry<TensorOf<Self>>>,
-    ) -> Result<Vec<TensorOf<Self>>, WsamError>;
+    ) -> Result<(Vec<TensorOf<Self>>, Self::MomentumState), WsamError>;
 
     /// Momentum-SAM's step from the entries' weights. `perturbed` are the weights at which the gradients were taken.
     fn momentum_step<T>(
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
+        ascent: Self::MomentumState,
         entries: Vec<ParamEntry<TensorOf<Self>>>,
         perturbed: Vec<TensorOf<Self>>,
         build: impl FnOnce(Vec<TensorOf<Self>>) -> T,

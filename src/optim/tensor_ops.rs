@@ -83,6 +83,7 @@ impl StepBackend for TensorOps {
     type AscentState = AscentState;
     type LeanAscentState = LeanAscentState;
     type MixState = MixState;
+    type MomentumState = ();
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
         (&[DType::F32, DType::F64, DType::F16, DType::BF16], "f16, bf16, f32 and f64", "tensor-op");
@@ -181,26 +182,23 @@ impl StepBackend for TensorOps {
         Ok(output(build(tensors), norms))
     }
 
-    fn momentum(
-        &self,
-        context: StepContext<'_>,
-        id: ParamId,
-    ) -> Result<Option<Tensor<1>>, WsamError> {
-        Ok(self.states.momentum(&context.hyper.base, id))
+    fn has_momentum(&self, context: StepContext<'_>, id: ParamId) -> bool {
+        self.states.has_momentum(&context.hyper.base, id)
     }
 
     fn perturb_along_momentum(
         &mut self,
         context: StepContext<'_>,
         entries: Vec<ParamEntry<Tensor<1>>>,
-    ) -> Result<Vec<Tensor<1>>, WsamError> {
-        Ok(self.momentum_point(context, entries))
+    ) -> Result<(Vec<Tensor<1>>, ()), WsamError> {
+        Ok((self.momentum_point(context, entries), ()))
     }
 
     fn momentum_step<T>(
         &mut self,
         context: StepContext<'_>,
         rates: &[f64],
+        _ascent: (),
         entries: Vec<ParamEntry<Tensor<1>>>,
         perturbed: Vec<Tensor<1>>,
         build: impl FnOnce(Vec<Tensor<1>>) -> T,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::groups::engine_of_few_frames;
 use crate::relatives::{
-    CLOSE, LENS, LR, METHODS, compare_states, groups_for, oracle, step_of, variants,
+    CLOSE, LENS, LR, METHODS, compare_states, gradients, groups_for, oracle, step_of, variants,
 };
 use burn_wsam::method::{Group, Method, Outcome, Passes};
 use burn_wsam_support::family_engine_route::FamilyEngineRoute;
@@ -128,8 +128,8 @@ pub(crate) fn extreme(gpu: &Gpu) -> Result<(), String> {
             let mut oracle = oracle(&hyper, &weight, &of)?;
             let lr = 1e-2 / f64::max(of_g, of_p);
             for step in 0..4 {
-                let g = scaled(&model(100 + step, &LENS), of_g);
-                let p = scaled(&model(200 + step, &LENS), of_p);
+                let [g, p] = gradients(step, &LENS);
+                let (g, p) = (scaled(&g, of_g), scaled(&p, of_p));
                 let (got, want) =
                     (step_of(&mut route, lr, &g, &p)?, step_of(&mut oracle, lr, &g, &p)?);
                 for (what, got, want) in
@@ -155,11 +155,9 @@ pub(crate) fn zeros(gpu: &Gpu) -> Result<(), String> {
                     FamilyEngineRoute::new(&engine, hyper.clone(), Placed::OutOfPlace, &weight);
                 let mut oracle = oracle(&hyper, &weight, &[0; 5])?;
                 for step in 0..4 {
-                    let of = |seed: u64, pass: usize| {
-                        let factor = if zero[pass] { 0.0 } else { 1.0 };
-                        scaled(&model(seed + step, &LENS), factor)
-                    };
-                    let (g, p) = (of(100, 0), of(200, 1));
+                    let factor = |pass: usize| if zero[pass] { 0.0 } else { 1.0 };
+                    let [g, p] = gradients(step, &LENS);
+                    let (g, p) = (scaled(&g, factor(0)), scaled(&p, factor(1)));
                     let place = |error| format!("{hyper:?}, {zero:?}: {error}");
                     let got = step_of(&mut route, LR, &g, &p).map_err(place)?;
                     let want = step_of(&mut oracle, LR, &g, &p)?;

@@ -3,10 +3,12 @@
 mod validation;
 
 use burn_wsam::layout::{
-    Access, BlendUniforms, BufferSets, Chunk, DispatchUniforms, Kernel, NormFinishUniforms, Norms,
-    PARAM_CLASSES, ParamClassUniforms, SCOPES, Specialisation, Stage, Width, bindings, column,
-    for_buffer_sets, nonfinite_flag, sampled_modules, source, storage_buffers,
+    Access, BlendUniforms, BufferSets, Chunk, Coefficients, DispatchUniforms, Kernel,
+    NormFinishUniforms, Norms, PARAM_CLASSES, ParamClassUniforms, SCOPES, Specialisation, Stage,
+    Width, bindings, column, for_buffer_sets, nonfinite_flag, sampled_modules, source,
+    storage_buffers,
 };
+use burn_wsam::method::LOOK_SAM_SMALLEST_SINE;
 use std::collections::HashSet;
 use std::mem::offset_of;
 
@@ -80,6 +82,7 @@ fn structs_match_the_shaders() {
     );
     same_layout!(Stage::Norm, DispatchUniforms { chunk_count, grid_width, seed_0, seed_1 });
     same_layout!(Stage::Descent, BlendUniforms { a, b, sharpness, padding });
+    same_layout!(Stage::Update, Coefficients { of_grad, of_grad_perturbed });
     same_layout!(
         Stage::Descent,
         ParamClassUniforms {
@@ -137,11 +140,27 @@ fn constants_match_the_shaders() {
         PARAM_CLASSES * size_of::<ParamClassUniforms>()
     );
     assert_eq!(size(&self::module(Stage::Norm), "norms") as usize, size_of::<Norms>());
+    let coefficients = self::module(Stage::Coefficients);
+    assert_eq!(size(&coefficients, "coefficient_rows") as usize, size_of::<Coefficients>());
     assert_eq!(Norms::place(0), 1);
     assert_eq!(size(&self::module(Stage::Check), "norms") as usize, size_of::<Norms>());
     // Places of the last scope and of the marks, one after another.
     assert_eq!(Norms::place(SCOPES) + 1, nonfinite_flag(false));
     assert_eq!(4 * nonfinite_flag(true) as usize, offset_of!(Norms, nonfinite_perturbed));
+}
+
+/// The limit below which LookSAM takes a direction for rounding error.
+#[test]
+fn the_smallest_sine_matches_the_shader() {
+    let module = module(Stage::Coefficients);
+    let mut constants = module.constants.iter().map(|(_, constant)| constant);
+    let found = constants.find(|constant| constant.name.as_deref() == Some("SMALLEST_SINE"));
+    let init = found.expect("a constant SMALLEST_SINE").init;
+    let want = naga::Literal::F32(LOOK_SAM_SMALLEST_SINE as f32);
+    match module.global_expressions[init] {
+        naga::Expression::Literal(literal) => assert_eq!(literal, want),
+        ref other => panic!("SMALLEST_SINE is {other:?}"),
+    }
 }
 
 /// Stages with the widths that they have.

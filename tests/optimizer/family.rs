@@ -6,22 +6,12 @@ pub(crate) mod oracle;
 pub(crate) mod resume;
 pub(crate) mod schedules;
 
-use super::Target;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn_wsam::{
     AdamBaseConfig, AdamWBaseConfig, BaseConfig, FriendlySamConfig, GsamConfig, LookSamConfig,
-    MethodConfig, RoutePolicy, SgdBaseConfig, WsamConfig,
+    MethodConfig, SgdBaseConfig, WsamConfig,
 };
-
-/// The target with the route that its device has for every method.
-fn any_route(target: &Target) -> Target {
-    let policy = match target.policy {
-        RoutePolicy::Fused => RoutePolicy::Auto,
-        other => other,
-    };
-    Target { policy, ..target.clone() }
-}
 
 /// The methods, with constants that change every term.
 fn methods() -> [MethodConfig; 4] {

@@ -13,10 +13,10 @@ const ACCESSORS = {
 
 /** What stands behind that. */
 const FILES = {
-  norm: ["scaling.wgsl", "partials.wgsl", "squares.wgsl", "norm.wgsl"],
-  norm_finish: ["scaling.wgsl", "partials.wgsl", "squares.wgsl", "norm.wgsl"],
-  norm_and_finish: ["scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "norm.wgsl"],
-  ascent: ["scaling.wgsl", "ascent.wgsl"],
+  norm: ["scaling.wgsl", "partials.wgsl", "squares.wgsl", "sums.wgsl", "norm.wgsl"],
+  norm_finish: ["scaling.wgsl", "partials.wgsl", "squares.wgsl", "sums.wgsl", "norm.wgsl"],
+  norm_and_finish: ["scaling.wgsl", "partials_shared.wgsl", "squares.wgsl", "sums.wgsl", "norm.wgsl"],
+  ascent: ["scaling.wgsl", "direction_gradient.wgsl", "ascent.wgsl"],
   descent: ["step.wgsl", "descent.wgsl"],
   lean_ascent: ["scaling.wgsl", "step.wgsl", "lean_ascent.wgsl"],
   lean_descent: ["step.wgsl", "lean_descent.wgsl"],

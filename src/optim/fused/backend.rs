@@ -1,5 +1,6 @@
 //! The backend of the fused route: its state, and the parts that its steps share.
 
+use super::method_states::MethodMemories;
 use super::outcomes::{DeviceNorms, OutcomeReadback, OutcomeScope};
 use super::params::{NewStates, ParamStep, ResolvedParam};
 use crate::engine::{Engine, GradientOptions, InvScale, Rounding, StepStats};
@@ -28,6 +29,7 @@ pub(crate) struct Fused {
     /// Steps taken, over all models.
     steps: u64,
     pub(super) states: HashMap<ParamId, State>,
+    pub(super) methods: MethodMemories,
     pub(super) last_step: Option<StepStats>,
     pub(super) pending: PendingOutcomes<OutcomeReadback>,
 }
@@ -69,6 +71,7 @@ impl Fused {
             weights: HashMap::new(),
             steps: 0,
             states: HashMap::new(),
+            methods: MethodMemories::default(),
             last_step: None,
             pending: PendingOutcomes::default(),
         })

@@ -5,14 +5,14 @@ use super::outcomes::OutcomeScope;
 use super::params::{MixedParam, ResolvedParam};
 use super::phase_states::{AscentState, MixState};
 use super::resolve::ResolvedParams;
-use super::steps::output;
+use super::steps::{lens, output};
 use crate::engine::StepStats;
 use crate::optim::bridge::{DeviceTensor, MemoryRequest};
 use crate::optim::error::WsamError;
 use crate::optim::param_entries::ParamEntry;
 use crate::optim::report::Norms;
 use crate::optim::report::UncheckedNorms;
-use crate::optim::step_backend::{PhaseOutput, StepContext, TensorOutput};
+use crate::optim::step_backend::{OnePassUpdate, PhaseOutput, StepContext, TensorOutput};
 
 impl Fused {
     /// Mixes the two gradients for the Burn optimizer's step.
@@ -23,7 +23,7 @@ impl Fused {
         grads_perturbed: Vec<DeviceTensor>,
     ) -> Result<TensorOutput<Self, MixState>, WsamError> {
         let hyper = context.hyper;
-        let AscentState { bridge, ascent, params, weights, perturbed, .. } = ascent_state;
+        let AscentState { bridge, ascent, mut params, weights, perturbed, .. } = ascent_state;
         // In the decoupled form the base optimizer steps on `g`. If `g` is neither clipped, checked nor
         // unscaled, no kernel is needed.
         let is_unmodified = context.has_sharpness_step()
@@ -34,8 +34,12 @@ impl Fused {
         if !is_unmodified {
             request.outputs = params.iter().map(ResolvedParam::output).collect();
         }
+        let methods = params.iter().map(|param| (param.id, param.len, param.perturbed));
+        request.states = vec![self.new_method_states(hyper, methods)];
         let (made, resolving) = bridge.resolve(grads_perturbed, request, perturbed);
         let resolved = resolving.finish()?;
+        let new = resolved.new.states.into_iter().flatten().collect();
+        self.bind_method_states(hyper, &bridge, &mut params, new);
         let mixed_params = |(param, grad_perturbed)| MixedParam { param, grad_perturbed };
         let params: Vec<_> = params.into_iter().zip(resolved.tensors).map(mixed_params).collect();
         let mut mix = None;
@@ -53,6 +57,7 @@ impl Fused {
             // The Burn optimizer counts its parameters' steps itself.
             let (policy, norms) = (hyper.non_finite, ascent.norms());
             self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&[]))?;
+            self.methods.set(hyper, params.iter().map(|mixed| &mixed.param));
             made
         };
         let rest = MixState { bridge, ascent, params, mix };
@@ -64,32 +69,51 @@ impl Fused {
     pub(super) fn clip_gradients(
         &mut self,
         context: StepContext<'_>,
+        update: OnePassUpdate,
         entries: Vec<ParamEntry<DeviceTensor>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError> {
         let StepContext { hyper, inv_scale, .. } = context;
         let tracks = context.tracks_gradient();
         let checks = hyper.non_finite.checks_gradients();
-        if !hyper.clips_gradient() && !checks && !tracks && inv_scale == 1.0 {
+        let corrects = update == OnePassUpdate::Corrected;
+        if !hyper.clips_gradient() && !checks && !tracks && !corrects && inv_scale == 1.0 {
             let built = entries.into_iter().map(|entry| entry.grad).collect();
             let rest = Box::new(UncheckedNorms) as Norms;
             return Ok(PhaseOutput { built, rest, released: Vec::new() });
         }
         let outputs = entries.iter().map(output).collect();
-        let request = MemoryRequest { outputs, ..MemoryRequest::default() };
+        let mut request = MemoryRequest { outputs, ..MemoryRequest::default() };
+        if corrects {
+            request.states = vec![self.new_method_states(hyper, lens(context, &entries))];
+        }
         let resolving = self.resolve(context, entries, request)?;
-        let ResolvedParams { bridge, params, memory, outputs, .. } = resolving.finish()?;
+        let ResolvedParams { bridge, mut params, memory, outputs, .. } = resolving.finish()?;
+        if corrects {
+            let new = memory.states.into_iter().flatten().collect();
+            self.bind_method_states(hyper, &bridge, &mut params, new);
+        }
         let tensors: Vec<_> = params
             .iter()
             .zip(&memory.outputs)
             .map(|(param, clipped)| param.clip(clipped))
             .collect();
         let mut encoder = self.encoder();
-        let clip = self.engine.clip(&mut encoder, hyper, scaled_by(inv_scale, tracks), &tensors)?;
-        let (policy, norms) = (hyper.non_finite, clip.norms());
+        let options = scaled_by(inv_scale, tracks);
+        let (norms, stats) = match update {
+            OnePassUpdate::Gradient => {
+                let clip = self.engine.clip(&mut encoder, hyper, options, &tensors)?;
+                (clip.norms().clone(), clip.stats())
+            }
+            OnePassUpdate::Corrected => {
+                let mix = self.engine.one_pass_mix(&mut encoder, hyper, options, &tensors)?;
+                (mix.norms().clone(), mix.stats())
+            }
+        };
+        let (policy, norms) = (hyper.non_finite, &norms);
         self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&[]))?;
-        let stats = StepStats { submissions: 1, ..clip.stats() };
+        let stats = StepStats { submissions: 1, ..stats };
         self.last_step = Some(with_counts(&bridge, false, stats));
-        let rest = self.one_pass_norms(hyper, tracks, clip.norms());
+        let rest = self.one_pass_norms(hyper, tracks, norms);
         Ok(PhaseOutput { built: outputs, rest, released: Vec::new() })
     }
 

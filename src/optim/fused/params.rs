@@ -23,6 +23,8 @@ pub(super) struct ResolvedParam {
     /// Master weights in `f32`, if the parameter has them.
     pub(super) master: Option<Memory>,
     pub(super) grad: Memory,
+    /// The method's state, for the methods and phases that have it.
+    pub(super) method_state: MethodState,
 }
 
 impl ResolvedParam {
@@ -32,7 +34,7 @@ impl ResolvedParam {
     }
 
     /// Memory of the master weights, if any.
-    fn master_slice(&self) -> Option<Slice> {
+    pub(super) fn master_slice(&self) -> Option<Slice> {
         self.master.as_ref().map(|master| master.slice.clone())
     }
 
@@ -62,7 +64,7 @@ impl ResolvedParam {
                 Placement::OutOfPlace(partner.slice.clone())
             }),
             master: self.master_slice(),
-            method_state: MethodState::None,
+            method_state: self.method_state.clone(),
             group: self.group,
         }
     }
@@ -73,7 +75,7 @@ impl ResolvedParam {
             mixed: mixed.slice.clone(),
             grad: self.grad.slice.clone(),
             grad_perturbed: grad_perturbed.slice.clone(),
-            method_state: MethodState::None,
+            method_state: self.method_state.clone(),
             group: self.group,
         }
     }
@@ -83,7 +85,7 @@ impl ResolvedParam {
         ClipTensor {
             clipped: clipped.slice.clone(),
             grad: self.grad.slice.clone(),
-            method_state: MethodState::None,
+            method_state: self.method_state.clone(),
             group: self.group,
         }
     }
@@ -110,7 +112,7 @@ impl ParamStep<'_> {
             grad_perturbed: grad_perturbed.slice.clone(),
             state: slices(&self.state),
             step: self.step,
-            method_state: MethodState::None,
+            method_state: self.param.method_state.clone(),
             group: self.param.group,
         }
     }
@@ -136,7 +138,7 @@ impl ParamStep<'_> {
             grad: self.param.grad.slice.clone(),
             state: slices(&self.state),
             step: self.step,
-            method_state: MethodState::None,
+            method_state: self.param.method_state.clone(),
             group: self.param.group,
         }
     }

@@ -3,6 +3,7 @@
 use super::backend::{Fused, PlacedWeight};
 use super::masters::Master;
 use super::params::ResolvedParam;
+use crate::engine::MethodState;
 use crate::optim::bridge::{
     AllocSpec, Bridge, DeviceTensor, Memory, MemoryRequest, NewMemory, OnDevice, PendingMemory,
     identity,
@@ -78,7 +79,19 @@ impl PendingResolve {
                     Master::Resolving => Some(next()?),
                 };
                 let grad = next()?;
-                Ok(ResolvedParam { id, group, perturbed, shape, len, tensor, weight, master, grad })
+                let method_state = MethodState::None;
+                Ok(ResolvedParam {
+                    id,
+                    group,
+                    perturbed,
+                    shape,
+                    len,
+                    tensor,
+                    weight,
+                    master,
+                    grad,
+                    method_state,
+                })
             })
             .collect::<Result<_, WsamError>>()?;
         Ok(ResolvedParams { bridge, params, memory: resolved.new, weights, outputs })
@@ -143,7 +156,9 @@ impl Fused {
         entries: &[ParamEntry<DeviceTensor>],
     ) -> Result<(), WsamError> {
         let limit = bridge.largest_allocation();
-        let has_states = !context.hyper.base.state_names().is_empty();
+        let StepContext { hyper, .. } = context;
+        let has_states =
+            !(hyper.base.state_names().is_empty() && hyper.method.state_names().is_empty());
         for entry in entries {
             let single = has_states || context.has_master(entry);
             let own = AllocSpec::new(entry.len as u64, entry.dtype);

@@ -1,15 +1,16 @@
 //! What the fused route keeps between steps: the states of parameters, and the outcomes of steps.
 
 use super::backend::{Fused, State};
+use super::method_states::MethodMemory;
 use super::outcomes::OutcomeReadback;
 use super::params::NewStates;
 use crate::layout;
-use crate::method::{Hyperparameters, NonFinite};
+use crate::method::{Hyperparameters, NonFinite, Outcome};
 use crate::optim::bridge::{AllocSpec, Bridge, Memory, MemoryRequest, OnDevice, OutputSpec};
 use crate::optim::error::WsamError;
 use crate::optim::params::TensorLayout;
 use crate::optim::pending::ResolvedOutcome;
-use crate::optim::state::{LoadedState, OptimizerState, read, state_names};
+use crate::optim::state::{LoadedState, MASTER_WEIGHTS, OptimizerState, read};
 use crate::optim::state_store::{MethodStates, StateStore};
 use burn::module::ParamId;
 use burn::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
@@ -32,14 +33,24 @@ impl Fused {
         if step == 0 {
             return Ok(None);
         }
+        let method = self.read_method_state(hyper, id, self.last_outcome()?)?;
         let shape = Shape::from([state.len as usize]);
         let memory = state.memory.iter().chain(&state.master);
         let tensors = state.bridge.tensors(memory.map(|memory| (memory, &shape)));
         let data =
             tensors.into_iter().map(|tensor| read(OnDevice::into_tensor(tensor, shape.clone())));
         let data = data.collect::<Result<Vec<_>, _>>()?;
-        let tensors = state_names(&hyper.base).zip(data).collect();
+        let mut data = data.into_iter();
+        let names = hyper.base.state_names().iter().copied();
+        let mut tensors: Vec<_> = names.zip(data.by_ref()).collect();
+        tensors.extend(method);
+        tensors.extend(data.map(|master| (MASTER_WEIGHTS, master)));
         Ok(Some(OptimizerState { step, tensors }))
+    }
+
+    /// The outcome of the last step, if it was not resolved yet.
+    fn last_outcome(&self) -> Result<Option<Outcome>, WsamError> {
+        Ok(self.latest_outcome()?.map(|latest| latest.outcome))
     }
 }
 
@@ -92,8 +103,10 @@ impl StateStore for Fused {
     }
 
     fn take_outcomes(&mut self) -> Result<Vec<(ResolvedOutcome, Vec<ParamId>)>, WsamError> {
-        let Self { pending, engine, .. } = self;
-        pending.resolve(|readback: &OutcomeReadback| readback.read(engine))
+        let Self { pending, engine, methods, .. } = self;
+        let outcomes = pending.resolve(|readback: &OutcomeReadback| readback.read(engine))?;
+        methods.resolve(outcomes.iter().map(|(resolved, _)| resolved));
+        Ok(outcomes)
     }
 
     fn step_mut(&mut self, id: ParamId) -> Option<&mut u64> {
@@ -110,13 +123,18 @@ impl StateStore for Fused {
         let kinds = loaded.first().map_or(0, |state| state.tensors.len());
         let spec = |state: &LoadedState| AllocSpec::single(state.len);
         let has_master = |state: &&LoadedState| state.master.is_some();
+        let has_method = |state: &&LoadedState| !state.method.is_empty();
+        let mut states = vec![loaded.iter().map(spec).collect(); kinds];
+        states.push(loaded.iter().filter(has_method).map(spec).collect());
         let request = MemoryRequest {
-            states: vec![loaded.iter().map(spec).collect(); kinds],
+            states,
             masters: loaded.iter().filter(has_master).map(spec).collect(),
             ..MemoryRequest::default()
         };
         let (_, resolving) = bridge.resolve(Vec::new(), request, Vec::new());
-        let memory = resolving.finish()?.new;
+        let mut memory = resolving.finish()?.new;
+        let mut methods = memory.states.pop().unwrap_or_default().into_iter();
+        self.methods.forget(&|id| ids.contains(&id));
         for id in ids {
             self.states.remove(id);
             // Dropping the location makes the next step compare the weight with the loaded master weights.
@@ -129,9 +147,16 @@ impl StateStore for Fused {
         };
         let mut new_states = NewStates::new(memory.states);
         let mut masters = memory.masters.into_iter();
-        for LoadedState { id, step, tensors, master, len, .. } in loaded {
+        for LoadedState { id, step, tensors, method, master, len } in loaded {
             let memory = new_states.next();
             memory.iter().zip(tensors).for_each(|(memory, data)| write(memory, data));
+            if let Some(data) = method.into_iter().next()
+                && let Some(memory) = methods.next()
+            {
+                write(&memory, data);
+                let state = MethodMemory { memory, is_set: true, bridge: bridge.clone() };
+                self.methods.insert(id, state);
+            }
             let master = master.and_then(|data| Some((masters.next()?, data)));
             let master = master.map(|(memory, data)| {
                 write(&memory, data);
@@ -143,20 +168,28 @@ impl StateStore for Fused {
         Ok(())
     }
 
-    fn method_states(&self, _hyper: &Hyperparameters) -> Result<MethodStates, WsamError> {
-        Ok(Vec::new())
+    fn method_states(&self, hyper: &Hyperparameters) -> Result<MethodStates, WsamError> {
+        let outcome = self.last_outcome()?;
+        let mut all = Vec::new();
+        for id in self.method_ids() {
+            let found = self.read_method_state(hyper, id, outcome)?;
+            all.extend(found.map(|(name, data)| (id, name, data)));
+        }
+        Ok(all)
     }
 
     fn awaits_outcome(&self) -> bool {
-        false
+        self.methods.awaits_outcome()
     }
 
     fn forget(&mut self, is_dropped: &dyn Fn(ParamId) -> bool) {
         self.states.retain(|id, _| !is_dropped(*id));
+        self.methods.forget(is_dropped);
         self.weights.retain(|id, _| !is_dropped(*id));
     }
 
     fn state_len(&self, id: ParamId) -> Option<usize> {
-        self.states.get(&id).map(|state| state.len as usize)
+        let len = self.states.get(&id).map(|state| state.len as usize);
+        len.or_else(|| self.methods.len(id))
     }
 }

@@ -1,11 +1,13 @@
 //! The phases of ordinary and lean steps. Each records its kernels into one submission.
 
 use super::backend::{Fused, NewWeight, identities, ids, scaled_by, with_counts};
+use super::momentum::MomentumState;
 use super::outcomes::OutcomeScope;
 use super::params::{LeanParam, ParamStep, ResolvedParam, partners};
 use super::phase_states::{AscentState, LeanAscentState, MixState, MovedWeights};
 use super::resolve::ResolvedParams;
 use crate::engine::{AscentOptions, BlendSource, GradientOptions, InvScale, StepStats};
+use crate::method::Method;
 use crate::optim::bridge::{
     AllocSpec, Bridge, DeviceTensor, Memory, MemoryRequest, OnDevice, OutputSpec, identity,
 };
@@ -14,7 +16,6 @@ use crate::optim::param_entries::ParamEntry;
 use crate::optim::params::without;
 use crate::optim::pending::LeanStep;
 use crate::optim::report::Norms;
-use crate::optim::route::TensorOpsReason;
 use crate::optim::step_backend::{
     Moved, MovedTensors, OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOutput,
 };
@@ -28,6 +29,7 @@ impl StepBackend for Fused {
     type AscentState = AscentState;
     type LeanAscentState = LeanAscentState;
     type MixState = MixState;
+    type MomentumState = MomentumState;
 
     const TYPES: (&'static [DType], &'static str, &'static str) =
         (&[DType::F32, DType::F16, DType::BF16], "f32, f16 and bf16", "fused");
@@ -38,13 +40,22 @@ impl StepBackend for Fused {
         entries: Vec<ParamEntry<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, AscentState>, WsamError> {
-        let request = MemoryRequest {
+        // Friendly-SAM's ascent reads the average; the other methods' states belong to the descent.
+        let has_state = matches!(context.hyper.method, Method::FriendlySam { .. });
+        let mut request = MemoryRequest {
             outputs: perturbed_outputs(context, &entries),
             ..MemoryRequest::default()
         };
+        if has_state {
+            request.states = vec![self.new_method_states(context.hyper, lens(context, &entries))];
+        }
         let resolving = self.resolve(context, entries, request)?;
         let built = build(resolving.perturbed());
-        let ResolvedParams { bridge, params, memory, weights, outputs } = resolving.finish()?;
+        let ResolvedParams { bridge, mut params, memory, weights, outputs } = resolving.finish()?;
+        if has_state {
+            let new = memory.states.into_iter().flatten().collect();
+            self.bind_method_states(context.hyper, &bridge, &mut params, new);
+        }
         let moved = context.in_place.then(|| Arc::new(MovedWeights::new(&bridge, &params)));
         let partners = partners(&params, memory.outputs);
         let tensors: Vec<_> = params
@@ -74,15 +85,18 @@ impl StepBackend for Fused {
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let StepContext { hyper, track_norms, .. } = context;
-        let AscentState { bridge, ascent, params, weights, perturbed, moved } = ascent_state;
+        let AscentState { bridge, ascent, mut params, weights, perturbed, moved } = ascent_state;
         let ids = ids(&params);
         let lens = params.iter().map(|param| (param.id, param.len));
+        let mut states = self.new_states(&hyper.base, lens);
+        let methods = params.iter().map(|param| (param.id, param.len, param.perturbed));
+        states.push(self.new_method_states(hyper, methods));
         // In place the tensors get the memory of `w` first, so that the memory of `w + e_w` can be reused.
         let moved = moved.filter(|_| context.in_place);
         let request = MemoryRequest {
             bindings: moved.map_or_else(Vec::new, |moved| moved.bindings.clone()),
             outputs: params.iter().map(|param| param.stepped(context.in_place)).collect(),
-            states: self.new_states(&hyper.base, lens),
+            states,
             ..MemoryRequest::default()
         };
         if context.in_place {
@@ -91,7 +105,9 @@ impl StepBackend for Fused {
         let (made, resolving) = bridge.resolve(grads_perturbed, request, perturbed);
         let made_are = if context.in_place { tensors_of(&params) } else { identities(&made) };
         let built = build(made);
-        let resolved = resolving.finish()?;
+        let mut resolved = resolving.finish()?;
+        let methods = resolved.new.states.pop().unwrap_or_default();
+        self.bind_method_states(hyper, &bridge, &mut params, methods);
         let steps = self.param_steps(&params, resolved.new.outputs, resolved.new.states);
         let tensors: Vec<_> = steps
             .iter()
@@ -106,6 +122,7 @@ impl StepBackend for Fused {
 
         // The step is submitted and the rest cannot fail, so update the state.
         self.advance(&bridge, &steps);
+        self.methods.set(hyper, steps.iter().map(|step| step.param));
         self.place(new_weights(steps, made_are));
         self.count((&bridge, context.in_place), ascent.stats(), stats);
         let rest = self.norms(hyper, track_norms, false, ascent.norms());
@@ -262,23 +279,32 @@ impl StepBackend for Fused {
     fn one_pass_step<T>(
         &mut self,
         context: StepContext<'_>,
-        _update: OnePassUpdate,
+        update: OnePassUpdate,
         rates: &[f64],
         entries: Vec<ParamEntry<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let hyper = context.hyper;
-        let lens = entries.iter().map(|entry| (entry.id, entry.len as u64));
+        let corrects = update == OnePassUpdate::Corrected;
+        let of_base = entries.iter().map(|entry| (entry.id, entry.len as u64));
+        let mut states = self.new_states(&hyper.base, of_base);
+        if corrects {
+            states.push(self.new_method_states(hyper, lens(context, &entries)));
+        }
         let request = MemoryRequest {
             outputs: entries.iter().map(|entry| new_weight(context, entry)).collect(),
-            states: self.new_states(&hyper.base, lens),
+            states,
             ..MemoryRequest::default()
         };
         let mut resolving = self.resolve(context, entries, request)?;
         let made = std::mem::take(&mut resolving.outputs);
         let made_are = identities(&made);
         let built = build(made);
-        let ResolvedParams { bridge, params, memory, weights, .. } = resolving.finish()?;
+        let ResolvedParams { bridge, mut params, mut memory, weights, .. } = resolving.finish()?;
+        if corrects {
+            let methods = memory.states.pop().unwrap_or_default();
+            self.bind_method_states(hyper, &bridge, &mut params, methods);
+        }
         let moved = context.in_place.then(|| MovedWeights::new(&bridge, &params));
         let made_are = if context.in_place { tensors_of(&params) } else { made_are };
         let ids = ids(&params);
@@ -287,7 +313,14 @@ impl StepBackend for Fused {
         let mut encoder = self.encoder();
         let tracks = context.tracks_gradient();
         let options = scaled_by(context.inv_scale, tracks);
-        let base = self.engine.base_step(&mut encoder, hyper, rates, options, &tensors);
+        let base = match update {
+            OnePassUpdate::Gradient => {
+                self.engine.base_step(&mut encoder, hyper, rates, options, &tensors)
+            }
+            OnePassUpdate::Corrected => {
+                self.engine.one_pass_step(&mut encoder, hyper, rates, options, &tensors)
+            }
+        };
         let submitted = base.map_err(WsamError::from).and_then(|base| {
             let (policy, norms) = (hyper.non_finite, base.norms());
             self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::Step(&ids))?;
@@ -303,31 +336,28 @@ impl StepBackend for Fused {
         Ok(PhaseOutput { built, rest, released: weights })
     }
 
-    fn momentum(
-        &self,
-        _context: StepContext<'_>,
-        _id: ParamId,
-    ) -> Result<Option<DeviceTensor>, WsamError> {
-        Err(no_kernels())
+    fn has_momentum(&self, _context: StepContext<'_>, id: ParamId) -> bool {
+        Fused::has_momentum(self, id)
     }
 
     fn perturb_along_momentum(
         &mut self,
-        _context: StepContext<'_>,
-        _entries: Vec<ParamEntry<DeviceTensor>>,
-    ) -> Result<Vec<DeviceTensor>, WsamError> {
-        Err(no_kernels())
+        context: StepContext<'_>,
+        entries: Vec<ParamEntry<DeviceTensor>>,
+    ) -> Result<(Vec<DeviceTensor>, MomentumState), WsamError> {
+        self.momentum_point(context, entries)
     }
 
     fn momentum_step<T>(
         &mut self,
-        _context: StepContext<'_>,
-        _rates: &[f64],
-        _entries: Vec<ParamEntry<DeviceTensor>>,
+        context: StepContext<'_>,
+        rates: &[f64],
+        ascent: MomentumState,
+        entries: Vec<ParamEntry<DeviceTensor>>,
         _perturbed: Vec<DeviceTensor>,
-        _build: impl FnOnce(Vec<DeviceTensor>) -> T,
+        build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
-        Err(no_kernels())
+        self.step_at_momentum(context, rates, ascent, entries, build)
     }
 
     fn mix(
@@ -342,10 +372,10 @@ impl StepBackend for Fused {
     fn clip(
         &mut self,
         context: StepContext<'_>,
-        _update: OnePassUpdate,
+        update: OnePassUpdate,
         entries: Vec<ParamEntry<DeviceTensor>>,
     ) -> Result<TensorOutput<Self, Norms>, WsamError> {
-        self.clip_gradients(context, entries)
+        self.clip_gradients(context, update, entries)
     }
 
     fn sharpen(
@@ -365,9 +395,12 @@ impl StepBackend for Fused {
     }
 }
 
-/// The fused route is not chosen for the methods whose kernels are missing.
-fn no_kernels() -> WsamError {
-    WsamError::NotFused { reason: TensorOpsReason::Method.to_string() }
+/// Id, length and whether it is perturbed, of each parameter.
+pub(super) fn lens(
+    context: StepContext<'_>,
+    entries: &[ParamEntry<DeviceTensor>],
+) -> impl Iterator<Item = (ParamId, u64, bool)> {
+    entries.iter().map(move |entry| (entry.id, entry.len as u64, context.in_group(entry).perturbed))
 }
 
 fn spec(entry: &ParamEntry<DeviceTensor>) -> AllocSpec {
@@ -412,7 +445,7 @@ fn moved_back_on_error<T>(
 }
 
 /// The weights that a step made, with the `identity` of each tensor.
-fn new_weights(
+pub(super) fn new_weights(
     steps: Vec<ParamStep<'_>>,
     tensors: Vec<Option<u64>>,
 ) -> impl Iterator<Item = NewWeight> {

@@ -10,14 +10,21 @@ use crate::optim::step_backend::StepContext;
 use burn::tensor::Tensor;
 
 impl TensorOps {
-    /// Returns `w - rho m / (||m|| + eps)`, for entries that have `m` in place of their gradient.
+    /// Returns `w - rho m / (||m|| + eps)` of the entries, which have a momentum.
     pub(super) fn momentum_point(
         &mut self,
         context: StepContext<'_>,
         entries: Vec<ParamEntry<Tensor<1>>>,
     ) -> Vec<Tensor<1>> {
-        // The momentum has no loss scale.
+        // The momentum takes the place of the gradient, and has no loss scale.
         let context = StepContext { inv_scale: 1.0, ..context };
+        let base = &context.hyper.base;
+        let with_momentum =
+            |entry: ParamEntry<Tensor<1>>| match self.states.momentum(base, entry.id) {
+                Some(grad) => ParamEntry { grad, ..entry },
+                None => entry,
+            };
+        let entries = entries.into_iter().map(with_momentum).collect();
         let batches = self.states.batches(context, entries, None);
         let batches = self.states.with_masters(context, batches);
         let groups = in_groups(context, &batches);

@@ -118,6 +118,11 @@ impl States {
         }
     }
 
+    /// Whether [`momentum`](Self::momentum) returns a tensor.
+    pub(super) fn has_momentum(&self, base: &Base, id: ParamId) -> bool {
+        base.momentum_state().is_some() && self.step_of(id) > 0
+    }
+
     /// The momentum or first moment of a parameter that has taken a step.
     pub(super) fn momentum(&self, base: &Base, id: ParamId) -> Option<Tensor<1>> {
         let index = base.momentum_state().filter(|_| self.step_of(id) > 0)?;

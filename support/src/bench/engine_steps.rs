@@ -2,10 +2,11 @@
 
 use super::rows::median;
 use burn_wsam::engine::{
-    AscentOptions, AscentTensor, BlendSource, DescentTensor, Engine, EngineError, GradientOptions,
-    LeanAscentTensor, LeanDescentTensor, Placement, Slice, StepStats,
+    AscentOptions, AscentTensor, BaseTensor, BlendSource, DescentTensor, Engine, EngineError,
+    GradientOptions, LeanAscentTensor, LeanDescentTensor, MethodState, MomentumTensor, Placement,
+    Rounding, Slice, StepStats,
 };
-use burn_wsam::method::{Base, Hyperparameters, Moments, Momentum};
+use burn_wsam::method::{Base, Hyperparameters, Method, Moments, Momentum, Passes};
 use std::time::{Duration, Instant};
 
 pub fn bases() -> [(&'static str, Base); 3] {
@@ -61,6 +62,9 @@ impl Model {
 pub enum Steps {
     Ordinary(Vec<AscentTensor>, Vec<DescentTensor>),
     Lean(Vec<LeanAscentTensor>, Vec<LeanDescentTensor>),
+    /// LookSAM's step between its SAM steps.
+    OnePass(Vec<BaseTensor>),
+    Momentum(Vec<MomentumTensor>, Vec<BaseTensor>),
 }
 
 impl Steps {
@@ -81,7 +85,46 @@ impl Steps {
         Self::Ordinary(ascents, descents)
     }
 
-    /// Records both phases. `between` is called after each, with its commands.
+    /// The steps of a method, of so many gradients. The model has one role more than the base optimizer's states where
+    /// the method keeps a state.
+    pub fn of_method(model: &Model, hyper: &Hyperparameters, passes: Passes) -> Self {
+        let method = hyper.method;
+        let at = |role, tensor| model.slice(role, tensor);
+        let states = hyper.base.state_names().len();
+        let state = |t| (0..states).map(|state| at(4 + state, t)).collect::<Vec<_>>();
+        let method_state = |t| match method.state_names() {
+            [] => MethodState::None,
+            _ => MethodState::Set(at(4 + states, t)),
+        };
+        let base = |t| BaseTensor::new(at(0, t), at(1, t)).with_state(state(t), 2);
+        let out = |t| Placement::OutOfPlace(at(2, t));
+        match (method, passes) {
+            (Method::MomentumSam, _) => {
+                let momentum = |t| MomentumTensor::new(at(0, t), at(4, t), out(t), 2);
+                Self::Momentum(model.map(momentum), model.map(base))
+            }
+            (_, Passes::One) => {
+                Self::OnePass(model.map(|t| base(t).with_method_state(method_state(t))))
+            }
+            (_, Passes::Two) => {
+                let of_ascent = |t| match method {
+                    Method::FriendlySam { .. } => method_state(t),
+                    _ => MethodState::None,
+                };
+                let ascent = |t| {
+                    AscentTensor::new(at(0, t), at(1, t), out(t)).with_method_state(of_ascent(t))
+                };
+                let descent = |t| {
+                    DescentTensor::new(at(0, t), at(1, t), at(3, t))
+                        .with_state(state(t), 2)
+                        .with_method_state(method_state(t))
+                };
+                Self::Ordinary(model.map(ascent), model.map(descent))
+            }
+        }
+    }
+
+    /// Records both phases, or the only one. `between` is called after each, with its commands.
     pub fn record(
         &self,
         engine: &Engine,
@@ -111,6 +154,21 @@ impl Steps {
                 between(first);
                 stats = ascent.stats();
                 stats += engine.lean_descent(&mut second, &ascent, descents)?;
+            }
+            Self::OnePass(tensors) => {
+                let options = GradientOptions::default();
+                let step = engine.one_pass_step(&mut second, hyper, 0.1, options, tensors)?;
+                stats = step.stats();
+            }
+            Self::Momentum(ascents, tensors) => {
+                let rounding = Rounding::default();
+                let ascent = engine.momentum_ascent(&mut first, hyper, rounding, ascents)?;
+                between(first);
+                let options = GradientOptions::default();
+                let step =
+                    engine.momentum_step(&mut second, hyper, 0.1, options, &ascent, tensors)?;
+                stats = ascent.stats();
+                stats += step.stats();
             }
         }
         between(second);

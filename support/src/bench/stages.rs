@@ -109,6 +109,17 @@ fn counts_as(stage: Stage) -> Stage {
     if stage == Stage::NormAndFinish { Stage::Norm } else { stage }
 }
 
+/// Each stage of timed dispatches once, in their order.
+pub fn distinct(times: &[(Stage, Duration)]) -> Vec<Stage> {
+    let mut found = Vec::new();
+    for (stage, _) in times {
+        if !found.contains(stage) {
+            found.push(*stage);
+        }
+    }
+    found
+}
+
 /// The two phases of a step, for adapters without timestamps: their names, and the stages that each has.
 pub fn phases(lean: bool, base: &str) -> [(String, Vec<Stage>); 2] {
     let [norm, finish, up, down] = stages(lean);

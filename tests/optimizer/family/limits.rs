@@ -1,6 +1,6 @@
 //! Settings under which a method equals another one, bit for bit.
 
-use super::{any_route, bases, methods, momentum, sam};
+use super::{bases, methods, momentum, sam};
 use crate::Target;
 use crate::nets::{Mlp, close, grads, parameters, same, text};
 use burn_wsam::method::Passes;
@@ -22,7 +22,6 @@ fn trained(target: &Target, config: &WsamConfig) -> Result<Mlp, String> {
 }
 
 pub(crate) fn sam_limits(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     let limits: [MethodConfig; 3] = [
         GsamConfig::new().with_alpha(0.0).into(),
         FriendlySamConfig::new().with_sigma(0.0).into(),
@@ -31,10 +30,10 @@ pub(crate) fn sam_limits(target: &Target) -> Result<(), String> {
     for base in bases().into_iter().chain([BaseConfig::from(SgdBaseConfig::new())]) {
         for (adaptive, clip) in [(false, None), (true, Some(0.3))] {
             let sam = sam(base.clone()).with_adaptive(adaptive).with_max_norm(clip);
-            let want = parameters(&trained(&target, &sam)?);
+            let want = parameters(&trained(target, &sam)?);
             for method in &limits {
                 let config = sam.clone().with_method(method.clone());
-                same(&format!("{config}"), &trained(&target, &config)?, &want)?;
+                same(&format!("{config}"), &trained(target, &config)?, &want)?;
             }
         }
     }
@@ -54,13 +53,12 @@ fn base_trained(target: &Target, config: &WsamConfig) -> Result<Mlp, String> {
 
 /// At rho 0 both gradients are the same, so GSAM's orthogonal part is rounding error, and LookSAM has no direction.
 pub(crate) fn rho_zero(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     for base in bases() {
         let config = WsamConfig::new(base).with_rho(0.0);
-        let want = base_trained(&target, &config)?;
+        let want = base_trained(target, &config)?;
         for method in methods() {
             let config = config.clone().with_method(method);
-            close(&format!("{config}"), &trained(&target, &config)?, &want)?;
+            close(&format!("{config}"), &trained(target, &config)?, &want)?;
         }
     }
     Ok(())

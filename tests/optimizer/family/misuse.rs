@@ -1,6 +1,6 @@
 //! Refused configurations and calls.
 
-use super::{any_route, bases, methods, momentum, sam};
+use super::{bases, methods, momentum, sam};
 use crate::Target;
 use crate::misuse::refused;
 use crate::nets::{Mlp, grads, parameters, text};
@@ -108,7 +108,6 @@ pub(crate) fn serialisation() -> Result<(), String> {
 
 /// Calls that the next step does not take, and setters of another method.
 pub(crate) fn calls(target: &Target) -> Result<(), String> {
-    let target = &any_route(target);
     let is_next = |error: &WsamError| matches!(error, WsamError::NextStep { .. });
     let with = |method: MethodConfig| target.init(&sam(momentum().into()).with_method(method));
     let model = Mlp::new(&target.device);
@@ -156,7 +155,6 @@ pub(crate) fn calls(target: &Target) -> Result<(), String> {
 /// A policy for parameters without a second gradient, under the methods that store a tensor.
 pub(crate) fn missing(target: &Target) -> Result<(), String> {
     use burn_wsam::MissingGradientPolicy::{Hold, UseFirst};
-    let target = &any_route(target);
     for method in methods().into_iter().take(3) {
         for policy in [Hold, UseFirst] {
             let config = sam(momentum().into())

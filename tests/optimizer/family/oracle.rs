@@ -1,6 +1,6 @@
 //! Every method compared with the oracle, on the gradients of a network.
 
-use super::{any_route, bases, methods};
+use super::{bases, methods};
 use crate::Target;
 use crate::nets::{Mlp, grads, near, read, text};
 use burn::module::ParamGroup;
@@ -82,14 +82,13 @@ fn config(base: usize, method: &MethodConfig) -> WsamConfig {
 }
 
 pub(crate) fn every_base(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     for method in methods() {
         for base in 0..bases().len() {
             let config = config(base, &method);
-            match_oracle(&target, &config, &[])?;
-            match_oracle(&target, &config.clone().with_max_norm(Some(0.2)), &[])?;
+            match_oracle(target, &config, &[])?;
+            match_oracle(target, &config.clone().with_max_norm(Some(0.2)), &[])?;
             let perturbed_only = config.with_max_norm(Some(0.2)).with_clip_perturbed_only(true);
-            match_oracle(&target, &perturbed_only, &[])?;
+            match_oracle(target, &perturbed_only, &[])?;
         }
     }
     Ok(())
@@ -97,7 +96,6 @@ pub(crate) fn every_base(target: &Target) -> Result<(), String> {
 
 /// Adaptive perturbations, and groups that are not perturbed or have a norm of their own.
 pub(crate) fn groups(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     let group = |name: &str| GroupConfig::new(ParamGroup::from_predicate(name));
     for (place, method) in methods().iter().enumerate() {
         let config = config(place % 2, method).with_max_norm(Some(0.4));
@@ -105,27 +103,26 @@ pub(crate) fn groups(target: &Target) -> Result<(), String> {
             group("bias").with_perturbed(false).with_weight_decay(Some(0.0)),
             group("b.weight").with_own_norm(true).with_rho(Some(0.2)).with_lr_factor(0.5),
         ];
-        match_oracle(&target, &config.clone().with_groups(groups.clone()), &[])?;
+        match_oracle(target, &config.clone().with_groups(groups.clone()), &[])?;
         if matches!(method, MethodConfig::MomentumSam) {
             continue;
         }
         let config = config.with_adaptive(true).with_rho(0.5);
-        match_oracle(&target, &config, &[])?;
-        match_oracle(&target, &config.with_groups(groups), &[])?;
+        match_oracle(target, &config, &[])?;
+        match_oracle(target, &config.with_groups(groups), &[])?;
         let uneven = vec![group("a.weight").with_adaptive(Some(true))];
-        match_oracle(&target, &self::config(1, method).with_groups(uneven), &[])?;
+        match_oracle(target, &self::config(1, method).with_groups(uneven), &[])?;
     }
     Ok(())
 }
 
 /// Skipped steps and steps of the base optimizer, at every place of LookSAM's cycle, and in the first step.
 pub(crate) fn non_finite(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     for policy in [NonFinitePolicy::Skip, NonFinitePolicy::BaseStep] {
         for (place, method) in methods().iter().enumerate() {
             let config = config((place + 1) % 4, method).with_non_finite(policy);
-            match_oracle(&target, &config, &[(0, 1), (1, 0), (4, 0), (4, 1), (6, 1), (8, 0)])?;
-            match_oracle(&target, &config, &[(0, 0), (3, 1), (5, 1), (7, 0)])?;
+            match_oracle(target, &config, &[(0, 1), (1, 0), (4, 0), (4, 1), (6, 1), (8, 0)])?;
+            match_oracle(target, &config, &[(0, 0), (3, 1), (5, 1), (7, 0)])?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Runs resumed from records: the methods' states, LookSAM's place and AE-SAM's averages.
 
-use super::{any_route, bases, methods};
+use super::{bases, methods};
 use crate::Target;
 use crate::nets::{Mlp, parameters, same, text};
 use crate::resume::{Case, Steps, Storage};
@@ -18,7 +18,6 @@ fn config(base: BaseConfig) -> WsamConfig {
 
 /// Resumes after whole and skipped steps, with every method and rule, bit for bit.
 pub(crate) fn whole(target: &Target) -> Result<(), String> {
-    let target = &any_route(target);
     use NonFinitePolicy::{BaseStep, Refuse, Skip};
     let mut cases = Vec::new();
     for (place, method) in methods().into_iter().enumerate() {
@@ -64,7 +63,6 @@ fn record(target: &Target, config: &WsamConfig, steps: u64) -> Result<(Mlp, Vec<
 
 /// Records of another method, or of none.
 pub(crate) fn other_methods(target: &Target) -> Result<(), String> {
-    let target = &any_route(target);
     let plain = config(bases()[0].clone());
     let load = |config: &WsamConfig, model: &Mlp, bytes: &[u8]| {
         let mut optim = target.init(config)?;
@@ -92,7 +90,6 @@ pub(crate) fn other_methods(target: &Target) -> Result<(), String> {
 
 /// Damaged values of the schedule are refused, and nothing is loaded.
 pub(crate) fn damaged(target: &Target) -> Result<(), String> {
-    let target = &any_route(target);
     let rule = AeSamConfig::new(8).into();
     let config = config(bases()[0].clone()).with_pass_rule(rule);
     let (model, bytes) = record(target, &config, 3)?;

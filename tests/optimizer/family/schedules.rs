@@ -1,6 +1,6 @@
 //! AE-SAM's rule, micro-batches and calls under the rules and the methods.
 
-use super::{any_route, methods, momentum, sam};
+use super::{methods, momentum, sam};
 use crate::Target;
 use crate::misuse::refused;
 use crate::nets::{ConvNet, Mlp, close, fork, grads, parameters, same, text};
@@ -104,7 +104,6 @@ fn by_calls(optim: &mut Wsam, model: Mlp, batch: u64) -> Result<Mlp, String> {
 
 /// The closure and the calls take the same steps, bit for bit.
 pub(crate) fn closure_and_calls(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     for config in varying() {
         let (mut optim, mut other) = (target.init(&config)?, target.init(&config)?);
         let mut model = Mlp::new(&target.device);
@@ -120,7 +119,6 @@ pub(crate) fn closure_and_calls(target: &Target) -> Result<(), String> {
 
 /// Micro-batches with one perturbation step like one batch of their average loss.
 pub(crate) fn micro_batches(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     for config in varying() {
         let (mut optim, mut plain) = (target.init(&config)?, target.init(&config)?);
         let mut model = Mlp::new(&target.device);
@@ -148,7 +146,6 @@ pub(crate) fn micro_batches(target: &Target) -> Result<(), String> {
 /// Perturbations along each micro-batch's own gradient: in steps of one pass there are none, so those are the steps of
 /// `Whole`. Momentum-SAM has none at all.
 pub(crate) fn each_micro_batch(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     for config in varying() {
         let mut optim = target.init(&config)?;
         let model = Mlp::new(&target.device);
@@ -183,7 +180,6 @@ pub(crate) fn each_micro_batch(target: &Target) -> Result<(), String> {
 
 /// Running statistics advance once a step, from the first pass, or from Momentum-SAM's only one.
 pub(crate) fn running_statistics(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     for config in varying() {
         let mut optim = target.init(&config)?;
         let mut model = ConvNet::new(&target.device);
@@ -221,7 +217,6 @@ pub(crate) fn running_statistics(target: &Target) -> Result<(), String> {
 
 /// A loss scale that is a power of two changes no bits.
 pub(crate) fn loss_scale(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     for config in varying() {
         let scale = burn_wsam::LossScaleConfig::fixed(64.0);
         let scaled = config.clone().with_loss_scale(Some(scale));
@@ -239,7 +234,6 @@ pub(crate) fn loss_scale(target: &Target) -> Result<(), String> {
 
 /// A model at `w` after each step: validating or saving it never sees perturbed weights.
 pub(crate) fn returns_unperturbed(target: &Target) -> Result<(), String> {
-    let target = any_route(target);
     let config = sam(momentum().into()).with_method(MethodConfig::MomentumSam).with_rho(0.5);
     let mut optim = target.init(&config)?;
     let mut model = Mlp::new(&target.device);

@@ -14,8 +14,9 @@ fn main() {
             sets => for_buffer_sets(source, sets),
         };
         println!(
-            r#"{{"stage":{:?},"width":{:?},"bufferSets":{},"source":{source:?},"variants":[{}]}}"#,
+            r#"{{"stage":{:?},"ofRelatives":{},"width":{:?},"bufferSets":{},"source":{source:?},"variants":[{}]}}"#,
             stage.entry_point(),
+            stage.is_of_relatives(),
             name(width),
             sets.count,
             variants(stage, width, sets),
