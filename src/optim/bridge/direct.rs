@@ -79,7 +79,7 @@ impl Bridge {
     }
 
     /// Does nothing: without fusion no tensor has an [`identity`].
-    pub(crate) fn bind(&self, _bindings: &[Binding]) -> Result<(), WsamError> {
+    pub(crate) fn bind(&self, _bindings: &Arc<Vec<Binding>>) -> Result<(), WsamError> {
         Ok(())
     }
 

@@ -126,13 +126,15 @@ impl Bridge {
     }
 
     /// Gives tensors other memory. Operations that were registered before read the memory that the tensors had.
-    pub(crate) fn bind(&self, bindings: &[Binding]) -> Result<(), WsamError> {
+    pub(crate) fn bind(&self, bindings: &Arc<Vec<Binding>>) -> Result<(), WsamError> {
         self.drain()?;
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.bind", &[], &[]));
-        let (bridge, once) = (self.clone(), Mutex::new(Some(bindings.to_vec())));
+        let (bridge, once) = (self.clone(), Mutex::new(Some(bindings.clone())));
         let bind = OperationFn(move |handles: &mut FusionHandles| {
             let taken = once.lock().unwrap_or_else(PoisonError::into_inner).take();
-            taken.iter().flatten().for_each(|binding| bridge.rebind(handles, binding));
+            for binding in taken.iter().flat_map(|bindings| bindings.iter()) {
+                bridge.rebind(handles, binding);
+            }
             Ok(())
         });
         self.fusion.register(StreamId::current(), ir, bind);

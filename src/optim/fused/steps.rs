@@ -78,7 +78,7 @@ impl StepBackend for Fused {
         // In place the tensors get the memory of `w` first, so that the memory of `w + e_w` can be reused.
         let moved = moved.filter(|_| context.in_place);
         let request = MemoryRequest {
-            bindings: moved.map_or_else(Vec::new, |moved| moved.bindings.clone()),
+            bindings: moved.map(|moved| moved.bindings.clone()).unwrap_or_default(),
             outputs: params.iter().map(|param| param.stepped(context.in_place)).collect(),
             states: self.new_states(&hyper.base, lens),
             ..MemoryRequest::default()
@@ -200,7 +200,7 @@ impl StepBackend for Fused {
         let mut request = MemoryRequest::default();
         if context.in_place {
             let stepped = params.iter().filter_map(|param| param.binding(&param.stepped));
-            request.bindings = stepped.collect();
+            request.bindings = Arc::new(stepped.collect());
             bridge.drain()?;
         }
         let (_, resolving) = bridge.resolve(grads_perturbed, request, Vec::new());
@@ -229,7 +229,7 @@ impl StepBackend for Fused {
             Err(error) if context.in_place => {
                 let ran_on = params.iter().filter_map(|param| param.binding(&param.ran_on));
                 // As in `moved_back_on_error`.
-                let _ = bridge.bind(&ran_on.collect::<Vec<_>>());
+                let _ = bridge.bind(&Arc::new(ran_on.collect()));
                 return Err(error);
             }
             submitted => submitted?,
