@@ -83,10 +83,10 @@ impl StepBackend for Fused {
             states: self.new_states(&hyper.base, lens),
             ..MemoryRequest::default()
         };
-        if context.in_place {
-            bridge.drain()?;
-        }
-        let (made, resolving) = bridge.resolve(grads_perturbed, request, perturbed);
+        let (made, resolving) = match context.in_place {
+            true => (Vec::new(), bridge.resolve_in_place(grads_perturbed, request)?),
+            false => bridge.resolve(grads_perturbed, request, perturbed),
+        };
         let made_are = if context.in_place { tensors_of(&params) } else { identities(&made) };
         let built = build(made);
         let resolved = resolving.finish()?;
@@ -197,18 +197,18 @@ impl StepBackend for Fused {
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let StepContext { hyper, track_norms, .. } = context;
         let LeanAscentState { bridge, ascent, params, perturbed, step, .. } = ascent_state;
-        let mut request = MemoryRequest::default();
-        if context.in_place {
-            let stepped = params.iter().filter_map(|param| param.binding(&param.stepped));
-            request.bindings = Arc::new(stepped.collect());
-            bridge.drain()?;
-        }
-        let (_, resolving) = bridge.resolve(grads_perturbed, request, Vec::new());
+        let resolving;
         let made_are: Vec<_>;
         let mut made = Vec::new();
         if context.in_place {
+            let stepped = params.iter().filter_map(|param| param.binding(&param.stepped));
+            let bindings = Arc::new(stepped.collect());
+            let request = MemoryRequest { bindings, ..MemoryRequest::default() };
+            resolving = bridge.resolve_in_place(grads_perturbed, request)?;
             made_are = params.iter().map(|param| param.tensor).collect();
         } else {
+            let request = MemoryRequest::default();
+            resolving = bridge.resolve(grads_perturbed, request, Vec::new()).1;
             made = bridge.tensors(params.iter().map(|param| (&param.stepped, &param.shape)));
             made_are = identities(&made);
         }
