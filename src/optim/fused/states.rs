@@ -14,6 +14,7 @@ use crate::optim::state_store::StateStore;
 use burn::module::ParamId;
 use burn::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
 use std::mem::offset_of;
+use std::sync::Arc;
 
 impl Fused {
     #[cfg(feature = "train")]
@@ -132,7 +133,7 @@ impl StateStore for Fused {
         let mut new_states = NewStates::new(memory.states);
         let mut masters = memory.masters.into_iter();
         for LoadedState { id, step, tensors, master, len } in loaded {
-            let memory = new_states.next();
+            let memory: Arc<[_]> = new_states.next().into();
             memory.iter().zip(tensors).for_each(|(memory, data)| write(memory, data));
             let master = master.and_then(|data| Some((masters.next()?, data)));
             let master = master.map(|(memory, data)| {
