@@ -162,7 +162,7 @@ pub(crate) fn copy_to_own_memory<M: Module>(module: M) -> M {
 }
 
 /// Returns the parameter with a new value. Shape, type, autodiff context and distribution stay the same.
-fn replace<const D: usize>(
+pub(crate) fn replace<const D: usize>(
     param: Param<Tensor<D>>,
     value: impl FnOnce(Shape) -> Tensor<D>,
 ) -> Param<Tensor<D>> {

@@ -19,6 +19,7 @@ mod pass;
 mod pending;
 mod rates;
 mod record;
+mod replicas;
 mod report;
 mod route;
 mod run_state;
@@ -48,6 +49,10 @@ pub use groups::GroupConfig;
 pub use loss_scale::LossScaleConfig;
 pub use optimizer::Wsam;
 pub use options::{MissingGradientPolicy, NonFinitePolicy, Perturbation};
+pub use replicas::{
+    DataParallelReport, ReplicaError, ReplicaFault, ReplicaPass, ReplicaReport, Replicas, Shard,
+    Span,
+};
 pub use report::StepReport;
 pub use route::{Route, RoutePolicy, TensorOpsReason};
 pub use state::{MASTER_WEIGHTS, OptimizerState};
