@@ -121,7 +121,7 @@ impl ModuleMapper for Replace {
 
 /// Whether two tensors are the same leaf of the autodiff graph: a gradient stored for one is returned for the
 /// other. Tied parameters may not be recognised by equal ids or values.
-fn is_same_leaf<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
+pub(crate) fn is_same_leaf<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
     if !(a.is_require_grad() && b.is_require_grad()) || a.device() != b.device() {
         return false;
     }

@@ -47,7 +47,7 @@ impl<B> Shard<B> {
 /// Each pass runs wholly on its device, so gradients do not depend on the other replicas, and weights and gradients
 /// go through the host. A replica's copy is made in its first step and is updated in later ones: each step sends
 /// trainable weights and running statistics. Frozen parameters are sent once; call [`refresh`](Self::refresh) after
-/// changing them. Trainable parameters that share a tensor must have the same id.
+/// changing them. Trainable parameters that share a tensor share it on the replicas, too, if they have the same id.
 ///
 /// If a replica times out, its thread is left behind, with its copy of the model, until Burn returns from the call
 /// that hangs; Burn has no way to interrupt it.

@@ -110,7 +110,7 @@ impl std::fmt::Debug for RunningStatistics {
 
 /// Burn defers the last update of running statistics, for each thread. `valid` is the only way to apply it from
 /// outside of a module.
-fn bring_up_to_date<M: Module>(model: &M) {
+pub(crate) fn bring_up_to_date<M: Module>(model: &M) {
     drop(model.valid());
 }
 

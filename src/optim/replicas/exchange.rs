@@ -1,21 +1,23 @@
 //! Values of a module's parameters on the host, to be sent between the optimizer's model and its replicas.
 
 use super::read::Read;
-use crate::optim::copies::replace;
+use crate::optim::copies::{is_same_leaf, replace};
 use crate::optim::statistics::RunningStatistics;
-use crate::optim::walk::{ParamVisitor, Path, for_each_param, visit_params};
+use crate::optim::walk::{ParamVisitor, Path, visit_params};
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// What is exchanged of a float parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Its weight and its gradient: the first trainable parameter with its id.
     Trained,
-    /// Nothing: it has the tensor of an earlier parameter with the same id.
+    /// Its weight: a later trainable parameter with the same id and a tensor of its own.
+    Repeated,
+    /// Nothing: it has the tensor of the first trainable parameter with its id.
     Tied,
     /// Its value, which the first pass changes.
     Statistic,
@@ -31,6 +33,7 @@ pub(super) struct Layout {
 
 #[derive(Debug, PartialEq)]
 struct ExchangedParam {
+    /// With its shape and element type it identifies the parameter.
     id: ParamId,
     path: String,
     role: Role,
@@ -41,19 +44,34 @@ struct ExchangedParam {
 impl Layout {
     /// The layout of `model`, whose running statistics are `statistics`. Initialises lazy parameters.
     pub(super) fn of<M: Module>(model: &M, statistics: &RunningStatistics) -> Self {
-        let (mut trained, mut params) = (HashSet::new(), Vec::new());
-        for_each_param(model, |param, path| {
-            let role = match param.requires_grad() {
-                true if trained.insert(param.id()) => Role::Trained,
-                true => Role::Tied,
-                false if statistics.is_statistic(params.len()) => Role::Statistic,
-                false => Role::Frozen,
-            };
-            let (id, path) = (param.id(), path.to_string());
-            let (shape, dtype) = (param.shape(), param.dtype());
-            params.push(ExchangedParam { id, path, role, shape, dtype });
-        });
-        Self { params }
+        struct Visitor<'a> {
+            statistics: &'a RunningStatistics,
+            /// The `Tensor<D>` of the first trainable parameter with each id.
+            trained: HashMap<ParamId, Box<dyn Any>>,
+            params: Vec<ExchangedParam>,
+        }
+        impl ParamVisitor for Visitor<'_> {
+            fn visit<const D: usize>(&mut self, param: &Param<Tensor<D>>, path: &Path) {
+                let value = param.val();
+                let role = if !param.is_require_grad() {
+                    let is_statistic = self.statistics.is_statistic(self.params.len());
+                    if is_statistic { Role::Statistic } else { Role::Frozen }
+                } else if let Some(first) = self.trained.get(&param.id) {
+                    let first = first.downcast_ref::<Tensor<D>>();
+                    let tied = first.is_some_and(|first| is_same_leaf(first, &value));
+                    if tied { Role::Tied } else { Role::Repeated }
+                } else {
+                    self.trained.insert(param.id, Box::new(value.clone()));
+                    Role::Trained
+                };
+                let (id, path) = (param.id, path.to_string());
+                let (shape, dtype) = (value.shape(), value.dtype());
+                self.params.push(ExchangedParam { id, path, role, shape, dtype });
+            }
+        }
+        let mut visitor = Visitor { statistics, trained: HashMap::new(), params: Vec::new() };
+        visit_params(model, &mut visitor);
+        Self { params: visitor.params }
     }
 
     fn role(&self, place: usize) -> Role {
@@ -100,14 +118,21 @@ pub(super) fn is_finite(data: &TensorData) -> bool {
 pub(super) struct Reads(Vec<Option<Read>>);
 
 impl Reads {
-    /// Requests the values of the parameters that have one of the roles.
+    /// Requests the weights of the trainable parameters, and with `statistics` the running statistics.
+    pub(super) fn weights<M: Module>(model: &M, layout: &Layout, statistics: bool) -> Self {
+        let roles = [Role::Trained, Role::Repeated, Role::Statistic];
+        Self::values(model, layout, if statistics { &roles } else { &roles[..2] })
+    }
+
+    /// Requests the values of the parameters that have one of the roles, except of quantised ones.
     pub(super) fn values<M: Module>(model: &M, layout: &Layout, roles: &[Role]) -> Self {
         struct Visitor<'a>(Reads, &'a Layout, &'a [Role]);
         impl ParamVisitor for Visitor<'_> {
             fn visit<const D: usize>(&mut self, param: &Param<Tensor<D>>, _: &Path) {
                 let Self(Reads(reads), layout, roles) = self;
                 let wanted = roles.contains(&layout.role(reads.len()));
-                reads.push(wanted.then(|| Read::request(param.val())));
+                let value = wanted.then(|| param.val()).filter(|value| value.dtype().is_float());
+                reads.push(value.map(Read::request));
             }
         }
         let mut visitor = Visitor(Self::default(), layout, roles);

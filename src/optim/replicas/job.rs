@@ -20,8 +20,8 @@ pub(super) struct Job<M, B> {
 pub(super) enum Work<M, B> {
     /// The first pass; the second one too if there is an `ascent`.
     First {
-        /// The whole model, if the replica has no copy of it.
-        model: Option<M>,
+        /// The whole model and the values of its frozen parameters, if the replica has no copy of it.
+        model: Option<(M, Arc<Values>)>,
         layout: Arc<Layout>,
         /// Weights and running statistics.
         values: Arc<Values>,

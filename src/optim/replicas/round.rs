@@ -99,7 +99,7 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
     /// The second pass of all replicas at the weights of `perturbed`.
     pub(crate) fn second(&mut self, perturbed: &M) -> Result<Pass, WsamError> {
         let layout = self.replicas.layout.clone();
-        let values = Arc::new(self.read(perturbed, &layout, &[Role::Trained])?);
+        let values = Arc::new(read(Reads::weights(perturbed, &layout, false))?);
         for part in 0..self.shares.len() {
             self.send(part, values.bytes(), Work::Second { values: values.clone() })?;
         }
@@ -142,16 +142,20 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
             self.replicas.refresh();
         }
         let layout = self.replicas.layout.clone();
-        let values = self.read(model, &layout, &[Role::Trained, Role::Statistic])?;
-        let values = Arc::new(values);
+        let values = Arc::new(read(Reads::weights(model, &layout, true))?);
+        let mut frozen = None;
+        if self.replicas.replicas[..self.shares.len()].iter().any(|replica| !replica.has_copy) {
+            frozen = Some(Arc::new(read(Reads::values(model, &layout, &[Role::Frozen]))?));
+        }
         for part in 0..self.shares.len() {
             let Some(batch) = self.batches.pop_front() else { break };
-            let has_copy = self.replicas.replicas[part].has_copy;
+            let frozen = frozen.clone().filter(|_| !self.replicas.replicas[part].has_copy);
             let work = Work::First {
                 // Burn shares running statistics between clones, also if one is moved to another device, so the
                 // copy must have its own.
-                model: (!has_copy).then(|| {
-                    perturbed_copy::<Flat, M>(model, StepParams::default().values(vec![]), false)
+                model: frozen.map(|frozen| {
+                    let none = StepParams::default().values(vec![]);
+                    (perturbed_copy::<Flat, M>(model, none, false), frozen)
                 }),
                 layout: layout.clone(),
                 values: values.clone(),
@@ -162,11 +166,6 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
             self.send(part, values.bytes(), work)?;
         }
         Ok(())
-    }
-
-    fn read(&self, model: &M, layout: &Layout, roles: &[Role]) -> Result<Values, WsamError> {
-        let values = Reads::values(model, layout, roles).wait();
-        values.map_err(|reason| WsamError::Backend { reason })
     }
 
     fn send(&mut self, part: usize, bytes: u64, work: Work<M, B>) -> Result<(), WsamError> {
@@ -236,6 +235,10 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
             + passed.loss.as_ref().map_or(0, bytes)
             + passed.statistics.as_ref().map_or(0, Values::bytes);
     }
+}
+
+fn read(reads: Reads) -> Result<Values, WsamError> {
+    reads.wait().map_err(|reason| WsamError::Backend { reason })
 }
 
 impl<M: Module> Collected<M> {

@@ -8,7 +8,7 @@ use super::report::Span;
 use crate::optim::error::WsamError;
 use crate::optim::optimizer::{ReplicaAscent, Wsam};
 use crate::optim::seeds::Masks;
-use crate::optim::statistics::RunningStatistics;
+use crate::optim::statistics::{RunningStatistics, bring_up_to_date};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
@@ -90,8 +90,14 @@ impl<M: Module + 'static, B, T> Worker<M, B, T> {
             Work::First { model, layout, values, batch, returns_statistics, ascent } => {
                 self.at = ReplicaPass::First;
                 let start = answers.now();
-                if let Some(model) = model {
-                    self.copy = Some((model.fork(&self.device), layout.clone()));
+                if let Some((model, frozen)) = model {
+                    self.copy = Some((model, layout.clone()));
+                    // In Burn 0.22.1 with fusion, threads may confuse tensors that move between them, so values
+                    // move on the host.
+                    self.assign(&values)?;
+                    self.assign(&frozen)?;
+                    let (model, layout) = self.take_copy()?;
+                    self.copy = Some((model.fork(&self.device), layout));
                 }
                 self.assign(&values)?;
                 drop(values);
@@ -100,6 +106,7 @@ impl<M: Module + 'static, B, T> Worker<M, B, T> {
                 let (grads, mut requested) =
                     self.pass(&model, &layout, settings, start, answers)?;
                 if returns_statistics {
+                    bring_up_to_date(&model);
                     let statistics = Reads::values(&model, &layout, &[Role::Statistic]);
                     requested.statistics = Some(statistics);
                 }
