@@ -32,6 +32,9 @@ mod step_backend;
 mod tensor_ops;
 mod walk;
 
+#[cfg(feature = "remote")]
+pub mod remote;
+
 #[cfg(feature = "train")]
 pub mod train;
 

@@ -9,8 +9,10 @@ mod round;
 mod worker;
 
 pub use error::{ReplicaError, ReplicaFault, ReplicaPass};
+pub(crate) use job::PassSettings;
 pub use report::{DataParallelReport, ReplicaReport, Span};
 pub(crate) use round::{Round, RoundSettings};
+pub(crate) use worker::Computed;
 
 use super::error::WsamError;
 use super::pass::pass;
@@ -102,16 +104,17 @@ impl<M: Module + 'static, B: Send + 'static> Replicas<M, B> {
         load: impl Fn(B, &Device) -> T + Send + Sync + 'static,
         loss: impl Fn(&M, &T) -> Tensor<1> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_pass(load, move |model, batch, settings| {
+        Self::with_pass(load, move |model, batch, settings, _| {
             let (grads, loss) =
                 pass(model, loss(model, batch), settings.loss_scale, settings.share)?;
             Ok((grads, Some(loss)))
         })
     }
 
-    fn with_pass<T: 'static>(
+    /// Replicas that compute gradients with `run_pass`.
+    pub(crate) fn with_pass<T: 'static>(
         load: impl Fn(B, &Device) -> T + Send + Sync + 'static,
-        run_pass: impl Fn(&M, &T, &job::PassSettings) -> Result<worker::Computed, WsamError>
+        run_pass: impl Fn(&M, &T, &PassSettings, ReplicaPass) -> Result<Computed, WsamError>
         + Send
         + Sync
         + 'static,

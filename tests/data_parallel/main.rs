@@ -3,8 +3,15 @@
 
 mod faults;
 mod local;
+#[cfg(feature = "fused-wsam")]
 mod mixed;
 mod modules;
+#[cfg(feature = "remote")]
+mod remote;
+#[cfg(feature = "remote")]
+mod remote_faults;
+#[cfg(feature = "remote")]
+mod workers;
 
 use burn_wsam_support::nets;
 use burn_wsam_support::target::{self, Target, Test};
@@ -25,7 +32,11 @@ const TESTS: &[(&str, Test)] = &[
 ];
 
 fn main() {
+    #[cfg(feature = "remote")]
+    workers::serve_if_worker();
     let mut trials = target::on(TESTS, &target::flex(), "flex");
+    #[cfg(feature = "remote")]
+    trials.extend(remote::trials());
     #[cfg(feature = "fused-wsam")]
     trials.extend(mixed::trials(TESTS));
     burn_wsam_support::gpu::run(trials);

@@ -2,13 +2,14 @@
 
 use super::Wsam;
 use crate::method::NonFinite;
-use crate::optim::error::Rejected;
-#[cfg(doc)]
-use crate::optim::error::WsamError;
+use crate::optim::error::{Rejected, WsamError};
 use crate::optim::options::Perturbation;
+use crate::optim::pass::Pass;
 use crate::optim::replicas::{DataParallelReport, Replicas, Round, RoundSettings, Shard};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
 
 impl Wsam {
     /// A whole step over replicas of the model on several devices, which run at the same time. Gradients are those
@@ -70,7 +71,14 @@ impl Wsam {
         B: Send + 'static,
     {
         let begun = self.begin(lr).and_then(|(rates, _)| {
-            Ok((rates, Round::new(replicas, shards, self.round_settings())?))
+            Ok((
+                rates,
+                Round::new(
+                    replicas,
+                    shards.into_iter().enumerate().collect(),
+                    self.round_settings(),
+                )?,
+            ))
         });
         let (rates, mut round) = match begun {
             Ok(begun) => begun,
@@ -84,20 +92,23 @@ impl Wsam {
                     both.map(|[first, second]| (first, Some(second)))
                 }
             };
+            let passed = passed.and_then(|(first, second)| Ok((with_loss(first)?, second)));
             let (first, second) = match passed {
                 Ok(passed) => passed,
                 Err(error) => return Err(Rejected::new(model, error)),
             };
-            let (model, report) = wsam.phases(&rates, model, first, |perturbed| match second {
-                Some(second) => Ok(second),
-                None => round.second(perturbed),
+            let (model, report) = wsam.phases(&rates, model, first, |perturbed| {
+                with_loss(match second {
+                    Some(second) => second,
+                    None => round.second(perturbed)?,
+                })
             })?;
             Ok((round.with_statistics(model), report))
         })?;
         Ok((model, DataParallelReport { step, replicas: round.into_reports() }))
     }
 
-    fn round_settings(&self) -> RoundSettings {
+    pub(in crate::optim) fn round_settings(&self) -> RoundSettings {
         let propagates = matches!(self.hyper.non_finite, NonFinite::Propagate);
         RoundSettings {
             device: self.device.clone(),
@@ -107,4 +118,9 @@ impl Wsam {
             checks_finite: !propagates && self.options.loss_scale.is_none(),
         }
     }
+}
+
+/// The pass with its loss, which replicas of [`Replicas::new`] always return.
+fn with_loss((grads, loss): (GradientsParams, Option<Tensor<1>>)) -> Result<Pass, WsamError> {
+    Ok((grads, loss.ok_or(WsamError::NoMicroBatches)?))
 }

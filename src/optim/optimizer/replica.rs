@@ -23,7 +23,7 @@ pub(crate) struct ReplicaAscent {
 }
 
 impl Wsam {
-    pub(super) fn replica_ascent(&self) -> ReplicaAscent {
+    pub(in crate::optim) fn replica_ascent(&self) -> ReplicaAscent {
         ReplicaAscent {
             hyper: self.hyper.clone(),
             groups: self.groups.clone(),

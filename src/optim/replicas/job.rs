@@ -37,17 +37,17 @@ pub(super) enum Work<M, B> {
 
 /// Settings of a replica's passes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PassSettings {
+pub(crate) struct PassSettings {
     /// Place of the shard.
-    pub(super) part: usize,
+    pub(crate) part: usize,
     /// Weight of the replica's loss in the average.
-    pub(super) share: f64,
-    pub(super) loss_scale: f64,
-    pub(super) mask_seed: Option<u64>,
+    pub(crate) share: f64,
+    pub(crate) loss_scale: f64,
+    pub(crate) mask_seed: Option<u64>,
     /// Number of the step, for the masks.
-    pub(super) step: u64,
+    pub(crate) step: u64,
     /// Whether a NaN or an infinity is an error.
-    pub(super) checks_finite: bool,
+    pub(crate) checks_finite: bool,
 }
 
 /// The result of a pass, on the host.

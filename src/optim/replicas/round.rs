@@ -4,12 +4,13 @@ use super::error::{ReplicaError, ReplicaFault, ReplicaPass};
 use super::exchange::{Layout, Reads, Role, Values, assign, bytes, into_gradients, tensor_on};
 use super::job::{Answers, Job, PassSettings, Passed, Work};
 use super::report::ReplicaReport;
+use super::worker::Computed;
 use super::{Replica, Replicas, Shard};
 use crate::optim::copies::perturbed_copy;
 use crate::optim::error::WsamError;
 use crate::optim::optimizer::ReplicaAscent;
 use crate::optim::params::{Flat, StepParams};
-use crate::optim::pass::{Pass, Sum, shares, summed};
+use crate::optim::pass::{Sum, shares};
 use crate::optim::statistics::RunningStatistics;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -37,6 +38,8 @@ pub(crate) struct RoundSettings {
 pub(crate) struct Round<'a, M, B> {
     replicas: &'a mut Replicas<M, B>,
     batches: VecDeque<B>,
+    /// For each shard the place of its replica.
+    places: Vec<usize>,
     shares: Vec<f64>,
     settings: RoundSettings,
     sender: Sender<Answer>,
@@ -57,19 +60,22 @@ struct Collected<M> {
 }
 
 impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
+    /// A step over shards, each with the place of its replica.
     pub(crate) fn new(
         replicas: &'a mut Replicas<M, B>,
-        shards: Vec<Shard<B>>,
+        shards: Vec<(usize, Shard<B>)>,
         settings: RoundSettings,
     ) -> Result<Self, WsamError> {
+        let (places, shards): (Vec<_>, Vec<_>) = shards.into_iter().unzip();
         let weights: Vec<f64> = shards.iter().map(|shard| shard.weight).collect();
-        if shards.is_empty() || shards.len() > replicas.len() {
+        if shards.is_empty() || places.iter().any(|place| *place >= replicas.len()) {
             return Err(WsamError::Shards { replicas: replicas.len(), shards: shards.len() });
         }
         let shares = shares(shards.len(), &weights)
             .map_err(|_| WsamError::ShardWeights { shards: shards.len(), weights })?;
         let mut reports = Vec::new();
-        for replica in &mut replicas.replicas[..shards.len()] {
+        for place in &places {
+            let replica = &mut replicas.replicas[*place];
             replica.check()?;
             reports.push(ReplicaReport { name: replica.name.to_string(), ..Default::default() });
         }
@@ -79,6 +85,7 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
         Ok(Self {
             replicas,
             batches,
+            places,
             shares,
             settings,
             sender,
@@ -90,14 +97,14 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
     }
 
     /// The first pass of all replicas.
-    pub(crate) fn first(&mut self, model: &M) -> Result<Pass, WsamError> {
+    pub(crate) fn first(&mut self, model: &M) -> Result<Computed, WsamError> {
         self.send_first(model, None)?;
         let [first] = self.collect(model, [ReplicaPass::First])?;
         Ok(first)
     }
 
     /// The second pass of all replicas at the weights of `perturbed`.
-    pub(crate) fn second(&mut self, perturbed: &M) -> Result<Pass, WsamError> {
+    pub(crate) fn second(&mut self, perturbed: &M) -> Result<Computed, WsamError> {
         let layout = self.replicas.layout.clone();
         let values = Arc::new(read(Reads::weights(perturbed, &layout, false))?);
         for part in 0..self.shares.len() {
@@ -113,7 +120,7 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
         &mut self,
         model: &M,
         ascent: ReplicaAscent,
-    ) -> Result<[Pass; 2], WsamError> {
+    ) -> Result<[Computed; 2], WsamError> {
         self.send_first(model, Some(Arc::new(ascent)))?;
         self.collect(model, [ReplicaPass::First, ReplicaPass::Second])
     }
@@ -144,12 +151,13 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
         let layout = self.replicas.layout.clone();
         let values = Arc::new(read(Reads::weights(model, &layout, true))?);
         let mut frozen = None;
-        if self.replicas.replicas[..self.shares.len()].iter().any(|replica| !replica.has_copy) {
+        let mut replicas = self.places.iter().map(|place| &self.replicas.replicas[*place]);
+        if replicas.any(|replica| !replica.has_copy) {
             frozen = Some(Arc::new(read(Reads::values(model, &layout, &[Role::Frozen]))?));
         }
         for part in 0..self.shares.len() {
             let Some(batch) = self.batches.pop_front() else { break };
-            let frozen = frozen.clone().filter(|_| !self.replicas.replicas[part].has_copy);
+            let frozen = frozen.clone().filter(|_| !self.replica(part).has_copy);
             let work = Work::First {
                 // Burn shares running statistics between clones, also if one is moved to another device, so the
                 // copy must have its own.
@@ -174,7 +182,7 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
         let settings = PassSettings { part, share, loss_scale, mask_seed, step, checks_finite };
         let answers = Answers { sender: self.sender.clone(), part, began: self.began };
         self.reports[part].bytes_sent += bytes;
-        self.replicas.replicas[part].send(Job { work, settings, answers })
+        self.replica(part).send(Job { work, settings, answers })
     }
 
     /// Waits for the results of `passes`, and returns their weighted averages.
@@ -182,7 +190,7 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
         &mut self,
         model: &M,
         passes: [ReplicaPass; N],
-    ) -> Result<[Pass; N], WsamError> {
+    ) -> Result<[Computed; N], WsamError> {
         let parts = self.shares.len();
         let mut collected = passes.map(|pass| Collected::<M>::new(pass, parts));
         let (mut missing, timeout) = (vec![N; parts], self.replicas.timeout);
@@ -196,7 +204,7 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
                 Ok(answer) => answer,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     let pass = passes[N - missing[slowest]];
-                    return Err(self.replicas.replicas[slowest].time_out(pass, timeout));
+                    return Err(self.replica(slowest).time_out(pass, timeout));
                 }
             };
             let passed = answer?;
@@ -211,12 +219,13 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
                 }
             }
         }
-        self.replicas.replicas[..parts].iter_mut().for_each(|replica| replica.has_copy = true);
-        let mut results = Vec::new();
-        for Collected { sum, .. } in collected {
-            results.push(summed(sum)?);
-        }
-        results.try_into().map_err(|_| WsamError::NoMicroBatches)
+        (0..parts).for_each(|part| self.replica(part).has_copy = true);
+        Ok(collected.map(|Collected { sum, .. }| sum.take()))
+    }
+
+    /// The replica of a shard.
+    fn replica(&mut self, part: usize) -> &mut Replica<M, B> {
+        &mut self.replicas.replicas[self.places[part]]
     }
 
     fn report(&mut self, part: usize, passed: &Passed) {

@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Gradient of a model over a batch, and the loss if it is known.
-pub(super) type Computed = (GradientsParams, Option<Tensor<1>>);
+pub(crate) type Computed = (GradientsParams, Option<Tensor<1>>);
 
 /// Runs a pass of a replica over a batch.
 pub(super) type RunPass<M, T> =
-    dyn Fn(&M, &T, &PassSettings) -> Result<Computed, WsamError> + Send + Sync;
+    dyn Fn(&M, &T, &PassSettings, ReplicaPass) -> Result<Computed, WsamError> + Send + Sync;
 
 /// A replica, owned by its thread.
 pub(super) struct Worker<M, B, T> {
@@ -177,7 +177,7 @@ impl<M: Module + 'static, B, T> Worker<M, B, T> {
             let reason = "the replica has no batch".to_owned();
             return Err(self.error(ReplicaFault::Backend { reason }));
         };
-        let (grads, loss) = (self.run_pass)(model, batch, &settings)?;
+        let (grads, loss) = (self.run_pass)(model, batch, &settings, self.at)?;
         let requested = Requested {
             pass: self.at,
             layout: layout.clone(),
