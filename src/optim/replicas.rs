@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
-use worker::{RunPass, Worker};
+use worker::{Load, RunPass, Worker};
 
 /// A part of a batch for one replica.
 #[derive(Clone, Debug)]
@@ -61,10 +61,10 @@ pub struct Replicas<M, B> {
     layout: Arc<Layout>,
 }
 
-/// Starts the thread of a replica.
-struct StartThread<M, B>(
-    Box<dyn Fn(Arc<str>, Device, Inbox<M, B>) -> std::io::Result<()> + Send + Sync>,
-);
+/// Starts the thread of a replica with this name, on this device.
+type Start<M, B> = dyn Fn(Arc<str>, Device, Inbox<M, B>) -> std::io::Result<()> + Send + Sync;
+
+struct StartThread<M, B>(Box<Start<M, B>>);
 
 impl<M, B> std::fmt::Debug for StartThread<M, B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -119,7 +119,7 @@ impl<M: Module + 'static, B: Send + 'static> Replicas<M, B> {
         + Sync
         + 'static,
     ) -> Self {
-        let load: Arc<dyn Fn(B, &Device) -> T + Send + Sync> = Arc::new(load);
+        let load: Arc<Load<B, T>> = Arc::new(load);
         let run_pass: Arc<RunPass<M, T>> = Arc::new(run_pass);
         let start = move |name: Arc<str>, device, inbox: Inbox<M, B>| {
             let (load, run_pass) = (load.clone(), run_pass.clone());

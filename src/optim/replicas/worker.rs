@@ -24,11 +24,14 @@ pub(crate) type Computed = (GradientsParams, Option<Tensor<1>>);
 pub(super) type RunPass<M, T> =
     dyn Fn(&M, &T, &PassSettings, ReplicaPass) -> Result<Computed, WsamError> + Send + Sync;
 
+/// Makes the tensors of a shard on the replica's device.
+pub(super) type Load<B, T> = dyn Fn(B, &Device) -> T + Send + Sync;
+
 /// A replica, owned by its thread.
 pub(super) struct Worker<M, B, T> {
     name: Arc<str>,
     device: Device,
-    load: Arc<dyn Fn(B, &Device) -> T + Send + Sync>,
+    load: Arc<Load<B, T>>,
     run_pass: Arc<RunPass<M, T>>,
     copy: Option<(M, Arc<Layout>)>,
     batch: Option<T>,
@@ -53,7 +56,7 @@ impl<M: Module + 'static, B, T> Worker<M, B, T> {
     pub(super) fn new(
         name: Arc<str>,
         device: Device,
-        load: Arc<dyn Fn(B, &Device) -> T + Send + Sync>,
+        load: Arc<Load<B, T>>,
         run_pass: Arc<RunPass<M, T>>,
     ) -> Self {
         let (copy, batch, perturbing, at) = (None, None, None, ReplicaPass::First);
