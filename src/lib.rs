@@ -62,6 +62,8 @@ mod docs {
     struct Configuration;
     #[doc = include_str!("../docs/costs.md")]
     struct Costs;
+    #[doc = include_str!("../docs/data-parallel.md")]
+    struct DataParallel;
     #[doc = include_str!("../docs/engine.md")]
     struct Engine;
     #[doc = include_str!("../docs/half-precision.md")]

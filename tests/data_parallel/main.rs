@@ -4,6 +4,8 @@
 mod faults;
 mod local;
 #[cfg(feature = "fused-wsam")]
+mod memory;
+#[cfg(feature = "fused-wsam")]
 mod mixed;
 mod modules;
 #[cfg(feature = "remote")]

@@ -1,17 +1,20 @@
 //! Replicas on several devices in one step.
 
 use super::local::{SCOPES, replicas, shards};
+use super::memory;
 use super::nets::{Mlp, close, parameters, text};
 use super::target::{self, Target, Test};
 use burn::tensor::Device;
-use burn_wsam::{AdamWBaseConfig, WsamConfig};
+use burn_wsam::{AdamWBaseConfig, RoutePolicy, WsamConfig};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials(tests: &[(&str, Test)]) -> Vec<Trial> {
     let mut devices = vec![(target::flex().device, "flex".to_owned())];
     let mut trials = target::on_adapters(tests, "replicas on the GPU", |gpu, device| {
         devices.push((device.clone(), gpu.name.clone()));
-        Vec::new()
+        let fused = Target { device: device.clone(), policy: RoutePolicy::Fused };
+        let counted: &[(&str, Test)] = &[("memory with four replicas", memory::of_optimizer)];
+        target::on(counted, &fused, &format!("fused, {}", gpu.name))
     });
     // Each device in turn has the optimizer, and all have a replica.
     let all: Vec<_> = devices.iter().map(|(device, _)| device.clone()).collect();
@@ -25,7 +28,7 @@ pub(crate) fn trials(tests: &[(&str, Test)]) -> Vec<Trial> {
             }
             let target = match label {
                 "fused" => target,
-                _ => Target { policy: burn_wsam::RoutePolicy::TensorOps, ..target },
+                _ => Target { policy: RoutePolicy::TensorOps, ..target },
             };
             trials.push(Trial::test(name, move || Ok(on_all(&target, &all)?)));
         }
