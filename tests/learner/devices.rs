@@ -40,7 +40,7 @@ fn step(
     mut model: Net,
     window: &[Vec<&Batch>],
     lr: f64,
-    perturbation: Perturbation,
+    (perturbation, lean): (Perturbation, bool),
 ) -> Result<Net, String> {
     let mut second = Vec::new();
     if perturbation == Perturbation::EachMicroBatch {
@@ -52,6 +52,12 @@ fn step(
     }
     let first = window.iter().map(|batches| sum(&model, batches)).collect();
     let first = total(&model, first);
+    if lean {
+        let ascended = optim.lean_ascend(lr, model, first).map_err(text)?;
+        let second = window.iter().map(|batches| sum(ascended.model(), batches)).collect();
+        let second = total(ascended.model(), second);
+        return optim.lean_descend(ascended, second).map_err(text);
+    }
     let ascended = optim.ascend(model, first).map_err(text)?;
     if second.is_empty() {
         second = window.iter().map(|batches| sum(ascended.model(), batches)).collect();
@@ -94,7 +100,7 @@ pub(crate) fn two(target: &Target) -> Result<(), String> {
                     .iter()
                     .map(|part| part.iter().skip(from).take(accumulated).collect::<Vec<_>>());
                 let window: Vec<_> = window.filter(|batches| !batches.is_empty()).collect();
-                model = step(&mut optim, model, &window, rate.step().base(), perturbation)?;
+                model = step(&mut optim, model, &window, rate.step().base(), (perturbation, lean))?;
             }
         }
         let what = format!("{perturbation:?}, {accumulated} accumulated, lean {lean}");
