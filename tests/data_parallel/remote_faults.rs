@@ -7,6 +7,7 @@ use super::local::{SCOPES, replicas, shards};
 use super::nets::{Mlp, parameters, same, text};
 use super::target;
 use super::workers::{Process, signal};
+use burn::tensor::Device;
 use burn_wsam::{AdamWBaseConfig, Perturbation, Rejected, Replicas, WsamConfig, WsamError};
 use burn_wsam_support::digits::data::Shuffle;
 use libtest_mimic::Trial;
@@ -32,8 +33,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     for point in [Point::FirstPass, Point::Exchange, Point::SecondPass] {
         for name in ["KILL", "STOP"] {
             let test = move || {
+                let mut workers = Workers::start()?;
                 for scope in SCOPES {
-                    lose(scope, point, name, true)?;
+                    lose(&mut workers, scope, point, name, true)?;
                 }
                 Ok(())
             };
@@ -53,15 +55,48 @@ fn faults() -> u64 {
 
 fn random() -> Result<(), String> {
     let mut shuffle = Shuffle::new(1);
+    let mut workers = Workers::start()?;
     for at in 0..faults() {
         for name in ["KILL", "STOP"] {
             let scope = SCOPES[(at % 2) as usize];
             let after = Duration::from_micros(shuffle.below(60_000));
-            lose(scope, Point::After(after), name, false)
+            lose(&mut workers, scope, Point::After(after), name, false)
                 .map_err(|error| format!("{name} after {after:?}: {error}"))?;
         }
     }
     Ok(())
+}
+
+/// Two workers, which are used for several faults: Burn keeps two threads for each session that a process has
+/// opened.
+struct Workers {
+    _stays: Process,
+    lost: Process,
+    devices: [Device; 2],
+}
+
+impl Workers {
+    fn start() -> Result<Self, String> {
+        let (_stays, lost) = (Process::start()?, Process::start()?);
+        let devices = [_stays.device()?, lost.device()?];
+        Ok(Self { _stays, lost, devices })
+    }
+
+    /// Kills the second worker and starts it again at the same address.
+    fn start_again(&mut self) -> Result<(), String> {
+        signal(self.lost.id(), "KILL");
+        let mut tries = 0;
+        self.lost = loop {
+            match self.lost.again() {
+                Ok(again) => break again,
+                Err(error) if tries == 20 => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+            tries += 1;
+        };
+        self.devices[1] = self.lost.device()?;
+        Ok(())
+    }
 }
 
 /// Steps of a network of two layers on two workers, of which the second is lost in one step.
@@ -69,6 +104,7 @@ fn random() -> Result<(), String> {
 /// The step returns an error that names it (if `must_fail`, otherwise the signal may come too late), the model is as
 /// before, and training goes on: first without the worker, then with it in a new process at the same address.
 fn lose(
+    workers: &mut Workers,
     scope: Perturbation,
     point: Point,
     name: &'static str,
@@ -77,8 +113,7 @@ fn lose(
     let target = target::flex();
     let config = WsamConfig::new(AdamWBaseConfig::new().into());
     let (mut optim, mut twin) = (target.init(&config)?, target.init(&config)?);
-    let workers = [Process::start()?, Process::start()?];
-    let devices = [workers[0].device()?, workers[1].device()?];
+    let lost = workers.lost.id();
     let victim = Arc::new(AtomicU32::new(0));
     // Pass of the second replica; negative while nothing happens.
     let pass = Arc::new(AtomicI64::new(i64::MIN));
@@ -98,7 +133,7 @@ fn lose(
             loss
         }
     };
-    let mut replicas = replicas(&devices, loss)?.with_timeout(Duration::from_secs(20));
+    let mut replicas = replicas(&workers.devices, loss)?.with_timeout(Duration::from_secs(20));
     let mut model = Mlp::new(&target.device);
     let mut want = model.clone();
     let mut step = |model: Mlp, want: Mlp, batches: &[u64], replicas: &mut Replicas<Mlp, u64>| {
@@ -120,18 +155,15 @@ fn lose(
     }
 
     let before = parameters(&model);
-    victim.store(workers[1].id(), Ordering::SeqCst);
+    victim.store(lost, Ordering::SeqCst);
     pass.store(0, Ordering::SeqCst);
     let timeout = Duration::from_secs(if name == "STOP" { 2 } else { 20 });
     replicas = replicas.with_timeout(timeout);
     let timer = match point {
-        Point::After(delay) => {
-            let worker = workers[1].id();
-            Some(std::thread::spawn(move || {
-                std::thread::sleep(delay);
-                signal(worker, name);
-            }))
-        }
+        Point::After(delay) => Some(std::thread::spawn(move || {
+            std::thread::sleep(delay);
+            signal(lost, name);
+        })),
         _ => None,
     };
     let began = Instant::now();
@@ -178,21 +210,8 @@ fn lose(
     went_on(error)?;
 
     // The worker comes back at the same address.
-    let [_first, second] = workers;
-    signal(second.id(), "KILL");
-    let address = second;
-    let again = {
-        let mut tries = 0;
-        loop {
-            match address.again() {
-                Ok(again) => break again,
-                Err(error) if tries == 20 => return Err(error),
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-            tries += 1;
-        }
-    };
-    replicas.add("replica 1", &again.device()?).map_err(text)?;
+    workers.start_again()?;
+    replicas.add("replica 1", &workers.devices[1]).map_err(text)?;
     let (_, _, error) = step(model, want, &[202, 203], &mut replicas)?;
     went_on(error)
 }
