@@ -20,7 +20,7 @@
 //! - `fusion` (default): for a Burn with its feature `fusion`, which this turns on.
 //! - `train`: a learner and a strategy for burn-train's `SupervisedTraining`, in the module `train`.
 //! - `remote`: workers on other machines for data-parallel steps, in the module `remote`. It adds Burn's remote
-//!   devices, and with them about 190 crates.
+//!   devices, and with them about 200 crates.
 
 #![forbid(unsafe_code)]
 // On docs.rs each item is marked with the features it needs.
