@@ -5,6 +5,7 @@ mod faults;
 mod local;
 #[cfg(feature = "fused-wsam")]
 mod memory;
+mod methods;
 #[cfg(feature = "fused-wsam")]
 mod mixed;
 mod modules;
@@ -21,6 +22,7 @@ use burn_wsam_support::target::{self, Target, Test};
 const TESTS: &[(&str, Test)] = &[
     ("replicas match one large batch", local::one_batch),
     ("replicas match accumulated steps", local::accumulated),
+    ("methods over replicas match accumulated steps", methods::accumulated),
     ("replicas have equal weights", local::equal_weights),
     ("a report of replicas", local::report),
     ("running statistics of the first replica", modules::statistics),
