@@ -6,6 +6,7 @@
 #   sh scripts/test.sh tests      runs the tests
 #   sh scripts/test.sh lints      runs formatting, lints and documentation, and checks the dependencies of each feature
 #   sh scripts/test.sh drivers    only installs the software Vulkan drivers
+#   sh scripts/test.sh remote     only lints and tests the feature `remote`, for which it builds Burn again
 #
 # scripts/lints.sh names the tools that are not installed, and can install them.
 #
@@ -31,8 +32,17 @@ case $part in
         drivers
         exit 0
         ;;
+    remote)
+        # Not part of the rest: Burn with Iroh has about 200 more crates.
+        cargo clippy --release --all-targets --features train,remote -- -D warnings
+        cargo test --release --features train,remote --test data_parallel
+        cargo test --release --features train,remote --doc remote
+        RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --features train,remote
+        cargo build --release --features train,remote --example distributed
+        exit 0
+        ;;
     *)
-        echo "no part '$part': tests, lints, drivers"
+        echo "no part '$part': tests, lints, drivers, remote"
         exit 2
         ;;
 esac

@@ -192,11 +192,13 @@
 //!
 //! # Several devices
 //!
-//! If one process uses several devices, a replica is a micro-batch: the closure of
+//! [`step_data_parallel`](crate::Wsam::step_data_parallel) takes a step over [`Replicas`](crate::Replicas) of the model
+//! on several devices, which run at the same time. `Perturbation::Whole` perturbs along the average gradient,
+//! `EachMicroBatch` each replica along its own gradient, as in the authors' code. With the feature `remote` the devices
+//! may be on other machines. In one thread, a replica is a micro-batch: the closure of
 //! [`step_accumulated`](crate::Wsam::step_accumulated) moves the model to the device of its batch with
 //! `model.clone().to_device(&device)`, through which gradients flow back, and moves the loss to the optimizer's
-//! device. `Perturbation::Whole` perturbs along the average gradient, `EachMicroBatch` each replica along its own
-//! gradient, as in the authors' code. Such copies have their own running statistics.
+//! device. Do not use remote devices in this way: Burn panics in the backward pass if one is lost.
 //!
 //! If each replica has an optimizer (one process for each device), average the gradients between the calls.
 //! Averaging before the perturbation equals one large batch:

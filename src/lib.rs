@@ -19,6 +19,8 @@
 //! - `fused-wsam` (default): the WGSL engine, and with `burn` the fused route.
 //! - `fusion` (default): for a Burn with its feature `fusion`, which this turns on.
 //! - `train`: a learner and a strategy for burn-train's `SupervisedTraining`, in the module `train`.
+//! - `remote`: workers on other machines for data-parallel steps, in the module `remote`. It adds Burn's remote
+//!   devices, and with them about 200 crates.
 
 #![forbid(unsafe_code)]
 // On docs.rs each item is marked with the features it needs.
@@ -60,6 +62,8 @@ mod docs {
     struct Configuration;
     #[doc = include_str!("../docs/costs.md")]
     struct Costs;
+    #[doc = include_str!("../docs/data-parallel.md")]
+    struct DataParallel;
     #[doc = include_str!("../docs/engine.md")]
     struct Engine;
     #[doc = include_str!("../docs/half-precision.md")]

@@ -47,7 +47,10 @@ impl Engine {
         // `norm_finish` adds contiguous partials for each scope. Tensors that are not perturbed come last.
         rows.sort_by_key(|row| row.scope.unwrap_or(usize::MAX));
         let elements = rows.iter().map(|row| row.len).sum();
-        let chunk_len = self.norm_chunk_len(norm.of, elements);
+        let mut chunk_len = self.norm_chunk_len(norm.of, elements);
+        if !norm.of.is_norm() {
+            chunk_len = chunk_len.min(self.tuning.longest_moments_chunk());
+        }
         let chunked = chunk_tensors(rows.iter().copied(), self.window_limits, chunk_len);
         let chunks = u64::from(chunked.ends.last().copied().unwrap_or(0));
         let by_lane = self.by_lane(norm.of, elements, chunks);

@@ -21,13 +21,17 @@ const MAX_CHUNK_LEN: u32 = 1 << 24;
 /// | `descent`, `lean_ascent`, `lean_descent` | two over a chunk, one of them empty, for each buffer set | `n + 2 sets` |
 /// | `norm` | over a chunk by four vectors, then by single vectors, then again if squares leave the range of f32, for each buffer set; the sums of up to two norms over the workgroup | `n + n / 4 + 3 + 3 sets + 2 sums` |
 /// | `norm_and_finish` | those of `norm`, and for each scope those of `norm_finish` | checked for each plan |
+/// | `moments` | those of `norm`, with up to three sums | `n + n / 4 + 3 + 3 sets + 3 sums`; its chunks are shorter |
+/// | `ascent` with a state, `update` | as `ascent` | `n + sets` |
+/// | `method_descent` | as `descent` | `n + 2 sets` |
+/// | `coefficients` | as `norm_finish`, for up to four sums | [`finish_iterations`] |
 /// | `norm_finish` | over partial sums, in links, and the sum over the workgroup, for up to two norms | [`finish_iterations`] |
 ///
 /// `n` is the number of vectors of a chunk that one invocation processes, `len / (4 workgroup)`. `sets` is at
 /// most [`Tuning::max_buffer_sets`]. The bound for `norm` is the largest and determines [`Tuning::longest_chunk`].
 pub(crate) const MAX_LOOP_ITERATIONS: u64 = 65_535;
 
-/// Partial sums in a link of `norm_finish`: `LINK` in `norm.wgsl`.
+/// Partial sums in a link of `norm_finish`: `LINK` in `sums.wgsl`.
 const LINK: u64 = 128;
 
 /// Returns the loop iterations of `workgroup_sum`, over both of its levels.
@@ -151,6 +155,13 @@ impl Tuning {
         let vectors = MAX_LOOP_ITERATIONS.saturating_sub(self.norm_iterations(0)) * 4 / 5;
         let elements = 4 * u64::from(self.workgroup) * vectors;
         elements.min(u64::from(MAX_CHUNK_LEN)) as u32
+    }
+
+    /// Returns the longest chunk of `moments`, whose workgroups add one sum more than those of `norm`.
+    pub(crate) fn longest_moments_chunk(&self) -> u64 {
+        let fixed = self.norm_iterations(0) + workgroup_sum_iterations(self.workgroup);
+        let vectors = MAX_LOOP_ITERATIONS.saturating_sub(fixed) * 4 / 5;
+        (4 * u64::from(self.workgroup) * vectors).min(u64::from(MAX_CHUNK_LEN))
     }
 
     /// Returns the most loop iterations of `norm` over a chunk of `len` elements.

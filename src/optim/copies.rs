@@ -121,7 +121,7 @@ impl ModuleMapper for Replace {
 
 /// Whether two tensors are the same leaf of the autodiff graph: a gradient stored for one is returned for the
 /// other. Tied parameters may not be recognised by equal ids or values.
-fn is_same_leaf<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
+pub(crate) fn is_same_leaf<const D: usize>(a: &Tensor<D>, b: &Tensor<D>) -> bool {
     if !(a.is_require_grad() && b.is_require_grad()) || a.device() != b.device() {
         return false;
     }
@@ -162,7 +162,7 @@ pub(crate) fn copy_to_own_memory<M: Module>(module: M) -> M {
 }
 
 /// Returns the parameter with a new value. Shape, type, autodiff context and distribution stay the same.
-fn replace<const D: usize>(
+pub(crate) fn replace<const D: usize>(
     param: Param<Tensor<D>>,
     value: impl FnOnce(Shape) -> Tensor<D>,
 ) -> Param<Tensor<D>> {

@@ -1,6 +1,7 @@
 //! Errors of the optimizer, and how they return the model.
 
 use super::pass_schedule::NextStep;
+use super::replicas::error::ReplicaError;
 use crate::method::{IncompatibleOptions, InvalidHyperparameter};
 use burn::tensor::{DType, Device};
 
@@ -98,6 +99,33 @@ pub enum WsamError {
         /// Their weights.
         weights: Vec<f64>,
     },
+    /// A data-parallel step got no shard, or more shards than there are replicas.
+    #[error("{shards} shards were passed for {replicas} replicas, but each shard needs a replica")]
+    Shards {
+        /// Number of replicas.
+        replicas: usize,
+        /// Number of shards passed.
+        shards: usize,
+    },
+    /// The weights are not one finite positive number for each shard.
+    #[error(
+        "{shards} shards have the weights {weights:?}, but each needs one that is finite and above 0"
+    )]
+    ShardWeights {
+        /// Number of shards passed.
+        shards: usize,
+        /// Their weights.
+        weights: Vec<f64>,
+    },
+    /// A replica was added under the name of another one.
+    #[error("there is a replica named {name}: remove it first, or choose another name")]
+    ReplicaName {
+        /// The name.
+        name: String,
+    },
+    /// A replica failed in a data-parallel step.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
     /// No parameter of the model has a gradient. Most likely the gradients are of another model.
     #[error(
         "none of the model's parameters has a gradient among the {gradients} passed: pass the gradients of this model"

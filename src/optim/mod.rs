@@ -21,6 +21,7 @@ mod pass_schedule;
 mod pending;
 mod rates;
 mod record;
+mod replicas;
 mod report;
 mod route;
 mod run_state;
@@ -33,6 +34,9 @@ mod statistics;
 mod step_backend;
 mod tensor_ops;
 mod walk;
+
+#[cfg(feature = "remote")]
+pub mod remote;
 
 #[cfg(feature = "train")]
 pub mod train;
@@ -55,6 +59,10 @@ pub use loss_scale::LossScaleConfig;
 pub use optimizer::Wsam;
 pub use options::{MissingGradientPolicy, NonFinitePolicy, Perturbation};
 pub use pass_schedule::NextStep;
+pub use replicas::{
+    DataParallelReport, ReplicaError, ReplicaFault, ReplicaPass, ReplicaReport, Replicas, Shard,
+    Span,
+};
 pub use report::StepReport;
 pub use route::{Route, RoutePolicy, TensorOpsReason};
 pub use state::{MASTER_WEIGHTS, OptimizerState};

@@ -197,22 +197,27 @@ pub(crate) fn descend<R: StepBackend, M: Module>(
     pending: PendingStep<R::AscentState>,
     grads: GradientsParams,
 ) -> Result<(M, Norms), (M, WsamError)> {
-    let moved = R::moved(&pending.ascent_state).map(|moved| (moved, pending.params.clone()));
+    let moved = R::moved(&pending.ascent_state);
+    let (perturbed, anchor, in_place) = match &moved {
+        Some(moved) => {
+            // It shares the parameters of the anchor, and differs only in its running statistics.
+            drop(perturbed);
+            let (anchor, is_own) = take_back::<R, M>(anchor, &pending.params, moved);
+            (None, anchor, is_own)
+        }
+        None => (perturbed, anchor, false),
+    };
     let second_pass = perturbed.as_ref().unwrap_or(&anchor);
     let second = second_phase::<R, M>(context, second_pass, pending, grads);
     // Dropped before anything is allocated, so that the memory of `w + e_w` can be reused.
     drop(perturbed);
-    let (anchor, in_place) = match &moved {
-        Some((moved, params)) => take_back::<R, M>(anchor, params, moved),
-        None => (anchor, false),
-    };
     let descended = second.and_then(|(params, ascent_state, grads)| {
         let rates = rates.of(&params.names)?;
         let build = |tensors| (!in_place).then(|| stepped_copy::<R, M>(&anchor, &params, tensors));
         let context = StepContext { in_place, ..context };
         backend.descend(context, &rates, ascent_state, grads, build)
     });
-    if let (Err(_), true, Some((moved, _))) = (&descended, in_place, &moved) {
+    if let (Err(_), true, Some(moved)) = (&descended, in_place, &moved) {
         // As in `restore`.
         let _ = moved.move_back();
     }

@@ -1,12 +1,16 @@
 //! The optimizer: one step in two phases, or in one call.
 
+mod data_parallel;
 mod lean;
 mod momentum;
 mod one_pass;
 mod outcome;
 mod phases;
+mod replica;
 mod settings;
 mod step;
+
+pub(crate) use replica::ReplicaAscent;
 
 use super::backend::{RouteBackend, choose};
 use super::burn_base::BurnBase;

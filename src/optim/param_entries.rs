@@ -106,9 +106,9 @@ pub(crate) fn collect_perturbed<F: TensorLayout, M: Module>(
     device: &Device,
     params: &StepParams,
 ) -> Result<CollectedPerturbed<F>, WsamError> {
-    let Grads::<F>(mut found) = collect_into(module, &mut grads, device, Grads(HashMap::new()))?;
-    let grads = params.names.iter().map(|(id, _)| found.remove(id).map(|(grad, _)| grad)).collect();
-    let unexpected = found.into_values().map(|(_, path)| path).min();
+    let none = params.names.iter().map(|_| None).collect();
+    let empty = Grads::<F> { params, next: 0, grads: none, unexpected: None };
+    let Grads { grads, unexpected, .. } = collect_into(module, &mut grads, device, empty)?;
     Ok(CollectedPerturbed { grads, unexpected })
 }
 
@@ -224,18 +224,42 @@ impl<F: TensorLayout> Take for Collected<F> {
     }
 }
 
-/// Collects gradients and paths only.
-struct Grads<F: TensorLayout>(HashMap<ParamId, (F::Tensor, String)>);
+/// Collects gradients only.
+struct Grads<'a, F: TensorLayout> {
+    params: &'a StepParams,
+    /// The parameter that probably comes next, because the order is that of the module.
+    next: usize,
+    grads: Vec<Option<F::Tensor>>,
+    /// The first path, in alphabetical order, of a gradient of another parameter.
+    unexpected: Option<String>,
+}
 
-impl<F: TensorLayout> Take for Grads<F> {
+impl<F: TensorLayout> Grads<'_, F> {
+    fn place(&self, id: ParamId) -> Option<usize> {
+        let names = &self.params.names;
+        let is_next = names.get(self.next).is_some_and(|(next, _)| *next == id);
+        let search = || names.iter().position(|(other, _)| *other == id);
+        if is_next { Some(self.next) } else { search() }
+    }
+}
+
+impl<F: TensorLayout> Take for Grads<'_, F> {
     fn take<const D: usize>(
         &mut self,
         source: &mut Source<'_>,
         param: &Param<Tensor<D>>,
     ) -> Result<(), WsamError> {
-        if let Some(grad) = source.grad(param)? {
-            self.0.insert(param.id, (F::from_tensor(grad)?, source.path.to_string()));
+        let Some(grad) = source.grad(param)? else { return Ok(()) };
+        if let Some(place) = self.place(param.id) {
+            self.next = place + 1;
+            self.grads[place] = Some(F::from_tensor(grad)?);
+            return Ok(());
         }
+        let path = source.path.to_string();
+        self.unexpected = Some(match self.unexpected.take() {
+            Some(other) => other.min(path),
+            None => path,
+        });
         Ok(())
     }
 }

@@ -76,6 +76,11 @@ impl RunningStatistics {
         self.values.is_empty()
     }
 
+    /// Whether the float parameter at a place of the module order is a running statistic.
+    pub(crate) fn is_statistic(&self, place: usize) -> bool {
+        self.values.get(place).is_some_and(Option::is_some)
+    }
+
     /// Restores the statistics of `model`, which must be the model they were taken from or have the same modules.
     /// Clones of the model share its statistics, so this changes theirs too.
     pub fn restore<M: Module>(&self, model: M) -> M {
@@ -105,7 +110,7 @@ impl std::fmt::Debug for RunningStatistics {
 
 /// Burn defers the last update of running statistics, for each thread. `valid` is the only way to apply it from
 /// outside of a module.
-fn bring_up_to_date<M: Module>(model: &M) {
+pub(crate) fn bring_up_to_date<M: Module>(model: &M) {
     drop(model.valid());
 }
 

@@ -101,7 +101,8 @@
 //!
 //! # What is different from Burn's own strategy
 //!
-//! - One device, the optimizer's; the learner's model is moved there. Autodiff checkpointing is a
+//! - The optimizer's device, and others with [`WsamTraining::with_execution`]; the learner's model is moved there.
+//!   Autodiff checkpointing is a
 //!   property of the model's device here: `device.autodiff().gradient_checkpointing()`. A
 //!   strategy does not receive the setting of `SupervisedTraining::gradient_checkpointing`.
 //! - An overridden `TrainStep::optimize` gets new weights in place of gradients. Changes to the model after the
@@ -110,6 +111,7 @@
 //! - A step that returns an error ends the training: see [`WsamTrainingError`].
 
 mod checkpoint;
+mod devices;
 mod error;
 mod options;
 mod pass_through;
@@ -133,12 +135,15 @@ use super::route::Route;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Tensor;
-use burn::train::{Learner, LearnerModel, TrainStep, TrainingStrategy};
+use burn::train::{
+    ExecutionStrategy, Learner, LearnerModel, MultiDeviceOptim, TrainStep, TrainingStrategy,
+};
 use options::{LossOf, StepOptions};
 use pass_through::PassThroughOptimizer;
 use shared::Shared;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use strategy::Strategy;
 
 /// WSAM for a [`SupervisedTraining`](burn::train::SupervisedTraining): makes the learner and its strategy, and
@@ -156,9 +161,59 @@ impl WsamTraining {
     /// A training with this optimizer, on its device.
     pub fn new(wsam: Wsam) -> Self {
         let route = wsam.route().clone();
-        let options =
-            StepOptions { perturbation: Perturbation::Whole, rho: None, gamma: None, active: None };
+        let options = StepOptions {
+            perturbation: Perturbation::Whole,
+            rho: None,
+            gamma: None,
+            devices: None,
+            timeout: Duration::from_secs(600),
+            active: None,
+        };
         Self { shared: Arc::new(Shared::new(wsam)), options, route }
+    }
+
+    /// Sets where passes run: on the optimizer's device, which is the default, or on several devices, of which it is
+    /// the first.
+    ///
+    /// On several devices each has a [replica](crate::Replicas) of the model and its own part of the training data,
+    /// as under Burn's own strategy: gradients of all devices are added up, and the optimizer steps on the first
+    /// device. Outputs reach the metrics on the device that computed them. Running statistics are those of the first
+    /// device. With [`Perturbation::EachMicroBatch`] each device is perturbed along its own gradient, also if
+    /// gradients are accumulated.
+    ///
+    /// # Errors
+    ///
+    /// [`WsamTrainingError::Execution`] if the first device is not the optimizer's, for `OptimSharded` and for
+    /// `DistributedDataParallel`.
+    pub fn with_execution(
+        mut self,
+        strategy: ExecutionStrategy,
+    ) -> Result<Self, WsamTrainingError> {
+        let fail = |strategy, reason| Err(WsamTrainingError::Execution { strategy, reason });
+        let (name, devices) = match strategy {
+            ExecutionStrategy::SingleDevice(device) => ("SingleDevice", vec![device]),
+            ExecutionStrategy::MultiDevice(devices, MultiDeviceOptim::OptimMainDevice) => {
+                ("MultiDevice", devices)
+            }
+            ExecutionStrategy::MultiDevice(_, MultiDeviceOptim::OptimSharded) => {
+                return fail("MultiDevice", "WSAM steps on one device, so use OptimMainDevice");
+            }
+            ExecutionStrategy::DistributedDataParallel { .. } => {
+                return fail("DistributedDataParallel", "use MultiDevice with OptimMainDevice");
+            }
+        };
+        if devices.first() != Some(self.shared.wsam().device()) {
+            return fail(name, "its first device must be the one that the optimizer was made for");
+        }
+        self.options.devices = (devices.len() > 1).then_some(devices);
+        Ok(self)
+    }
+
+    /// Sets the longest time that a pass on one of several devices may take, 10 minutes by default. A device that
+    /// takes longer ends the training with [`WsamError::Replica`](crate::WsamError::Replica).
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = timeout;
+        self
     }
 
     /// Sets how weights are perturbed if gradients are accumulated; by default once, along the whole gradient.

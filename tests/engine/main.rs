@@ -86,6 +86,7 @@ fn main() {
         ("relatives in half precision", relatives::half_precision),
         ("relatives, non-finite steps", relatives_edges::skipped),
         ("relatives, extreme gradients", relatives_edges::extreme),
+        ("relatives, the longest chunks", relatives_edges::longest_chunks),
         ("relatives, zero gradients", relatives_edges::zeros),
         ("limits of the relatives", relatives_edges::limits),
         ("relatives, counted costs", relatives_calls::counts),

@@ -5,7 +5,9 @@ use crate::groups::engine_of_few_frames;
 use crate::relatives::{
     CLOSE, LENS, LR, METHODS, compare_states, gradients, groups_for, oracle, step_of, variants,
 };
+use burn_wsam::engine::Tuning;
 use burn_wsam::method::{Group, Method, Outcome, Passes};
+use burn_wsam_support::engine_route::engine;
 use burn_wsam_support::family_engine_route::FamilyEngineRoute;
 use burn_wsam_support::family_replay::FamilyRoute;
 use burn_wsam_support::golden::Tensors;
@@ -140,6 +142,41 @@ pub(crate) fn extreme(gpu: &Gpu) -> Result<(), String> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// Every element counts in the longest chunks, also where all sums are computed again by magnitude.
+pub(crate) fn longest_chunks(gpu: &Gpu) -> Result<(), String> {
+    let default_engine = engine(gpu)?;
+    let tuned = |chunk_len| {
+        changed(Tuning::default(), |it| {
+            it.workgroup = 8;
+            it.max_buffer_sets = 1;
+            it.chunk_len = chunk_len;
+            it.max_norm_chunk_len = chunk_len;
+        })
+    };
+    let longest = tuned(4).longest_chunk();
+    let (device, queue) = (default_engine.device(), default_engine.queue());
+    let made = Engine::with_tuning(device, queue, tuned(longest));
+    let engine = Arc::new(made.map_err(|error| error.to_string())?);
+    let lens = [longest as usize];
+    let weight = model(1, &lens);
+    for method in [Method::LookSam { alpha: 0.7, k: 3 }, METHODS[1]] {
+        let hyper = Hyperparameters { method, epsilon: 1e-37, ..sgd() };
+        let mut route = FamilyEngineRoute::new(&engine, hyper.clone(), Placed::OutOfPlace, &weight);
+        let mut oracle = oracle(&hyper, &weight, &[0])?;
+        let [g, p] = gradients(0, &lens).map(|grads| scaled(&grads, 1e-30));
+        let (got, want) = (step_of(&mut route, 1e28, &g, &p)?, step_of(&mut oracle, 1e28, &g, &p)?);
+        compare(0, "perturbed", &got[0], &want[0], CLOSE, &mut Worst::default())?;
+        compare(0, "weight", &got[1], &want[1], CLOSE, &mut Worst::default())?;
+        let (got, want) = (route.method_state()?, FamilyRoute::method_state(&mut oracle)?);
+        // Elements of a direction are about a thousandth here.
+        let close = Tolerance { rtol: 3e-5, atol: 1e-9, share: f64::MAX };
+        let close = if method == METHODS[1] { Tolerance { atol: 1e-36, ..close } } else { close };
+        compare(0, "method state", &got[0], &want[0], close, &mut Worst::default())
+            .map_err(|error| format!("{method:?}: {error}"))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! adapter.
 
 mod bench;
+mod devices;
 mod faults;
 mod limits;
 mod loops;
@@ -23,6 +24,9 @@ const TESTS: &[(&str, Test)] = &[
     ("accumulated gradients with one perturbation", loops::accumulated),
     ("accumulated gradients with a perturbation each", loops::each_perturbed),
     ("lean steps", loops::lean),
+    ("training on two devices", devices::two),
+    ("refused execution strategies", devices::refused),
+    ("a device that fails", devices::fails),
     ("schedules of rho and gamma", loops::schedules),
     ("WSAM in some epochs only", loops::partly_active),
     ("methods and pass rules match a loop of steps", methods::by_hand),

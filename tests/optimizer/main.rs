@@ -7,6 +7,7 @@ mod combinations;
 mod family;
 mod groups;
 mod half_precision;
+mod in_place;
 mod interleaved;
 mod limits;
 mod masks;
@@ -64,6 +65,13 @@ const TESTS: &[(&str, Test)] = &[
     ("restore is exact", bits::restores),
     ("clones keep their weights", bits::clones_keep),
     ("zero gradients leave the weights unchanged", bits::zero_gradients),
+    ("steps in place equal others", in_place::loops),
+    ("steps in place with running statistics", in_place::statistics),
+    ("steps in place while tensors are kept", in_place::first_pass),
+    ("steps in place while tensors of the perturbed model are kept", in_place::second_pass),
+    ("refused and abandoned steps in place", in_place::refusals),
+    ("steps in place with failing closures", in_place::failing_closures),
+    ("dropped ascents and panics in place", in_place::dropped),
     ("running statistics advance once a step", modules::batch_norm),
     ("frozen parameters are not updated", modules::frozen),
     ("parameters without a gradient are not updated", modules::without_gradient),
@@ -166,7 +174,11 @@ fn half_precision_trials(target: &Target, label: &str) -> Vec<Trial> {
 
 /// Not run in tensor operations on wgpu: there Burn 0.22.1 with fusion confuses tensors that move between
 /// threads, and Burn's own AdamW fails the same test.
-const THREADS: &[(&str, Test)] = &[("steps on different threads", bits::threads)];
+const THREADS: &[(&str, Test)] = &[
+    ("steps on different threads", bits::threads),
+    ("steps in place while other threads keep tensors", in_place::elsewhere),
+    ("steps in place with a validation thread", in_place::validation),
+];
 
 fn main() {
     let mut trials = vec![

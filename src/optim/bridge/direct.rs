@@ -58,6 +58,15 @@ impl Bridge {
         (made, PendingMemory(resolved))
     }
 
+    /// Not called: without fusion no phase is in place.
+    pub(crate) fn resolve_in_place(
+        &self,
+        tensors: Vec<DeviceTensor>,
+        request: MemoryRequest,
+    ) -> Result<PendingMemory, WsamError> {
+        Ok(self.resolve(tensors, request, Vec::new()).1)
+    }
+
     /// Burn tensors of these shapes over memory of an arena.
     pub(crate) fn tensors<'a>(
         &self,
@@ -73,13 +82,8 @@ impl Bridge {
         made
     }
 
-    /// Runs pending operations. Without fusion there are none.
-    pub(crate) fn drain(&self) -> Result<(), WsamError> {
-        Ok(())
-    }
-
     /// Does nothing: without fusion no tensor has an [`identity`].
-    pub(crate) fn bind(&self, _bindings: &[Binding]) -> Result<(), WsamError> {
+    pub(crate) fn bind(&self, _bindings: &Arc<Vec<Binding>>) -> Result<(), WsamError> {
         Ok(())
     }
 

@@ -11,7 +11,9 @@ use burn::backend::fusion::custom::{
 use burn::backend::fusion::{
     FusionBackend, FusionHandle, FusionTensor, client::GlobalFusionClient, stream::StreamId,
 };
+use burn::backend::ir::TensorStatus;
 use burn::backend::wgpu::{CubeBackend, CubeTensor};
+use burn::cubecl::server::Handle;
 use burn::tensor::{DType, ExecutionError, Shape};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,9 +52,6 @@ impl Bridge {
     /// One call to the fusion server, which makes one call to the device's server: it computes what the tensors
     /// depend on, submits pending work, and drops `released`. A server call costs far more than the work in it,
     /// so the caller continues in the meantime.
-    ///
-    /// If the request has bindings, or outputs for existing tensors, call [`drain`](Self::drain) first: Burn may run
-    /// an operation that reads one of these tensors after this one, though it was registered before.
     pub(crate) fn resolve(
         &self,
         tensors: Vec<DeviceTensor>,
@@ -65,19 +64,12 @@ impl Bridge {
         let released = released.into_iter().filter(|tensor| tensor.stream == here);
         let inputs: Vec<TensorIr> =
             tensors.into_iter().chain(released).map(DeviceTensor::into_ir).collect();
-        let new = request.outputs.iter().filter(|output| output.tensor.is_none());
         let uninit = |output: &OutputSpec| self.uninit(&output.shape, output.spec.dtype());
-        let outputs: Vec<_> = new.map(uninit).collect();
+        let outputs: Vec<_> = request.outputs.iter().map(uninit).collect();
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve", &inputs, &outputs));
         let result = Arc::new(Mutex::new(None));
         let (sink, bridge) = (result.clone(), self.clone());
-        // Taken out when the operation runs, so that a cached operation does not keep the memory of bindings.
-        let once = Mutex::new(Some(request));
         let take = OperationFn(move |handles: &mut FusionHandles| {
-            let Some(request) = once.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-                return Ok(());
-            };
-            request.bindings.iter().for_each(|binding| bridge.rebind(handles, binding));
             let (tensors, released) = inputs.split_at(specs.len());
             let take = |ir| contiguous(handles.get_float_tensor::<CubeBackend>(ir));
             let tensors = tensors.iter().map(take).collect();
@@ -87,10 +79,8 @@ impl Bridge {
             let resolved = resolve(&bridge.cube, here, tensors, &specs, &request);
             let failed = resolved.as_ref().err().map(ToString::to_string);
             let memory = resolved.iter().flat_map(|resolved| &resolved.new.outputs);
-            let mut new = outputs.iter().map(|output| output.id);
-            for (output, memory) in request.outputs.iter().zip(memory) {
-                let id = output.tensor.map(TensorId::new).or_else(|| new.next());
-                id.into_iter().for_each(|id| bridge.register(handles, id, &output.shape, memory));
+            for (output, memory) in outputs.iter().zip(memory) {
+                bridge.register(handles, output.id, &output.shape, memory);
             }
             *sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
             // An error marks the outputs as failed; without it they would only be missing.
@@ -99,7 +89,70 @@ impl Bridge {
         let made = self.fusion.register(here, ir, take);
         self.fusion.flush_queue();
         self.counts.add_tensors(made.len());
-        (made, PendingMemory { bridge: self.clone(), result })
+        (made, PendingMemory { bridge: self.clone(), result, held: Vec::new() })
+    }
+
+    /// As [`resolve`](Self::resolve), for a phase in place: existing tensors get the memory of the request's bindings
+    /// and then that of its outputs. On an error they keep that of the bindings.
+    ///
+    /// Waits for pending operations first, because Burn may run an operation that reads one of these tensors after
+    /// this one, though it was registered before. So all tensors exist, and the operation need not name them: Burn
+    /// takes over a microsecond for each tensor of an operation.
+    pub(crate) fn resolve_in_place(
+        &self,
+        tensors: Vec<DeviceTensor>,
+        request: MemoryRequest,
+    ) -> Result<PendingMemory, WsamError> {
+        let here = StreamId::current();
+        // A clone of another thread's tensor is this thread's.
+        let own =
+            |tensor: DeviceTensor| if tensor.stream == here { tensor } else { tensor.clone() };
+        let held: Vec<_> = tensors.into_iter().map(own).collect();
+        self.drain()?;
+        let read = |tensor: &DeviceTensor| TensorIr {
+            id: tensor.id,
+            shape: tensor.shape.clone(),
+            status: TensorStatus::ReadOnly,
+            dtype: tensor.dtype,
+        };
+        let inputs: Vec<_> = held.iter().map(read).collect();
+        let result = Arc::new(Mutex::new(None));
+        let (sink, bridge) = (result.clone(), self.clone());
+        // Taken out when the operation runs, so that a cached operation does not keep the memory of bindings.
+        let once = Mutex::new(Some((inputs, request)));
+        let resolve = OperationFn(move |handles: &mut FusionHandles| {
+            let taken = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some((inputs, request)) = taken {
+                let resolved = bridge.resolve_materialized(handles, here, &inputs, &request);
+                *sink.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
+            }
+            Ok(())
+        });
+        let ir = OperationIr::Custom(CustomOpIr::new("wsam.resolve_in_place", &[], &[]));
+        self.fusion.register(here, ir, resolve);
+        self.fusion.flush_queue();
+        Ok(PendingMemory { bridge: self.clone(), result, held })
+    }
+
+    fn resolve_materialized(
+        &self,
+        handles: &mut FusionHandles,
+        here: StreamId,
+        inputs: &[TensorIr],
+        request: &MemoryRequest,
+    ) -> Result<ResolvedMemory, WsamError> {
+        request.bindings.iter().for_each(|binding| self.rebind(handles, binding));
+        let spec = |ir: &TensorIr| AllocSpec::new(ir.shape.num_elements() as u64, ir.dtype);
+        let specs: Vec<_> = inputs.iter().map(spec).collect();
+        let tensors: Vec<_> =
+            inputs.iter().map(|ir| handle_of(handles, ir)).collect::<Result<_, _>>()?;
+        let resolved = resolve(&self.cube, here, tensors, &specs, request)?;
+        for (output, memory) in request.outputs.iter().zip(&resolved.new.outputs) {
+            if let Some(tensor) = output.tensor {
+                self.register(handles, TensorId::new(tensor), &output.shape, memory);
+            }
+        }
+        Ok(resolved)
     }
 
     fn uninit(&self, shape: &Shape, dtype: DType) -> TensorIr {
@@ -119,20 +172,22 @@ impl Bridge {
     }
 
     /// Runs the pending operations of this thread.
-    pub(crate) fn drain(&self) -> Result<(), WsamError> {
+    fn drain(&self) -> Result<(), WsamError> {
         let failed = |error| WsamError::Backend { reason: format!("{error:?}") };
         self.counts.add_call();
         self.fusion.try_sync(|| ()).map_err(failed)
     }
 
     /// Gives tensors other memory. Operations that were registered before read the memory that the tensors had.
-    pub(crate) fn bind(&self, bindings: &[Binding]) -> Result<(), WsamError> {
+    pub(crate) fn bind(&self, bindings: &Arc<Vec<Binding>>) -> Result<(), WsamError> {
         self.drain()?;
         let ir = OperationIr::Custom(CustomOpIr::new("wsam.bind", &[], &[]));
-        let (bridge, once) = (self.clone(), Mutex::new(Some(bindings.to_vec())));
+        let (bridge, once) = (self.clone(), Mutex::new(Some(bindings.clone())));
         let bind = OperationFn(move |handles: &mut FusionHandles| {
             let taken = once.lock().unwrap_or_else(PoisonError::into_inner).take();
-            taken.iter().flatten().for_each(|binding| bridge.rebind(handles, binding));
+            for binding in taken.iter().flat_map(|bindings| bindings.iter()) {
+                bridge.rebind(handles, binding);
+            }
             Ok(())
         });
         self.fusion.register(StreamId::current(), ir, bind);
@@ -188,16 +243,46 @@ impl Bridge {
     }
 }
 
+/// Returns the handle of a tensor that was computed, copied if it is not contiguous.
+fn handle_of(handles: &mut FusionHandles, ir: &TensorIr) -> Result<Handle, WsamError> {
+    let Some(tensor) = handles.get_handle_ref(&ir.id) else {
+        return Err(WsamError::Backend { reason: "Burn could not compute a gradient".to_owned() });
+    };
+    if tensor.tiles.is_none() && is_contiguous(&ir.shape, &tensor.strides) {
+        return Ok(tensor.handle.clone());
+    }
+    Ok(contiguous(handles.get_float_tensor::<CubeBackend>(ir)))
+}
+
+/// Whether these are the strides of a contiguous tensor.
+fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
+    let mut expected = 1;
+    let mut dims = shape.iter().zip(strides).rev();
+    shape.len() == strides.len()
+        && dims.all(|(dim, stride)| {
+            let right = *dim == 1 || *stride == expected;
+            expected *= dim;
+            right
+        })
+}
+
+/// The stream of no thread.
+const NOWHERE: StreamId = StreamId { value: u64::MAX };
+
 /// Result of [`Bridge::resolve`] that Burn's servers have not returned yet.
 pub(crate) struct PendingMemory {
     bridge: Bridge,
     result: Arc<Mutex<Option<Result<ResolvedMemory, WsamError>>>>,
+    /// Tensors that the operation reads without naming them.
+    held: Vec<DeviceTensor>,
 }
 
 impl PendingMemory {
     /// Waits for the servers, and returns the result.
     pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
         self.bridge.drain()?;
+        // Burn queues an operation for each tensor that is dropped on its own stream, and drops it at once on another.
+        NOWHERE.executes(|| drop(self.held));
         let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
         result.ok_or_else(|| {
             let reason = "Burn did not run the operation that looks up tensors".to_owned();

@@ -14,14 +14,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(super) type CubeClient = burn::cubecl::client::Client;
 
-/// Memory of one tensor: Burn's handle and the buffer range. The pin keeps Burn from reusing the memory.
+/// Memory of one tensor.
 #[derive(Clone)]
-pub(crate) struct Memory {
+pub(crate) struct Memory(Arc<Place>);
+
+/// Burn's handle and the buffer range. The pin keeps Burn from reusing the memory.
+pub(crate) struct Place {
     pub(crate) handle: Handle,
     pub(crate) slice: Slice,
     /// Cubecl's `ManagedResource`, whose type Burn does not export.
     #[allow(dead_code)]
     pin: Arc<dyn Any + Send + Sync>,
+}
+
+impl std::ops::Deref for Memory {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
 }
 
 impl std::fmt::Debug for Memory {
@@ -135,7 +146,7 @@ pub(crate) struct Binding {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MemoryRequest {
     /// Tensors that get other memory before anything is allocated.
-    pub(crate) bindings: Vec<Binding>,
+    pub(crate) bindings: Arc<Vec<Binding>>,
     /// New values of weights, perturbed or stepped.
     pub(crate) outputs: Vec<OutputSpec>,
     /// What a lean step keeps in place of the weights between its phases.
@@ -209,7 +220,7 @@ fn locate(cube: &CubeClient, handle: Handle, spec: AllocSpec) -> Result<Memory, 
         return Err(WsamError::Backend { reason });
     }
     let slice = Slice { buffer, offset, len, format };
-    Ok(Memory { handle, slice, pin: Arc::new(resource) })
+    Ok(Memory(Arc::new(Place { handle, slice, pin: Arc::new(resource) })))
 }
 
 /// The largest single allocation of Burn in bytes, at most the adapter's largest binding.
@@ -255,11 +266,11 @@ fn arena(
         memory.extend(places.into_iter().map(|(start, spec)| {
             let after = size - start - spec.bytes();
             let (offset, AllocSpec { len, format }) = (piece.slice.offset + start, spec);
-            Memory {
+            Memory(Arc::new(Place {
                 handle: piece.handle.clone().offset_start(start).offset_end(after),
                 slice: Slice { offset, len, format, ..piece.slice.clone() },
                 pin: piece.pin.clone(),
-            }
+            }))
         }));
     }
     Ok(memory)

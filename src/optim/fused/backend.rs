@@ -50,7 +50,7 @@ pub(super) struct State {
     pub(super) step: u64,
     pub(super) len: u64,
     /// In the order of [`Base::state_names`].
-    pub(super) memory: Vec<Memory>,
+    pub(super) memory: Arc<[Memory]>,
     /// Master weights of a parameter in half precision, whose rounded copy the last step wrote to the weights.
     pub(super) master: Option<Memory>,
     pub(super) bridge: Bridge,
@@ -157,7 +157,7 @@ impl Fused {
         let steps = params.iter().zip(updated).map(|(param, updated)| {
             let (step, state) = match self.states.get(&param.id) {
                 Some(state) => (state.step + 1, state.memory.clone()),
-                None => (1, new_states.next()),
+                None => (1, new_states.next().into()),
             };
             ParamStep { param, updated, step, state }
         });

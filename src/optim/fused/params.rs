@@ -7,6 +7,7 @@ use crate::engine::{
 use crate::optim::bridge::{Binding, Memory, OutputSpec};
 use burn::module::ParamId;
 use burn::tensor::Shape;
+use std::sync::Arc;
 
 /// A parameter of a step, with its memory.
 #[derive(Debug)]
@@ -99,7 +100,7 @@ pub(super) struct ParamStep<'a> {
     /// Number of this step, from 1. A first step does not read its uninitialised state.
     pub(super) step: u64,
     /// In the order of [`Base::state_names`](crate::method::Base::state_names).
-    pub(super) state: Vec<Memory>,
+    pub(super) state: Arc<[Memory]>,
 }
 
 impl ParamStep<'_> {

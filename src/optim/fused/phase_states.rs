@@ -30,13 +30,14 @@ pub(crate) struct MovedWeights {
     /// The stream of the thread that took the ascent.
     stream: StreamId,
     /// One for each parameter.
-    pub(super) bindings: Vec<Binding>,
+    pub(super) bindings: Arc<Vec<Binding>>,
 }
 
 impl MovedWeights {
     pub(super) fn new(bridge: &Bridge, params: &[ResolvedParam]) -> Self {
         let bindings = params.iter().filter_map(ResolvedParam::binding).collect();
-        Self { bridge: bridge.clone(), stream: StreamId::current(), bindings }
+        let (bridge, stream) = (bridge.clone(), StreamId::current());
+        Self { bridge, stream, bindings: Arc::new(bindings) }
     }
 }
 

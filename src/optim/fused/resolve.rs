@@ -134,10 +134,10 @@ impl Fused {
             let param = PendingParam { id, group, perturbed, shape, len, tensor, placed, master };
             pending.push(param);
         }
-        if context.in_place {
-            bridge.drain()?;
-        }
-        let (outputs, resolving) = bridge.resolve(tensors, request, Vec::new());
+        let (outputs, resolving) = match context.in_place {
+            true => (Vec::new(), bridge.resolve_in_place(tensors, request)?),
+            false => bridge.resolve(tensors, request, Vec::new()),
+        };
         Ok(PendingResolve { bridge, pending, weights, outputs, resolving })
     }
 

@@ -15,6 +15,7 @@ use crate::optim::state_store::{MethodStates, StateStore};
 use burn::module::ParamId;
 use burn::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
 use std::mem::offset_of;
+use std::sync::Arc;
 
 impl Fused {
     #[cfg(feature = "train")]
@@ -71,12 +72,13 @@ impl StateStore for Fused {
         let request = MemoryRequest { outputs: vec![output], ..MemoryRequest::default() };
         let (made, resolving) = readback.bridge.resolve(Vec::new(), request, Vec::new());
         let memory = resolving.finish()?.new.outputs.into_iter().next();
-        let (Some(Memory { slice, .. }), Some(made)) = (memory, made.into_iter().next()) else {
+        let (Some(memory), Some(made)) = (memory, made.into_iter().next()) else {
             return Err(WsamError::Backend {
                 reason: "Burn allocated no memory for the skip flag".to_owned(),
             });
         };
         let mut encoder = self.encoder();
+        let slice = &memory.slice;
         let bytes = size_of::<layout::Norms>() as u64;
         encoder.copy_buffer_to_buffer(&readback.norms, 0, &slice.buffer, slice.offset, bytes);
         self.submit(encoder);
@@ -140,7 +142,8 @@ impl StateStore for Fused {
             // Dropping the location makes the next step compare the weight with the loaded master weights.
             self.weights.remove(id);
         }
-        let write = |Memory { slice, .. }: &Memory, data: TensorData| {
+        let write = |memory: &Memory, data: TensorData| {
+            let slice = &memory.slice;
             let data = data.convert_dtype(DType::F32);
             // Burn's pending work is submitted already, and later work runs after these writes.
             self.engine.queue().write_buffer(&slice.buffer, slice.offset, data.as_bytes());
@@ -148,7 +151,7 @@ impl StateStore for Fused {
         let mut new_states = NewStates::new(memory.states);
         let mut masters = memory.masters.into_iter();
         for LoadedState { id, step, tensors, method, master, len } in loaded {
-            let memory = new_states.next();
+            let memory: Arc<[_]> = new_states.next().into();
             memory.iter().zip(tensors).for_each(|(memory, data)| write(memory, data));
             if let Some(data) = method.into_iter().next()
                 && let Some(memory) = methods.next()

@@ -94,15 +94,15 @@ impl StepBackend for Fused {
         // In place the tensors get the memory of `w` first, so that the memory of `w + e_w` can be reused.
         let moved = moved.filter(|_| context.in_place);
         let request = MemoryRequest {
-            bindings: moved.map_or_else(Vec::new, |moved| moved.bindings.clone()),
+            bindings: moved.map(|moved| moved.bindings.clone()).unwrap_or_default(),
             outputs: params.iter().map(|param| param.stepped(context.in_place)).collect(),
             states,
             ..MemoryRequest::default()
         };
-        if context.in_place {
-            bridge.drain()?;
-        }
-        let (made, resolving) = bridge.resolve(grads_perturbed, request, perturbed);
+        let (made, resolving) = match context.in_place {
+            true => (Vec::new(), bridge.resolve_in_place(grads_perturbed, request)?),
+            false => bridge.resolve(grads_perturbed, request, perturbed),
+        };
         let made_are = if context.in_place { tensors_of(&params) } else { identities(&made) };
         let built = build(made);
         let mut resolved = resolving.finish()?;
@@ -216,18 +216,18 @@ impl StepBackend for Fused {
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
         let StepContext { hyper, track_norms, .. } = context;
         let LeanAscentState { bridge, ascent, params, perturbed, step, .. } = ascent_state;
-        let mut request = MemoryRequest::default();
-        if context.in_place {
-            let stepped = params.iter().filter_map(|param| param.binding(&param.stepped));
-            request.bindings = stepped.collect();
-            bridge.drain()?;
-        }
-        let (_, resolving) = bridge.resolve(grads_perturbed, request, Vec::new());
+        let resolving;
         let made_are: Vec<_>;
         let mut made = Vec::new();
         if context.in_place {
+            let stepped = params.iter().filter_map(|param| param.binding(&param.stepped));
+            let bindings = Arc::new(stepped.collect());
+            let request = MemoryRequest { bindings, ..MemoryRequest::default() };
+            resolving = bridge.resolve_in_place(grads_perturbed, request)?;
             made_are = params.iter().map(|param| param.tensor).collect();
         } else {
+            let request = MemoryRequest::default();
+            resolving = bridge.resolve(grads_perturbed, request, Vec::new()).1;
             made = bridge.tensors(params.iter().map(|param| (&param.stepped, &param.shape)));
             made_are = identities(&made);
         }
@@ -248,7 +248,7 @@ impl StepBackend for Fused {
             Err(error) if context.in_place => {
                 let ran_on = params.iter().filter_map(|param| param.binding(&param.ran_on));
                 // As in `moved_back_on_error`.
-                let _ = bridge.bind(&ran_on.collect::<Vec<_>>());
+                let _ = bridge.bind(&Arc::new(ran_on.collect()));
                 return Err(error);
             }
             submitted => submitted?,

@@ -181,7 +181,7 @@ impl Wsam {
     }
 
     /// Runs the passes and the phases of a step over one batch.
-    fn passes_and_phases<M: Module>(
+    pub(super) fn passes_and_phases<M: Module>(
         &mut self,
         rates: &Rates,
         model: M,
@@ -201,13 +201,16 @@ impl Wsam {
     }
 
     /// Checks the rates and prepares the seeds, before the first pass.
-    fn begin(&mut self, lr: impl Into<ModuleLearningRate>) -> Result<(Rates, Masks), WsamError> {
+    pub(super) fn begin(
+        &mut self,
+        lr: impl Into<ModuleLearningRate>,
+    ) -> Result<(Rates, Masks), WsamError> {
         let rates = Rates::new(lr)?;
         Ok((rates, self.masks()?))
     }
 
     /// Takes a step, and restores running statistics, which the passes change, if it is skipped or fails.
-    fn keeping_statistics<M: Module>(
+    pub(super) fn keeping_statistics<M: Module>(
         &mut self,
         model: M,
         step: impl FnOnce(&mut Self, M) -> Result<(M, StepReport), Rejected<M>>,

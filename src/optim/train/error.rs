@@ -12,6 +12,14 @@ pub enum WsamTrainingError {
     /// The optimizer rejected a step, a scheduled value or the state of a checkpoint.
     #[error(transparent)]
     Wsam(#[from] WsamError),
+    /// WSAM does not support an execution strategy, or its main device is not the optimizer's.
+    #[error("the execution strategy {strategy} is not possible: {reason}")]
+    Execution {
+        /// The strategy.
+        strategy: &'static str,
+        /// The reason, and what to do.
+        reason: &'static str,
+    },
     /// New weights did not reach the learner's model.
     #[error(
         "{taken} of {sent} parameters reached WSAM's own optimizer: make the learner with \

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 pub(super) struct Run<'a, M: LearnerModel> {
     pub(super) shared: &'a Shared,
-    options: &'a StepOptions,
+    pub(super) options: &'a StepOptions,
     loss: Option<&'a LossOf<M>>,
     pub(super) learner: Learner<M>,
     rho: Option<Schedule>,
@@ -38,19 +38,23 @@ pub(super) struct Run<'a, M: LearnerModel> {
 pub(super) struct Window<M: LearnerModel> {
     at: StepInfo,
     /// Whether the method is active; if not, the base optimizer steps alone.
-    active: bool,
+    pub(super) active: bool,
     /// Whether each micro-batch is perturbed along its own gradient.
     each: bool,
     /// Momentum-SAM's perturbed model, on which the only pass runs.
-    along_momentum: Option<Ascended<M>>,
-    first: Sum<M>,
-    second: Sum<M>,
+    pub(super) along_momentum: Option<Ascended<M>>,
+    pub(super) first: Sum<M>,
+    pub(super) second: Sum<M>,
     masks: Masks,
     /// Statistics before the first pass.
     statistics: RunningStatistics,
     /// Inputs for the second pass.
     items: Vec<<M as TrainStep>::Input>,
 }
+
+/// Runs the second pass of a window at a perturbed model, and adds its gradients to the window.
+pub(super) type Second<'a, R, M> =
+    dyn FnMut(&R, &M, &mut Window<M>) -> Result<(), WsamTrainingError> + 'a;
 
 impl<M: LearnerModel> Window<M> {
     pub(super) fn len(&self) -> usize {
@@ -221,7 +225,7 @@ where
     }
 
     /// The loss in the output of a pass, if the strategy knows it.
-    fn loss_of(
+    pub(super) fn loss_of(
         &self,
         output: &<M as TrainStep>::Output,
     ) -> Result<Option<Tensor<1>>, WsamTrainingError> {
@@ -231,7 +235,7 @@ where
     }
 
     /// Restores running statistics after an error. The learner's model shares them with its clones.
-    fn restore_statistics(&self, window: &Window<M>) {
+    pub(super) fn restore_statistics(&self, window: &Window<M>) {
         drop(window.statistics.restore(self.learner.model()));
     }
 
@@ -249,10 +253,22 @@ where
     /// Takes the step over the batches in the window.
     pub(super) fn step(
         &mut self,
-        mut window: Window<M>,
+        window: Window<M>,
         iteration: usize,
     ) -> Result<(), WsamTrainingError> {
-        let taken = self.step_over(&mut window, iteration);
+        self.step_with(window, iteration, &mut |run, perturbed, window| {
+            run.second(perturbed, window)
+        })
+    }
+
+    /// Takes the step over the window, whose second pass is `second`.
+    pub(super) fn step_with(
+        &mut self,
+        mut window: Window<M>,
+        iteration: usize,
+        second: &mut Second<'_, Self, M>,
+    ) -> Result<(), WsamTrainingError> {
+        let taken = self.step_over(&mut window, iteration, second);
         if taken.is_err() {
             self.restore_statistics(&window);
             return taken;
@@ -266,6 +282,7 @@ where
         &mut self,
         window: &mut Window<M>,
         iteration: usize,
+        second: &mut Second<'_, Self, M>,
     ) -> Result<(), WsamTrainingError> {
         self.learner.lr_step();
         let rates = Rates::new(self.learner.lr_current())?;
@@ -287,11 +304,11 @@ where
             (model, one_pass_report(loss, norms))
         } else if self.shared.wsam().is_lean() {
             drop(model);
-            self.lean(&rates, grads, loss, window)?
+            self.lean(&rates, grads, loss, window, second)?
         } else {
             drop(model);
             let ascended = self.shared.wsam().ascend(self.learner.model(), grads)?;
-            self.second(ascended.model(), window)?;
+            second(self, ascended.model(), window)?;
             let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
             let (model, norms) = self.shared.wsam().descend_reported(&rates, ascended, grads)?;
             (model, report(loss, perturbed_loss, norms))
@@ -307,11 +324,12 @@ where
         grads: GradientsParams,
         loss: Option<Tensor<1>>,
         window: &mut Window<M>,
+        second: &mut Second<'_, Self, M>,
     ) -> Result<(M, Option<StepReport>), WsamTrainingError> {
         let ascended = self.shared.wsam().lean_ascend_at(rates, self.learner.model(), grads)?;
         // Replace the learner's weights now; while it keeps the old ones, lean mode saves no memory.
         self.deliver(ascended.anchor.clone())?;
-        self.second(ascended.model(), window)?;
+        second(self, ascended.model(), window)?;
         let (grads, perturbed_loss) = std::mem::take(&mut window.second).take();
         let (model, norms) = self.shared.wsam().lean_descend_reported(ascended, grads)?;
         Ok((model, report(loss, perturbed_loss, norms)))

@@ -2,10 +2,13 @@
 //!
 //! Burn's loop does not support custom steps, so this loop raises the same events in the same order.
 
+use super::devices::Devices;
 use super::options::{LossOf, StepOptions};
 use super::run::Run;
 use super::shared::Shared;
 use super::weights::has_quantised;
+use burn::data::dataloader::split::split_dataloader;
+use burn::tensor::Device;
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, LearnerModel,
     SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainStep,
@@ -53,7 +56,15 @@ where
         } = components;
         let shared = &*self.shared;
         let device = shared.device_for(&learner.model());
-        let (train, valid) = (train.to_device(&device), valid.to_device(&device.clone().inner()));
+        let valid = valid.to_device(&device.clone().inner());
+        let total_items = train.num_items();
+        let (train, mut devices) = match &self.options.devices {
+            None => (vec![train.to_device(&device)], None),
+            Some(devices) => {
+                let devices: Vec<_> = devices.iter().map(with_autodiff).collect();
+                (split_dataloader(train, &devices), Some(devices))
+            }
+        };
         // Burn's `fork` converts quantised parameters to `f32`, so skip it if the model is on the device already.
         let model = learner.model();
         if !has_quantised(&model) || model.devices() != [device.clone()] {
@@ -71,8 +82,23 @@ where
             }
         };
         let mut splits = Splits { events: &mut event_processor, interrupter: &interrupter };
+        let devices = devices.take().map(|devices| Devices::new(&devices, self.options.timeout));
+        let mut devices = match devices.transpose() {
+            Ok(devices) => devices,
+            Err(error) => {
+                shared.fail(error);
+                return (run.learner.model(), event_processor);
+            }
+        };
         for epoch in starting_epoch..=num_epochs {
-            splits.train(&mut run, &train, epoch, grad_accumulation);
+            splits.start(epoch, total_items);
+            match &mut devices {
+                None => splits.train(&mut run, &train[0], epoch, grad_accumulation),
+                Some(devices) => {
+                    splits.train_on(devices, &mut run, &train, epoch, grad_accumulation);
+                }
+            }
+            splits.end(epoch);
             if interrupter.should_stop() {
                 if let Some(interruption) = interrupter.interruption() {
                     let reason = interruption.reason.as_deref().unwrap_or("reason unknown");
@@ -99,9 +125,13 @@ where
 }
 
 /// The parts of an epoch.
-struct Splits<'a, M: LearnerModel> {
+pub(super) struct Splits<'a, M: LearnerModel> {
     events: &'a mut SupervisedTrainingEventProcessor<M>,
-    interrupter: &'a Interrupter,
+    pub(super) interrupter: &'a Interrupter,
+}
+
+fn with_autodiff(device: &Device) -> Device {
+    if device.is_autodiff() { device.clone() } else { device.clone().autodiff() }
 }
 
 type TrainEvent<M> = LearnerEvent<<M as TrainStep>::Output>;
@@ -118,9 +148,6 @@ where
         epoch: usize,
         accumulation: Option<usize>,
     ) {
-        log::info!("Executing training step for epoch {epoch}");
-        let total_items = loader.num_items();
-        self.trained(LearnerEvent::StartSplit { epoch_number: epoch, total_items });
         let accumulation = accumulation.unwrap_or(1);
         let mut items = loader.iter();
         let mut iteration = 0;
@@ -164,6 +191,14 @@ where
                 break;
             }
         }
+    }
+
+    fn start(&mut self, epoch: usize, total_items: usize) {
+        log::info!("Executing training step for epoch {epoch}");
+        self.trained(LearnerEvent::StartSplit { epoch_number: epoch, total_items });
+    }
+
+    fn end(&mut self, epoch: usize) {
         self.trained(LearnerEvent::EndSplit(epoch));
     }
 
@@ -201,7 +236,7 @@ where
         }
     }
 
-    fn trained(&mut self, event: TrainEvent<M>) {
+    pub(super) fn trained(&mut self, event: TrainEvent<M>) {
         self.interrupter.fail_on_error(self.events.process_train(event));
     }
 
