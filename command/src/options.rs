@@ -173,6 +173,10 @@ pub(crate) struct ToyOptions {
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<Picture>,
 
+    /// Also run these methods; by default the paper's runs alone.
+    #[arg(long, value_name = "METHOD", value_delimiter = ',')]
+    pub(crate) method: Vec<ToyMethod>,
+
     /// Run in `f32` on the engine of this adapter (part of its name, or `best`); by default in `f64` by the
     /// reference implementation.
     #[arg(long, value_name = "NAME")]
@@ -205,6 +209,19 @@ pub(crate) enum BaseChoice {
     /// AdamW.
     #[value(name = "adamw")]
     AdamW,
+}
+
+/// A method to run on the two-basin example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ToyMethod {
+    /// GSAM, alpha 0.4.
+    Gsam,
+    /// Friendly-SAM, sigma 1 and lambda 0.6.
+    Friendly,
+    /// LookSAM, alpha 0.7 and k 5.
+    Looksam,
+    /// Momentum-SAM.
+    Msam,
 }
 
 /// The method whose step is timed.

@@ -11,6 +11,7 @@
 
 mod backend;
 mod burn_base;
+mod lean_steps;
 mod masters;
 mod method_states;
 mod momentum;

@@ -1,7 +1,9 @@
 //! The two-basin example of the WSAM paper, run through a [`Route`].
 
+use super::family_replay::FamilyRoute;
 use super::golden::{Tensors, Toy};
 use super::replay::Route;
+use burn_wsam::method::Passes;
 
 /// The sharp minimum, `(mu, sigma)`, which has the lower loss.
 pub const SHARP: [f64; 2] = [-16.80, 12.80];
@@ -46,6 +48,36 @@ pub fn toy_path(toy: &Toy, steps: usize, route: &mut dyn Route) -> Result<Vec<[f
         path.push(moved);
     }
     Ok(path)
+}
+
+/// [`toy_path`] of a method, whose steps take one gradient or two. Returns the points, and the number of gradients.
+///
+/// # Errors
+///
+/// As [`toy_path`].
+pub fn toy_method_path(
+    toy: &Toy,
+    steps: usize,
+    route: &mut dyn FamilyRoute,
+) -> Result<(Vec<[f64; 2]>, usize), String> {
+    let mut path = vec![toy.start];
+    let mut gradients = 0;
+    let grad = |[mu, sigma]: [f64; 2]| vec![toy_loss_grad(mu, sigma).1.to_vec()];
+    for step in 0..steps {
+        let at_step = |error| format!("{}: step {step}: {error}", toy.file);
+        let at = route.gradient_point().and_then(point).map_err(at_step)?;
+        gradients += 1;
+        let moved = match route.passes() {
+            Passes::One => route.one_pass(toy.lr, &grad(at)),
+            Passes::Two => {
+                gradients += 1;
+                let perturbed = route.ascend(&grad(at)).and_then(point).map_err(at_step)?;
+                route.descend(toy.lr, &grad(perturbed))
+            }
+        };
+        path.push(moved.and_then(point).map_err(at_step)?);
+    }
+    Ok((path, gradients))
 }
 
 /// Names the basin of a point. Two of the recorded runs end on the ridge between the basins, far from either

@@ -15,11 +15,14 @@ use burn_wsam::{Perturbation, SgdBaseConfig, Wsam, WsamConfig};
 
 const EPOCHS: usize = 2;
 
-fn grads(model: &Net, batch: &Batch) -> GradientsParams {
+pub(crate) fn grads(model: &Net, batch: &Batch) -> GradientsParams {
     TrainStep::step(model, batch.clone()).grads
 }
 
-fn sum<'a>(model: &Net, batches: impl IntoIterator<Item = &'a Batch>) -> GradientsParams {
+pub(crate) fn sum<'a>(
+    model: &Net,
+    batches: impl IntoIterator<Item = &'a Batch>,
+) -> GradientsParams {
     let mut sum = GradientsAccumulator::new();
     for batch in batches {
         sum.accumulate(model, grads(model, batch));
@@ -28,7 +31,8 @@ fn sum<'a>(model: &Net, batches: impl IntoIterator<Item = &'a Batch>) -> Gradien
 }
 
 /// A step over micro-batches at a learning rate. The last argument is the epoch and the number of steps before.
-type Step<'a> = dyn Fn(&mut Wsam, Net, &[Batch], f64, (usize, u64)) -> Result<Net, String> + 'a;
+pub(crate) type Step<'a> =
+    dyn Fn(&mut Wsam, Net, &[Batch], f64, (usize, u64)) -> Result<Net, String> + 'a;
 
 fn by_hand(
     target: &Target,
@@ -55,7 +59,7 @@ fn two_phases(optim: &mut Wsam, model: Net, window: &[Batch], lr: f64) -> Result
     optim.descend(lr, ascended, second).map_err(text)
 }
 
-fn check(
+pub(crate) fn check(
     target: &Target,
     config: &WsamConfig,
     accumulated: usize,

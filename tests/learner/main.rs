@@ -6,6 +6,7 @@ mod devices;
 mod faults;
 mod limits;
 mod loops;
+mod methods;
 mod misuse;
 mod nets;
 mod reports;
@@ -28,6 +29,10 @@ const TESTS: &[(&str, Test)] = &[
     ("a device that fails", devices::fails),
     ("schedules of rho and gamma", loops::schedules),
     ("WSAM in some epochs only", loops::partly_active),
+    ("methods and pass rules match a loop of steps", methods::by_hand),
+    ("methods and pass rules resume bit-exactly", methods::resumed),
+    ("passes in reports", methods::reports),
+    ("refused perturbations and schedules of a method", methods::refused),
     ("an overridden TrainStep::optimize", loops::overridden),
     ("resume is bit-exact", resume::whole),
     ("resume in the middle of schedules", resume::schedules),

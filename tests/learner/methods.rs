@@ -80,9 +80,8 @@ pub(crate) fn resumed(target: &Target) -> Result<(), String> {
     for config in configs() {
         resume::check(target, &config, 1, &|wsam| wsam)?;
     }
-    let each = |wsam: burn_wsam::train::WsamTraining| {
-        wsam.with_perturbation(Perturbation::EachMicroBatch)
-    };
+    let each =
+        |wsam: burn_wsam::train::WsamTraining| wsam.with_perturbation(Perturbation::EachMicroBatch);
     resume::check(target, &configs()[4], 2, &each)
 }
 
@@ -98,7 +97,8 @@ pub(crate) fn reports(target: &Target) -> Result<(), String> {
     ]) {
         let folder = Folder::new();
         let wsam = target.wsam(&config)?;
-        let strategy = wsam.strategy_with_loss(|output| output.loss.clone());
+        let strategy =
+            wsam.strategy_with_loss(|output: &burn::train::RegressionOutput| output.loss.clone());
         let learner = wsam.learner(Net::new(7, &target.device), rate());
         let result = training(&folder, 1).with_training_strategy(strategy).launch(learner);
         crate::bench::trained(result)?;

@@ -47,7 +47,7 @@ fn run(
     if steps == want { Ok(model) } else { Err(format!("{steps} steps, expected {want}")) }
 }
 
-fn check(
+pub(crate) fn check(
     target: &Target,
     config: &WsamConfig,
     accumulated: usize,

@@ -1,5 +1,7 @@
 //! WSAM's relatives and the rules for a second pass.
 
+pub(crate) mod burn_base;
+pub(crate) mod half_precision;
 pub(crate) mod limits;
 pub(crate) mod misuse;
 pub(crate) mod oracle;

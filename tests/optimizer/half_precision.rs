@@ -14,7 +14,7 @@ use burn_wsam_support::replay::{OracleRoute, Route, Tolerance, Worst, compare};
 use half::f16;
 
 #[derive(Module, Debug)]
-struct Mixed {
+pub(crate) struct Mixed {
     single: Param<Tensor<1>>,
     half: Param<Tensor<2>>,
 }
@@ -23,7 +23,7 @@ const SINGLE: usize = 301;
 const HALF: [usize; 2] = [7, 9];
 
 /// Repeatable values, exact in the precision of their tensor.
-fn values(seed: u64) -> [Vec<f64>; 2] {
+pub(crate) fn values(seed: u64) -> [Vec<f64>; 2] {
     let wave =
         |i: usize, len: usize| ((i * 7919 + 31 * seed as usize) % len) as f64 / len as f64 - 0.45;
     [
@@ -43,14 +43,14 @@ fn half(values: &[f64], device: &Device) -> Tensor<2> {
 }
 
 impl Mixed {
-    fn new(values: &[Vec<f64>; 2], device: &Device) -> Self {
+    pub(crate) fn new(values: &[Vec<f64>; 2], device: &Device) -> Self {
         Self {
             single: Param::from_tensor(single(&values[0], device)),
             half: Param::from_tensor(half(&values[1], device)),
         }
     }
 
-    fn grads(&self, seed: u64) -> GradientsParams {
+    pub(crate) fn grads(&self, seed: u64) -> GradientsParams {
         let device = self.single.val().device().inner();
         let [single_grad, half_grad] = values(seed);
         let mut grads = GradientsParams::new();
@@ -59,11 +59,11 @@ impl Mixed {
         grads
     }
 
-    fn ids(&self) -> [ParamId; 2] {
+    pub(crate) fn ids(&self) -> [ParamId; 2] {
         [self.single.id, self.half.id]
     }
 
-    fn read(&self) -> Result<Vec<Vec<f64>>, String> {
+    pub(crate) fn read(&self) -> Result<Vec<Vec<f64>>, String> {
         let (single, half) = (self.single.val().into_data(), self.half.val().into_data());
         if half.dtype() != DType::F16 {
             return Err(format!("half precision became {:?}", half.dtype()));

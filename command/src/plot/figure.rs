@@ -18,6 +18,10 @@ pub(crate) const BLUE: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
 pub(crate) const ORANGE: RGBColor = RGBColor(0xd9, 0x7b, 0x1c);
 pub(crate) const GREEN: RGBColor = RGBColor(0x2b, 0x8a, 0x4f);
 pub(crate) const RED: RGBColor = RGBColor(0xc0, 0x36, 0x2c);
+pub(crate) const PURPLE: RGBColor = RGBColor(0x7a, 0x4f, 0xa3);
+pub(crate) const BROWN: RGBColor = RGBColor(0x7f, 0x5a, 0x3c);
+pub(crate) const PINK: RGBColor = RGBColor(0xd0, 0x5f, 0xa6);
+pub(crate) const OLIVE: RGBColor = RGBColor(0x8a, 0x8c, 0x2a);
 pub(crate) const GREY: RGBColor = RGBColor(0x70, 0x70, 0x70);
 pub(crate) const PALETTE: [RGBColor; 4] = [BLUE, ORANGE, GREEN, RED];
 

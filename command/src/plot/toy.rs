@@ -1,6 +1,8 @@
 //! Picture of the paper's two-basin example: level lines of the loss, and the paths of the runs.
 
-use super::figure::{BLUE, Drawn, FONT, Figure, GREEN, GREY, ORANGE, RED};
+use super::figure::{
+    BLUE, BROWN, Drawn, FONT, Figure, GREEN, GREY, OLIVE, ORANGE, PINK, PURPLE, RED,
+};
 use burn_wsam_support::contours::Grid;
 use burn_wsam_support::toy::{FLAT, SHARP, toy_loss_grad};
 use plotters::coord::Shift;
@@ -54,8 +56,8 @@ impl Figure for ToyFigure {
                 chart.draw_series([PathElement::new(line, shade)])?;
             }
         }
-        let colours = [BLUE, ORANGE, GREEN, RED];
-        for (path, colour) in self.paths.iter().zip(colours) {
+        let colours = [BLUE, ORANGE, GREEN, RED, PURPLE, BROWN, PINK, OLIVE];
+        for (path, colour) in self.paths.iter().zip(colours.into_iter().cycle()) {
             let points: Vec<_> = path.points.iter().map(|[mu, sigma]| (*mu, *sigma)).collect();
             let end = points.last().copied();
             let line = LineSeries::new(points, colour.stroke_width(2));

@@ -8,6 +8,7 @@ mod environment;
 mod measurements;
 mod output;
 mod pictures;
+mod relatives;
 
 use assert_cmd::Command;
 use burn_wsam_support::gpu::{Gpu, Test, run, trials};
@@ -23,6 +24,8 @@ const TESTS: &[(&str, fn())] = &[
     #[cfg(target_os = "linux")]
     ("no adapter exits with 3", environment::no_adapter),
     ("damaged golden files", damaged_golden_files),
+    ("damaged golden files of other methods", relatives::damaged),
+    ("other methods on the toy example", relatives::toy),
     ("the toy example, as SVG and PNG", toy),
     ("plot of a saved report", plot),
     ("invalid reports", invalid_reports),
@@ -61,6 +64,7 @@ const ON_ADAPTERS: &[(&str, Test)] = &[
     ("scaling writes JSON and a picture", measurements::scaling),
     ("tune times each tuning", measurements::tune),
     ("the toy example on the engine", toy_on_engine),
+    ("a wrong number in a golden file of another method", relatives::wrong_numbers),
     ("bench keeps results when a set fails", output::bench_keeps_results),
     ("tune keeps results when a tuning fails", output::tune_keeps_results),
     #[cfg(unix)]
@@ -243,7 +247,17 @@ fn lists_adapter(gpu: &Gpu) -> Result<(), String> {
 
 fn check_passes(gpu: &Gpu) -> Result<(), String> {
     let out = wsam(&["check", "--adapter", &name(gpu)]).ok();
-    let files = fs::read_dir(repository().join("tests/golden")).unwrap().count();
+    let files: usize = ["tests/golden", "tests/golden-family"]
+        .map(|folder| {
+            let files = fs::read_dir(repository().join(folder)).unwrap();
+            files
+                .filter(|file| {
+                    file.as_ref().unwrap().path().extension().is_some_and(|e| e == "json")
+                })
+                .count()
+        })
+        .iter()
+        .sum();
     let lines = out.lines().filter(|line| line.contains(".json")).count();
     assert_eq!(lines, files, "one line a file:\n{out}");
     assert!(out.contains("within the tolerance") && !out.contains("FAILED"), "{out}");

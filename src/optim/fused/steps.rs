@@ -3,18 +3,17 @@
 use super::backend::{Fused, NewWeight, identities, ids, scaled_by, with_counts};
 use super::momentum::MomentumState;
 use super::outcomes::OutcomeScope;
-use super::params::{LeanParam, ParamStep, ResolvedParam, partners};
+use super::params::{ParamStep, ResolvedParam, partners};
 use super::phase_states::{AscentState, LeanAscentState, MixState, MovedWeights};
 use super::resolve::ResolvedParams;
-use crate::engine::{AscentOptions, BlendSource, GradientOptions, InvScale, StepStats};
+use crate::engine::{AscentOptions, BlendSource, InvScale, StepStats};
 use crate::method::Method;
 use crate::optim::bridge::{
-    AllocSpec, Bridge, DeviceTensor, Memory, MemoryRequest, OnDevice, OutputSpec, identity,
+    AllocSpec, Bridge, DeviceTensor, MemoryRequest, OnDevice, OutputSpec, identity,
 };
 use crate::optim::error::WsamError;
 use crate::optim::param_entries::ParamEntry;
 use crate::optim::params::without;
-use crate::optim::pending::LeanStep;
 use crate::optim::report::Norms;
 use crate::optim::step_backend::{
     Moved, MovedTensors, OnePassUpdate, PhaseOutput, StepBackend, StepContext, TensorOutput,
@@ -148,63 +147,7 @@ impl StepBackend for Fused {
         entries: Vec<ParamEntry<DeviceTensor>>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, LeanAscentState>, WsamError> {
-        let hyper = context.hyper;
-        let lens = entries.iter().map(|entry| (entry.id, entry.len as u64));
-        let request = MemoryRequest {
-            outputs: perturbed_outputs(context, &entries),
-            stepped: entries.iter().map(spec).collect(),
-            states: self.new_states(&hyper.base, lens),
-            ..MemoryRequest::default()
-        };
-        let resolving = self.resolve(context, entries, request)?;
-        let perturbed = resolving.perturbed();
-        // The perturbed weights go into the copy for the second pass, and into the model itself.
-        let built = build(perturbed.clone());
-        let ResolvedParams { bridge, params, memory, weights, .. } = resolving.finish()?;
-        let moved = context.in_place.then(|| MovedWeights::new(&bridge, &params));
-        let ids = ids(&params);
-        let partners = partners(&params, memory.outputs);
-        let steps = self.param_steps(&params, memory.stepped, memory.states);
-        let tensors: Vec<_> = steps
-            .iter()
-            .zip(&partners)
-            .map(|(step, partner)| step.lean_ascent(partner.as_ref()))
-            .collect();
-        let options = GradientOptions {
-            track_norms: context.tracks_gradient(),
-            inv_scale: InvScale::Host(context.inv_scale),
-            rounding: Self::rounding(context),
-        };
-        let mut encoder = self.encoder();
-        let step = LeanStep::default();
-        let scope = OutcomeScope::LeanFirst(&ids, &step);
-        let recorded = self.engine.lean_ascent(&mut encoder, hyper, rates, options, &tensors);
-        let submitted = recorded.map_err(WsamError::from).and_then(|ascent| {
-            let (policy, norms) = (hyper.non_finite, ascent.norms());
-            self.submit_and_track(&bridge, encoder, policy, norms, scope)?;
-            Ok(ascent)
-        });
-        let ascent = moved_back_on_error(submitted, moved.as_ref())?;
-
-        self.advance(&bridge, &steps);
-        // Drop our handles to the old weights, so that they are freed with the model.
-        ids.iter().for_each(|id| drop(self.weights.remove(id)));
-        let lean = |(step, partner): (ParamStep<'_>, Option<Memory>)| LeanParam {
-            id: step.param.id,
-            group: step.param.group,
-            shape: step.param.shape.clone(),
-            tensor: step.param.tensor,
-            stepped: step.updated,
-            ran_on: partner.unwrap_or_else(|| step.param.weight.clone()),
-        };
-        let lean_params = steps.into_iter().zip(partners).map(lean).collect();
-        // The second pass still uses the weights that are not perturbed.
-        let perturbed_weights = params.iter().zip(weights).filter(|(param, _)| param.perturbed);
-        let released = perturbed_weights.map(|(_, weight)| weight).collect();
-        let in_place = context.in_place.then(StreamId::current);
-        let rest =
-            LeanAscentState { bridge, ascent, params: lean_params, perturbed, step, in_place };
-        Ok(PhaseOutput { built, rest, released })
+        self.ascend_lean(context, rates, entries, build)
     }
 
     fn lean_descend<T>(
@@ -214,55 +157,7 @@ impl StepBackend for Fused {
         grads_perturbed: Vec<DeviceTensor>,
         build: impl FnOnce(Vec<DeviceTensor>) -> T,
     ) -> Result<PhaseOutput<Self, T, Norms>, WsamError> {
-        let StepContext { hyper, track_norms, .. } = context;
-        let LeanAscentState { bridge, ascent, params, perturbed, step, .. } = ascent_state;
-        let resolving;
-        let made_are: Vec<_>;
-        let mut made = Vec::new();
-        if context.in_place {
-            let stepped = params.iter().filter_map(|param| param.binding(&param.stepped));
-            let bindings = Arc::new(stepped.collect());
-            let request = MemoryRequest { bindings, ..MemoryRequest::default() };
-            resolving = bridge.resolve_in_place(grads_perturbed, request)?;
-            made_are = params.iter().map(|param| param.tensor).collect();
-        } else {
-            let request = MemoryRequest::default();
-            resolving = bridge.resolve(grads_perturbed, request, Vec::new()).1;
-            made = bridge.tensors(params.iter().map(|param| (&param.stepped, &param.shape)));
-            made_are = identities(&made);
-        }
-        let built = build(made);
-        let submitted = resolving.finish().and_then(|resolved| {
-            let tensors: Vec<_> = params
-                .iter()
-                .zip(&resolved.tensors)
-                .map(|(param, grad_perturbed)| param.descent(grad_perturbed))
-                .collect();
-            let mut encoder = self.encoder();
-            let stats = self.engine.lean_descent(&mut encoder, &ascent, &tensors)?;
-            let (policy, norms) = (hyper.non_finite, ascent.norms());
-            self.submit_and_track(&bridge, encoder, policy, norms, OutcomeScope::LeanRest(&step))?;
-            Ok(stats)
-        });
-        let stats = match submitted {
-            Err(error) if context.in_place => {
-                let ran_on = params.iter().filter_map(|param| param.binding(&param.ran_on));
-                // As in `moved_back_on_error`.
-                let _ = bridge.bind(&Arc::new(ran_on.collect()));
-                return Err(error);
-            }
-            submitted => submitted?,
-        };
-
-        let weights = params.into_iter().zip(made_are);
-        self.place(weights.map(|(param, tensor)| NewWeight {
-            id: param.id,
-            tensor,
-            memory: param.stepped,
-        }));
-        self.count((&bridge, context.in_place), ascent.stats(), stats);
-        let rest = self.norms(hyper, track_norms, true, ascent.norms());
-        Ok(PhaseOutput { built, rest, released: perturbed })
+        self.descend_lean(context, ascent_state, grads_perturbed, build)
     }
 
     fn exclude(ascent_state: &mut AscentState, places: &[usize]) {
@@ -403,7 +298,7 @@ pub(super) fn lens(
     entries.iter().map(move |entry| (entry.id, entry.len as u64, context.in_group(entry).perturbed))
 }
 
-fn spec(entry: &ParamEntry<DeviceTensor>) -> AllocSpec {
+pub(super) fn spec(entry: &ParamEntry<DeviceTensor>) -> AllocSpec {
     AllocSpec::new(entry.len as u64, entry.dtype)
 }
 
@@ -419,7 +314,7 @@ fn new_weight(context: StepContext<'_>, entry: &ParamEntry<DeviceTensor>) -> Out
 }
 
 /// New memory for the weights that the ascent perturbs.
-fn perturbed_outputs(
+pub(super) fn perturbed_outputs(
     context: StepContext<'_>,
     entries: &[ParamEntry<DeviceTensor>],
 ) -> Vec<OutputSpec> {
@@ -433,7 +328,7 @@ fn tensors_of(params: &[ResolvedParam]) -> Vec<Option<u64>> {
 }
 
 /// Returns the result. On an error the tensors of a phase in place get the memory of `w` again.
-fn moved_back_on_error<T>(
+pub(super) fn moved_back_on_error<T>(
     result: Result<T, WsamError>,
     moved: Option<&MovedWeights>,
 ) -> Result<T, WsamError> {

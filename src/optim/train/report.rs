@@ -2,7 +2,8 @@
 
 use super::schedule::StepInfo;
 use crate::method::Passes;
-use crate::optim::report::StepReport;
+use crate::optim::report::{Norms, StepReport};
+use burn::tensor::Tensor;
 
 /// A step of the training.
 #[derive(Debug)]
@@ -30,4 +31,18 @@ impl TrainingStep {
     pub fn report(&self) -> Option<&StepReport> {
         self.report.as_ref()
     }
+}
+
+/// The report of a step of one pass, if its loss is known.
+pub(super) fn one_pass_report(loss: Option<Tensor<1>>, norms: Norms) -> Option<StepReport> {
+    Some(StepReport { loss: loss?, perturbed_loss: None, norms })
+}
+
+/// The report of a step of two passes, if both losses are known.
+pub(super) fn report(
+    loss: Option<Tensor<1>>,
+    perturbed_loss: Option<Tensor<1>>,
+    norms: Norms,
+) -> Option<StepReport> {
+    Some(StepReport { loss: loss?, perturbed_loss: Some(perturbed_loss?), norms })
 }

@@ -2,7 +2,7 @@
 
 use super::error::WsamTrainingError;
 use super::options::{LossOf, StepOptions};
-use super::report::TrainingStep;
+use super::report::{TrainingStep, one_pass_report, report};
 use super::schedule::{Schedule, StepInfo};
 use super::shared::{Mode, Shared};
 use super::weights::{frozen_in_front, trainable, weights};
@@ -13,7 +13,7 @@ use crate::optim::options::Perturbation;
 use crate::optim::pass::{Sum, check_loss_shape, copied};
 use crate::optim::pass_schedule::{NextStep, StepKind};
 use crate::optim::rates::Rates;
-use crate::optim::report::{Norms, StepReport};
+use crate::optim::report::StepReport;
 use crate::optim::run_state::RunState;
 use crate::optim::seeds::Masks;
 use crate::optim::statistics::RunningStatistics;
@@ -387,16 +387,4 @@ where
         let step = TrainingStep { at, lr, rho, gamma, perturbed, passes, report };
         training.last = Some(Arc::new(step));
     }
-}
-
-fn one_pass_report(loss: Option<Tensor<1>>, norms: Norms) -> Option<StepReport> {
-    Some(StepReport { loss: loss?, perturbed_loss: None, norms })
-}
-
-fn report(
-    loss: Option<Tensor<1>>,
-    perturbed_loss: Option<Tensor<1>>,
-    norms: Norms,
-) -> Option<StepReport> {
-    Some(StepReport { loss: loss?, perturbed_loss: Some(perturbed_loss?), norms })
 }

@@ -16,7 +16,8 @@ fn configs() -> Vec<WsamConfig> {
         let config = WsamConfig::new(base.clone()).with_rho(1.0).with_max_norm(Some(2.0));
         config.with_method(method).with_master_weights(true)
     };
-    let pairs = methods().into_iter().flat_map(|method| bases.each_ref().map(|b| (b, method.clone())));
+    let pairs =
+        methods().into_iter().flat_map(|method| bases.each_ref().map(|b| (b, method.clone())));
     pairs.map(config).collect()
 }
 

@@ -3,12 +3,12 @@
 use super::{bases, methods};
 use crate::Target;
 use crate::nets::{Mlp, grads, near, read, text};
-use burn::module::ParamGroup;
+use burn::module::{ParamGroup, ParamId};
 use burn::optim::GradientsParams;
 use burn_wsam::reference::Oracle;
-use burn_wsam::{GroupConfig, MethodConfig, NextStep, NonFinitePolicy, WsamConfig};
+use burn_wsam::{GroupConfig, MethodConfig, NextStep, NonFinitePolicy, Wsam, WsamConfig};
 
-fn values(read: &[(String, burn::module::ParamId, Vec<f32>)]) -> Vec<Vec<f64>> {
+fn values(read: &[(String, ParamId, Vec<f32>)]) -> Vec<Vec<f64>> {
     let widened = |values: &Vec<f32>| values.iter().copied().map(f64::from).collect();
     read.iter().map(|(_, _, values)| widened(values)).collect()
 }
@@ -72,9 +72,25 @@ fn match_oracle(target: &Target, config: &WsamConfig, bad: &[(u64, u64)]) -> Res
                 optim.one_pass_step(0.01, model, only).map_err(text)?
             }
         };
-        check(&what, &model, oracle.weights())?;
+        check(&what, &model, oracle.weights())
+            .map_err(|error| format!("{error}; {}", states(&optim, &model, &oracle)))?;
     }
     Ok(())
+}
+
+/// The largest difference of the method's states from the oracle's, for messages.
+fn states(optim: &Wsam, model: &Mlp, oracle: &Oracle) -> String {
+    let Some(want) = oracle.method_state().first() else { return "no state".to_owned() };
+    let of = |(place, (path, id, _)): (usize, (String, ParamId, Vec<f32>))| {
+        let state = optim.state(id).ok().flatten()?;
+        let names = optim.hyperparameters().method.state_names();
+        let (_, found) = state.tensors.into_iter().find(|(name, _)| names.contains(name))?;
+        let pairs = found.iter::<f64>().zip(&want[place]).collect::<Vec<_>>();
+        let largest = pairs.iter().map(|(got, want)| (got - *want).abs()).fold(0.0, f64::max);
+        let length = pairs.iter().map(|(got, _)| got * got).sum::<f64>().sqrt();
+        Some(format!("{path}: {largest:e} of a length of {length}"))
+    };
+    read(model, None).into_iter().enumerate().filter_map(of).collect::<Vec<_>>().join(", ")
 }
 
 fn config(base: usize, method: &MethodConfig) -> WsamConfig {
