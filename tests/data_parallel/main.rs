@@ -1,6 +1,7 @@
 //! Data-parallel steps: replicas on the CPU and on every adapter, alone and mixed, and with the feature `remote`
 //! on worker processes.
 
+mod costs;
 mod faults;
 mod local;
 #[cfg(feature = "fused-wsam")]
@@ -43,5 +44,8 @@ fn main() {
     trials.extend(remote::trials());
     #[cfg(feature = "fused-wsam")]
     trials.extend(mixed::trials(TESTS));
+    trials.push(costs::trial("two on flex", || Ok((vec![target::flex().device; 2], Box::new(())))));
+    #[cfg(feature = "remote")]
+    trials.push(costs::trial("two workers", remote::two));
     burn_wsam_support::gpu::run(trials);
 }
