@@ -112,6 +112,7 @@
 
 mod checkpoint;
 mod devices;
+mod devices_epoch;
 mod error;
 mod options;
 mod pass_through;
