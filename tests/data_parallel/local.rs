@@ -68,9 +68,9 @@ pub(crate) fn one_batch(target: &Target) -> Result<(), String> {
             plain.step(LR, want, |model| rows(model, 0, 7, at)).map_err(text)?;
         (model, want) = (stepped, stepped_want);
         near_loss(report.step.loss(), report_want.loss())?;
-        let second = |loss: Option<Tensor<1>>| loss.ok_or("a step of one pass");
-        let (got, expected) = (report.step.perturbed_loss(), report_want.perturbed_loss());
-        near_loss(second(got)?, second(expected)?)?;
+        let perturbed = report.step.perturbed_loss().zip(report_want.perturbed_loss());
+        let (perturbed, perturbed_want) = perturbed.ok_or("no loss of the second pass")?;
+        near_loss(perturbed, perturbed_want)?;
         // An element of a gradient is a sum of at most n = 7 * 3 * 19 products of numbers below 4, so two orders
         // of summation differ by at most 2 n u times the largest sum, which is below 4 in these runs. The update
         // is lr ((1 - alpha) g + alpha g~), and errors of earlier steps grow by lr times the curvature, below 10.

@@ -1,10 +1,12 @@
 //! Data-parallel steps: replicas on the CPU and on every adapter, alone and mixed, and with the feature `remote`
 //! on worker processes.
 
+mod costs;
 mod faults;
 mod local;
 #[cfg(feature = "fused-wsam")]
 mod memory;
+mod methods;
 #[cfg(feature = "fused-wsam")]
 mod mixed;
 mod modules;
@@ -21,6 +23,7 @@ use burn_wsam_support::target::{self, Target, Test};
 const TESTS: &[(&str, Test)] = &[
     ("replicas match one large batch", local::one_batch),
     ("replicas match accumulated steps", local::accumulated),
+    ("methods over replicas match accumulated steps", methods::accumulated),
     ("replicas have equal weights", local::equal_weights),
     ("a report of replicas", local::report),
     ("running statistics of the first replica", modules::statistics),
@@ -41,5 +44,8 @@ fn main() {
     trials.extend(remote::trials());
     #[cfg(feature = "fused-wsam")]
     trials.extend(mixed::trials(TESTS));
+    trials.push(costs::trial("two on flex", || Ok((vec![target::flex().device; 2], Box::new(())))));
+    #[cfg(feature = "remote")]
+    trials.push(costs::trial("two workers", remote::two));
     burn_wsam_support::gpu::run(trials);
 }

@@ -56,6 +56,12 @@ fn matches_local(workers: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Two workers, for measurements.
+pub(crate) fn two() -> super::costs::Opened {
+    let workers = [Process::start()?, Process::start()?];
+    Ok((vec![workers[0].device()?, workers[1].device()?], Box::new(workers)))
+}
+
 /// Number of images of a step.
 const BATCH: usize = 64;
 

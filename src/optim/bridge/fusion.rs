@@ -97,7 +97,8 @@ impl Bridge {
     ///
     /// Waits for pending operations first, because Burn may run an operation that reads one of these tensors after
     /// this one, though it was registered before. So all tensors exist, and the operation need not name them: Burn
-    /// takes over a microsecond for each tensor of an operation.
+    /// takes over a microsecond for each tensor that an operation names. The operation that releases them afterwards
+    /// names them, but the host does not wait for it.
     pub(crate) fn resolve_in_place(
         &self,
         tensors: Vec<DeviceTensor>,
@@ -266,9 +267,6 @@ fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
         })
 }
 
-/// The stream of no thread.
-const NOWHERE: StreamId = StreamId { value: u64::MAX };
-
 /// Result of [`Bridge::resolve`] that Burn's servers have not returned yet.
 pub(crate) struct PendingMemory {
     bridge: Bridge,
@@ -281,8 +279,9 @@ impl PendingMemory {
     /// Waits for the servers, and returns the result.
     pub(crate) fn finish(self) -> Result<ResolvedMemory, WsamError> {
         self.bridge.drain()?;
-        // Burn queues an operation for each tensor that is dropped on its own stream, and drops it at once on another.
-        NOWHERE.executes(|| drop(self.held));
+        if !self.held.is_empty() {
+            self.bridge.release(self.held);
+        }
         let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
         result.ok_or_else(|| {
             let reason = "Burn did not run the operation that looks up tensors".to_owned();

@@ -61,7 +61,9 @@ impl Wsam {
     /// [`WsamError::Replica`] if a replica panics, hangs, fails or returns a NaN; [`WsamError::Shards`] for no shard
     /// or more shards than replicas; [`WsamError::ShardWeights`] for a weight that is not finite and above 0;
     /// [`WsamError::Conflict`] for [`Perturbation::EachMicroBatch`] under Momentum-SAM and Friendly-SAM. The
-    /// optimizer is as before the step, and the next call may run without the replica.
+    /// optimizer is as before the step, and the next call may run without the replica. In lean mode with
+    /// [`Perturbation::Whole`] the model stays at `w + e_w` if a replica fails in the second pass, as described for
+    /// [`LeanAscended::abandon`](crate::LeanAscended::abandon).
     pub fn step_data_parallel<M, B>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
