@@ -131,8 +131,11 @@ pub(crate) fn statistics(target: &Target) -> Result<(), String> {
     Ok(())
 }
 
+/// Path and values of each parameter.
+type Weights = Vec<(String, Vec<f32>)>;
+
 /// An ascended model, with its weights before.
-fn ascended(target: &Target) -> Result<(Wsam, Ascended<Mlp>, Vec<(String, Vec<f32>)>), String> {
+fn ascended(target: &Target) -> Result<(Wsam, Ascended<Mlp>, Weights), String> {
     let (mut optim, model) = stepped(target)?;
     let before = parameters(&model);
     let first = grads(&model.exact(2), &model);

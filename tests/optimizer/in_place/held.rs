@@ -42,9 +42,9 @@ const KEPT: &[(&str, bool, Keep)] = &[
     ("a value", false, |model| later(model.a.weight.val())),
     ("an inner value", false, |model| later(model.a.weight.val().inner())),
     ("a detached value", false, |model| later(model.a.weight.val().detach())),
-    ("a slice", true, |model| later(model.a.weight.val().inner().slice([1..3]))),
+    ("a slice", true, |model| later(model.a.weight.val().inner().narrow(0, 1, 2))),
     ("an evaluated slice", true, |model| {
-        let slice = model.a.weight.val().inner().slice([1..3]);
+        let slice = model.a.weight.val().inner().narrow(0, 1, 2);
         let _ = slice.clone().into_data();
         later(slice)
     }),

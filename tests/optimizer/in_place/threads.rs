@@ -14,7 +14,7 @@ type Work = fn(Mlp) -> (Tensor<2>, Option<Mlp>);
 const WORK: &[(&str, Work)] = &[
     ("a pending product, and the clone", |model| (model.a.weight.val().inner() * 2.0, Some(model))),
     ("a pending product", |model| (model.a.weight.val().inner() * 2.0, None)),
-    ("a pending view", |model| (model.a.weight.val().inner().slice([1..3]), None)),
+    ("a pending view", |model| (model.a.weight.val().inner().narrow(0, 1, 2), None)),
     ("the value", |model| (model.a.weight.val().inner(), None)),
     ("a forward pass", |model| {
         let x = Tensor::<2>::ones([4, 5], &model.a.weight.device().inner());
