@@ -297,8 +297,10 @@ fn relatives_on_adapters(relatives: &[FamilyGolden]) -> Vec<Trial> {
 fn relatives_on_burn(relatives: &[FamilyGolden]) -> Vec<Trial> {
     use burn_wsam::RoutePolicy::TensorOps;
     use burn_wsam_support::burn_family_route::BurnFamilyRoute;
-    let flex = Ok(burn::tensor::Device::flex());
-    let mut targets = vec![("tensor operations, flex".to_owned(), flex, TensorOps)];
+    let flex: Result<_, String> = Ok(burn::tensor::Device::flex());
+    let targets = vec![("tensor operations, flex".to_owned(), flex, TensorOps)];
+    #[cfg(feature = "fused-wsam")]
+    let mut targets = targets;
     #[cfg(feature = "fused-wsam")]
     for gpu in burn_wsam_support::gpu::adapters() {
         let device = burn_wsam_support::burn_route::device(&gpu);

@@ -37,7 +37,8 @@ impl Moments {
         }
     }
 
-    /// Returns the moments that stand for these in [`Kernel::Coefficients`], which does not depend on the scaling.
+    /// Returns the moments that stand for these in [`Kernel::Coefficients`](super::Kernel::Coefficients), which does not
+    /// depend on the scaling.
     pub const fn unscaled(self) -> Self {
         match self {
             Moments::Direction(_) => Moments::Direction(Scaling::Plain),

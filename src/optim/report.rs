@@ -16,24 +16,6 @@ pub(crate) trait StepNorms: std::fmt::Debug + Send + Sync {
     fn outcome(&self) -> Result<Outcome, WsamError>;
 }
 
-/// Norms of a step that computed and checked nothing.
-#[derive(Debug)]
-pub(crate) struct UncheckedNorms;
-
-impl StepNorms for UncheckedNorms {
-    fn gradient(&self) -> Result<Option<f64>, WsamError> {
-        Ok(None)
-    }
-
-    fn perturbed(&self) -> Result<Option<f64>, WsamError> {
-        Ok(None)
-    }
-
-    fn outcome(&self) -> Result<Outcome, WsamError> {
-        Ok(Outcome::Whole)
-    }
-}
-
 /// Norms of a step by either route.
 pub(crate) type Norms = Box<dyn StepNorms>;
 

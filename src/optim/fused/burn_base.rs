@@ -7,11 +7,11 @@ use super::phase_states::{AscentState, MixState};
 use super::resolve::ResolvedParams;
 use super::steps::{lens, output};
 use crate::engine::StepStats;
+use crate::method::Outcome;
 use crate::optim::bridge::{DeviceTensor, MemoryRequest};
 use crate::optim::error::WsamError;
 use crate::optim::param_entries::ParamEntry;
-use crate::optim::report::Norms;
-use crate::optim::report::UncheckedNorms;
+use crate::optim::report::{Norms, StepNorms};
 use crate::optim::step_backend::{OnePassUpdate, PhaseOutput, StepContext, TensorOutput};
 
 impl Fused {
@@ -164,5 +164,23 @@ impl Fused {
         }
         self.last_step = Some(with_counts(&bridge, false, stats));
         Ok(output)
+    }
+}
+
+/// Norms of a step that computed and checked nothing.
+#[derive(Debug)]
+struct UncheckedNorms;
+
+impl StepNorms for UncheckedNorms {
+    fn gradient(&self) -> Result<Option<f64>, WsamError> {
+        Ok(None)
+    }
+
+    fn perturbed(&self) -> Result<Option<f64>, WsamError> {
+        Ok(None)
+    }
+
+    fn outcome(&self) -> Result<Outcome, WsamError> {
+        Ok(Outcome::Whole)
     }
 }
