@@ -9,8 +9,8 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use burn_wsam::{AdamWBaseConfig, Perturbation, WsamConfig};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 
 const WIDTH: usize = 256;
 const LAYERS: usize = 8;
@@ -44,8 +44,8 @@ fn usage(device: &Device) -> Result<(u64, u64), String> {
     }
 }
 
-/// The optimizer's device needs as much with four replicas as with one, but for gradients that arrive together:
-/// each holds its own gradient until it is added to the sum.
+/// Memory on the optimizer's device does not grow with the number of replicas: four need at most one gradient more than
+/// one, the gradient that is added to the sum.
 pub(crate) fn of_optimizer(target: &Target) -> Result<(), String> {
     let parameters = (4 * LAYERS * WIDTH * WIDTH) as u64;
     for scope in SCOPES {
@@ -57,6 +57,8 @@ pub(crate) fn of_optimizer(target: &Target) -> Result<(), String> {
             // In use during a pass of a replica: in the second one with what the ascent keeps.
             let passes = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
             let flex = target::flex().device;
+            // No replica finishes a pass before the sample, so that no gradient has arrived.
+            let sampled = Arc::new(Barrier::new(count));
             let mut replicas = replicas(&vec![flex; count], {
                 let (passes, device) = (passes.clone(), target.device.clone());
                 let at = AtomicU64::new(0);
@@ -68,6 +70,7 @@ pub(crate) fn of_optimizer(target: &Target) -> Result<(), String> {
                             passes[pass as usize].fetch_max(in_use, Ordering::SeqCst);
                         }
                     }
+                    sampled.wait();
                     model.loss(batch)
                 }
             })?;
@@ -94,7 +97,8 @@ pub(crate) fn of_optimizer(target: &Target) -> Result<(), String> {
             most.push(after.max(in_passes[0]).max(in_passes[1]));
             drop((model, optim, replicas));
         }
-        if most[1] > most[0] + parameters / 2 {
+        // With several replicas the gradient that is added to the sum. Burn frees it later, so it is not always there.
+        if most[1] > most[0] + parameters + parameters / 2 {
             return Err(format!("{scope:?}: {most:?} bytes with 1 and 4 replicas"));
         }
     }
