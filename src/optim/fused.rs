@@ -13,6 +13,7 @@ mod backend;
 mod burn_base;
 mod lean_steps;
 mod masters;
+mod method_memories;
 mod method_states;
 mod momentum;
 mod outcomes;

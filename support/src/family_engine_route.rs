@@ -351,7 +351,7 @@ impl FamilyRoute for FamilyEngineRoute {
         }
         let of = |tensor: usize| match self.method_state_of(tensor) {
             MethodState::Set(slice) => read(&self.engine, &slice).map(|v| widen(&v)).map_err(text),
-            // As the oracle has it where there is none.
+            // The zero that the oracle has before the first step.
             _ => Ok(vec![0.0; self.weight[tensor].len as usize]),
         };
         Ok(vec![(0..self.weight.len()).map(of).collect::<Result<_, _>>()?])

@@ -1,6 +1,6 @@
 //! The backend of the fused route: its state, and the parts that its steps share.
 
-use super::method_states::MethodMemories;
+use super::method_memories::MethodMemories;
 use super::outcomes::{DeviceNorms, OutcomeReadback, OutcomeScope};
 use super::params::{NewStates, ParamStep, ResolvedParam};
 use crate::engine::{Engine, GradientOptions, InvScale, Rounding, StepStats};

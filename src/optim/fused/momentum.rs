@@ -3,21 +3,16 @@
 use super::backend::{Fused, identities, ids, scaled_by, with_counts};
 use super::outcomes::OutcomeScope;
 use super::params::ParamStep;
+use super::phase_states::MomentumState;
 use super::resolve::ResolvedParams;
 use super::steps::{new_weights, output};
-use crate::engine::{Ascent, MomentumTensor, Placement};
+use crate::engine::{MomentumTensor, Placement};
 use crate::optim::bridge::{DeviceTensor, MemoryRequest};
 use crate::optim::error::WsamError;
 use crate::optim::param_entries::ParamEntry;
 use crate::optim::report::Norms;
 use crate::optim::step_backend::{PhaseOutput, StepContext};
 use burn::module::ParamId;
-
-/// State between Momentum-SAM's ascent and its step.
-#[derive(Debug)]
-pub(crate) struct MomentumState {
-    ascent: Ascent,
-}
 
 impl Fused {
     /// Whether a parameter has a momentum: whether it has taken a step.

@@ -77,3 +77,9 @@ pub(crate) struct MixState {
     /// `None` if the base optimizer steps on an unmodified `g`.
     pub(super) mix: Option<Mix>,
 }
+
+/// State between Momentum-SAM's ascent and its step.
+#[derive(Debug)]
+pub(crate) struct MomentumState {
+    pub(super) ascent: Ascent,
+}

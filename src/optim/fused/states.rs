@@ -1,7 +1,7 @@
 //! What the fused route keeps between steps: the states of parameters, and the outcomes of steps.
 
 use super::backend::{Fused, State};
-use super::method_states::MethodMemory;
+use super::method_memories::MethodMemory;
 use super::outcomes::OutcomeReadback;
 use super::params::NewStates;
 use crate::layout;

@@ -1,10 +1,9 @@
 //! The phases of ordinary and lean steps. Each records its kernels into one submission.
 
 use super::backend::{Fused, NewWeight, identities, ids, scaled_by, with_counts};
-use super::momentum::MomentumState;
 use super::outcomes::OutcomeScope;
 use super::params::{ParamStep, ResolvedParam, partners};
-use super::phase_states::{AscentState, LeanAscentState, MixState, MovedWeights};
+use super::phase_states::{AscentState, LeanAscentState, MixState, MomentumState, MovedWeights};
 use super::resolve::ResolvedParams;
 use crate::engine::{AscentOptions, BlendSource, InvScale, StepStats};
 use crate::method::Method;

@@ -128,7 +128,7 @@ impl<'a, M: Module + 'static, B: Send + 'static> Round<'a, M, B> {
     /// Gives `model` the running statistics of the first replica.
     pub(crate) fn with_statistics(&self, model: M) -> M {
         let Some(statistics) = &self.statistics else { return model };
-        // Values with another shape are left out, so there is no error.
+        // Values with another shape are skipped, so there is no error.
         let copy = model.clone();
         assign(model, &self.replicas.layout, statistics, &self.settings.device).unwrap_or(copy)
     }
